@@ -1,0 +1,93 @@
+"""
+The settings of runclaim: explicit arguments over RUNCLAIM_* variables over Celery's `runclaim_*` keys.
+
+Durations are `timedelta`; in the environment and in Celery's configuration they may be text such as
+`90`, `90s`, `5m`, `2h` or `30d`. Everything is checked once, at the start.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, fields
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+from runclaim.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
+_UNITS: Final = {"ms": "milliseconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Every setting with its default. The names are the keyword arguments of `Runclaim`."""
+
+    #: Where the ledger lives: `postgresql+psycopg://…` or `sqlite:///file`. A laptop needs nothing else.
+    database_url: str = "sqlite:///runclaim.db"
+    #: The project that this application's runs belong to.
+    project: str = "default"
+    #: How long a claim is safe without a heartbeat. Four beats a lease, and room for a body that holds the GIL.
+    lease: timedelta = timedelta(seconds=60)
+    #: When a claim ends although its heartbeat goes on, unless the phase says otherwise.
+    max_duration: timedelta = timedelta(hours=1)
+    #: How often beat gives lapsed claims back.
+    rescue_every: timedelta = timedelta(seconds=15)
+    #: How often beat publishes what is due: the resolution of delays and backoff.
+    dispatch_every: timedelta = timedelta(seconds=5)
+    #: A queued run whose message seems lost is published again after this, then after twice this, and so on.
+    dispatch_after: timedelta = timedelta(seconds=30)
+    #: How often beat deletes finished history.
+    purge_every: timedelta = timedelta(hours=1)
+    #: The longest that publishing may hold up an enqueue when the broker does not answer.
+    publish_timeout: timedelta = timedelta(seconds=2)
+    #: How long a verb keeps trying while the database cannot be reached.
+    ledger_patience: timedelta = timedelta(seconds=10)
+    keep_succeeded: timedelta = timedelta(days=30)
+    keep_failed: timedelta = timedelta(days=90)
+    keep_canceled: timedelta = timedelta(days=30)
+    keep_superseded: timedelta = timedelta(days=7)
+    #: How long a run key is remembered after its run was enqueued; it outlives the purged run.
+    keep_keys: timedelta = timedelta(days=90)
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, timedelta) and value <= timedelta(0):
+                raise ConfigError(f"{field.name} is {value}; it has to be longer than nothing")
+        if not self.database_url.startswith(("postgresql+psycopg://", "sqlite:///")):
+            raise ConfigError(
+                f"database_url {_scheme(self.database_url)!r} is not supported:"
+                " use postgresql+psycopg://user@host/database or sqlite:///file.db"
+            )
+
+
+def _scheme(url: str) -> str:
+    return url.split("://", 1)[0] + "://…"
+
+
+def duration(name: str, value: Any) -> timedelta:
+    """A `timedelta` from a `timedelta`, a number of seconds, or text such as `5m`. Raises: ConfigError."""
+    if isinstance(value, timedelta):
+        return value
+    found = _DURATION.fullmatch(str(value).strip())
+    if found is None:
+        raise ConfigError(f"{name} is {value!r}; write seconds or a number with ms, s, m, h or d, such as 90s")
+    return timedelta(**{_UNITS[found[2] or "s"]: float(found[1])})
+
+
+def resolve(explicit: Mapping[str, Any], environ: Mapping[str, str], celery: Mapping[str, Any]) -> Config:
+    """The configuration from its three sources, the first that names a setting wins. Raises: ConfigError."""
+    known = {field.name: field for field in fields(Config)}
+    if unknown := sorted(set(explicit) - set(known)):
+        raise ConfigError(f"unknown setting {', '.join(unknown)}; there are {', '.join(known)}")
+    found: dict[str, Any] = {}
+    for name, field in known.items():
+        value = explicit.get(name)
+        if value is None:
+            value = environ.get(f"RUNCLAIM_{name.upper()}") or celery.get(f"runclaim_{name}")
+        if value is not None:
+            found[name] = duration(name, value) if field.type == "timedelta" else str(value)
+    return Config(**found)

@@ -1,0 +1,140 @@
+"""
+What can be refused, and the three outcomes a phase's body may raise.
+
+Every error is built from data and says what to do. `None` means "not ours" and is no error; an
+exception means "refused". Nothing here imports anything.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import timedelta
+
+
+class RunclaimError(Exception):
+    """Base of everything that runclaim raises on purpose."""
+
+
+class ConfigError(RunclaimError):
+    """A setting cannot be used. Fix it where the message says and start again."""
+
+
+class DeclarationError(RunclaimError):
+    """A flow or phase is declared wrongly. Raised at import time, before anything runs."""
+
+
+class InputError(RunclaimError):
+    """An input, key or result cannot be recorded; nothing was written. `field` names the culprit."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        self.field, self.problem = field, problem
+        super().__init__(f"{field}: {problem}")
+
+
+class KeyConflict(RunclaimError):
+    """
+    The run key exists with another input; nothing was written.
+
+    Put what differs into the key if it means another run, or send the first input again.
+    `differs` maps each differing field to `(recorded, given)`; it is empty when the first run was purged.
+    """
+
+    def __init__(self, flow: str, key: str, run_id: str, differs: Mapping[str, tuple[Any, Any]]) -> None:
+        self.flow, self.key, self.run_id, self.differs = flow, key, run_id, dict(differs)
+        shown = "; ".join(f"{name} was {old!r:.80}, is {new!r:.80}" for name, (old, new) in self.differs.items())
+        super().__init__(
+            f"{flow} already has run {run_id} under the key {key!r} with another input"
+            f" ({shown or 'its input was purged'}). Put what differs into the key, or enqueue the same input."
+        )
+
+
+class ClaimLost(RunclaimError):
+    """
+    Another claim is current for this run; this attempt's writes were refused.
+
+    Expected after a lease lapses, a deadline passes or a run is canceled or superseded. Drop the work.
+    """
+
+    def __init__(self, run_id: str, phase: str, fence: int, reason: str = "its claim is no longer current") -> None:
+        self.run_id, self.phase, self.fence, self.reason = run_id, phase, fence, reason
+        super().__init__(f"claim lost on {run_id}/{phase} at fence {fence}: {reason}")
+
+
+class Canceled(ClaimLost):
+    """Someone asked for this run to be canceled. Stop; the run ends as canceled."""
+
+
+class Released(ClaimLost):
+    """The worker shuts down. Stop; the attempt is given back and another worker starts the phase again."""
+
+
+class RunNotFound(RunclaimError):
+    """There is no such run, or it was purged after its retention."""
+
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+        super().__init__(f"no run {run_id}: it never existed, or was purged after its retention")
+
+
+class StateConflict(RunclaimError):
+    """The run's state does not allow this. Read `state` and decide again."""
+
+    def __init__(self, run_id: str, verb: str, state: str, why: str = "") -> None:
+        self.run_id, self.verb, self.state = run_id, verb, state
+        super().__init__(f"cannot {verb} run {run_id}: it is {state}{f' ({why})' if why else ''}")
+
+
+class SchemaBehind(RunclaimError):
+    """The ledger's tables are missing or older than this release. Run `runclaim db upgrade`."""
+
+    def __init__(self, found: str | None, wanted: str, url: str) -> None:
+        self.found, self.wanted = found, wanted
+        said = f"is at revision {found}" if found else "has no runclaim tables"
+        super().__init__(
+            f"the ledger {url} {said}, this release needs {wanted}."
+            f" Run: RUNCLAIM_DATABASE_URL='{url}' runclaim db upgrade"
+        )
+
+
+class LedgerUnavailable(RunclaimError):
+    """The database did not answer in time. Nothing is known to be lost; try again."""
+
+
+class RunFailed(RunclaimError):
+    """A waited-for run ended without success; `state` and `error` say how."""
+
+    def __init__(self, run_id: str, state: str, error: Mapping[str, Any] | None) -> None:
+        self.run_id, self.state, self.error = run_id, state, error
+        why = f": {error.get('type')}: {error.get('message')}" if error else ""
+        super().__init__(f"run {run_id} ended {state}{why}")
+
+
+class WaitTimeout(RunclaimError):
+    """The run is still going on; nothing was changed. Wait again or look at its state."""
+
+    def __init__(self, run_id: str, state: str, seconds: float) -> None:
+        self.run_id, self.state = run_id, state
+        super().__init__(f"run {run_id} is still {state} after {seconds:g} s")
+
+
+class Outcome(Exception):
+    """Base of what a phase's body raises to end its attempt on purpose."""
+
+
+class Blocked(Outcome):
+    """The run needs a person: it stops in this phase until someone resumes it."""
+
+
+class Retry(Outcome):
+    """Try this phase again after a while. The attempt counts."""
+
+    def __init__(self, reason: str = "asked for another attempt", *, after: timedelta | None = None) -> None:
+        self.after = after
+        super().__init__(reason)
+
+
+class Skip(Outcome):
+    """The phase has nothing to do: it completes with the result `None` and the run goes on."""

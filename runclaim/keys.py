@@ -1,0 +1,161 @@
+"""
+Run keys, fingerprints, identifiers and the texts that both databases accept.
+
+A key made from a template is identified by its parts, each with its length, so `("a", "b:c")` and
+`("a:b", "c")` are two keys although they read the same. Hashes are whole SHA-256 values.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import string
+import time
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from runclaim.errors import DeclarationError, InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+#: In UTF-8 bytes. PostgreSQL refuses an index row above 8191 bytes; people cannot read one above this.
+MAX_KEY_BYTES: Final = 512
+#: In UTF-8 bytes of JSON. Larger things belong in a store of their own, with a reference in the input.
+MAX_JSON_BYTES: Final = 256 * 1024
+MAX_ERROR_BYTES: Final = 8 * 1024
+
+_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,99}")
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+_REFUSED_IN_JSON: Final = re.compile(r"\\u(0000|[dD][89a-fA-F])")
+
+
+@dataclass(frozen=True, slots=True)
+class RunKey:
+    """A run key: the text people read, and the SHA-256 (64 hex digits) that decides."""
+
+    text: str
+    hash: str
+
+
+def run_key(parts: Iterable[str]) -> RunKey:
+    """Join `parts` to a key. Raises: InputError when the text is empty, too long or unprintable."""
+    parts = list(parts)
+    text = check_text("key", "".join(parts))
+    digest = hashlib.sha256()
+    for part in parts:
+        encoded = part.encode()
+        digest.update(len(encoded).to_bytes(4, "big") + encoded)
+    return RunKey(text, digest.hexdigest())
+
+
+def check_text(field: str, text: str) -> str:
+    """Return `text` if both databases take it as a key. Raises: InputError that names `field`."""
+    if not text:
+        raise InputError(field, "is empty")
+    if found := _CONTROL.search(text):
+        raise InputError(field, f"contains the character {found.group()!r}; use printable text")
+    if (size := len(text.encode())) > MAX_KEY_BYTES:
+        raise InputError(field, f"has {size} bytes, at most {MAX_KEY_BYTES} fit; hash the long part")
+    return text
+
+
+def check_name(what: str, name: str) -> str:
+    """Return the name of a flow, phase or project. Raises: DeclarationError when it is not a plain name."""
+    if not _NAME.fullmatch(name):
+        raise DeclarationError(f"{what} {name!r}: use letters, digits and _ . - (a letter first, at most 100)")
+    return name
+
+
+class Template:
+    """A key such as `{repo}:pr-{number}`, whose fields are fields of the input."""
+
+    def __init__(self, text: str, fields: Iterable[str], *, what: str) -> None:
+        known = list(fields)
+        self.text = text
+        self._pieces: list[tuple[str, str | None]] = []
+        try:
+            parsed = list(string.Formatter().parse(text))
+        except ValueError as error:
+            raise DeclarationError(f"{what} {text!r} is no template: {error}") from error
+        for literal, field, spec, conversion in parsed:
+            if field is not None and (spec or conversion or field not in known):
+                raise DeclarationError(
+                    f"{what} {text!r}: {{{field}}} is no field of the input; it has {', '.join(known) or 'none'}"
+                )
+            self._pieces.append((literal, field))
+        if not any(field for _, field in self._pieces):
+            raise DeclarationError(f"{what} {text!r} has no {{field}}: every input would be the same run")
+
+    def parts(self, values: Mapping[str, Any]) -> list[str]:
+        """The literals and the values in order. Raises: InputError for a value that is no text, number or bool."""
+        found: list[str] = []
+        for literal, field in self._pieces:
+            found.append(literal)
+            if field is not None:
+                value = values[field]
+                if not isinstance(value, str | int | float):
+                    raise InputError(field, f"is {value!r:.40}; a key takes text and numbers (use a callable key)")
+                found.append(str(value))
+        return found
+
+
+def dump_json(field: str, value: Any, *, cap: int = MAX_JSON_BYTES) -> str:
+    """
+    JSON text of `value` that both databases accept.
+
+    Raises: InputError for NaN, for what JSON does not know, for NUL and lone surrogates, and above `cap` bytes.
+    """
+    try:
+        text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    except (TypeError, ValueError) as error:
+        raise InputError(field, f"is no JSON ({error}); return or pass plain dicts, lists, text and numbers") from error
+    if (size := len(text)) > cap:
+        raise InputError(field, f"has {size:,} bytes of JSON, at most {cap:,} fit; store it and pass a reference")
+    if _REFUSED_IN_JSON.search(text):
+        _check_strings(field, value)
+    return text
+
+
+def _check_strings(path: str, value: Any) -> None:
+    if isinstance(value, str) and re.search(r"[\x00\ud800-\udfff]", value):
+        raise InputError(path, "contains NUL or a lone surrogate, which databases refuse; remove it")
+    if isinstance(value, dict):
+        for name, item in value.items():
+            _check_strings(path, name)
+            _check_strings(f"{path}.{name}", item)
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            _check_strings(f"{path}[{index}]", item)
+
+
+def fingerprint(value: Any) -> str:
+    """SHA-256 (64 hex digits) of the canonical JSON of `value`: sorted keys, no spaces."""
+    text = json.dumps(value, allow_nan=False, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def clip(text: str, cap: int = MAX_ERROR_BYTES) -> str:
+    """`text` as both databases take it, cut in the middle to at most `cap` bytes at character boundaries."""
+    clean = text.replace("\x00", "\ufffd").encode("utf-8", "replace")
+    if len(clean) <= cap:
+        return clean.decode()
+    mark = f"\n… {len(clean) - cap:,} bytes cut …\n"
+    half = (cap - len(mark.encode())) // 2
+    return clean[:half].decode("utf-8", "ignore") + mark + clean[-half:].decode("utf-8", "ignore")
+
+
+def uuid7() -> str:
+    """A new identifier that sorts by time to the millisecond (RFC 9562, version 7); not a lock, not a clock."""
+    stamp = time.time_ns() // 1_000_000
+    rest = int.from_bytes(os.urandom(10), "big")
+    value = stamp << 80 | 0x7 << 76 | (rest >> 68 & 0xFFF) << 64 | 0b10 << 62 | rest & 0x3FFFFFFFFFFFFFFF
+    return str(uuid.UUID(int=value))
+
+
+def nonce() -> str:
+    """A fresh owner: 128 random bits. It is what tells two claims apart when a failover repeats a fence."""
+    return os.urandom(16).hex()
