@@ -1,0 +1,86 @@
+"""
+The database's clock, and instants and durations as both databases count them.
+
+Nothing compares a time of this process with a time of the ledger. PostgreSQL: `timestamptz` and
+`clock_timestamp()` behind the function `runclaim_now()`. SQLite: whole microseconds since 1970 from
+`julianday('now')`. Tests move the clock by replacing that one function.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import BigInteger, DateTime, Double, TypeDecorator, type_coerce
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+
+if TYPE_CHECKING:
+    from sqlalchemy import ColumnElement, Dialect
+    from sqlalchemy.sql.compiler import SQLCompiler
+    from sqlalchemy.types import TypeEngine
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+class Instant(TypeDecorator[datetime]):
+    """An aware point in time, read in UTC."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        return dialect.type_descriptor(BigInteger() if dialect.name == "sqlite" else DateTime(timezone=True))
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
+        if value is None or dialect.name != "sqlite":
+            return value
+        return (value - _EPOCH) // _MICROSECOND
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if dialect.name == "sqlite":
+            return _EPOCH + timedelta(microseconds=value)
+        found: datetime = value.astimezone(UTC)
+        return found
+
+
+class now(FunctionElement[datetime]):  # noqa: N801 - reads as the SQL function it is
+    """The database's clock at the moment the row is written, not at the start of the statement."""
+
+    type = Instant()
+    inherit_cache = True
+
+
+@compiles(now, "postgresql")
+def _now_postgresql(_element: now, _compiler: SQLCompiler, **_kw: Any) -> str:
+    return "runclaim_now()"
+
+
+@compiles(now, "sqlite")
+def _now_sqlite(_element: now, _compiler: SQLCompiler, **_kw: Any) -> str:
+    return "CAST((julianday('now') - 2440587.5) * 86400000000.0 AS INTEGER)"
+
+
+class shifted(FunctionElement[datetime]):  # noqa: N801 - reads as the SQL function it is
+    """`shifted(instant, seconds)`: the instant that many seconds later; both are SQL expressions."""
+
+    type = Instant()
+    inherit_cache = True
+
+    def __init__(self, instant: ColumnElement[Any] | now, seconds: ColumnElement[Any]) -> None:
+        super().__init__(instant, type_coerce(seconds, Double()))
+
+
+@compiles(shifted, "postgresql")
+def _shifted_postgresql(element: shifted, compiler: SQLCompiler, **kw: Any) -> str:
+    instant, seconds = (compiler.process(clause, **kw) for clause in element.clauses)
+    return f"({instant} + make_interval(secs => {seconds}))"
+
+
+@compiles(shifted, "sqlite")
+def _shifted_sqlite(element: shifted, compiler: SQLCompiler, **kw: Any) -> str:
+    instant, seconds = (compiler.process(clause, **kw) for clause in element.clauses)
+    return f"({instant} + CAST({seconds} * 1000000 AS INTEGER))"

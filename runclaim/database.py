@@ -1,0 +1,201 @@
+"""
+The connection to the ledger: engines that survive forks, one kind of transaction, and what its failures mean.
+
+A transaction that ends in an error the database asks to repeat (40001, 40P01, a busy SQLite file) is
+repeated. One whose connection dies is in doubt: it may have committed. `Database.run` then asks the
+`read_back` of the verb before it repeats anything, and never assumes either answer.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import weakref
+from contextlib import contextmanager
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from runclaim.errors import ClaimLost, ConfigError, LedgerUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from datetime import timedelta
+
+T = TypeVar("T")
+
+#: Serialisation failure and deadlock: the database asks for the whole transaction again.
+_REPEAT_STATES: Final = frozenset({"40001", "40P01", "55P03"})
+#: Connection exceptions, shutting down, starting up, too many connections (PostgreSQL, appendix A).
+_GONE_STATES: Final = ("08", "57P01", "57P02", "57P03", "53300")
+_SQLITE_BUSY, _SQLITE_LOCKED = 5, 6
+_POSTGRESQL_ARGS: Final = {
+    "application_name": "runclaim",
+    "connect_timeout": 5,
+    # A half-open connection is given up after this, not after the kernel's fifteen minutes.
+    "tcp_user_timeout": 15_000,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+}
+
+
+class Trouble(Enum):
+    """What a database error means for the transaction it ended."""
+
+    REPEAT = auto()  #: nothing was committed; do all of it again
+    DOUBT = auto()  #: the connection died: committed or not, only the ledger knows
+    FATAL = auto()  #: repeating would not help
+
+
+def trouble(error: BaseException) -> Trouble:
+    """Classify by SQLSTATE or SQLite's result code; never by the message's words."""
+    if isinstance(error, PoolTimeout):
+        return Trouble.REPEAT
+    if not isinstance(error, DBAPIError):
+        return Trouble.FATAL
+    state: str | None = getattr(error.orig, "sqlstate", None)
+    if state in _REPEAT_STATES:
+        return Trouble.REPEAT
+    if getattr(error.orig, "sqlite_errorcode", 0) & 0xFF in {_SQLITE_BUSY, _SQLITE_LOCKED}:
+        return Trouble.REPEAT
+    gone = state is not None and state.startswith(_GONE_STATES)
+    # psycopg reports a lost connection and a refused one as an OperationalError without a state.
+    lost = state is None and type(error.orig).__name__ == "OperationalError" and not _is_sqlite(error)
+    return Trouble.DOUBT if error.connection_invalidated or gone or lost else Trouble.FATAL
+
+
+def _is_sqlite(error: DBAPIError) -> bool:
+    return type(error.orig).__module__.startswith("sqlite3")
+
+
+class Database:
+    """A ledger's database. Cheap to make: nothing connects before the first transaction of a process."""
+
+    def __init__(self, url: str, *, pool_size: int = 5, patience: timedelta) -> None:
+        self.url: URL = make_url(url)
+        self.patience = patience.total_seconds()
+        self._pool_size = pool_size
+        self._engine: Engine | None = None
+        self._pid = 0
+        if self.url.get_backend_name() == "sqlite" and self.url.database in {None, "", ":memory:"}:
+            raise ConfigError("database_url names no file: workers and callers share the ledger, use sqlite:///file.db")
+        _DATABASES.add(self)
+
+    def __str__(self) -> str:
+        return self.url.render_as_string(hide_password=True)
+
+    @property
+    def engine(self) -> Engine:
+        """This process's engine. A connection made before a fork is never used after it."""
+        if self._engine is None:
+            self._engine = _engine(self.url, self._pool_size)
+        elif self._pid != os.getpid():
+            self._engine.dispose(close=False)
+        self._pid = os.getpid()
+        return self._engine
+
+    @contextmanager
+    def begin(self) -> Iterator[Connection]:
+        """One write transaction (BEGIN IMMEDIATE on SQLite), committed at the end of the block."""
+        with self.engine.begin() as conn:
+            yield conn
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """One transaction that only reads; on SQLite it waits for no writer."""
+        with self.engine.connect() as conn:
+            yield conn.execution_options(runclaim_reads=True)
+
+    def run(
+        self,
+        work: Callable[[Connection], T],
+        *,
+        read_back: Callable[[Connection], T | None] | None = None,
+        patience: float | None = None,
+    ) -> T:
+        """
+        Run `work` in one transaction and return its answer once it is committed.
+
+        `work` may run several times, never after it committed unless it recognises itself (same nonce, same
+        key). When a connection dies, `read_back` is asked first; its answer, unless `None`, is the truth.
+        `patience` is in seconds. Raises: LedgerUnavailable when the database stays away, or what `work` raises.
+        """
+        ends = time.monotonic() + (self.patience if patience is None else patience)
+        doubt, pause = False, 0.02
+        while True:
+            try:
+                if doubt and read_back and (found := self._ask(read_back)) is not None:
+                    return found
+                return self._once(work, read_back if doubt else None)
+            except (DBAPIError, PoolTimeout) as error:
+                kind = trouble(error)
+                if kind is Trouble.FATAL:
+                    raise
+                if time.monotonic() + pause > ends:
+                    said = f"{type(error).__name__}: {str(getattr(error, 'orig', error)).strip().splitlines()[0]}"
+                    raise LedgerUnavailable(f"the ledger {self} does not answer ({said}); try again") from error
+                doubt = doubt or kind is Trouble.DOUBT
+            time.sleep(pause)
+            pause = min(pause * 2, 1.0)
+
+    def _once(self, work: Callable[[Connection], T], read_back: Callable[[Connection], T | None] | None) -> T:
+        """One try; with `read_back` a refusal is checked once more: the lost connection may have committed late."""
+        try:
+            with self.begin() as conn:
+                answer = work(conn)
+        except ClaimLost:
+            if read_back and (found := self._ask(read_back)) is not None:
+                return found
+            raise
+        if not answer and read_back and (found := self._ask(read_back)) is not None:
+            return found
+        return answer
+
+    def _ask(self, read_back: Callable[[Connection], T | None]) -> T | None:
+        with self.read() as conn:
+            return read_back(conn)
+
+    def close(self) -> None:
+        """Close this process's connections. The database can be used again; it connects anew."""
+        if self._engine is not None:
+            self._engine.dispose()
+
+
+_DATABASES: Final[weakref.WeakSet[Database]] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for database in list(_DATABASES):
+        if database._engine is not None:  # noqa: SLF001 - the class's own hook
+            # close=False: the sockets belong to the parent, which goes on using them.
+            database._engine.dispose(close=False)  # noqa: SLF001
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def _engine(url: URL, pool_size: int) -> Engine:
+    if url.get_backend_name() == "sqlite":
+        engine = create_engine(url, pool_size=pool_size, max_overflow=20, connect_args={"timeout": 15.0})
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+        return engine
+    return create_engine(
+        url, pool_size=pool_size, max_overflow=20, pool_timeout=10, connect_args=dict(_POSTGRESQL_ARGS)
+    )
+
+
+def _prepare_sqlite(raw: Any, _record: Any) -> None:
+    raw.isolation_level = None  # the driver's own transactions would leave SELECTs outside
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=15000"):
+        raw.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(conn: Connection) -> None:
+    # A transaction that reads first and writes later fails at once under contention: take the write lock first.
+    reads = conn.get_execution_options().get("runclaim_reads", False)
+    conn.exec_driver_sql("BEGIN DEFERRED" if reads else "BEGIN IMMEDIATE")

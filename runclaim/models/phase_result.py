@@ -1,0 +1,33 @@
+"""Table runclaim_phase_results: what each completed phase of a run gave."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, ForeignKey, Text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from runclaim.clock import Instant
+from runclaim.models.base import Base
+from runclaim.rowset import Id, Json
+
+
+class PhaseResult(Base):
+    """One completed phase. Its primary key is the second guard against completing a phase twice."""
+
+    __tablename__ = "runclaim_phase_results"
+
+    run_id: Mapped[str] = mapped_column(Id, ForeignKey("runclaim_runs.id", ondelete="CASCADE"), primary_key=True)
+    phase: Mapped[str] = mapped_column(Text, primary_key=True)
+    position: Mapped[int] = mapped_column()
+    result: Mapped[Any] = mapped_column(Json, nullable=False)
+    #: Why the phase had nothing to do, when it was skipped.
+    skipped: Mapped[str | None] = mapped_column(Text)
+    #: The claim that completed it: what an ambiguous commit is read back by.
+    fence: Mapped[int] = mapped_column(BigInteger)
+    owner: Mapped[str] = mapped_column(Text)
+    worker: Mapped[str] = mapped_column(Text)
+    attempts: Mapped[int] = mapped_column()
+    started_at: Mapped[datetime] = mapped_column(Instant)
+    finished_at: Mapped[datetime] = mapped_column(Instant)

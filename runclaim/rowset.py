@@ -1,0 +1,104 @@
+"""
+Many rows as one parameter: the table a verb joins with, so that one statement serves one run or a thousand.
+
+The text of a statement never depends on how many rows it gets, so a kept connection prepares it once.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Text, TypeDecorator, Uuid, bindparam, column
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.expression import TableClause
+from sqlalchemy.sql.functions import FunctionElement
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from sqlalchemy import ColumnElement, Dialect
+    from sqlalchemy.sql.compiler import SQLCompiler
+    from sqlalchemy.types import TypeEngine
+
+
+class Id(TypeDecorator[str]):
+    """An identifier: `uuid` on PostgreSQL, 36 characters on SQLite; always text in Python."""
+
+    impl = Text
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        return dialect.type_descriptor(Uuid(as_uuid=False) if dialect.name == "postgresql" else Text())
+
+
+class Json(TypeDecorator[Any]):
+    """Any JSON value: `jsonb` on PostgreSQL, text on SQLite (whose JSON affinity would turn text into numbers)."""
+
+    impl = Text
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        return dialect.type_descriptor(JSONB() if dialect.name == "postgresql" else Text())
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
+        return value if value is None or dialect.name == "postgresql" else json.dumps(value)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> Any:
+        return value if value is None or dialect.name == "postgresql" else json.loads(value)
+
+
+class Rowset(TableClause):
+    """A table whose rows come in the statement's parameter of the same name, as `pack` makes it."""
+
+    inherit_cache = True
+
+
+def rowset(name: str, /, **columns: TypeEngine[Any] | type[TypeEngine[Any]]) -> Rowset:
+    """Declare a rowset; JSON columns are declared `Text` and turned into JSON by `as_json`."""
+    return Rowset(name, *(column(label, kind) for label, kind in columns.items()))
+
+
+def pack(rows: Iterable[Mapping[str, Any]]) -> str:
+    """The value of a rowset's parameter."""
+    return json.dumps(list(rows), allow_nan=False)
+
+
+@compiles(Rowset, "postgresql")
+def _rowset_postgresql(element: Rowset, compiler: SQLCompiler, *, asfrom: bool = False, **_kw: Any) -> str:
+    if not asfrom:
+        return element.name
+    kinds = compiler.dialect.type_compiler_instance
+    shape = ", ".join(f"{found.name} {kinds.process(found.type)}" for found in element.columns)
+    rows = compiler.process(bindparam(element.name, type_=Text()))
+    return f"jsonb_to_recordset(CAST({rows} AS JSONB)) AS {element.name}({shape})"
+
+
+@compiles(Rowset, "sqlite")
+def _rowset_sqlite(element: Rowset, compiler: SQLCompiler, *, asfrom: bool = False, **_kw: Any) -> str:
+    if not asfrom:
+        return element.name
+    shape = ", ".join(f"json_extract(value, '$.{found.name}') AS {found.name}" for found in element.columns)
+    rows = compiler.process(bindparam(element.name, type_=Text()))
+    return f"(SELECT {shape} FROM json_each({rows})) AS {element.name}"
+
+
+class as_json(FunctionElement[Any]):  # noqa: N801 - reads as the SQL function it is
+    """The JSON value of an expression that holds JSON text."""
+
+    type = Json()
+    inherit_cache = True
+
+    def __init__(self, text: ColumnElement[str]) -> None:
+        super().__init__(text)
+
+
+@compiles(as_json, "postgresql")
+def _as_json_postgresql(element: as_json, compiler: SQLCompiler, **kw: Any) -> str:
+    return f"CAST({compiler.process(element.clauses, **kw)} AS JSONB)"
+
+
+@compiles(as_json, "sqlite")
+def _as_json_sqlite(element: as_json, compiler: SQLCompiler, **kw: Any) -> str:
+    return compiler.process(element.clauses, **kw)
