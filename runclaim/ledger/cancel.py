@@ -1,0 +1,53 @@
+"""cancel: a run that nobody holds ends at once; a running one is asked to, and ends at its next ledger call."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from sqlalchemy import and_, case, func, null, or_, update
+
+from runclaim.clock import now
+from runclaim.events import EventType
+from runclaim.ledger.fence import in_state, state
+from runclaim.ledger.journal import Entry, append
+from runclaim.models import runs
+from runclaim.rowset import Id, pack, rowset
+from runclaim.states import LIVE, RunState
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from sqlalchemy import Connection
+
+_named: Final = rowset("named", run_id=Id())
+_running: Final = in_state(RunState.RUNNING)
+_CANCEL: Final = (
+    update(runs)
+    .where(
+        runs.c.id == _named.c.run_id,
+        in_state(*sorted(LIVE)),
+        # Asking twice changes nothing.
+        or_(and_(_running, runs.c.cancel_requested_at.is_(None)), in_state(*sorted(LIVE - {RunState.RUNNING}))),
+    )
+    .values(
+        state=case((_running, runs.c.state), else_=state(RunState.CANCELED)),
+        # A running claim stays valid until its worker has heard.
+        fence=case((_running, runs.c.fence), else_=runs.c.fence + 1),
+        cancel_requested_at=func.coalesce(runs.c.cancel_requested_at, now()),
+        finished_at=case((_running, null()), else_=now()),
+    )
+    .returning(runs.c.id, runs.c.state, runs.c.fence)
+)
+
+
+def cancel(conn: Connection, run_ids: Collection[str], *, by: str = "") -> dict[str, RunState]:
+    """
+    Cancel each run that can be.
+
+    Returns: run id → `canceled`, or `running` when its worker was asked to stop. A run that is missing had ended,
+    was asked before, or does not exist. `by` goes into the journal. The caller owns the transaction.
+    """
+    found = conn.execute(_CANCEL, {"named": pack({"run_id": run_id} for run_id in run_ids)}).all()
+    kinds = {RunState.CANCELED: EventType.RUN_CANCELED, RunState.RUNNING: EventType.RUN_CANCEL_REQUESTED}
+    append(conn, [Entry(run_id, kinds[RunState(after)], fence, data={"by": by}) for run_id, after, fence in found])
+    return {run_id: RunState(after) for run_id, after, _ in found}

@@ -1,0 +1,170 @@
+"""
+claim: queued → running, for the worker that may start the phase now.
+
+One conditional UPDATE of the run's row. The fence that the message was sent at has to be the run's fence,
+so a late or doubled message matches nothing; the attempt is counted here, so no crash can hide it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import BigInteger, Double, Text, and_, bindparam, case, func, select, update
+
+from runclaim.clock import now, shifted
+from runclaim.events import EventType
+from runclaim.ledger.fence import in_state, state
+from runclaim.ledger.journal import Entry, append
+from runclaim.models import runs
+from runclaim.rowset import Id, pack, rowset
+from runclaim.states import RunState
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+    from datetime import timedelta
+
+    from sqlalchemy import ColumnElement, Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A run that a message names, the fence it was sent at, and the nonce that will own the claim."""
+
+    run_id: str
+    seen: int
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right to run the current phase of a run, and what its body needs to know."""
+
+    run_id: str
+    fence: int
+    owner: str
+    flow: str
+    key: str
+    subject: str | None
+    phases: tuple[str, ...]
+    cursor: int
+    phase: str
+    queue: str | None
+    attempt: int
+    max_attempts: int
+    priority: int
+    input: Any
+
+    def proof(self) -> dict[str, Any]:
+        """The columns that `fence.held` compares."""
+        return {"run_id": self.run_id, "fence": self.fence, "owner": self.owner}
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the run ends when this phase completes."""
+        return self.cursor + 1 >= len(self.phases)
+
+
+_CLAIM_COLUMNS: Final = (
+    runs.c.id.label("run_id"),
+    runs.c.fence,
+    runs.c.owner,
+    runs.c.flow,
+    runs.c.key,
+    runs.c.subject,
+    runs.c.phases,
+    runs.c.cursor,
+    runs.c.phase,
+    runs.c.queue,
+    runs.c.attempts.label("attempt"),
+    runs.c.max_attempts,
+    runs.c.priority,
+    runs.c.input,
+)
+
+
+def earlier(left: ColumnElement[Any], right: ColumnElement[Any]) -> ColumnElement[Any]:
+    """The earlier of two instants."""
+    return case((left < right, left), else_=right)
+
+
+_wanted: Final = rowset("wanted", run_id=Id(), seen=BigInteger(), owner=Text())
+_lease_end: Final = shifted(now(), bindparam("lease_seconds", type_=Double()))
+_deadline: Final = shifted(now(), bindparam("duration_seconds", type_=Double()))
+_CLAIM: Final = (
+    update(runs)
+    .where(
+        runs.c.id == _wanted.c.run_id,
+        in_state(RunState.QUEUED),
+        runs.c.fence == _wanted.c.seen,
+        runs.c.flow == bindparam("its_flow"),
+        runs.c.phase == bindparam("its_phase"),
+        runs.c.cancel_requested_at.is_(None),
+        runs.c.available_at <= now(),
+        runs.c.attempts < runs.c.max_attempts,
+    )
+    .values(
+        state=state(RunState.RUNNING),
+        fence=runs.c.fence + 1,
+        owner=_wanted.c.owner,
+        worker=bindparam("by_worker"),
+        attempts=runs.c.attempts + 1,
+        lease_expires_at=earlier(_lease_end, _deadline),
+        deadline_at=_deadline,
+        started_at=func.coalesce(runs.c.started_at, now()),
+    )
+    .returning(*_CLAIM_COLUMNS)
+)
+_owners: Final = rowset("owners", owner=Text(), run_id=Id())
+_READ_BACK: Final = select(*_CLAIM_COLUMNS).where(
+    and_(runs.c.id == _owners.c.run_id, runs.c.owner == _owners.c.owner, in_state(RunState.RUNNING))
+)
+
+
+def claim(
+    conn: Connection,
+    wanted: Collection[Wanted],
+    *,
+    flow: str,
+    phase: str,
+    worker: str,
+    lease: timedelta,
+    max_duration: timedelta,
+) -> list[Claim]:
+    """
+    Take the current phase of each wanted run, or leave the run out if it is not ours to take.
+
+    An empty answer is the ordinary one to a redelivered message and no error. The caller owns the
+    transaction: nothing is claimed until it commits.
+    """
+    rows = [{"run_id": each.run_id, "seen": each.seen, "owner": each.owner} for each in wanted]
+    found = conn.execute(
+        _CLAIM,
+        {
+            "wanted": pack(rows),
+            "its_flow": flow,
+            "its_phase": phase,
+            "by_worker": worker,
+            "lease_seconds": lease.total_seconds(),
+            "duration_seconds": max_duration.total_seconds(),
+        },
+    ).all()
+    claims = _claims(found)
+    append(conn, (entry for each in claims for entry in _started(each)))
+    return claims
+
+
+def claimed(conn: Connection, wanted: Collection[Wanted]) -> list[Claim]:
+    """Read back: those of `wanted` that the ledger shows as claimed by their very nonces."""
+    rows = [{"run_id": each.run_id, "owner": each.owner} for each in wanted]
+    return _claims(conn.execute(_READ_BACK, {"owners": pack(rows)}).all())
+
+
+def _claims(rows: Iterable[Any]) -> list[Claim]:
+    return [Claim(**row._asdict() | {"phases": tuple(row.phases)}) for row in rows]
+
+
+def _started(claim: Claim) -> Iterable[Entry]:
+    if claim.cursor == 0 and claim.attempt == 1:
+        yield Entry(claim.run_id, EventType.RUN_STARTED, claim.fence)
+    yield Entry(claim.run_id, EventType.PHASE_STARTED, claim.fence, claim.phase, claim.attempt)

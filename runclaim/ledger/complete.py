@@ -1,0 +1,255 @@
+"""
+complete: a phase's result is recorded once, and its run moves on.
+
+The user's rows come before (same transaction), the CAS on the run's row last but for what hangs on it: the
+result, whose primary key is the second guard, and the journal. The next phase is claimed by the same
+statement unless it has to go through the broker.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+from sqlalchemy import Double, Integer, Text, and_, case, insert, null, select, true, update
+
+from runclaim.clock import now, shifted
+from runclaim.events import EventType
+from runclaim.ledger.claim import Claim, earlier
+from runclaim.ledger.fence import PROOF, held, in_state, proofs, state
+from runclaim.ledger.journal import Entry, append
+from runclaim.models import phase_results, runs
+from runclaim.rowset import as_json, pack, rowset
+from runclaim.states import RunState
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+    from datetime import timedelta
+
+    from sqlalchemy import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class NextPhase:
+    """Where a run goes on: with `owner` it is claimed at once, without it goes through the broker."""
+
+    phase: str
+    queue: str | None
+    max_attempts: int
+    max_losses: int
+    lease: timedelta
+    max_duration: timedelta
+    #: The nonce of the next claim; `None` when the phase has to go through the broker.
+    owner: str | None
+    #: When the ledger publishes the run if nobody else has.
+    dispatch_after: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A phase whose body ended well: its claim, its result as JSON text, and where the run goes next."""
+
+    claim: Claim
+    result: str
+    worker: str
+    ran: timedelta
+    next: NextPhase | None
+    skipped: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What a completion did: the run's state now, its fence, and the claim of the next phase if it was taken."""
+
+    run_id: str
+    state: RunState
+    fence: int
+    claim: Claim | None
+
+
+_done: Final = proofs(
+    "done",
+    at_cursor=Integer(),
+    next_phase=Text(),
+    next_queue=Text(),
+    next_max_attempts=Integer(),
+    next_max_losses=Integer(),
+    next_owner=Text(),
+    lease_seconds=Double(),
+    duration_seconds=Double(),
+    dispatch_seconds=Double(),
+)
+_ends: Final = _done.c.next_phase.is_(None)
+_canceled: Final = and_(_done.c.next_phase.is_not(None), runs.c.cancel_requested_at.is_not(None))
+_inline: Final = and_(
+    _done.c.next_phase.is_not(None), runs.c.cancel_requested_at.is_(None), _done.c.next_owner.is_not(None)
+)
+_deadline: Final = shifted(now(), _done.c.duration_seconds)
+_COMPLETE: Final = (
+    update(runs)
+    .where(held(_done), runs.c.cursor == _done.c.at_cursor)
+    .values(
+        cursor=runs.c.cursor + 1,
+        fence=runs.c.fence + 1,
+        state=case(
+            (_ends, state(RunState.SUCCEEDED)),
+            (_canceled, state(RunState.CANCELED)),
+            (_inline, state(RunState.RUNNING)),
+            else_=state(RunState.QUEUED),
+        ),
+        phase=case((_ends, runs.c.phase), else_=_done.c.next_phase),
+        queue=case((_ends, runs.c.queue), else_=_done.c.next_queue),
+        owner=case((_inline, _done.c.next_owner), else_=null()),
+        worker=case((_inline, runs.c.worker), else_=null()),
+        lease_expires_at=case((_inline, earlier(shifted(now(), _done.c.lease_seconds), _deadline)), else_=null()),
+        deadline_at=case((_inline, _deadline), else_=null()),
+        attempts=case((_inline, 1), (_ends, runs.c.attempts), else_=0),
+        max_attempts=case((_ends, runs.c.max_attempts), else_=_done.c.next_max_attempts),
+        losses=0,
+        max_losses=case((_ends, runs.c.max_losses), else_=_done.c.next_max_losses),
+        available_at=now(),
+        dispatch_due_at=shifted(now(), _done.c.dispatch_seconds),
+        dispatches=0,
+        error=null(),
+        finished_at=case((_ends, now()), (_canceled, now()), else_=null()),
+    )
+    .returning(runs.c.id, runs.c.state, runs.c.fence)
+)
+
+_given: Final = proofs(
+    "given",
+    phase=Text(),
+    position=Integer(),
+    result=Text(),
+    skipped=Text(),
+    worker=Text(),
+    attempts=Integer(),
+    ran_seconds=Double(),
+)
+_RECORD: Final = insert(phase_results).from_select(
+    ["run_id", "fence", "owner", "phase", "position", "result", "skipped", "worker", "attempts"]
+    + ["started_at", "finished_at"],
+    select(
+        _given.c.run_id,
+        _given.c.fence,
+        _given.c.owner,
+        _given.c.phase,
+        _given.c.position,
+        as_json(_given.c.result),
+        _given.c.skipped,
+        _given.c.worker,
+        _given.c.attempts,
+        shifted(now(), -_given.c.ran_seconds),
+        now(),
+    ).where(true()),
+)
+_asked: Final = rowset("asked", **PROOF, phase=Text(), next_owner=Text())
+_READ_BACK: Final = (
+    select(
+        runs.c.id,
+        runs.c.state,
+        runs.c.fence,
+        and_(in_state(RunState.RUNNING), runs.c.owner == _asked.c.next_owner),
+    )
+    .join_from(runs, _asked, runs.c.id == _asked.c.run_id)
+    .join(
+        phase_results,
+        and_(
+            phase_results.c.run_id == _asked.c.run_id,
+            phase_results.c.phase == _asked.c.phase,
+            phase_results.c.fence == _asked.c.fence,
+            phase_results.c.owner == _asked.c.owner,
+        ),
+    )
+)
+
+
+def complete(conn: Connection, completions: Collection[Completion]) -> dict[str, Moved]:
+    """
+    Record each completion whose claim is still current, and move its run on.
+
+    Returns: run id → what happened. A run that is missing lost its claim: nothing of it was written by this
+    verb, and the caller has to roll back what it wrote for that run itself. The caller owns the transaction.
+    """
+    by_run = {each.claim.run_id: each for each in completions}
+    moved: dict[str, Moved] = {}
+    for run_id, after, fence in conn.execute(_COMPLETE, {"done": pack(_done_row(each) for each in completions)}):
+        moved[run_id] = _moved(by_run[run_id], RunState(after), fence, inline=after == RunState.RUNNING)
+    if moved:
+        recorded = [by_run[run_id] for run_id in moved]
+        conn.execute(_RECORD, {"given": pack(_given_row(each) for each in recorded)})
+        append(conn, (entry for each in recorded for entry in _entries(each, moved[each.claim.run_id])))
+    return moved
+
+
+def completed(conn: Connection, completions: Collection[Completion]) -> dict[str, Moved]:
+    """Read back: those of `completions` that the ledger shows as recorded by their very claims."""
+    by_run = {each.claim.run_id: each for each in completions}
+    rows = [
+        each.claim.proof() | {"phase": each.claim.phase, "next_owner": each.next.owner if each.next else None}
+        for each in completions
+    ]
+    found = conn.execute(_READ_BACK, {"asked": pack(rows)})
+    return {
+        run_id: _moved(by_run[run_id], RunState(after), fence, inline=bool(ours))
+        for run_id, after, fence, ours in found
+    }
+
+
+def _done_row(completion: Completion) -> dict[str, object]:
+    following = completion.next
+    row: dict[str, object] = completion.claim.proof() | {"at_cursor": completion.claim.cursor, "dispatch_seconds": 0.0}
+    if following is not None:
+        row |= {
+            "next_phase": following.phase,
+            "next_queue": following.queue,
+            "next_max_attempts": following.max_attempts,
+            "next_max_losses": following.max_losses,
+            "next_owner": following.owner,
+            "lease_seconds": following.lease.total_seconds(),
+            "duration_seconds": following.max_duration.total_seconds(),
+            "dispatch_seconds": following.dispatch_after.total_seconds(),
+        }
+    return row
+
+
+def _given_row(completion: Completion) -> dict[str, object]:
+    claim = completion.claim
+    return claim.proof() | {
+        "phase": claim.phase,
+        "position": claim.cursor,
+        "result": completion.result,
+        "skipped": completion.skipped,
+        "worker": completion.worker,
+        "attempts": claim.attempt,
+        "ran_seconds": completion.ran.total_seconds(),
+    }
+
+
+def _moved(completion: Completion, after: RunState, fence: int, *, inline: bool) -> Moved:
+    following, claim = completion.next, completion.claim
+    taken = None
+    if inline and following is not None and following.owner is not None:
+        taken = replace(
+            claim,
+            fence=claim.fence + 1,
+            owner=following.owner,
+            cursor=claim.cursor + 1,
+            phase=following.phase,
+            queue=following.queue,
+            attempt=1,
+            max_attempts=following.max_attempts,
+        )
+    return Moved(claim.run_id, after, fence, taken)
+
+
+def _entries(completion: Completion, moved: Moved) -> Iterator[Entry]:
+    claim = completion.claim
+    kind = EventType.PHASE_COMPLETED if completion.skipped is None else EventType.PHASE_SKIPPED
+    yield Entry(claim.run_id, kind, moved.fence, claim.phase, claim.attempt)
+    if moved.claim is not None:
+        yield Entry(claim.run_id, EventType.PHASE_STARTED, moved.fence, moved.claim.phase, 1)
+    elif moved.state is RunState.SUCCEEDED:
+        yield Entry(claim.run_id, EventType.RUN_SUCCEEDED, moved.fence)
+    elif moved.state is RunState.CANCELED:
+        yield Entry(claim.run_id, EventType.RUN_CANCELED, moved.fence)

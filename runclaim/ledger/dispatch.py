@@ -1,0 +1,83 @@
+"""
+dispatch: queued runs whose message is due, or seems lost, are stamped and named for publishing.
+
+The stamp is committed before anything is published. Each run's spacing doubles with every dispatch, up to
+an hour, so a long backlog or a dead broker costs ever less.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from sqlalchemy import ColumnElement, Double, Integer, Text, and_, bindparam, case, literal_column, select, update
+
+from runclaim.clock import now, shifted
+from runclaim.ledger.fence import in_state
+from runclaim.models import runs
+from runclaim.rowset import pack, rowset
+from runclaim.states import RunState
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from datetime import timedelta
+
+    from sqlalchemy import Connection
+
+_LONGEST_SPACING: Final = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """What a message needs: which run, at which fence, and what its phase's task is called and routed by."""
+
+    run_id: str
+    fence: int
+    flow: str
+    phase: str
+    queue: str | None
+    key: str
+    priority: int
+
+
+_clock: Final = select(now()).scalar_subquery()
+_known: Final = rowset("known", flow=Text())
+# 2 ** dispatches by shifting, capped before it can overflow; both databases know <<.
+_doublings: Final = case((runs.c.dispatches > 12, 12), else_=runs.c.dispatches)
+_wait: Final[ColumnElement[float]] = bindparam("spacing_seconds", type_=Double()) * literal_column(
+    "1", Integer()
+).bitwise_lshift(_doublings)
+_due: Final = and_(in_state(RunState.QUEUED), runs.c.dispatch_due_at <= _clock)
+_picked: Final = (
+    select(runs.c.id)
+    # A ledger may serve several applications; each publishes for the flows that its own workers know.
+    .where(_due, runs.c.flow.in_(select(_known.c.flow)))
+    .order_by(runs.c.dispatch_due_at)
+    .limit(bindparam("at_most"))
+    .with_for_update(skip_locked=True, key_share=True)
+    .cte("picked")
+    .prefix_with("MATERIALIZED", dialect="postgresql")
+)
+_DISPATCH: Final = (
+    update(runs)
+    .where(runs.c.id.in_(select(_picked.c.id)), _due)
+    .values(
+        dispatches=runs.c.dispatches + 1,
+        dispatch_due_at=shifted(now(), case((_wait > _LONGEST_SPACING, _LONGEST_SPACING), else_=_wait)),
+    )
+    .returning(runs.c.id, runs.c.fence, runs.c.flow, runs.c.phase, runs.c.queue, runs.c.key, runs.c.priority)
+)
+
+
+def dispatch(conn: Connection, *, flows: Collection[str], spacing: timedelta, limit: int = 500) -> list[Due]:
+    """
+    Stamp at most `limit` due runs of `flows` and return what to publish once the caller has committed.
+
+    `spacing` is the wait before the first repetition. The caller owns the transaction.
+    """
+    values = {
+        "known": pack({"flow": flow} for flow in flows),
+        "at_most": limit,
+        "spacing_seconds": spacing.total_seconds(),
+    }
+    return [Due(*row) for row in conn.execute(_DISPATCH, values)]

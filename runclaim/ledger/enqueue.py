@@ -1,0 +1,114 @@
+"""
+enqueue: one run a key, one live run a subject, however many ask at once.
+
+Lock order, here and everywhere: the user's rows, run keys, subjects, runs, and then what hangs on a run.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import BigInteger, Double, Integer, SmallInteger, Text, insert, literal_column, select, true
+
+from runclaim.clock import now, shifted
+from runclaim.events import EventType
+from runclaim.ledger.fence import state
+from runclaim.ledger.identity import first_of_each_key, key_of, take_keys
+from runclaim.ledger.journal import Entry, append
+from runclaim.ledger.subjects import count_generations, supersede
+from runclaim.models import runs
+from runclaim.rowset import Id, as_json, pack, rowset
+from runclaim.states import RunState
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from sqlalchemy import Connection
+
+    from runclaim.ledger.new_run import NewRun
+
+
+@dataclass(frozen=True, slots=True)
+class Enqueued:
+    """The run of a key: `created` tells whether this call made it."""
+
+    run_id: str
+    created: bool
+
+
+_new: Final = rowset(
+    "fresh",
+    id=Id(),
+    project=Text(),
+    flow=Text(),
+    key=Text(),
+    subject=Text(),
+    generation=BigInteger(),
+    priority=SmallInteger(),
+    input=Text(),
+    phases=Text(),
+    phase=Text(),
+    queue=Text(),
+    max_attempts=Integer(),
+    max_losses=Integer(),
+    trace_context=Text(),
+    delay_seconds=Double(),
+    dispatch_seconds=Double(),
+)
+_PLAIN: Final = ["id", "project", "flow", "key", "subject", "generation", "priority", "phase", "queue"] + [
+    "max_attempts",
+    "max_losses",
+]
+_ZEROS: Final = ["rerun", "cursor", "fence", "attempts", "losses", "dispatches", "pending_actions"]
+_INSERT: Final = insert(runs).from_select(
+    [*_PLAIN, *_ZEROS]
+    + ["state", "input", "phases", "trace_context", "enqueued_at", "available_at", "dispatch_due_at"],
+    select(*(_new.c[name] for name in _PLAIN), *(literal_column("0", Integer()) for _ in _ZEROS))
+    .add_columns(state(RunState.QUEUED))
+    .add_columns(as_json(_new.c.input), as_json(_new.c.phases), as_json(_new.c.trace_context))
+    .add_columns(now(), shifted(now(), _new.c.delay_seconds), shifted(now(), _new.c.dispatch_seconds))
+    .where(true()),
+    include_defaults=False,
+)
+
+
+def enqueue(conn: Connection, wanted: Collection[NewRun]) -> list[Enqueued]:
+    """
+    Make a run for each wanted key that has none, and name the existing run of each that has one.
+
+    The answers come in the order of `wanted`. Publish what was created only after the caller's commit; the
+    caller owns the transaction, which may be the application's own. Doing it again after an ambiguous commit
+    is safe: a run recognises itself. Raises: KeyConflict for a key that has another input; roll back.
+    """
+    first = first_of_each_key(wanted)
+    taken, holders = take_keys(conn, first)
+    fresh = [each for each in first.values() if each.run_id in taken]
+    if fresh:
+        generations = count_generations(conn, fresh)
+        conn.execute(_INSERT, {"fresh": pack(_row(each, generations.get(each.run_id, 0)) for each in fresh)})
+        append(conn, [Entry(each.run_id, EventType.RUN_ENQUEUED, 0) for each in fresh])
+        supersede(conn, fresh, generations)
+    return [Enqueued(run_id := holders[key_of(each)], created=run_id == each.run_id) for each in wanted]
+
+
+def _row(run: NewRun, generation: int) -> dict[str, Any]:
+    return {
+        "id": run.run_id,
+        "project": run.project,
+        "flow": run.flow,
+        "key": run.key.text,
+        "subject": run.subject,
+        "generation": generation,
+        "priority": run.priority,
+        "input": json.dumps(run.input),
+        "phases": json.dumps(run.phases),
+        "phase": run.phases[0],
+        "queue": run.queue,
+        "max_attempts": run.max_attempts,
+        "max_losses": run.max_losses,
+        "trace_context": None if run.trace_context is None else json.dumps(run.trace_context),
+        "delay_seconds": run.delay.total_seconds(),
+        "dispatch_seconds": (run.delay or run.dispatch_after).total_seconds(),
+    }

@@ -1,0 +1,50 @@
+"""
+The fence: who may write to a run.
+
+Every write after a claim carries this one predicate. A claim that is no longer current matches no row,
+so its writes are refused whatever its worker believes. The fence tells one transition from the next;
+the owner tells two claims apart that a database failover gave the same fence.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import BigInteger, Text, and_, literal_column
+
+from runclaim.models import runs
+from runclaim.rowset import Id, Rowset, rowset
+from runclaim.states import RunState
+
+if TYPE_CHECKING:
+    from sqlalchemy import ColumnElement
+    from sqlalchemy.types import TypeEngine
+
+PROOF: Final[dict[str, TypeEngine[Any]]] = {"run_id": Id(), "fence": BigInteger(), "owner": Text()}
+
+
+def proofs(name: str, /, **more: TypeEngine[Any]) -> Rowset:
+    """A rowset of claims that have to be current, with the columns `more` beside each."""
+    return rowset(name, **PROOF, **more)
+
+
+def held(claims: Rowset) -> ColumnElement[bool]:
+    """The fence: true only for the rows that these claims still own."""
+    return and_(
+        runs.c.id == claims.c.run_id,
+        in_state(RunState.RUNNING),
+        runs.c.fence == claims.c.fence,
+        runs.c.owner == claims.c.owner,
+    )
+
+
+def in_state(*states: RunState) -> ColumnElement[bool]:
+    """The run is in one of `states`; written out, so that a prepared plan can use the partial indexes."""
+    if len(states) == 1:
+        return runs.c.state == state(states[0])
+    return runs.c.state.in_([state(each) for each in states])
+
+
+def state(value: RunState) -> ColumnElement[str]:
+    """A state as a literal of the statement."""
+    return literal_column(f"'{value}'", Text())

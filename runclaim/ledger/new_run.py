@@ -1,0 +1,39 @@
+"""A run that somebody wants: what `ledger.enqueue` is given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from runclaim.keys import RunKey
+
+
+@dataclass(frozen=True, slots=True)
+class NewRun:
+    """A run that somebody wants: its identity, its input as JSON, and where its first phase starts."""
+
+    run_id: str
+    project: str
+    flow: str
+    key: RunKey
+    fingerprint: str
+    subject: str | None
+    input: Any
+    phases: tuple[str, ...]
+    queue: str | None
+    max_attempts: int
+    max_losses: int
+    priority: int
+    delay: timedelta
+    #: When the ledger publishes the run if the caller has not.
+    dispatch_after: timedelta
+    keep_key: timedelta
+    trace_context: dict[str, str] | None = None
+
+    @property
+    def namespace(self) -> str:
+        """Where its key is unique."""
+        return f"{self.project}/{self.flow}"

@@ -1,0 +1,87 @@
+"""
+purge: finished history is deleted in batches, oldest first; run keys by their own expiry.
+
+A run with a pending action stays. Its results, events and later children go with it (foreign keys cascade);
+its key stays behind as the tombstone that refuses a late duplicate.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from sqlalchemy import Double, Text, bindparam, delete, exists, select, true
+
+from runclaim.clock import now, shifted
+from runclaim.models import run_keys, runs
+from runclaim.rowset import pack, rowset
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import timedelta
+
+    from sqlalchemy import Connection
+
+    from runclaim.states import RunState
+
+_kept: Final = rowset("kept", state=Text(), keep_seconds=Double())
+_oldest: Final = (
+    select(runs.c.id)
+    .join_from(runs, _kept, runs.c.state == _kept.c.state)
+    .where(
+        runs.c.finished_at.is_not(None),
+        # The shortest retention bounds the index scan; each run's own decides.
+        runs.c.finished_at <= shifted(select(now()).scalar_subquery(), -bindparam("shortest", type_=Double())),
+        runs.c.finished_at <= shifted(now(), -_kept.c.keep_seconds),
+        runs.c.pending_actions == 0,
+    )
+    .order_by(runs.c.finished_at)
+    .limit(bindparam("at_most"))
+    .with_for_update(skip_locked=True, of=runs)
+    .cte("oldest")
+    .prefix_with("MATERIALIZED", dialect="postgresql")
+)
+_PURGE: Final = (
+    delete(runs)
+    .where(runs.c.id.in_(select(_oldest.c.id)), runs.c.finished_at.is_not(None), runs.c.pending_actions == 0)
+    .returning(runs.c.id)
+)
+_expired: Final = (
+    select(run_keys.c.namespace, run_keys.c.key_hash)
+    .where(
+        run_keys.c.expires_at <= select(now()).scalar_subquery(),
+        ~exists(select(true()).select_from(runs).where(runs.c.id == run_keys.c.run_id).correlate(run_keys)),
+    )
+    .order_by(run_keys.c.expires_at)
+    .limit(bindparam("at_most"))
+    .cte("expired")
+    .prefix_with("MATERIALIZED", dialect="postgresql")
+)
+_PURGE_KEYS: Final = (
+    delete(run_keys)
+    .where(
+        exists(
+            select(true())
+            .select_from(_expired)
+            .where(_expired.c.namespace == run_keys.c.namespace, _expired.c.key_hash == run_keys.c.key_hash)
+            .correlate(run_keys)
+        ),
+        run_keys.c.expires_at <= now(),
+    )
+    .returning(run_keys.c.run_id)
+)
+
+
+def purge(conn: Connection, keep: Mapping[RunState, timedelta], *, limit: int = 500) -> int:
+    """
+    Delete at most `limit` runs that ended longer ago than `keep` says for their state.
+
+    Returns: how many went. The caller owns the transaction, and repeats while the answer is `limit`.
+    """
+    rows = [{"state": state, "keep_seconds": kept.total_seconds()} for state, kept in keep.items()]
+    shortest = min(kept.total_seconds() for kept in keep.values())
+    return len(conn.execute(_PURGE, {"kept": pack(rows), "shortest": shortest, "at_most": limit}).all())
+
+
+def purge_keys(conn: Connection, *, limit: int = 500) -> int:
+    """Delete at most `limit` expired keys whose runs are gone. In a transaction of its own: keys lock before runs."""
+    return len(conn.execute(_PURGE_KEYS, {"at_most": limit}).all())

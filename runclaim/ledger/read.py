@@ -1,0 +1,134 @@
+"""read: what the ledger knows of a run. No verb decides by what is read here; guards sit in the UPDATEs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import BindParameter, bindparam, func, select
+
+from runclaim.models import events, phase_results, runs
+from runclaim.rowset import Id, pack, rowset
+from runclaim.states import PhaseStatus, RunState, phase_status
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from datetime import datetime
+
+    from sqlalchemy import Connection
+
+_its_id: Final[BindParameter[str]] = bindparam("its_id", type_=Id())
+_RUN: Final = select(runs).where(runs.c.id == _its_id)
+_STANDING: Final = select(runs.c.state, runs.c.fence, runs.c.owner, runs.c.cancel_requested_at.is_not(None)).where(
+    runs.c.id == _its_id
+)
+_RESULTS: Final = select(phase_results.c.phase, phase_results.c.result).where(phase_results.c.run_id == _its_id)
+_EVENTS: Final = select(events).where(events.c.run_id == _its_id).order_by(events.c.id)
+_named: Final = rowset("named", run_id=Id())
+_STATES: Final = select(runs.c.id, runs.c.state).where(runs.c.id == _named.c.run_id)
+_COUNTS: Final = select(runs.c.flow, runs.c.state, func.count()).group_by(runs.c.flow, runs.c.state)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Who may move a run right now."""
+
+    state: RunState
+    fence: int
+    owner: str | None
+    cancel_requested: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RunView:
+    """A run as its users see it. `phases` maps each phase in order to its status."""
+
+    id: str
+    flow: str
+    key: str
+    subject: str | None
+    state: RunState
+    phase: str
+    queue: str | None
+    phases: dict[str, PhaseStatus]
+    attempts: int
+    losses: int
+    fence: int
+    worker: str | None
+    input: Any
+    error: dict[str, Any] | None
+    cancel_requested: bool
+    enqueued_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class EventView:
+    """One line of a run's journal."""
+
+    id: int
+    type: str
+    phase: str | None
+    attempt: int | None
+    fence: int
+    data: Any
+    at: datetime
+
+
+def standing(conn: Connection, run_id: str) -> Standing | None:
+    """Who may move the run, or `None` when there is no such run."""
+    row = conn.execute(_STANDING, {"its_id": run_id}).one_or_none()
+    return None if row is None else Standing(RunState(row[0]), row[1], row[2], bool(row[3]))
+
+
+def run(conn: Connection, run_id: str) -> RunView | None:
+    """The whole run, or `None` when there is no such run."""
+    row = conn.execute(_RUN, {"its_id": run_id}).one_or_none()
+    if row is None:
+        return None
+    state = RunState(row.state)
+    return RunView(
+        id=row.id,
+        flow=row.flow,
+        key=row.key,
+        subject=row.subject,
+        state=state,
+        phase=row.phase,
+        queue=row.queue,
+        phases={phase: phase_status(state, row.cursor, position) for position, phase in enumerate(row.phases)},
+        attempts=row.attempts,
+        losses=row.losses,
+        fence=row.fence,
+        worker=row.worker,
+        input=row.input,
+        error=row.error,
+        cancel_requested=row.cancel_requested_at is not None,
+        enqueued_at=row.enqueued_at,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+    )
+
+
+def states(conn: Connection, run_ids: Collection[str]) -> dict[str, RunState]:
+    """Run id → state; a run that does not exist is missing."""
+    found = conn.execute(_STATES, {"named": pack({"run_id": run_id} for run_id in run_ids)})
+    return {run_id: RunState(state) for run_id, state in found}
+
+
+def results(conn: Connection, run_id: str) -> dict[str, Any]:
+    """Phase → result, for the run's complete phases."""
+    return dict(conn.execute(_RESULTS, {"its_id": run_id}).tuples().all())
+
+
+def journal(conn: Connection, run_id: str) -> list[EventView]:
+    """The run's events, oldest first."""
+    return [
+        EventView(row.id, row.type, row.phase, row.attempt, row.fence, row.data, row.at)
+        for row in conn.execute(_EVENTS, {"its_id": run_id})
+    ]
+
+
+def counts(conn: Connection) -> dict[tuple[str, RunState], int]:
+    """How many runs of each flow are in each state. Reads the whole table: for pages and tests, not for loops."""
+    return {(flow, RunState(state)): many for flow, state, many in conn.execute(_COUNTS)}

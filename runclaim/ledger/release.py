@@ -1,0 +1,61 @@
+"""release: a worker that shuts down gives its claims back, and the attempts with them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from sqlalchemy import case, null, update
+
+from runclaim.clock import now
+from runclaim.events import EventType
+from runclaim.ledger.fence import held, proofs, state
+from runclaim.ledger.journal import Entry, append
+from runclaim.models import runs
+from runclaim.rowset import pack
+from runclaim.states import RunState
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from sqlalchemy import Connection
+
+    from runclaim.ledger.claim import Claim
+
+_released: Final = proofs("released")
+_canceled: Final = runs.c.cancel_requested_at.is_not(None)
+_RELEASE: Final = (
+    update(runs)
+    .where(held(_released))
+    .values(
+        state=case((_canceled, state(RunState.CANCELED)), else_=state(RunState.QUEUED)),
+        fence=runs.c.fence + 1,
+        owner=null(),
+        worker=null(),
+        lease_expires_at=null(),
+        deadline_at=null(),
+        # A deploy burns no attempt.
+        attempts=runs.c.attempts - 1,
+        available_at=now(),
+        dispatch_due_at=now(),
+        dispatches=0,
+        finished_at=case((_canceled, now()), else_=null()),
+    )
+    .returning(runs.c.id, runs.c.state, runs.c.fence)
+)
+
+
+def release(conn: Connection, claims: Collection[Claim]) -> dict[str, RunState]:
+    """
+    Give back each claim that is still current; its run is due for dispatch at once.
+
+    Returns: run id → the run's state now. A run that is missing lost its claim. The caller owns the transaction.
+    """
+    by_run = {claim.run_id: claim for claim in claims}
+    found = conn.execute(_RELEASE, {"released": pack(claim.proof() for claim in claims)}).all()
+    entries = []
+    for run_id, after, fence in found:
+        entries.append(Entry(run_id, EventType.PHASE_RELEASED, fence, by_run[run_id].phase, by_run[run_id].attempt))
+        if after == RunState.CANCELED:
+            entries.append(Entry(run_id, EventType.RUN_CANCELED, fence))
+    append(conn, entries)
+    return {run_id: RunState(after) for run_id, after, _ in found}

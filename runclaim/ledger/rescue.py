@@ -1,0 +1,96 @@
+"""
+rescue: claims whose lease lapsed, or whose process is known to be dead, are given back.
+
+Any number of rescuers may run: rows are taken under SKIP LOCKED, and the UPDATE checks again what the
+SELECT saw. A loss has a budget of its own beside the attempts: a body that kills its process stops soon.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import and_, bindparam, case, literal, null, or_, select, update
+
+from runclaim.clock import now
+from runclaim.events import EventType
+from runclaim.ledger.fence import in_state, state
+from runclaim.ledger.journal import Entry, append
+from runclaim.models import runs
+from runclaim.rowset import as_json
+from runclaim.states import RunState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from sqlalchemy import ColumnElement, Connection, Update
+
+_LOST: Final = '{"type":"WorkerLost","message":"the worker died or stalled in this phase, and the budget is spent"}'
+_canceled: Final = runs.c.cancel_requested_at.is_not(None)
+_spent: Final = or_(runs.c.attempts >= runs.c.max_attempts, runs.c.losses + 1 >= runs.c.max_losses)
+
+
+def _rescue(which: ColumnElement[bool]) -> Update:
+    """The statement for the running rows that `which` selects."""
+    # Materialised: PostgreSQL may otherwise run the sub-select several times and take more than the limit.
+    picked = (
+        select(runs.c.id)
+        .where(in_state(RunState.RUNNING), which)
+        .order_by(runs.c.lease_expires_at)
+        .limit(bindparam("at_most"))
+        .with_for_update(skip_locked=True, key_share=True)
+        .cte("picked")
+        .prefix_with("MATERIALIZED", dialect="postgresql")
+    )
+    return (
+        update(runs)
+        .where(runs.c.id.in_(select(picked.c.id)), in_state(RunState.RUNNING), which)
+        .values(
+            state=case(
+                (_canceled, state(RunState.CANCELED)), (_spent, state(RunState.FAILED)), else_=state(RunState.QUEUED)
+            ),
+            fence=runs.c.fence + 1,
+            owner=null(),
+            worker=null(),
+            lease_expires_at=null(),
+            deadline_at=null(),
+            losses=runs.c.losses + 1,
+            error=case((_canceled, runs.c.error), (_spent, as_json(literal(_LOST))), else_=runs.c.error),
+            available_at=now(),
+            dispatch_due_at=now(),
+            dispatches=0,
+            finished_at=case((or_(_canceled, _spent), now()), else_=null()),
+        )
+        .returning(runs.c.id, runs.c.state, runs.c.fence, runs.c.phase, runs.c.attempts)
+    )
+
+
+# The clock in a sub-select is read once, so the partial index serves the comparison; the UPDATE reads it again.
+_LAPSED: Final = _rescue(runs.c.lease_expires_at <= select(now()).scalar_subquery())
+_HELD_BY: Final = _rescue(and_(runs.c.worker == bindparam("of_worker")))
+
+
+def rescue(conn: Connection, *, limit: int = 100) -> dict[str, RunState]:
+    """
+    Give back at most `limit` claims whose lease has lapsed, the oldest first.
+
+    Returns: run id → the run's state now. The caller owns the transaction.
+    """
+    return _journal(conn, conn.execute(_LAPSED, {"at_most": limit}).all(), "its lease lapsed")
+
+
+def rescue_worker(conn: Connection, worker: str, *, limit: int = 1000) -> dict[str, RunState]:
+    """As `rescue`, for the claims of a process (`node:pid`) that its parent has seen die; no lease is waited for."""
+    return _journal(conn, conn.execute(_HELD_BY, {"at_most": limit, "of_worker": worker}).all(), "its worker died")
+
+
+def _journal(conn: Connection, rows: Sequence[Any], why: str) -> dict[str, RunState]:
+    def entries() -> Iterator[Entry]:
+        for run_id, after, fence, phase, attempt in rows:
+            yield Entry(run_id, EventType.PHASE_RESCUED, fence, phase, attempt, {"why": why})
+            if after == RunState.FAILED:
+                yield Entry(run_id, EventType.RUN_FAILED, fence, phase)
+            elif after == RunState.CANCELED:
+                yield Entry(run_id, EventType.RUN_CANCELED, fence)
+
+    append(conn, entries())
+    return {run_id: RunState(after) for run_id, after, *_ in rows}

@@ -1,0 +1,83 @@
+"""
+retry: a failed run starts its failed phase again, with fresh budgets.
+
+A run whose subject has a newer run is not retried: two runs of one subject would live at once. The subject's
+row is locked before the run's, as everywhere.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from sqlalchemy import bindparam, null, or_, select, update
+
+from runclaim.clock import now
+from runclaim.events import EventType
+from runclaim.ledger.fence import in_state, state
+from runclaim.ledger.journal import Entry, append
+from runclaim.models import runs, subjects
+from runclaim.rowset import Id
+from runclaim.states import RunState
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Update
+
+_SUBJECT: Final = (
+    select(subjects.c.generation)
+    .join_from(
+        subjects,
+        runs,
+        (subjects.c.project == runs.c.project)
+        & (subjects.c.flow == runs.c.flow)
+        & (subjects.c.subject == runs.c.subject),
+    )
+    .where(runs.c.id == bindparam("its_id", type_=Id()))
+    .with_for_update(of=subjects, key_share=True)
+)
+
+
+def again(source: RunState) -> Update:
+    """The statement that queues a run in the state `source` again, unless its subject has moved on."""
+    return (
+        update(runs)
+        .where(
+            runs.c.id == bindparam("its_id", type_=Id()),
+            in_state(source),
+            or_(runs.c.subject.is_(None), runs.c.generation == bindparam("newest")),
+        )
+        .values(
+            state=state(RunState.QUEUED),
+            fence=runs.c.fence + 1,
+            attempts=0,
+            losses=0,
+            error=null(),
+            cancel_requested_at=null(),
+            available_at=now(),
+            dispatch_due_at=now(),
+            dispatches=0,
+            finished_at=null(),
+        )
+        .returning(runs.c.fence, runs.c.phase)
+    )
+
+
+_RETRY: Final = again(RunState.FAILED)
+
+
+def retry(conn: Connection, run_id: str, *, by: str = "") -> bool:
+    """
+    Queue a failed run again from its failed phase; due for dispatch at once.
+
+    Returns: whether it was failed and is its subject's newest run. The caller owns the transaction.
+    """
+    return move(conn, _RETRY, run_id, EventType.RUN_RETRIED, by)
+
+
+def move(conn: Connection, statement: Update, run_id: str, kind: EventType, by: str) -> bool:
+    """Run a statement of `again` for one run, its subject's row locked first, and journal it as `kind`."""
+    newest = conn.execute(_SUBJECT, {"its_id": run_id}).scalar()
+    found = conn.execute(statement, {"its_id": run_id, "newest": newest or 0}).one_or_none()
+    if found is None:
+        return False
+    append(conn, [Entry(run_id, kind, found.fence, found.phase, data={"by": by})])
+    return True

@@ -1,0 +1,106 @@
+"""
+One live run a subject: a newer run supersedes the older ones, also while they run.
+
+The subject's row is written before any run of it, so two enqueues of one subject follow each other. Subjects
+are taken in sorted order: two batches cannot wait for each other.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import BigInteger, Integer, Text, null, select, true, update
+from sqlalchemy.dialects.postgresql import insert as insert_on_postgresql
+from sqlalchemy.dialects.sqlite import insert as insert_on_sqlite
+
+from runclaim.clock import now
+from runclaim.events import EventType
+from runclaim.ledger.fence import state
+from runclaim.ledger.journal import Entry, append
+from runclaim.models import runs, subjects
+from runclaim.rowset import pack, rowset
+from runclaim.states import RunState
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from sqlalchemy import Connection
+
+    from runclaim.ledger.new_run import NewRun
+
+_about: Final = rowset("about", project=Text(), flow=Text(), subject=Text(), many=Integer())
+_ABOUT_ROWS: Final = (
+    select(_about.c.project, _about.c.flow, _about.c.subject, _about.c.many)
+    .where(true())
+    .order_by(_about.c.project, _about.c.flow, _about.c.subject)
+)
+
+
+def _count_subjects(upsert: Any) -> Any:
+    made = upsert(subjects).from_select(["project", "flow", "subject", "generation"], _ABOUT_ROWS)
+    return made.on_conflict_do_update(
+        index_elements=["project", "flow", "subject"],
+        set_={"generation": subjects.c.generation + made.excluded.generation},
+    ).returning(subjects.c.project, subjects.c.flow, subjects.c.subject, subjects.c.generation)
+
+
+_COUNT_SUBJECTS: Final = {
+    "postgresql": _count_subjects(insert_on_postgresql),
+    "sqlite": _count_subjects(insert_on_sqlite),
+}
+
+_newest: Final = rowset("newest", project=Text(), flow=Text(), subject=Text(), generation=BigInteger())
+_SUPERSEDE: Final = (
+    update(runs)
+    .where(
+        runs.c.project == _newest.c.project,
+        runs.c.flow == _newest.c.flow,
+        runs.c.subject == _newest.c.subject,
+        runs.c.subject.is_not(None),
+        runs.c.finished_at.is_(None),
+        runs.c.generation < _newest.c.generation,
+    )
+    .values(
+        state=state(RunState.SUPERSEDED),
+        fence=runs.c.fence + 1,
+        owner=null(),
+        worker=null(),
+        lease_expires_at=null(),
+        deadline_at=null(),
+        finished_at=now(),
+    )
+    .returning(runs.c.id, runs.c.fence)
+)
+
+
+def count_generations(conn: Connection, fresh: Collection[NewRun]) -> dict[str, int]:
+    """Run id → generation, for the runs that have a subject; a batch's runs of one subject follow in its order."""
+    many = Counter((each.project, each.flow, each.subject) for each in fresh if each.subject is not None)
+    if not many:
+        return {}
+    rows = [{"project": p, "flow": f, "subject": s, "many": count} for (p, f, s), count in many.items()]
+    found = conn.execute(_COUNT_SUBJECTS[conn.dialect.name], {"about": pack(rows)})
+    following = {(p, f, s): newest - many[p, f, s] for p, f, s, newest in found}
+    generations: dict[str, int] = {}
+    for each in fresh:
+        if each.subject is not None:
+            following[each.project, each.flow, each.subject] += 1
+            generations[each.run_id] = following[each.project, each.flow, each.subject]
+    return generations
+
+
+def supersede(conn: Connection, fresh: Iterable[NewRun], generations: dict[str, int]) -> None:
+    """End every live run of these runs' subjects that is older than the newest of them."""
+    newest: dict[tuple[str, str, str], NewRun] = {}
+    for each in fresh:
+        if each.subject is not None:
+            newest[each.project, each.flow, each.subject] = each
+    if not newest:
+        return
+    rows = [
+        {"project": p, "flow": f, "subject": s, "generation": generations[each.run_id]}
+        for (p, f, s), each in newest.items()
+    ]
+    found = conn.execute(_SUPERSEDE, {"newest": pack(rows)})
+    append(conn, [Entry(run_id, EventType.RUN_SUPERSEDED, fence) for run_id, fence in found])
