@@ -1,0 +1,168 @@
+"""
+One attempt: the body runs, and what came of it is told in one value. Nothing is written here.
+
+An exception a body raises is an error of its attempt; an exception that ends the process (SystemExit,
+KeyboardInterrupt) passes through, and the runner gives the claim back.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Final
+
+from runclaim import failpoints
+from runclaim.errors import Blocked, Canceled, ClaimLost, InputError, Released, Retry, Skip
+from runclaim.flows.context import Context
+from runclaim.keys import clip
+from runclaim.ledger import read
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from sqlalchemy.orm import Session
+
+    from runclaim.database import Database
+    from runclaim.flows.flow import Flow
+    from runclaim.flows.keeper import Keeper
+    from runclaim.flows.phase import Phase
+    from runclaim.ledger.claim import Claim
+
+#: `ctx.check` asks the ledger itself at most this often; between, it believes the keeper.
+_ASK_SECONDS: Final = 1.0
+
+
+class Ending(StrEnum):
+    """How an attempt ended; the words that Flower shows."""
+
+    SUCCESS = "success"
+    SKIPPED = "skipped"
+    RETRY = "retry"
+    FAILURE = "failure"
+    BLOCKED = "blocked"
+    CANCELED = "canceled"
+    CLAIMLOST = "claimlost"
+    RELEASED = "released"
+    DUPLICATE = "duplicate"
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What came of a body: a result to record, an error to settle, or nothing that still counts."""
+
+    ending: Ending
+    ran: timedelta
+    result: str = "null"
+    writes: tuple[Callable[[Session], object], ...] = ()
+    exception: BaseException | None = None
+    delay: timedelta = timedelta(0)
+
+    def error(self) -> dict[str, Any]:
+        """The exception as the ledger keeps it, cut to 8 kB."""
+        found = self.exception
+        return {
+            "type": type(found).__name__,
+            "message": clip(str(found), 2048),
+            "traceback": clip("".join(traceback.format_exception(found)), 6144),
+        }
+
+
+class Attempt:
+    """A claim whose body is about to run."""
+
+    def __init__(
+        self,
+        claim: Claim,
+        *,
+        flow: Flow[Any],
+        phase: Phase[Any, Any],
+        database: Database,
+        keeper: Keeper,
+        stopping: Callable[[], bool],
+        known_results: dict[str, Any],
+    ) -> None:
+        self.claim, self.flow, self.phase = claim, flow, phase
+        self._database, self._keeper, self._stopping = database, keeper, stopping
+        self._known = known_results
+        self._asked_at = time.monotonic()
+
+    def run(self) -> Ended:
+        """Run the body once."""
+        started = time.monotonic()
+        ended = self._outcome(started)
+        failpoints.hit("body.after")
+        return ended
+
+    def _outcome(self, started: float) -> Ended:
+        context, result, caught = None, "null", None
+        try:
+            context = self._context()
+            failpoints.hit("body.before")
+            result = self.phase.result_type.dump(self.phase(context))
+        except Exception as error:  # noqa: BLE001 - whatever a body raises is the end of its attempt
+            caught = error
+        ran = timedelta(seconds=time.monotonic() - started)
+        ending = _ending(caught)
+        delay = self._delay(caught) if ending is Ending.RETRY else timedelta(0)
+        return Ended(ending, ran, result, tuple(context.completions) if context else (), caught, delay)
+
+    def _delay(self, error: Exception | None) -> timedelta:
+        asked = error.after if isinstance(error, Retry) else None
+        return self.phase.options.backoff.delay(self.claim.attempt) if asked is None else asked
+
+    def _context(self) -> Context[Any]:
+        claim = self.claim
+        return Context(
+            run_id=claim.run_id,
+            key=claim.key,
+            subject=claim.subject,
+            phase=claim.phase,
+            attempt=claim.attempt,
+            input=self.flow.input_type.load(claim.input),
+            results=self._results,
+            check=self._check,
+        )
+
+    def _results(self) -> Mapping[str, Any]:
+        if len(self._known) < self.claim.cursor:
+            with self._database.read() as conn:
+                self._known.update(read.results(conn, self.claim.run_id))
+        return self._known
+
+    def _check(self) -> None:
+        claim = self.claim
+        if (lost := self._keeper.trouble(claim)) is not None:
+            raise lost
+        if self._stopping():
+            raise Released(claim.run_id, claim.phase, claim.fence, "the worker shuts down")
+        if time.monotonic() - self._asked_at < _ASK_SECONDS:
+            return
+        self._asked_at = time.monotonic()
+        with self._database.read() as conn:
+            standing = read.standing(conn, claim.run_id)
+        if standing is None or (standing.fence, standing.owner) != (claim.fence, claim.owner):
+            state = "purged" if standing is None else standing.state
+            raise ClaimLost(claim.run_id, claim.phase, claim.fence, f"the run is {state}")
+        if standing.cancel_requested:
+            raise Canceled(claim.run_id, claim.phase, claim.fence, "someone asked to cancel the run")
+
+
+#: The first class that fits decides; any other exception is an error, and errors are tried again.
+_ENDINGS: Final = (
+    (Skip, Ending.SKIPPED),
+    (Released, Ending.RELEASED),
+    (Canceled, Ending.CANCELED),
+    (ClaimLost, Ending.CLAIMLOST),
+    (Blocked, Ending.BLOCKED),
+    # The same code would give the same refusal: no other attempt helps.
+    (InputError, Ending.FAILURE),
+)
+
+
+def _ending(caught: Exception | None) -> Ending:
+    if caught is None:
+        return Ending.SUCCESS
+    return next((ending for kind, ending in _ENDINGS if isinstance(caught, kind)), Ending.RETRY)

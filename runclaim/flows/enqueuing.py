@@ -1,0 +1,121 @@
+"""
+Enqueuing: from inputs to runs, in a transaction of their own or in the application's.
+
+A message goes out only after the commit: a worker that hears of a run can read it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from runclaim.errors import DeclarationError
+from runclaim.flows.after_commit import after_commit
+from runclaim.keys import check_name, fingerprint, uuid7
+from runclaim.ledger.enqueue import Enqueued, enqueue
+from runclaim.ledger.new_run import NewRun
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from sqlalchemy.ext.asyncio import AsyncSession
+    from sqlalchemy.orm import Session
+
+    from runclaim.flows.flow import Flow
+    from runclaim.flows.handle import Run
+    from runclaim.flows.ledgering import Ledger
+
+InputT = TypeVar("InputT")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How runs are enqueued, beside their input."""
+
+    delay: timedelta | None = None
+    priority: int = 0
+    project: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.delay is not None and (not isinstance(self.delay, timedelta) or self.delay < timedelta(0)):
+            raise DeclarationError(f"delay is a timedelta of at least nothing, not {self.delay!r}")
+        if not 0 <= self.priority <= 9:  # noqa: PLR2004 - Celery's range
+            raise DeclarationError(f"priority is a number from 0 to 9, not {self.priority!r}")
+        if self.project is not None:
+            check_name("project", self.project)
+
+
+class Enqueuing(Generic[InputT]):
+    """A flow with options, ready to enqueue; see `Flow.using`."""
+
+    def __init__(self, flow: Flow[InputT], ledger: Ledger, options: Options) -> None:
+        self._flow, self._ledger, self._options = flow, ledger, options
+
+    def enqueue(self, value: InputT | None = None, /, *, session: Session | None = None, **fields: Any) -> Run:
+        """See `Flow.enqueue`."""
+        return self.enqueue_many([fields if value is None else value], session=session)[0]
+
+    def enqueue_many(
+        self, values: Iterable[InputT | Mapping[str, Any]], *, session: Session | None = None
+    ) -> list[Run]:
+        """See `Flow.enqueue_many`."""
+        wanted = [self._new_run(value) for value in values]
+        if not wanted:
+            return []
+        made = self._ledger.enqueue(wanted) if session is None else self._join(session, wanted)
+        return self._handles(made)
+
+    async def aenqueue(
+        self, value: InputT | None = None, /, *, session: AsyncSession | None = None, **fields: Any
+    ) -> Run:
+        """See `Flow.aenqueue`."""
+        wanted = [self._new_run(fields if value is None else value)]
+        if session is None:
+            made = await asyncio.to_thread(self._ledger.enqueue, wanted)
+        else:
+            loop = asyncio.get_running_loop()
+            made = await session.run_sync(lambda inner: self._join(inner, wanted, loop))
+        return self._handles(made)[0]
+
+    def _join(
+        self, session: Session, wanted: Sequence[NewRun], loop: asyncio.AbstractEventLoop | None = None
+    ) -> list[Enqueued]:
+        """Make the runs in the session's transaction; ring once it has committed."""
+        made = enqueue(session.connection(), wanted)
+
+        def ring() -> None:
+            if loop is None:
+                self._ledger.publish(wanted, made)
+            else:
+                loop.run_in_executor(None, self._ledger.publish, wanted, made)
+
+        after_commit(session, ring)
+        return made
+
+    def _handles(self, made: Sequence[Enqueued]) -> list[Run]:
+        return [self._ledger.handle(found.run_id, self._flow, created=found.created) for found in made]
+
+    def _new_run(self, given: InputT | Mapping[str, Any]) -> NewRun:
+        flow, config = self._flow, self._ledger.config
+        value = flow.input_type.check(given)
+        plain = flow.input_type.dump(value)
+        first = next(iter(flow.phases.values()))
+        return NewRun(
+            run_id=uuid7(),
+            project=self._options.project or config.project,
+            flow=flow.name,
+            key=flow.key_of(value),
+            fingerprint=fingerprint(plain),
+            subject=flow.subject_of(value),
+            input=plain,
+            phases=tuple(flow.phases),
+            queue=first.options.queue,
+            max_attempts=first.options.max_attempts,
+            max_losses=first.max_losses,
+            priority=self._options.priority,
+            delay=self._options.delay or timedelta(0),
+            dispatch_after=config.dispatch_after,
+            keep_key=config.keep_keys,
+        )

@@ -1,0 +1,173 @@
+"""
+A flow: its name, its typed input, its key and its phases, declared once at import time.
+
+Mistakes in a declaration are refused here, before anything runs. Everything that touches a database or a
+broker is reached through the application's `Ledger`, so a declared flow is cheap and safe to import.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
+
+from runclaim.errors import DeclarationError, InputError
+from runclaim.flows.enqueuing import Enqueuing, Options
+from runclaim.flows.inputs import InputType
+from runclaim.flows.phase import Phase, PhaseOptions
+from runclaim.keys import RunKey, Template, check_name, check_text, run_key
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from datetime import timedelta
+
+    from sqlalchemy.ext.asyncio import AsyncSession
+    from sqlalchemy.orm import Session
+
+    from runclaim.flows.context import Context
+    from runclaim.flows.handle import Run
+    from runclaim.flows.ledgering import Ledger
+    from runclaim.retries import Backoff
+
+InputT = TypeVar("InputT")
+ResultT = TypeVar("ResultT")
+
+
+class OnPhase(Protocol):
+    """Who is told of each declared phase: the Celery layer makes its task."""
+
+    def __call__(self, flow: Flow[Any], phase: Phase[Any, Any]) -> None:
+        """A phase was declared."""
+        ...
+
+
+class Flow(Generic[InputT]):
+    """A declared sequence of phases. Made by `Runclaim.flow`."""
+
+    def __init__(
+        self,
+        name: str,
+        input_type: type[InputT],
+        *,
+        key: str | Callable[[InputT], str],
+        subject: str | Callable[[InputT], str] | None,
+        ledger: Ledger,
+        on_phase: OnPhase,
+    ) -> None:
+        self.name = check_name("flow", name)
+        self.input_type = InputType(input_type)
+        self.phases: dict[str, Phase[InputT, Any]] = {}
+        self._key = self._template(key, "key")
+        self._subject = None if subject is None else self._template(subject, "subject")
+        self._ledger, self._on_phase = ledger, on_phase
+
+    def _template(self, given: str | Callable[[InputT], str], what: str) -> Template | Callable[[InputT], str]:
+        return Template(given, self.input_type.fields, what=what) if isinstance(given, str) else given
+
+    @overload
+    def phase(self, body: Callable[[Context[InputT]], ResultT], /) -> Phase[InputT, ResultT]: ...
+
+    @overload
+    def phase(
+        self,
+        *,
+        name: str | None = None,
+        max_attempts: int = 5,
+        max_losses: int | None = None,
+        backoff: Backoff | None = None,
+        lease: timedelta | None = None,
+        max_duration: timedelta | None = None,
+        queue: str | None = None,
+    ) -> Callable[[Callable[[Context[InputT]], ResultT]], Phase[InputT, ResultT]]: ...
+
+    def phase(self, *body: Any, **options: Any) -> Any:
+        """
+        Declare the next phase. Phases run in the order of their declarations.
+
+        `max_attempts` bounds the starts of the body, `max_losses` those that end with a dead worker; `lease` and
+        `max_duration` are `timedelta`; `queue` is a Celery queue. Raises: DeclarationError.
+        """
+        if not body:
+            return lambda found: self._declare(found, options)
+        return self._declare(body[0], options)
+
+    def _declare(self, body: Callable[[Context[InputT]], ResultT], given: dict[str, Any]) -> Phase[InputT, ResultT]:
+        chosen = {label: value for label, value in given.items() if value is not None}
+        named = chosen.pop("name", body.__name__)
+        if named in self.phases:
+            raise DeclarationError(f"flow {self.name} already has a phase {named}; give the second another name")
+        phase: Phase[InputT, ResultT] = Phase(
+            body, flow=self.name, position=len(self.phases), name=named, options=PhaseOptions(**chosen)
+        )
+        self.phases[named] = phase
+        self._on_phase(self, phase)
+        return phase
+
+    def key_of(self, value: InputT) -> RunKey:
+        """The run key of an input. Raises: InputError."""
+        return run_key(self._parts(self._key, value, "key"))
+
+    def subject_of(self, value: InputT) -> str | None:
+        """The subject of an input, or `None` when the flow has none. Raises: InputError."""
+        if self._subject is None:
+            return None
+        return check_text("subject", "".join(self._parts(self._subject, value, "subject")))
+
+    def _parts(self, made: Template | Callable[[InputT], str], value: InputT, what: str) -> list[str]:
+        if isinstance(made, Template):
+            fields: Mapping[str, Any] = value if isinstance(value, dict) else _Fields(value)
+            return made.parts(fields)
+        text = made(value)
+        if not isinstance(text, str):
+            raise InputError(what, f"the {what} function of flow {self.name} returned {text!r:.40}; return text")
+        return [text]
+
+    def using(
+        self, *, delay: timedelta | None = None, priority: int = 0, project: str | None = None
+    ) -> Enqueuing[InputT]:
+        """
+        Enqueue with options: `flow.using(delay=timedelta(minutes=5)).enqueue(…)`.
+
+        `priority` goes to the broker (0 to 9; higher first on RabbitMQ, lower first on Redis, as in Celery).
+        """
+        if not self.phases:
+            raise DeclarationError(f"flow {self.name} has no phases: declare one with @{self.name}.phase")
+        return Enqueuing(self, self._ledger, Options(delay=delay, priority=priority, project=project))
+
+    def enqueue(self, value: InputT | None = None, /, *, session: Session | None = None, **fields: Any) -> Run:
+        """
+        Make a run of the input, or find the run its key already has.
+
+        Give the input as one value or by its fields. With `session` the run is made in the application's own
+        transaction and published after its commit. Raises: InputError, KeyConflict, LedgerUnavailable; nothing
+        is written then. A broker that does not answer is no error: the run is queued in the ledger.
+        """
+        return self.using().enqueue(value, session=session, **fields)
+
+    def enqueue_many(
+        self, values: Iterable[InputT | Mapping[str, Any]], *, session: Session | None = None
+    ) -> list[Run]:
+        """As `enqueue`, for many inputs in one transaction; the handles come in the order of the inputs."""
+        return self.using().enqueue_many(values, session=session)
+
+    async def aenqueue(
+        self, value: InputT | None = None, /, *, session: AsyncSession | None = None, **fields: Any
+    ) -> Run:
+        """As `enqueue`, without blocking the event loop; `session` is an AsyncSession."""
+        return await self.using().aenqueue(value, session=session, **fields)
+
+    def get(self, run_id: str) -> Run:
+        """A handle on an existing run of this flow; nothing is read yet."""
+        return self._ledger.handle(run_id, self)
+
+    def __repr__(self) -> str:
+        return f"<flow {self.name}: {' → '.join(self.phases) or 'no phases'}>"
+
+
+class _Fields(dict[str, Any]):
+    """The attributes of an input as a mapping."""
+
+    def __init__(self, value: Any) -> None:
+        super().__init__()
+        self._value = value
+
+    def __missing__(self, name: str) -> Any:
+        return getattr(self._value, name)

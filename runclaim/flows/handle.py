@@ -1,0 +1,104 @@
+"""A handle on a run: where it stands, what it gave, and how to stop it or wait for it."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from runclaim.errors import RunFailed, StateConflict, WaitTimeout
+from runclaim.states import TERMINAL, PhaseStatus, RunState
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from runclaim.flows.flow import Flow
+    from runclaim.flows.ledgering import Ledger
+    from runclaim.ledger.read import RunView
+
+
+class Run:
+    """
+    One run, by its id. Every property reads the ledger anew.
+
+    `created` tells whether the call that made this handle made the run, or found it under its key.
+    """
+
+    def __init__(self, ledger: Ledger, run_id: str, flow: Flow[Any] | None, *, created: bool) -> None:
+        self.id, self.created = run_id, created
+        self._ledger, self._flow = ledger, flow
+
+    @property
+    def view(self) -> RunView:
+        """The whole run as it stands. Raises: RunNotFound."""
+        return self._ledger.view(self.id)
+
+    @property
+    def state(self) -> RunState:
+        """The run's state. Raises: RunNotFound."""
+        return self.view.state
+
+    @property
+    def phases(self) -> dict[str, PhaseStatus]:
+        """Each phase in order with its status. Raises: RunNotFound."""
+        return self.view.phases
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """What each complete phase returned."""
+        found = self._ledger.results(self.id)
+        if self._flow is None:
+            return found
+        phases = self._flow.phases
+        return {name: phases[name].result_type.load(it) if name in phases else it for name, it in found.items()}
+
+    @property
+    def result(self) -> Any:
+        """What the last phase returned. Raises: StateConflict while the run has not succeeded, RunNotFound."""
+        view = self.view
+        if view.state is not RunState.SUCCEEDED:
+            raise StateConflict(self.id, "read the result of", view.state)
+        return self.results[view.phase]
+
+    def wait(self, timeout: timedelta | None = None) -> Any:
+        """
+        Wait for the end and return the last phase's result. Polls the ledger, at first often.
+
+        Raises: RunFailed when it ends failed, canceled or superseded, or stops blocked; WaitTimeout.
+        """
+        ends = None if timeout is None else time.monotonic() + timeout.total_seconds()
+        pause = 0.01
+        while True:
+            view = self.view
+            if view.state is RunState.SUCCEEDED:
+                return self.results[view.phase]
+            if view.state in TERMINAL or view.state is RunState.BLOCKED:
+                raise RunFailed(self.id, view.state, view.error)
+            if timeout is not None and ends is not None and time.monotonic() + pause > ends:
+                raise WaitTimeout(self.id, view.state, timeout.total_seconds())
+            time.sleep(pause)
+            pause = min(pause * 1.5, 0.5)
+
+    def cancel(self, *, by: str = "") -> RunState:
+        """
+        Cancel the run, or ask its worker to stop; doing it twice is fine.
+
+        Returns: `canceled`, or `running` while the worker has not yet heard. Raises: StateConflict when the run
+        has ended otherwise, RunNotFound.
+        """
+        if self.id in (moved := self._ledger.cancel([self.id], by=by)):
+            return moved[self.id]
+        view = self.view
+        if view.state is not RunState.CANCELED and not view.cancel_requested:
+            raise StateConflict(self.id, "cancel", view.state)
+        return view.state
+
+    def retry(self, *, by: str = "") -> None:
+        """Start a failed run's failed phase again, with fresh attempts. Raises: StateConflict, RunNotFound."""
+        self._ledger.retry(self.id, by=by)
+
+    def resume(self, *, by: str = "") -> None:
+        """Go on with a blocked run, from its blocked phase. Raises: StateConflict, RunNotFound."""
+        self._ledger.resume(self.id, by=by)
+
+    def __repr__(self) -> str:
+        return f"<run {self.id}{' (created)' if self.created else ''}>"

@@ -1,0 +1,165 @@
+"""
+The keeper of leases: one thread a process beats for all its claims, on a connection of its own.
+
+It proves that the process lives, not that the body gets on: no beat passes a claim's deadline. What it hears
+(canceled, lost) it leaves where `Context.check` looks. Started at the first claim after a fork.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from runclaim.errors import Canceled, ClaimLost, RunclaimError
+from runclaim.ledger import counters, read
+from runclaim.ledger.heartbeat import heartbeat
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import timedelta
+
+    from runclaim.database import Database
+    from runclaim.ledger.claim import Claim
+
+logger = logging.getLogger("runclaim.keeper")
+
+#: Beats in a lease: three may fail before it lapses.
+_BEATS: Final = 4
+#: Totals such as refused duplicates are written this often, and at the end of the process.
+_FLUSH_SECONDS: Final = 5.0
+#: How long an overdue body gets after its deadline before its process is given up.
+_GRACE_SECONDS: Final = 30.0
+
+
+@dataclass(slots=True)
+class _Kept:
+    claim: Claim
+    lease: timedelta
+    beat_at: float
+    deadline: float
+    overdue: int = 0
+    lost: ClaimLost | None = None
+
+
+class Keeper:
+    """Beats for the claims it watches. `on_overdue(claim, times)` is told when a body outlives its deadline."""
+
+    def __init__(self, database: Database, *, on_overdue: Callable[[Claim, int], None] | None = None) -> None:
+        self._database = database
+        self._on_overdue = on_overdue
+        self._kept: dict[str, _Kept] = {}
+        self._counted: Counter[tuple[str, str]] = Counter()
+        self._wake = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._pid = 0
+        self._flushed_at = 0.0
+
+    def watch(self, claim: Claim, *, lease: timedelta, max_duration: timedelta) -> None:
+        """Beat for `claim` until it is forgotten, lost, or past its deadline."""
+        start = time.monotonic()
+        kept = _Kept(claim, lease, start + lease.total_seconds() / _BEATS, start + max_duration.total_seconds())
+        with self._wake:
+            self._start()
+            self._kept[claim.owner] = kept
+            self._wake.notify()
+
+    def forget(self, claim: Claim) -> None:
+        """Stop beating for `claim`; its body has ended."""
+        with self._wake:
+            self._kept.pop(claim.owner, None)
+
+    def trouble(self, claim: Claim) -> ClaimLost | None:
+        """Why the body of `claim` has to stop, as far as this process has heard."""
+        with self._wake:
+            kept = self._kept.get(claim.owner)
+        if kept is None:
+            return None
+        if kept.lost is None and time.monotonic() >= kept.deadline:
+            kept.lost = ClaimLost(claim.run_id, claim.phase, claim.fence, "its max_duration has passed")
+        return kept.lost
+
+    def count(self, name: str, flow: str) -> None:
+        """Add one to a total; written to the ledger in the background."""
+        with self._wake:
+            self._start()
+            self._counted[name, flow] += 1
+
+    def close(self) -> None:
+        """Write what is counted. Called at the end of the process; beats end with it."""
+        if self._pid == os.getpid():
+            self._flush()
+
+    def _start(self) -> None:
+        if self._pid == os.getpid():
+            return
+        # A forked child has its parent's dictionaries but not its thread, and holds none of its claims.
+        self._kept, self._counted, self._pid = {}, Counter(), os.getpid()
+        self._flushed_at = time.monotonic()
+        self._thread = threading.Thread(target=self._loop, name="runclaim-keeper", daemon=True)
+        self._thread.start()
+
+    def _loop(self) -> None:
+        while True:
+            with self._wake:
+                self._wake.wait(max(0.01, self._next_due() - time.monotonic()))
+            try:
+                self.run_once()
+            except Exception:  # a beat that failed is "unknown", not "lost"; the next one may succeed
+                logger.warning("heartbeat failed; trying again in a second", exc_info=True)
+                time.sleep(1.0)
+
+    def _next_due(self) -> float:
+        due = [kept.beat_at for kept in self._kept.values()]
+        due.append(self._flushed_at + _FLUSH_SECONDS)
+        return min(due)
+
+    def run_once(self) -> None:
+        """Beat for every claim that is due, tell of overdue bodies, write the totals when it is time."""
+        moment = time.monotonic()
+        with self._wake:
+            due = [kept for kept in self._kept.values() if kept.beat_at <= moment]
+        if beating := [kept for kept in due if kept.lost is None]:
+            self._beat(beating)
+        for kept in due:
+            kept.beat_at = time.monotonic() + kept.lease.total_seconds() / _BEATS
+            if moment >= kept.deadline + _GRACE_SECONDS * kept.overdue and self._on_overdue is not None:
+                kept.overdue += 1
+                self._on_overdue(kept.claim, kept.overdue)
+            elif moment < kept.deadline:
+                kept.beat_at = min(kept.beat_at, kept.deadline)
+        if moment - self._flushed_at >= _FLUSH_SECONDS:
+            self._flush()
+
+    def _beat(self, due: list[_Kept]) -> None:
+        pairs = [(kept.claim, kept.lease) for kept in due]
+        heard = self._database.run(lambda conn: heartbeat(conn, pairs), patience=1.0)
+        for kept in due:
+            claim = kept.claim
+            if claim.run_id not in heard:
+                kept.lost = self._lost(claim)
+            elif heard[claim.run_id]:
+                kept.lost = Canceled(claim.run_id, claim.phase, claim.fence, "someone asked to cancel the run")
+
+    def _lost(self, claim: Claim) -> ClaimLost:
+        with self._database.read() as conn:
+            standing = read.standing(conn, claim.run_id)
+        reason = "the run was purged" if standing is None else f"the run is {standing.state}"
+        return ClaimLost(claim.run_id, claim.phase, claim.fence, reason)
+
+    def _flush(self) -> None:
+        with self._wake:
+            amounts, self._counted = self._counted, Counter()
+            self._flushed_at = time.monotonic()
+        if not amounts:
+            return
+        try:
+            self._database.run(lambda conn: counters.add(conn, amounts), patience=1.0)
+        except RunclaimError:
+            with self._wake:
+                self._counted.update(amounts)
+            raise

@@ -1,0 +1,125 @@
+"""
+The application's side of the ledger: one database, one publisher, and the transactions that callers need.
+
+Reached lazily: declaring flows connects to nothing. The schema is checked once a process, before the first use.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from runclaim import failpoints, migrations
+from runclaim.database import Database
+from runclaim.errors import RunNotFound, StateConflict
+from runclaim.flows.handle import Run
+from runclaim.ledger import read
+from runclaim.ledger.cancel import cancel
+from runclaim.ledger.dispatch import Due
+from runclaim.ledger.enqueue import Enqueued, enqueue
+from runclaim.ledger.resume import resume
+from runclaim.ledger.retry import retry
+from runclaim.states import RunState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+
+    from sqlalchemy import Connection
+
+    from runclaim.config import Config
+    from runclaim.flows.flow import Flow
+    from runclaim.flows.publishing import Publisher
+    from runclaim.ledger.new_run import NewRun
+    from runclaim.ledger.read import RunView
+
+
+class Ledger:
+    """What flows and handles ask of the database and the broker."""
+
+    def __init__(self, config: Callable[[], Config], publisher: Callable[[], Publisher]) -> None:
+        self._config, self._publisher = config, publisher
+        self._database: Database | None = None
+        self._checked_in = 0
+
+    @property
+    def config(self) -> Config:
+        """The application's settings; read on first use, when Celery's configuration is complete."""
+        return self._config()
+
+    @property
+    def publisher(self) -> Publisher:
+        """The way to the broker."""
+        return self._publisher()
+
+    @property
+    def database(self) -> Database:
+        """The ledger's database, its schema checked. Raises: SchemaBehind."""
+        if self._database is None:
+            self._database = Database(self.config.database_url, patience=self.config.ledger_patience)
+        if self._checked_in != os.getpid():
+            migrations.require_current(self._database)
+            self._checked_in = os.getpid()
+        return self._database
+
+    def enqueue(self, wanted: Sequence[NewRun]) -> list[Enqueued]:
+        """Make the runs in a transaction of their own, then publish what was created."""
+
+        def work(conn: Connection) -> list[Enqueued]:
+            made = enqueue(conn, wanted)
+            failpoints.hit("enqueue.before_commit")
+            return made
+
+        made = self.database.run(work)
+        failpoints.hit("enqueue.after_commit")
+        self.publish(wanted, made)
+        return made
+
+    def publish(self, wanted: Sequence[NewRun], made: Sequence[Enqueued]) -> None:
+        """Ring for every run that was created and is due now. Never raises for a silent broker."""
+        self.publisher.publish(
+            [
+                Due(new.run_id, 0, new.flow, new.phases[0], new.queue, new.key.text, new.priority)
+                for new, found in zip(wanted, made, strict=True)
+                if found.created and not new.delay
+            ]
+        )
+
+    def handle(self, run_id: str, flow: Flow[Any] | None = None, *, created: bool = False) -> Run:
+        """A handle on a run."""
+        return Run(self, run_id, flow, created=created)
+
+    def view(self, run_id: str) -> RunView:
+        """The run as it stands. Raises: RunNotFound."""
+        with self.database.read() as conn:
+            found = read.run(conn, run_id)
+        if found is None:
+            raise RunNotFound(run_id)
+        return found
+
+    def results(self, run_id: str) -> dict[str, Any]:
+        """Phase → recorded result."""
+        with self.database.read() as conn:
+            return read.results(conn, run_id)
+
+    def cancel(self, run_ids: Collection[str], *, by: str) -> dict[str, RunState]:
+        """Cancel what can be; see `ledger.cancel`."""
+        return self.database.run(lambda conn: cancel(conn, run_ids, by=by))
+
+    def retry(self, run_id: str, *, by: str) -> None:
+        """Start a failed run's failed phase again. Raises: StateConflict, RunNotFound."""
+        self._again("retry", run_id, by)
+
+    def resume(self, run_id: str, *, by: str) -> None:
+        """Go on with a blocked run. Raises: StateConflict, RunNotFound."""
+        self._again("resume", run_id, by)
+
+    def _again(self, verb: str, run_id: str, by: str) -> None:
+        move = retry if verb == "retry" else resume
+        moved = self.database.run(lambda conn: move(conn, run_id, by=by))
+        view = self.view(run_id)
+        if moved:
+            self.publisher.publish([Due(run_id, view.fence, view.flow, view.phase, view.queue, view.key, 0)])
+            return
+        wanted = RunState.FAILED if verb == "retry" else RunState.BLOCKED
+        why = "its subject has a newer run" if view.state is wanted else f"only a {wanted} run can be"
+        raise StateConflict(run_id, verb, view.state, why)

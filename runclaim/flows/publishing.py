@@ -1,0 +1,48 @@
+"""
+From the ledger to the broker: a message is a doorbell that names a run and the fence it was sent at.
+
+Losing, doubling, delaying or reordering messages loses and doubles nothing; what is not published, or seems
+lost, is dispatched from the ledger.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Protocol
+
+from runclaim import failpoints
+from runclaim.ledger.dispatch import Due, dispatch
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from datetime import timedelta
+
+    from runclaim.database import Database
+
+_BATCH: Final = 500
+
+
+class Publisher(Protocol):
+    """What can ring: the broker, or a test's list."""
+
+    def publish(self, due: Collection[Due]) -> int:
+        """Send one message for each; returns how many went. Never raises for a broker that does not answer."""
+        ...
+
+
+def dispatch_due(
+    database: Database, publisher: Publisher, *, flows: Collection[str], spacing: timedelta, most: int = 10_000
+) -> int:
+    """
+    Publish what is due of `flows`, in batches, each stamped in the ledger first; stops when the broker does not answer.
+
+    Returns: how many messages went.
+    """
+    sent = 0
+    while sent < most:
+        due = database.run(lambda conn: dispatch(conn, flows=flows, spacing=spacing, limit=_BATCH))
+        failpoints.hit("dispatch.after_commit")
+        went = publisher.publish(due)
+        sent += went
+        if len(due) < _BATCH or went < len(due):
+            break
+    return sent

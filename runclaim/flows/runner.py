@@ -1,0 +1,234 @@
+"""
+The runner: claim what a message names, run the body with no transaction open, settle, go on with the next phase.
+
+All that decides is in the ledger's verbs. The runner only does what their answers say: an empty claim is a
+duplicate, a missing completion is a lost claim whose rows are rolled back.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from runclaim import failpoints
+from runclaim.errors import ClaimLost, LedgerUnavailable, Released
+from runclaim.flows.attempt import Attempt, Ended, Ending
+from runclaim.flows.settle import give_up, record
+from runclaim.keys import nonce
+from runclaim.ledger.claim import Claim, Wanted, claim, claimed
+from runclaim.ledger.complete import NextPhase
+from runclaim.ledger.dispatch import Due
+from runclaim.states import RunState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy import Connection
+
+    from runclaim.config import Config
+    from runclaim.database import Database
+    from runclaim.flows.flow import Flow
+    from runclaim.flows.keeper import Keeper
+    from runclaim.flows.phase import Phase
+    from runclaim.flows.publishing import Publisher
+
+logger: Final = logging.getLogger("runclaim.runner")
+
+
+class Watcher(Protocol):
+    """Who is told of each attempt as it starts and ends, for logs and monitors."""
+
+    def started(self, claim: Claim) -> None:
+        """A body is about to run."""
+        ...
+
+    def ended(self, claim: Claim, ended: Ended, state: RunState | None) -> None:
+        """It has ended; `state` is the run's, `None` when the claim was lost."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """The first attempt of a delivery and what came of it; `claim` is `None` for a duplicate."""
+
+    claim: Claim | None
+    ended: Ended | None
+
+    @property
+    def ending(self) -> Ending:
+        """How it ended."""
+        return Ending.DUPLICATE if self.ended is None else self.ended.ending
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runner:
+    """Everything a delivery needs. `worker` names this process, `stopping` tells that it shuts down."""
+
+    database: Database
+    keeper: Keeper
+    publisher: Publisher
+    config: Config
+    worker: str
+    stopping: Callable[[], bool]
+
+    def deliver(
+        self,
+        flow: Flow[Any],
+        phase: Phase[Any, Any],
+        run_id: str,
+        seen: int,
+        *,
+        inline: Callable[[Phase[Any, Any], Phase[Any, Any]], bool],
+        watcher: Watcher,
+    ) -> Execution:
+        """
+        Run the phase that a message names, and the phases after it that `inline(before, after)` allows.
+
+        Returns: the first attempt. Raises: LedgerUnavailable when the ledger cannot be reached; the run waits.
+        """
+        current = self._claim(phase, run_id, seen)
+        if current is None:
+            self.keeper.count("duplicates_refused", flow.name)
+        known: dict[str, Any] = {}
+        first: Execution | None = None
+        while current is not None:
+            taken = current
+            ended, current = self._attempt(flow, flow.phases[taken.phase], taken, known, inline=inline, watcher=watcher)
+            first = first or Execution(taken, ended)
+        return first or Execution(None, None)
+
+    def _claim(self, phase: Phase[Any, Any], run_id: str, seen: int) -> Claim | None:
+        wanted = [Wanted(run_id, seen, nonce())]
+
+        def work(conn: Connection) -> list[Claim]:
+            found = claim(
+                conn,
+                wanted,
+                flow=phase.flow,
+                phase=phase.name,
+                worker=self.worker,
+                lease=self._lease(phase),
+                max_duration=self._max_duration(phase),
+            )
+            failpoints.hit("claim.before_commit")
+            return found
+
+        found = self.database.run(work, read_back=lambda conn: claimed(conn, wanted) or None)
+        failpoints.hit("claim.after_commit")
+        return found[0] if found else None
+
+    def _attempt(
+        self,
+        flow: Flow[Any],
+        phase: Phase[Any, Any],
+        taken: Claim,
+        known: dict[str, Any],
+        *,
+        inline: Callable[[Phase[Any, Any], Phase[Any, Any]], bool],
+        watcher: Watcher,
+    ) -> tuple[Ended, Claim | None]:
+        """Run and settle one claim; returns how it ended and the next claim, if it was taken at once."""
+        attempt = Attempt(
+            taken,
+            flow=flow,
+            phase=phase,
+            database=self.database,
+            keeper=self.keeper,
+            stopping=self.stopping,
+            known_results=known,
+        )
+        self.keeper.watch(taken, lease=self._lease(phase), max_duration=self._max_duration(phase))
+        watcher.started(taken)
+        try:
+            ended = attempt.run()
+            ended, state, following = self._settle(flow, phase, taken, ended, inline=inline)
+        except Exception:
+            # The ledger is away: the claim lapses and is rescued, and the attempt stays counted.
+            raise
+        except BaseException as gone:
+            self._give_back(taken, gone)
+            raise
+        finally:
+            self.keeper.forget(taken)
+        watcher.ended(taken, ended, state)
+        return ended, following
+
+    def _settle(
+        self,
+        flow: Flow[Any],
+        phase: Phase[Any, Any],
+        taken: Claim,
+        ended: Ended,
+        *,
+        inline: Callable[[Phase[Any, Any], Phase[Any, Any]], bool],
+    ) -> tuple[Ended, RunState | None, Claim | None]:
+        patience = self._lease(phase).total_seconds()
+        if ended.ending in {Ending.SUCCESS, Ending.SKIPPED}:
+            try:
+                following = self._following(flow, phase, taken, inline=inline)
+                moved = record(self.database, taken, ended, worker=self.worker, following=following, patience=patience)
+            except ClaimLost as lost:
+                logger.debug("%s", lost)
+                return replace(ended, ending=Ending.CLAIMLOST, exception=lost), None, None
+            except LedgerUnavailable:
+                raise
+            except Exception as error:  # noqa: BLE001 - an in_completion function failed: an error of its attempt
+                delay = phase.options.backoff.delay(taken.attempt)
+                ended = Ended(Ending.RETRY, ended.ran, exception=error, delay=delay)
+            else:
+                if moved.state is RunState.QUEUED and following is not None:
+                    self._publish(taken, following, moved.fence)
+                return ended, moved.state, moved.claim
+        state = give_up(self.database, taken, ended, patience=patience)
+        if state is RunState.FAILED:
+            ended = replace(ended, ending=Ending.FAILURE)
+        elif state is None and ended.ending is not Ending.CLAIMLOST:
+            ended = replace(ended, ending=Ending.CLAIMLOST)
+        return ended, state, None
+
+    def _give_back(self, taken: Claim, gone: BaseException) -> None:
+        """The process or the delivery ends in the middle of an attempt: release the claim, if the ledger answers."""
+        released = Released(taken.run_id, taken.phase, taken.fence, f"{type(gone).__name__} ended the delivery")
+        try:
+            give_up(self.database, taken, Ended(Ending.RELEASED, timedelta(0), exception=released), patience=2.0)
+        except Exception:
+            logger.warning("could not release %s/%s; rescue will", taken.run_id, taken.phase, exc_info=True)
+
+    def _following(
+        self,
+        flow: Flow[Any],
+        phase: Phase[Any, Any],
+        taken: Claim,
+        *,
+        inline: Callable[[Phase[Any, Any], Phase[Any, Any]], bool],
+    ) -> NextPhase | None:
+        if taken.is_last:
+            return None
+        name = taken.phases[taken.cursor + 1]
+        after = flow.phases.get(name)
+        if after is None:
+            nothing = timedelta(0)
+            # Enqueued by another release; a worker that knows the phase takes it.
+            return NextPhase(name, None, taken.max_attempts, taken.max_attempts, nothing, nothing, None, nothing)
+        return NextPhase(
+            phase=name,
+            queue=after.options.queue,
+            max_attempts=after.options.max_attempts,
+            max_losses=after.max_losses,
+            lease=self._lease(after),
+            max_duration=self._max_duration(after),
+            owner=nonce() if inline(phase, after) and not self.stopping() else None,
+            dispatch_after=self.config.dispatch_after,
+        )
+
+    def _publish(self, taken: Claim, following: NextPhase, fence: int) -> None:
+        due = Due(taken.run_id, fence, taken.flow, following.phase, following.queue, taken.key, taken.priority)
+        self.publisher.publish([due])
+
+    def _lease(self, phase: Phase[Any, Any]) -> timedelta:
+        return phase.options.lease or self.config.lease
+
+    def _max_duration(self, phase: Phase[Any, Any]) -> timedelta:
+        return phase.options.max_duration or self.config.max_duration
