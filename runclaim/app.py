@@ -1,0 +1,86 @@
+"""
+`Runclaim`: attaches durable runs to the Celery app that people already have.
+
+It adds tasks, three beat entries and two bootsteps, all through Celery's own doors. The app's own tasks,
+schedule, routes and signals stay as they are.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from runclaim import beat, worker
+from runclaim.broker import Broker
+from runclaim.config import Config, resolve
+from runclaim.errors import DeclarationError
+from runclaim.flows.flow import Flow
+from runclaim.flows.ledgering import Ledger
+from runclaim.tasks import phase_task, upkeep
+from runclaim.tasks.runtime import Runtime
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from celery import Celery
+
+    from runclaim.flows.handle import Run
+    from runclaim.flows.phase import Phase
+
+InputT = TypeVar("InputT")
+
+
+class Runclaim:
+    """
+    Durable runs on a Celery app. `settings` are the fields of `runclaim.config.Config`.
+
+    Nothing connects before the first use. Settings not given here come from RUNCLAIM_* variables, then from the
+    app's `runclaim_*` configuration, then from the defaults: a SQLite file in the working directory.
+    """
+
+    def __init__(self, app: Celery, **settings: Any) -> None:
+        self.app = app
+        self.flows: dict[str, Flow[Any]] = {}
+        self._settings = settings
+        self._config: Config | None = None
+        broker = Broker(app, lambda: self.config)
+        self.ledger = Ledger(lambda: self.config, lambda: broker)
+        self._runtime = Runtime(app, self.ledger, broker, self.flows)
+        upkeep.register(app, self._runtime)
+        beat.schedule(app, lambda: self.config)
+        worker.attach(app, self._runtime)
+
+    @property
+    def config(self) -> Config:
+        """The settings in force. Raises: ConfigError that names the setting."""
+        if self._config is None:
+            self._config = resolve(self._settings, os.environ, self.app.conf)
+        return self._config
+
+    def flow(
+        self,
+        name: str,
+        input_type: type[InputT],
+        *,
+        key: str | Callable[[InputT], str],
+        subject: str | Callable[[InputT], str] | None = None,
+    ) -> Flow[InputT]:
+        """
+        Declare a flow. Its phases follow with `@flow.phase`.
+
+        `input_type` is a dataclass, a TypedDict or a pydantic model. `key` is a template of its fields, or a
+        function of the input, and names a run for good: the same key is the same run. `subject` names what
+        successive runs are about; a newer run of a subject supersedes the older ones. Raises: DeclarationError.
+        """
+        if name in self.flows:
+            raise DeclarationError(f"this app already has a flow {name}; give the second another name")
+        flow = Flow(name, input_type, key=key, subject=subject, ledger=self.ledger, on_phase=self._on_phase)
+        self.flows[name] = flow
+        return flow
+
+    def get(self, run_id: str) -> Run:
+        """A handle on an existing run; nothing is read yet."""
+        return self.ledger.handle(run_id)
+
+    def _on_phase(self, flow: Flow[Any], phase: Phase[Any, Any]) -> None:
+        phase_task.register(self.app, self._runtime, flow, phase)

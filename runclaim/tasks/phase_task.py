@@ -1,0 +1,107 @@
+"""
+The Celery task of a phase: hands the run that the message names to the runner, and gives Celery the verdict.
+
+It acks early and ignores results: the ledger recovers what a dying worker drops, faster and without doubling.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from billiard.exceptions import TimeLimitExceeded, WorkerLostError
+from celery.exceptions import Ignore
+from kombu.utils.imports import symbol_by_name
+
+from runclaim.errors import LedgerUnavailable
+from runclaim.flows.attempt import Ending
+from runclaim.tasks.monitoring import Monitor, said
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from celery import Celery
+    from celery.app.task import Task
+
+    from runclaim.flows.flow import Flow
+    from runclaim.flows.phase import Phase
+    from runclaim.tasks.runtime import Runtime
+
+logger: Final = logging.getLogger("runclaim.worker")
+
+
+def register(app: Celery, runtime: Runtime, flow: Flow[Any], phase: Phase[Any, Any]) -> None:
+    """Make the task `flow.phase` in the application's registry, on the application's own Task class."""
+    base = type("PhaseTask", (app.Task,), {"abstract": True, "Request": _request_class(app, runtime)})
+
+    def deliver(self: Task[Any, Any], run_id: str, fence: int) -> str:
+        return _deliver(self, runtime, flow, phase, run_id, fence)
+
+    deliver.__doc__ = phase.__doc__
+    make: Any = app.task
+    make(
+        deliver,
+        shared=False,
+        name=phase.task_name,
+        base=base,
+        bind=True,
+        acks_late=False,
+        ignore_result=True,
+        serializer="json",
+        max_retries=0,
+        typing=False,
+    )
+
+
+def _deliver(
+    task: Task[Any, Any], runtime: Runtime, flow: Flow[Any], phase: Phase[Any, Any], run_id: str, fence: int
+) -> str:
+    monitor = Monitor(runtime, task.request)
+    try:
+        runner = runtime.runner(task.request.hostname or "local")
+        first = runner.deliver(flow, phase, run_id, fence, inline=_inline(runtime), watcher=monitor)
+    except LedgerUnavailable as away:
+        logger.warning("%s %s: %s; the run waits in the ledger", phase.task_name, run_id, away)
+        raise
+    if first.ended is None:
+        monitor.verdict(Ending.DUPLICATE, None, "not ours: already claimed, moved on, or not due")
+        raise Ignore
+    if first.ending is Ending.FAILURE and first.ended.exception is not None:
+        raise first.ended.exception
+    if first.ending in {Ending.SUCCESS, Ending.SKIPPED}:
+        return said(first.ending, None)
+    raise Ignore
+
+
+def _inline(runtime: Runtime) -> Callable[[Phase[Any, Any], Phase[Any, Any]], bool]:
+    """Whether a phase may follow another in one delivery: the same queue, and no limit that Celery has to enforce."""
+
+    def allowed(before: Phase[Any, Any], after: Phase[Any, Any]) -> bool:
+        return _lane(runtime.app, before) == _lane(runtime.app, after) is not None
+
+    return allowed
+
+
+def _lane(app: Celery, phase: Phase[Any, Any]) -> str | None:
+    task = cast("Any", app.tasks[phase.task_name])
+    limits = (task.time_limit, task.soft_time_limit, task.rate_limit)
+    if any(limits) or app.conf.task_time_limit or app.conf.task_soft_time_limit:
+        return None
+    if phase.options.queue is not None:
+        return phase.options.queue
+    queue = app.amqp.router.route({}, phase.task_name).get("queue")
+    return cast("str", getattr(queue, "name", queue) or app.conf.task_default_queue)
+
+
+def _request_class(app: Celery, runtime: Runtime) -> type:
+    """Celery's request, which also hears in the worker's main process that a pool child died."""
+    parent: Any = symbol_by_name(app.Task.Request)
+
+    class PhaseRequest(parent):  # type: ignore[misc]
+        def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:  # noqa: FBT001, FBT002 - Celery's signature
+            found = getattr(exc_info.exception, "exc", exc_info.exception)
+            if isinstance(found, WorkerLostError | TimeLimitExceeded):
+                runtime.give_back(f"{self.hostname}:{self.worker_pid}")
+            return super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
+
+    return PhaseRequest

@@ -1,0 +1,131 @@
+"""What a worker process needs to run phases: the ledger, the keeper, the broker and this process's name."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from typing import TYPE_CHECKING, Any, Final
+
+from runclaim import failpoints
+from runclaim.database import Database
+from runclaim.errors import RunclaimError
+from runclaim.flows.keeper import Keeper
+from runclaim.flows.publishing import dispatch_due
+from runclaim.flows.runner import Runner
+from runclaim.ledger.purge import purge, purge_keys
+from runclaim.ledger.rescue import rescue, rescue_worker
+from runclaim.states import RunState
+from runclaim.tasks.flags import Flags
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+    from runclaim.broker import Broker
+    from runclaim.flows.flow import Flow
+    from runclaim.flows.ledgering import Ledger
+    from runclaim.ledger.claim import Claim
+
+logger: Final = logging.getLogger("runclaim.worker")
+
+_BATCH: Final = 500
+
+
+class Runtime:
+    """One for each attached app; a forked pool child goes on with its copy."""
+
+    def __init__(self, app: Celery, ledger: Ledger, broker: Broker, flows: dict[str, Flow[Any]]) -> None:
+        self.app, self.ledger, self.broker, self.flows = app, ledger, broker, flows
+        self.flags = Flags()
+        #: Set in prefork children: their process may be ended without ending the worker.
+        self.in_pool_child = False
+        self._keeper: Keeper | None = None
+
+    def runner(self, node: str) -> Runner:
+        """The runner of this process; `node` is the worker's Celery name."""
+        return Runner(
+            database=self.ledger.database,
+            keeper=self.keeper,
+            publisher=self.broker,
+            config=self.ledger.config,
+            worker=f"{node}:{os.getpid()}",
+            stopping=lambda: self.flags.stopping,
+        )
+
+    @property
+    def keeper(self) -> Keeper:
+        """The keeper of this process; its connection is its own, so no body can take it away."""
+        if self._keeper is None:
+            config = self.ledger.config
+            database = Database(config.database_url, pool_size=1, patience=config.ledger_patience)
+            self._keeper = Keeper(database, on_overdue=self._end_overdue)
+        return self._keeper
+
+    def close(self) -> None:
+        """Write the counted totals; called when the process ends."""
+        if self._keeper is not None:
+            try:
+                self._keeper.close()
+            except RunclaimError as error:
+                logger.warning("totals of this process were not written: %s", error)
+
+    def _end_overdue(self, claim: Claim, times: int) -> None:
+        """A body outlived its max_duration. First it is interrupted; a child that does not react is ended."""
+        if not self.in_pool_child:
+            logger.error("%s/%s is past its max_duration and holds its slot", claim.run_id, claim.phase)
+            return
+        logger.error(
+            "%s/%s is past its max_duration; %s",
+            claim.run_id,
+            claim.phase,
+            "interrupting" if times == 1 else "ending the process",
+        )
+        # SIGUSR1 is Celery's soft time limit in a prefork child: SoftTimeLimitExceeded in the body.
+        os.kill(os.getpid(), signal.SIGUSR1 if times == 1 else signal.SIGKILL)
+
+    def give_back(self, worker: str) -> None:
+        """A pool child died: its claims are queued again at once, in a thread so the worker's loop goes on."""
+
+        def work() -> None:
+            try:
+                found = self.ledger.database.run(lambda conn: rescue_worker(conn, worker))
+                if found:
+                    logger.warning("%s died; %d of its claims are given back", worker, len(found))
+                    self.dispatch()
+            except Exception:
+                logger.warning("could not give back the claims of %s; rescue will", worker, exc_info=True)
+
+        threading.Thread(target=work, name="runclaim-give-back", daemon=True).start()
+
+    def rescue(self) -> int:
+        """Give lapsed claims back, all of them, in batches; returns how many."""
+        total = 0
+        while True:
+            found = self.ledger.database.run(lambda conn: rescue(conn, limit=_BATCH))
+            failpoints.hit("rescue.after_commit")
+            total += len(found)
+            if len(found) < _BATCH:
+                return total
+
+    def dispatch(self) -> int:
+        """Publish what is due; returns how many messages went."""
+        return dispatch_due(
+            self.ledger.database, self.broker, flows=list(self.flows), spacing=self.ledger.config.dispatch_after
+        )
+
+    def purge(self) -> int:
+        """Delete finished history past its retention; returns how many runs went."""
+        config = self.ledger.config
+        keep = {
+            RunState.SUCCEEDED: config.keep_succeeded,
+            RunState.FAILED: config.keep_failed,
+            RunState.CANCELED: config.keep_canceled,
+            RunState.SUPERSEDED: config.keep_superseded,
+        }
+        total = 0
+        while gone := self.ledger.database.run(lambda conn: purge(conn, keep, limit=_BATCH)):
+            total += gone
+        while self.ledger.database.run(lambda conn: purge_keys(conn, limit=_BATCH)):
+            pass
+        return total

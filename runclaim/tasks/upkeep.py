@@ -1,0 +1,48 @@
+"""
+The upkeep of the ledger: rescue, dispatch and purge, as tasks that beat sends.
+
+Each is harmless however often and however many at once: all of them are conditional writes in the ledger.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from celery import Celery
+
+    from runclaim.tasks.runtime import Runtime
+
+RESCUE: Final = "runclaim.rescue"
+DISPATCH: Final = "runclaim.dispatch"
+PURGE: Final = "runclaim.purge"
+
+
+def register(app: Celery, runtime: Runtime) -> None:
+    """Make the three tasks in the application's registry."""
+
+    def rescue() -> int:
+        """Give lapsed claims back, and publish them."""
+        found = runtime.rescue()
+        if found:
+            runtime.dispatch()
+        return found
+
+    def dispatch() -> int:
+        """Publish the runs that are due, or whose message seems lost."""
+        return runtime.dispatch()
+
+    def purge() -> int:
+        """Delete finished history past its retention."""
+        return runtime.purge()
+
+    _task(app, RESCUE, rescue)
+    _task(app, DISPATCH, dispatch)
+    _task(app, PURGE, purge)
+
+
+def _task(app: Celery, name: str, body: Callable[[], Any]) -> None:
+    make: Any = app.task
+    make(body, name=name, shared=False, acks_late=False, ignore_result=True, serializer="json", max_retries=0)

@@ -1,0 +1,85 @@
+"""
+The worker's part: what has to hold before a worker starts, and what it tells its pool children.
+
+Attached by bootsteps and signals, Celery's own doors; nothing is patched.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from celery import bootsteps, signals
+
+from runclaim.errors import LedgerUnavailable, RunclaimError
+from runclaim.worker.checks import refusals
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+    from runclaim.tasks.runtime import Runtime
+
+
+def attach(app: Celery, runtime: Runtime) -> None:
+    """Attach to every worker of the app."""
+    app.steps["worker"].add(_start_check(app, runtime))
+    app.steps["consumer"].add(_event_flag(runtime))
+
+    def ours(sender: Any) -> bool:
+        return getattr(sender, "app", app) is app
+
+    def shutting_down(**_kwargs: Any) -> None:
+        runtime.flags.stopping = True
+
+    def ready(sender: Any = None, **_kwargs: Any) -> None:
+        if ours(sender):
+            runtime.flags.stopping = False
+
+    def child_started(**_kwargs: Any) -> None:
+        runtime.in_pool_child = True
+
+    def process_ends(**_kwargs: Any) -> None:
+        runtime.close()
+
+    signals.worker_init.connect(ready, weak=False)
+    signals.worker_shutting_down.connect(shutting_down, weak=False)
+    signals.worker_process_init.connect(child_started, weak=False)
+    signals.worker_process_shutdown.connect(process_ends, weak=False)
+    signals.worker_shutdown.connect(process_ends, weak=False)
+
+
+def _start_check(app: Celery, runtime: Runtime) -> type:
+    class RunclaimStart(bootsteps.Step):
+        """Refuses to start where the promise could not be kept."""
+
+        def __init__(self, parent: Any, **kwargs: Any) -> None:
+            super().__init__(parent, **kwargs)
+            if found := refusals(app, runtime.ledger.config):
+                raise SystemExit("runclaim: this worker does not start.\n" + "\n".join(f"  - {each}" for each in found))
+            try:
+                _ = runtime.ledger.database
+            except LedgerUnavailable:
+                pass  # it may come up later; until then every run waits
+            except RunclaimError as refused:
+                raise SystemExit(f"runclaim: this worker does not start.\n  - {refused}") from refused
+
+    return RunclaimStart
+
+
+def _event_flag(runtime: Runtime) -> type:
+    class RunclaimEvents(bootsteps.StartStopStep):
+        """Mirrors for the pool children whether task events are wanted; Flower switches them on at any time."""
+
+        requires = ("celery.worker.consumer.events:Events",)
+
+        def start(self, parent: Any) -> None:
+            def mirror() -> None:
+                dispatcher = parent.event_dispatcher
+                groups = getattr(dispatcher, "groups", None)
+                runtime.flags.events = bool(
+                    dispatcher is not None and dispatcher.enabled and (not groups or "task" in groups)
+                )
+
+            mirror()
+            parent.timer.call_repeatedly(1.0, mirror)
+
+    return RunclaimEvents
