@@ -1,0 +1,90 @@
+"""
+`runclaim dev`: worker, beat and a private broker for the app in the working directory, in one command.
+
+The ledger is a SQLite file and the broker a Valkey of our own, unless the environment names others. Every
+line of the log says which process wrote it; Ctrl-C ends all of them.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+import click
+
+from runclaim.cli.processes import Processes
+from runclaim.servers import ServerMissing, valkey
+
+_ENV_LEDGER, _ENV_BROKER = "RUNCLAIM_DATABASE_URL", "CELERY_BROKER_URL"
+
+
+@click.command()
+@click.option("-A", "--app", required=True, metavar="MODULE", help="The module with your Celery app, as for celery -A.")
+@click.option("-c", "--concurrency", default=4, show_default=True, help="Pool slots of the worker.")
+@click.option("-P", "--pool", default="prefork", show_default=True, help="prefork, threads or solo.")
+@click.option("-l", "--loglevel", default="info", show_default=True, help="Celery's log level.")
+@click.option("--dir", "folder", default=".runclaim", show_default=True, help="Where the SQLite file lives.")
+@click.option("--flower/--no-flower", default=None, help="Flower on 127.0.0.1:5555; default: when it is installed.")
+def command(*, app: str, concurrency: int, pool: str, loglevel: str, folder: str, flower: bool | None) -> None:
+    """
+    Run worker, beat and a private broker in one command.
+
+    Uses RUNCLAIM_DATABASE_URL and CELERY_BROKER_URL where they are set. Stops cleanly at Ctrl-C.
+    """
+    home = Path(folder).absolute()
+    home.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        environment = _environment(stack, home)
+        processes = stack.enter_context(Processes(environment))
+        celery = [sys.executable, "-m", "celery", "-A", app]
+        shared = ["--loglevel", loglevel]
+        processes.start(
+            "worker",
+            [*celery, "worker", "-E", "-c", str(concurrency), "-P", pool, "-n", "dev@%h", "--without-mingle", *shared],
+        )
+        processes.start("beat", [*celery, "beat", "-s", str(home / "beat-schedule"), "--pidfile=", *shared])
+        if flower or (flower is None and importlib.util.find_spec("flower")):
+            processes.start("flower", [*celery, "flower", "--address=127.0.0.1", "--port=5555"])
+        sys.exit(processes.watch())
+
+
+def _environment(stack: ExitStack, home: Path) -> dict[str, str]:
+    """The children's environment: the caller's, with a ledger and a broker, each announced with its origin."""
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    # The app's module lies here, as for `celery -A` itself.
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path.cwd()), os.environ.get("PYTHONPATH")]))
+    if _ENV_LEDGER in environment:
+        ledger_from = f"from {_ENV_LEDGER}"
+    else:
+        environment[_ENV_LEDGER] = f"sqlite:///{home / 'ledger.db'}"
+        ledger_from = "a SQLite file"
+    if _ENV_BROKER in environment:
+        broker_from = f"from {_ENV_BROKER}"
+    else:
+        try:
+            broker = stack.enter_context(valkey())
+        except ServerMissing as missing:
+            raise click.ClickException(f"{missing}\nOr name a broker: export {_ENV_BROKER}=redis://…") from missing
+        environment[_ENV_BROKER], broker_from = broker.url, f"private, {broker.how}"
+    _say(f"ledger  {_hide(environment[_ENV_LEDGER])}  ({ledger_from})")
+    _say(f"broker  {_hide(environment[_ENV_BROKER])}  ({broker_from})")
+    _say("to enqueue from another terminal, paste there:")
+    for name in (_ENV_LEDGER, _ENV_BROKER):
+        if name not in os.environ:
+            _say(f"  export {name}={environment[name]}")
+    _say("Ctrl-C stops everything.")
+    return environment
+
+
+def _hide(url: str) -> str:
+    """The URL without its password."""
+    head, at, tail = url.rpartition("@")
+    scheme, mark, who = head.partition("://")
+    return f"{scheme}{mark}{who.partition(':')[0]}:***{at}{tail}" if at and ":" in who else url
+
+
+def _say(text: str) -> None:
+    click.echo(f"dev     | {text}", err=True)

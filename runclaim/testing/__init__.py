@@ -1,0 +1,48 @@
+"""
+For the tests of applications: run a phase's body with a context of your own, with nothing recorded.
+
+    ctx = context(review, PullRequest("acme/app", 7, "a1", "b2"), results={plan: ["app.py"]})
+    assert deliver(ctx) == 1
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from runclaim.flows.context import Context
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from runclaim.flows.flow import Flow
+    from runclaim.flows.phase import Phase
+
+InputT = TypeVar("InputT")
+
+
+def context(
+    flow: Flow[InputT],
+    value: InputT,
+    *,
+    phase: str | None = None,
+    results: Mapping[Phase[InputT, Any], Any] | None = None,
+    attempt: int = 1,
+) -> Context[InputT]:
+    """
+    A context as the worker would give it; `phase` defaults to the flow's first.
+
+    What a body hands to `in_completion` is kept in `ctx.completions`; `ctx.check()` never raises. Raises:
+    InputError when the input does not fit the flow.
+    """
+    checked = flow.input_type.check(value)
+    recorded = {each.name: each.result_type.plain(result) for each, result in (results or {}).items()}
+    return Context(
+        run_id="00000000-0000-7000-8000-000000000000",
+        key=flow.key_of(checked).text,
+        subject=flow.subject_of(checked),
+        phase=phase or next(iter(flow.phases)),
+        attempt=attempt,
+        input=checked,
+        results=lambda: recorded,
+        check=lambda: None,
+    )
