@@ -6,6 +6,7 @@ Without a return annotation the result is plain JSON data.
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 import msgspec
@@ -40,6 +41,10 @@ class ResultType:
         except (TypeError, ValueError, AttributeError, msgspec.MsgspecError) as error:
             raise InputError(f"the result of {self._phase}", f"is no JSON: {error}") from error
         return dump_json(f"the result of {self._phase}", plain)
+
+    def plain(self, value: Any) -> Any:
+        """`value` as a later phase's worker would read it from the ledger. Raises: InputError."""
+        return json.loads(self.dump(value))
 
     def load(self, plain: Any) -> Any:
         """The recorded result as the declared type. Raises: InputError when the declaration has changed since."""

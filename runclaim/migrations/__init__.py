@@ -54,6 +54,8 @@ def upgrade(database: Database) -> tuple[str | None, str]:
 
     Returns: the revision before and after.
     """
+    # Alembic tells of every plugin that it loads; an application's log is no place for that.
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     from alembic import command
 
     with database.engine.begin() as conn:
@@ -61,8 +63,6 @@ def upgrade(database: Database) -> tuple[str | None, str]:
             conn.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
         before = _current(conn)
         if before != HEAD:
-            # Alembic tells of every plugin it loads; an application's log is no place for that.
-            logging.getLogger("alembic").setLevel(logging.WARNING)
             command.upgrade(_alembic(conn), HEAD)
     return before, HEAD
 
