@@ -109,8 +109,9 @@ class Keeper:
                 self._wake.wait(max(0.01, self._next_due() - time.monotonic()))
             try:
                 self.run_once()
-            except Exception:  # a beat that failed is "unknown", not "lost"; the next one may succeed
-                logger.warning("heartbeat failed; trying again in a second", exc_info=True)
+            except Exception as error:  # noqa: BLE001 - the thread has to live whatever a beat meets
+                # A beat that failed is "unknown", not "lost"; the next one may succeed.
+                logger.warning("heartbeat failed, trying again in a second: %s", error)
                 time.sleep(1.0)
 
     def _next_due(self) -> float:

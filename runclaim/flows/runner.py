@@ -7,6 +7,7 @@ duplicate, a missing completion is a lost claim whose rows are rolled back.
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from runclaim.flows.publishing import Publisher
 
 logger: Final = logging.getLogger("runclaim.runner")
+
+_COMPLETE: Final = frozenset({Ending.SUCCESS, Ending.SKIPPED})
 
 
 class Watcher(Protocol):
@@ -97,6 +100,9 @@ class Runner:
             taken = current
             ended, current = self._attempt(flow, flow.phases[taken.phase], taken, known, inline=inline, watcher=watcher)
             first = first or Execution(taken, ended)
+            if ended.ending in _COMPLETE:
+                # What the next phases ask for by `ctx.result` is at hand; the ledger need not be read.
+                known[taken.phase] = json.loads(ended.result)
         return first or Execution(None, None)
 
     def _claim(self, phase: Phase[Any, Any], run_id: str, seen: int) -> Claim | None:
@@ -165,7 +171,7 @@ class Runner:
         inline: Callable[[Phase[Any, Any], Phase[Any, Any]], bool],
     ) -> tuple[Ended, RunState | None, Claim | None]:
         patience = self._lease(phase).total_seconds()
-        if ended.ending in {Ending.SUCCESS, Ending.SKIPPED}:
+        if ended.ending in _COMPLETE:
             try:
                 following = self._following(flow, phase, taken, inline=inline)
                 moved = record(self.database, taken, ended, worker=self.worker, following=following, patience=patience)
