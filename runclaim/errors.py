@@ -95,7 +95,7 @@ class SchemaBehind(RunclaimError):
         said = f"is at revision {found}" if found else "has no runclaim tables"
         super().__init__(
             f"the ledger {url} {said}, this release needs {wanted}."
-            f" Run: RUNCLAIM_DATABASE_URL='{url}' runclaim db upgrade"
+            " With RUNCLAIM_DATABASE_URL set to it, run: runclaim db upgrade"
         )
 
 

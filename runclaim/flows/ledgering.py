@@ -19,7 +19,7 @@ from runclaim.ledger.dispatch import Due
 from runclaim.ledger.enqueue import Enqueued, enqueue
 from runclaim.ledger.resume import resume
 from runclaim.ledger.retry import retry
-from runclaim.states import RunState
+from runclaim.states import LIVE, RunState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -115,7 +115,13 @@ class Ledger:
 
     def _again(self, verb: str, run_id: str, by: str) -> None:
         move = retry if verb == "retry" else resume
-        moved = self.database.run(lambda conn: move(conn, run_id, by=by))
+        before = self.view(run_id)
+
+        def read_back(conn: Connection) -> bool | None:
+            standing = read.standing(conn, run_id)
+            return True if standing is not None and standing.fence > before.fence and standing.state in LIVE else None
+
+        moved = self.database.run(lambda conn: move(conn, run_id, by=by), read_back=read_back)
         view = self.view(run_id)
         if moved:
             self.publisher.publish([Due(run_id, view.fence, view.flow, view.phase, view.queue, view.key, 0)])
