@@ -1,0 +1,24 @@
+# Every target is one command of dev.py, which also runs without make.
+.PHONY: setup test check demo fix clean help
+.DEFAULT_GOAL := help
+
+setup: ## make .venv with everything (the other targets do it when they need it)
+	@python3 dev.py setup
+
+test: ## run the suite on real PostgreSQL, Valkey and RabbitMQ; ARGS="-k lease" goes to pytest
+	@python3 dev.py test $(ARGS)
+
+check: ## ruff, mypy --strict, import-linter
+	@python3 dev.py check
+
+demo: ## reviews of real commits under faults, about a minute; REPO=path for another repository
+	@python3 dev.py demo $(ARGS)
+
+fix: ## let ruff mend and format the code
+	@python3 dev.py fix
+
+clean: ## remove .venv and every cache of this folder
+	@python3 dev.py clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\): ## /  make \1	/p' $(MAKEFILE_LIST)
