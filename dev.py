@@ -152,7 +152,7 @@ def fetched_uv(python: str) -> str:
 def progress(command: list[str], *, label: str, fix: str) -> None:
     """Run `command` under one moving line (a line every few seconds off a terminal); its words only if it fails."""
     started = told = time.monotonic()
-    last: deque[str] = deque(maxlen=25)
+    doing, last = "", deque[str](maxlen=25)
     # The pins also hold for what builds the package, which `-c` alone does not say.
     env = os.environ | dict.fromkeys(("PIP_BUILD_CONSTRAINT", "UV_BUILD_CONSTRAINT"), "constraints.txt")
     env |= {"PIP_USER": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_ROOT_USER_ACTION": "ignore"}
@@ -161,8 +161,8 @@ def progress(command: list[str], *, label: str, fix: str) -> None:
         for line in process.stdout or ():
             last.append(line.rstrip())
             now = time.monotonic()
-            doing = f", {line.strip()}" if line.startswith(("Collecting", "Downloading", "Installing")) else ""
-            text = f"{label}, {now - started:.0f} s{doing}"
+            doing = line.strip() if line.lstrip().startswith(("Collecting", "Downloading", "Installing")) else doing
+            text = f"{label}, {now - started:.0f} s: {doing}"
             if sys.stdout.isatty():
                 print(f"\r\033[K{text[: shutil.get_terminal_size().columns - 1]}", end="", flush=True)
             elif now > told + 10:

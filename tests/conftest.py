@@ -29,7 +29,12 @@ SHARED = {
     "rabbitmq_server": "rabbitmq",
     "rabbitmq_url": "rabbitmq",
 }
-PRIVATE = {"private_postgres": "postgres", "private_rabbitmq": "rabbitmq", "valkey_server": "redis"}
+PRIVATE = {
+    "private_postgres": "postgres",
+    "private_rabbitmq": "rabbitmq",
+    "private_valkey": "redis",
+    "valkey_server": "redis",
+}
 
 DESK = pytest.StashKey[Desk | Remote]()
 
@@ -92,6 +97,13 @@ def valkey_server(desk: Desk) -> Iterator[Server | External]:
     else:
         with own("redis", valkey, desk) as server:
             yield server
+
+
+@pytest.fixture
+def private_valkey(desk: Desk) -> Iterator[Server]:
+    """A Valkey of this test's own, whatever the environment names: to be harmed."""
+    with own("redis", valkey, desk) as server:
+        yield server
 
 
 @pytest.fixture

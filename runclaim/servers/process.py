@@ -98,13 +98,14 @@ class Server:
             self.resume()  # a stopped process would not even get the signal
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(self.patience)
-            self.kill()
+        self.kill()
 
     def kill(self) -> None:
         """SIGKILL; returns when the server is gone."""
         if self._process:
             self.send(signal.SIGKILL)
             self._process.wait()
+            self._tell_guard("")
 
     def restart(self, *, immediate: bool = False) -> Self:
         """Stop and start again: same port, same folder."""
@@ -121,14 +122,14 @@ class Server:
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal to every process of the server; none if it is down."""
-        if self.pid:
-            os.killpg(self.pid, number)
+        if pid := self.pid:  # asked once: it may end at any moment
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, number)
 
     def remove(self) -> None:
         """End the server for good and delete its folder. Happens by itself when this process ends, however it ends."""
         if os.getpid() == self._owner and self._guard.poll() is None:
             self.stop(immediate=True)
-            self._tell_guard("")
             self._guard.communicate()
             atexit.unregister(self.remove)
 

@@ -62,10 +62,13 @@ class Postgres(Server):
         psutil.wait_procs(family, self.patience)
 
     def _family(self) -> list[psutil.Process]:
-        if not self.pid:
+        if not (pid := self.pid):  # asked once: it may end at any moment
             return []
-        postmaster = psutil.Process(self.pid)
-        return [postmaster, *postmaster.children(recursive=True)]
+        try:
+            postmaster = psutil.Process(pid)
+            return [postmaster, *postmaster.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
 
 
 def postgres(*, durable: bool = False) -> Server:

@@ -48,20 +48,20 @@ def test_a_server_answers_as_soon_as_start_returns():
         assert server.seconds > 0
 
 
-def test_a_server_does_not_run_as_root(valkey_server):
-    owner = Path(f"/proc/{valkey_server.pid}").stat().st_uid
+def test_a_server_does_not_run_as_root(private_valkey):
+    owner = Path(f"/proc/{private_valkey.pid}").stat().st_uid
 
     assert owner == (NOBODY if os.geteuid() == 0 else os.geteuid())
 
 
-def test_a_restarted_server_keeps_its_port_and_forgets(valkey_server):
-    with talk(valkey_server) as client:
+def test_a_restarted_server_keeps_its_port_and_forgets(private_valkey):
+    with talk(private_valkey) as client:
         client.set("name", "value")
-        before = valkey_server.pid
-        valkey_server.restart()
+        before = private_valkey.pid
+        private_valkey.restart()
 
         assert client.get("name") is None
-        assert valkey_server.pid not in {None, before}
+        assert private_valkey.pid not in {None, before}
 
 
 @pytest.mark.redis
@@ -82,30 +82,38 @@ def test_a_server_takes_the_port_it_is_given():
         assert server.url == f"redis://127.0.0.1:{port}/0"
 
 
-def test_a_paused_server_answers_nothing_until_it_is_resumed(valkey_server):
-    with talk(valkey_server) as client:
+def test_a_paused_server_answers_nothing_until_it_is_resumed(private_valkey):
+    with talk(private_valkey) as client:
         client.ping()
-        valkey_server.pause()
+        private_valkey.pause()
         with pytest.raises(redis.TimeoutError):
             client.ping()
-        valkey_server.resume()
+        private_valkey.resume()
 
         assert client.ping()
 
 
-def test_a_paused_server_can_be_stopped(valkey_server):
-    valkey_server.pause()
-    valkey_server.stop()
+def test_a_paused_server_can_be_stopped(private_valkey):
+    private_valkey.pause()
+    private_valkey.stop()
 
-    assert valkey_server.pid is None
+    assert private_valkey.pid is None
 
 
-def test_a_killed_server_is_down_when_kill_returns(valkey_server):
-    valkey_server.kill()
+def test_a_killed_server_is_down_when_kill_returns(private_valkey):
+    private_valkey.kill()
 
-    assert valkey_server.pid is None
-    with pytest.raises(redis.ConnectionError), talk(valkey_server) as client:
+    assert private_valkey.pid is None
+    with pytest.raises(redis.ConnectionError), talk(private_valkey) as client:
         client.ping()
+
+
+@pytest.mark.parametrize("end", ["stop", "kill", "pause", "resume", "remove"])
+def test_a_server_that_has_died_by_itself_needs_no_end(private_valkey, end):
+    os.kill(private_valkey.pid, signal.SIGKILL)
+    getattr(private_valkey, end)()
+
+    until(lambda: private_valkey.pid is None, "its end", within=5)
 
 
 def test_a_server_that_ends_at_once_shows_the_end_of_its_log():
