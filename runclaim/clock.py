@@ -83,4 +83,4 @@ def _shifted_postgresql(element: shifted, compiler: SQLCompiler, **kw: Any) -> s
 @compiles(shifted, "sqlite")
 def _shifted_sqlite(element: shifted, compiler: SQLCompiler, **kw: Any) -> str:
     instant, seconds = (compiler.process(clause, **kw) for clause in element.clauses)
-    return f"({instant} + CAST({seconds} * 1000000 AS INTEGER))"
+    return f"({instant} + CAST(({seconds}) * 1000000 AS INTEGER))"

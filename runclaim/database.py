@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import time
 import weakref
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -19,19 +19,21 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from runclaim import forks
 from runclaim.errors import ClaimLost, ConfigError, LedgerUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
     from datetime import timedelta
 
 T = TypeVar("T")
 
-#: Serialisation failure and deadlock: the database asks for the whole transaction again.
-_REPEAT_STATES: Final = frozenset({"40001", "40P01", "55P03"})
+#: Serialisation failure and deadlock ask for the whole transaction again; a full disk or memory may have room again.
+_REPEAT_STATES: Final = frozenset({"40001", "40P01", "55P03", "53100", "53200"})
 #: Connection exceptions, shutting down, starting up, too many connections (PostgreSQL, appendix A).
 _GONE_STATES: Final = ("08", "57P01", "57P02", "57P03", "53300")
-_SQLITE_BUSY, _SQLITE_LOCKED = 5, 6
+_SQLITE_BUSY, _SQLITE_LOCKED, _SQLITE_FULL = 5, 6, 13
 _POSTGRESQL_ARGS: Final = {
     "application_name": "runclaim",
     "connect_timeout": 5,
@@ -60,7 +62,7 @@ def trouble(error: BaseException) -> Trouble:
     state: str | None = getattr(error.orig, "sqlstate", None)
     if state in _REPEAT_STATES:
         return Trouble.REPEAT
-    if getattr(error.orig, "sqlite_errorcode", 0) & 0xFF in {_SQLITE_BUSY, _SQLITE_LOCKED}:
+    if getattr(error.orig, "sqlite_errorcode", 0) & 0xFF in {_SQLITE_BUSY, _SQLITE_LOCKED, _SQLITE_FULL}:
         return Trouble.REPEAT
     gone = state is not None and state.startswith(_GONE_STATES)
     # psycopg reports a lost connection and a refused one as an OperationalError without a state.
@@ -101,14 +103,17 @@ class Database:
     @contextmanager
     def begin(self) -> Iterator[Connection]:
         """One write transaction (BEGIN IMMEDIATE on SQLite), committed at the end of the block."""
-        with self.engine.begin() as conn:
+        with self._held_off(), self.engine.begin() as conn:
             yield conn
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """One transaction that only reads; on SQLite it waits for no writer."""
-        with self.engine.connect() as conn:
+        with self._held_off(), self.engine.connect() as conn:
             yield conn.execution_options(runclaim_reads=True)
+
+    def _held_off(self) -> AbstractContextManager[None]:
+        return forks.held_off() if self.url.get_backend_name() == "sqlite" else nullcontext()
 
     def run(
         self,
@@ -124,13 +129,24 @@ class Database:
         key). When a connection dies, `read_back` is asked first; its answer, unless `None`, is the truth.
         `patience` is in seconds. Raises: LedgerUnavailable when the database stays away, or what `work` raises.
         """
+
+        def once(doubt: bool) -> T:  # noqa: FBT001
+            if doubt and read_back and (found := self._ask(read_back)) is not None:
+                return found
+            return self._once(work, read_back if doubt else None)
+
+        return self._patiently(once, patience)
+
+    def ask(self, question: Callable[[Connection], T], *, patience: float | None = None) -> T:
+        """The answer to a question that only reads; as patient as `run`. Raises: LedgerUnavailable."""
+        return self._patiently(lambda _doubt: self._ask(question), patience)
+
+    def _patiently(self, once: Callable[[bool], T], patience: float | None) -> T:
         ends = time.monotonic() + (self.patience if patience is None else patience)
         doubt, pause = False, 0.02
         while True:
             try:
-                if doubt and read_back and (found := self._ask(read_back)) is not None:
-                    return found
-                return self._once(work, read_back if doubt else None)
+                return once(doubt)
             except (DBAPIError, PoolTimeout) as error:
                 kind = trouble(error)
                 if kind is Trouble.FATAL:
@@ -155,9 +171,9 @@ class Database:
             return found
         return answer
 
-    def _ask(self, read_back: Callable[[Connection], T | None]) -> T | None:
+    def _ask(self, question: Callable[[Connection], T]) -> T:
         with self.read() as conn:
-            return read_back(conn)
+            return question(conn)
 
     def close(self) -> None:
         """Close this process's connections. The database can be used again; it connects anew."""

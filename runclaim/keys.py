@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 import string
 import time
 import uuid
 from dataclasses import dataclass
+from datetime import timedelta
+from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
 from runclaim.errors import DeclarationError, InputError
@@ -27,6 +30,8 @@ MAX_KEY_BYTES: Final = 512
 #: In UTF-8 bytes of JSON. Larger things belong in a store of their own, with a reference in the input.
 MAX_JSON_BYTES: Final = 256 * 1024
 MAX_ERROR_BYTES: Final = 8 * 1024
+#: A delay above this is a mistake, and at some length no date that both databases have.
+LONGEST: Final = timedelta(days=3650)
 
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,99}")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
@@ -82,7 +87,9 @@ class Template:
         except ValueError as error:
             raise DeclarationError(f"{what} {text!r} is no template: {error}") from error
         for literal, field, spec, conversion in parsed:
-            if field is not None and (spec or conversion or field not in known):
+            if spec or conversion:
+                raise DeclarationError(f"{what} {text!r}: write {{{field}}} and nothing more, or give a function")
+            if field is not None and field not in known:
                 raise DeclarationError(
                     f"{what} {text!r}: {{{field}}} is no field of the input; it has {', '.join(known) or 'none'}"
                 )
@@ -96,7 +103,11 @@ class Template:
         for literal, field in self._pieces:
             found.append(literal)
             if field is not None:
-                value = values[field]
+                try:
+                    value = values[field]
+                except KeyError:
+                    raise InputError(field, "is missing, and the key is made from it") from None
+                value = value.value if isinstance(value, Enum) else value
                 if not isinstance(value, str | int | float):
                     raise InputError(field, f"is {value!r:.40}; a key takes text and numbers (use a callable key)")
                 found.append(str(value))
@@ -111,25 +122,31 @@ def dump_json(field: str, value: Any, *, cap: int = MAX_JSON_BYTES) -> str:
     """
     try:
         text = json.dumps(value, allow_nan=False, separators=(",", ":"))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
+        if isinstance(error, ValueError):
+            _check(field, value)
         raise InputError(field, f"is no JSON ({error}); return or pass plain dicts, lists, text and numbers") from error
-    if (size := len(text)) > cap:
-        raise InputError(field, f"has {size:,} bytes of JSON, at most {cap:,} fit; store it and pass a reference")
     if _REFUSED_IN_JSON.search(text):
-        _check_strings(field, value)
+        _check(field, value)
+    # Escapes are ASCII; what counts is the text that they stand for.
+    if len(text) > cap and (size := len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode())) > cap:
+        raise InputError(field, f"has {size:,} bytes of JSON, at most {cap:,} fit; store it and pass a reference")
     return text
 
 
-def _check_strings(path: str, value: Any) -> None:
+def _check(path: str, value: Any) -> None:
+    """Raise for the first text or number that a database refuses, naming the place."""
     if isinstance(value, str) and re.search(r"[\x00\ud800-\udfff]", value):
         raise InputError(path, "contains NUL or a lone surrogate, which databases refuse; remove it")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(path, f"is {value}, which JSON does not have; use None or text")
     if isinstance(value, dict):
         for name, item in value.items():
-            _check_strings(path, name)
-            _check_strings(f"{path}.{name}", item)
+            _check(path, name)
+            _check(f"{path}.{name}", item)
     elif isinstance(value, list | tuple):
         for index, item in enumerate(value):
-            _check_strings(f"{path}[{index}]", item)
+            _check(f"{path}[{index}]", item)
 
 
 def fingerprint(value: Any) -> str:

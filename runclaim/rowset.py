@@ -7,7 +7,8 @@ The text of a statement never depends on how many rows it gets, so a kept connec
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
 
 from sqlalchemy import Text, TypeDecorator, Uuid, bindparam, column
 from sqlalchemy.dialects.postgresql import JSONB
@@ -23,6 +24,17 @@ if TYPE_CHECKING:
     from sqlalchemy.types import TypeEngine
 
 
+_NOBODYS: Final = str(UUID(int=0))
+
+
+def as_id(text: str) -> str:
+    """The identifier that `text` spells; for any other text one that no row has, so that asking finds nothing."""
+    try:
+        return str(UUID(text))
+    except ValueError:
+        return _NOBODYS
+
+
 class Id(TypeDecorator[str]):
     """An identifier: `uuid` on PostgreSQL, 36 characters on SQLite; always text in Python."""
 
@@ -31,6 +43,9 @@ class Id(TypeDecorator[str]):
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         return dialect.type_descriptor(Uuid(as_uuid=False) if dialect.name == "postgresql" else Text())
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> Any:  # noqa: ARG002 - the same on both
+        return None if value is None else as_id(value)
 
 
 class Json(TypeDecorator[Any]):

@@ -8,10 +8,10 @@ from sqlalchemy import and_, case, func, null, or_, update
 
 from runclaim.clock import now
 from runclaim.events import EventType
-from runclaim.ledger.fence import in_state, state
+from runclaim.ledger.fence import in_state, locked, state
 from runclaim.ledger.journal import Entry, append
 from runclaim.models import runs
-from runclaim.rowset import Id, pack, rowset
+from runclaim.rowset import Id, as_id, pack, rowset
 from runclaim.states import LIVE, RunState
 
 if TYPE_CHECKING:
@@ -19,15 +19,17 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-_named: Final = rowset("named", run_id=Id())
+_wanted: Final = rowset("named", run_id=Id())
 _running: Final = in_state(RunState.RUNNING)
+_live: Final = in_state(*sorted(LIVE))
+_named: Final = locked(_wanted, and_(runs.c.id == _wanted.c.run_id, _live))
 _CANCEL: Final = (
     update(runs)
     .where(
         runs.c.id == _named.c.run_id,
-        in_state(*sorted(LIVE)),
+        _live,
         # Asking twice changes nothing.
-        or_(and_(_running, runs.c.cancel_requested_at.is_(None)), in_state(*sorted(LIVE - {RunState.RUNNING}))),
+        or_(~_running, runs.c.cancel_requested_at.is_(None)),
     )
     .values(
         state=case((_running, runs.c.state), else_=state(RunState.CANCELED)),
@@ -47,7 +49,7 @@ def cancel(conn: Connection, run_ids: Collection[str], *, by: str = "") -> dict[
     Returns: run id → `canceled`, or `running` when its worker was asked to stop. A run that is missing had ended,
     was asked before, or does not exist. `by` goes into the journal. The caller owns the transaction.
     """
-    found = conn.execute(_CANCEL, {"named": pack({"run_id": run_id} for run_id in run_ids)}).all()
+    found = conn.execute(_CANCEL, {"named": pack({"run_id": as_id(run_id)} for run_id in run_ids)}).all()
     kinds = {RunState.CANCELED: EventType.RUN_CANCELED, RunState.RUNNING: EventType.RUN_CANCEL_REQUESTED}
     append(conn, [Entry(run_id, kinds[RunState(after)], fence, data={"by": by}) for run_id, after, fence in found])
     return {run_id: RunState(after) for run_id, after, _ in found}

@@ -14,10 +14,10 @@ from sqlalchemy import BigInteger, Double, Text, and_, bindparam, case, func, se
 
 from runclaim.clock import now, shifted
 from runclaim.events import EventType
-from runclaim.ledger.fence import in_state, state
+from runclaim.ledger.fence import in_state, locked, state
 from runclaim.ledger.journal import Entry, append
 from runclaim.models import runs
-from runclaim.rowset import Id, pack, rowset
+from runclaim.rowset import Id, as_id, pack, rowset
 from runclaim.states import RunState
 
 if TYPE_CHECKING:
@@ -88,7 +88,10 @@ def earlier(left: ColumnElement[Any], right: ColumnElement[Any]) -> ColumnElemen
     return case((left < right, left), else_=right)
 
 
-_wanted: Final = rowset("wanted", run_id=Id(), seen=BigInteger(), owner=Text())
+_asked: Final = rowset("asked", run_id=Id(), seen=BigInteger(), owner=Text())
+_wanted: Final = locked(
+    _asked, and_(runs.c.id == _asked.c.run_id, in_state(RunState.QUEUED), runs.c.fence == _asked.c.seen)
+)
 _lease_end: Final = shifted(now(), bindparam("lease_seconds", type_=Double()))
 _deadline: Final = shifted(now(), bindparam("duration_seconds", type_=Double()))
 _CLAIM: Final = (
@@ -137,11 +140,11 @@ def claim(
     An empty answer is the ordinary one to a redelivered message and no error. The caller owns the
     transaction: nothing is claimed until it commits.
     """
-    rows = [{"run_id": each.run_id, "seen": each.seen, "owner": each.owner} for each in wanted]
+    rows = [{"run_id": as_id(each.run_id), "seen": each.seen, "owner": each.owner} for each in wanted]
     found = conn.execute(
         _CLAIM,
         {
-            "wanted": pack(rows),
+            "asked": pack(rows),
             "its_flow": flow,
             "its_phase": phase,
             "by_worker": worker,
@@ -156,7 +159,7 @@ def claim(
 
 def claimed(conn: Connection, wanted: Collection[Wanted]) -> list[Claim]:
     """Read back: those of `wanted` that the ledger shows as claimed by their very nonces."""
-    rows = [{"run_id": each.run_id, "owner": each.owner} for each in wanted]
+    rows = [{"run_id": as_id(each.run_id), "owner": each.owner} for each in wanted]
     return _claims(conn.execute(_READ_BACK, {"owners": pack(rows)}).all())
 
 
@@ -165,6 +168,7 @@ def _claims(rows: Iterable[Any]) -> list[Claim]:
 
 
 def _started(claim: Claim) -> Iterable[Entry]:
-    if claim.cursor == 0 and claim.attempt == 1:
+    # Whatever else moves a run that was never claimed ends it. An attempt that was given back is no second start.
+    if claim.fence == 1:
         yield Entry(claim.run_id, EventType.RUN_STARTED, claim.fence)
     yield Entry(claim.run_id, EventType.PHASE_STARTED, claim.fence, claim.phase, claim.attempt)

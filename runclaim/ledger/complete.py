@@ -2,7 +2,7 @@
 complete: a phase's result is recorded once, and its run moves on.
 
 The user's rows come before (same transaction), the CAS on the run's row last but for what hangs on it: the
-result, whose primary key is the second guard, and the journal. The next phase is claimed by the same
+result and the journal. The next phase is claimed by the same
 statement unless it has to go through the broker.
 """
 
@@ -11,15 +11,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import Double, Integer, Text, and_, case, insert, null, select, true, update
+from sqlalchemy import Double, Integer, Text, and_, case, null, select, update
 
 from runclaim.clock import now, shifted
 from runclaim.events import EventType
 from runclaim.ledger.claim import Claim, earlier
-from runclaim.ledger.fence import PROOF, held, in_state, proofs, state
+from runclaim.ledger.fence import PROOF, held, in_state, locked, proofs, state
 from runclaim.ledger.journal import Entry, append
+from runclaim.ledger.results import record
 from runclaim.models import phase_results, runs
-from runclaim.rowset import as_json, pack, rowset
+from runclaim.rowset import pack, rowset
 from runclaim.states import RunState
 
 if TYPE_CHECKING:
@@ -67,8 +68,8 @@ class Moved:
     claim: Claim | None
 
 
-_done: Final = proofs(
-    "done",
+_ended: Final = proofs(
+    "ended",
     at_cursor=Integer(),
     next_phase=Text(),
     next_queue=Text(),
@@ -79,6 +80,7 @@ _done: Final = proofs(
     duration_seconds=Double(),
     dispatch_seconds=Double(),
 )
+_done: Final = locked(_ended, held(_ended))
 _ends: Final = _done.c.next_phase.is_(None)
 _canceled: Final = and_(_done.c.next_phase.is_not(None), runs.c.cancel_requested_at.is_not(None))
 _inline: Final = and_(
@@ -115,34 +117,6 @@ _COMPLETE: Final = (
     )
     .returning(runs.c.id, runs.c.state, runs.c.fence)
 )
-
-_given: Final = proofs(
-    "given",
-    phase=Text(),
-    position=Integer(),
-    result=Text(),
-    skipped=Text(),
-    worker=Text(),
-    attempts=Integer(),
-    ran_seconds=Double(),
-)
-_RECORD: Final = insert(phase_results).from_select(
-    ["run_id", "fence", "owner", "phase", "position", "result", "skipped", "worker", "attempts"]
-    + ["started_at", "finished_at"],
-    select(
-        _given.c.run_id,
-        _given.c.fence,
-        _given.c.owner,
-        _given.c.phase,
-        _given.c.position,
-        as_json(_given.c.result),
-        _given.c.skipped,
-        _given.c.worker,
-        _given.c.attempts,
-        shifted(now(), -_given.c.ran_seconds),
-        now(),
-    ).where(true()),
-)
 _asked: Final = rowset("asked", **PROOF, phase=Text(), next_owner=Text())
 _READ_BACK: Final = (
     select(
@@ -173,11 +147,11 @@ def complete(conn: Connection, completions: Collection[Completion]) -> dict[str,
     """
     by_run = {each.claim.run_id: each for each in completions}
     moved: dict[str, Moved] = {}
-    for run_id, after, fence in conn.execute(_COMPLETE, {"done": pack(_done_row(each) for each in completions)}):
+    for run_id, after, fence in conn.execute(_COMPLETE, {"ended": pack(_done_row(each) for each in completions)}):
         moved[run_id] = _moved(by_run[run_id], RunState(after), fence, inline=after == RunState.RUNNING)
     if moved:
         recorded = [by_run[run_id] for run_id in moved]
-        conn.execute(_RECORD, {"given": pack(_given_row(each) for each in recorded)})
+        record(conn, recorded)
         append(conn, (entry for each in recorded for entry in _entries(each, moved[each.claim.run_id])))
     return moved
 
@@ -211,19 +185,6 @@ def _done_row(completion: Completion) -> dict[str, object]:
             "dispatch_seconds": following.dispatch_after.total_seconds(),
         }
     return row
-
-
-def _given_row(completion: Completion) -> dict[str, object]:
-    claim = completion.claim
-    return claim.proof() | {
-        "phase": claim.phase,
-        "position": claim.cursor,
-        "result": completion.result,
-        "skipped": completion.skipped,
-        "worker": completion.worker,
-        "attempts": claim.attempt,
-        "ran_seconds": completion.ran.total_seconds(),
-    }
 
 
 def _moved(completion: Completion, after: RunState, fence: int, *, inline: bool) -> Moved:

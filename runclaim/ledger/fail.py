@@ -11,7 +11,7 @@ from sqlalchemy import Double, Text, case, null, or_, update
 
 from runclaim.clock import now, shifted
 from runclaim.events import EventType
-from runclaim.ledger.fence import held, proofs, state
+from runclaim.ledger.fence import held, locked, proofs, state
 from runclaim.ledger.journal import Entry, append
 from runclaim.models import runs
 from runclaim.rowset import as_json, pack
@@ -44,7 +44,8 @@ class Failure:
     delay: timedelta
 
 
-_failed: Final = proofs("failed", verdict=Text(), error=Text(), delay_seconds=Double())
+_ended: Final = proofs("ended", verdict=Text(), error=Text(), delay_seconds=Double())
+_failed: Final = locked(_ended, held(_ended))
 _canceled: Final = runs.c.cancel_requested_at.is_not(None)
 _blocked: Final = _failed.c.verdict == Verdict.BLOCK.value
 _spent: Final = or_(_failed.c.verdict == Verdict.FAIL.value, runs.c.attempts >= runs.c.max_attempts)
@@ -94,7 +95,7 @@ def fail(conn: Connection, failures: Collection[Failure]) -> dict[str, RunState]
         }
         for each in failures
     ]
-    found = [(run_id, RunState(after), fence) for run_id, after, fence in conn.execute(_FAIL, {"failed": pack(rows)})]
+    found = [(run_id, RunState(after), fence) for run_id, after, fence in conn.execute(_FAIL, {"ended": pack(rows)})]
     append(conn, (entry for run_id, after, fence in found for entry in _entries(by_run[run_id], after, fence)))
     return {run_id: after for run_id, after, _ in found}
 

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import BigInteger, Text, and_, literal_column
+from sqlalchemy import BigInteger, Text, and_, literal_column, select
 
 from runclaim.models import runs
 from runclaim.rowset import Id, Rowset, rowset
 from runclaim.states import RunState
 
 if TYPE_CHECKING:
-    from sqlalchemy import ColumnElement
+    from sqlalchemy import CTE, ColumnElement, FromClause
     from sqlalchemy.types import TypeEngine
 
 PROOF: Final[dict[str, TypeEngine[Any]]] = {"run_id": Id(), "fence": BigInteger(), "owner": Text()}
@@ -28,7 +28,24 @@ def proofs(name: str, /, **more: TypeEngine[Any]) -> Rowset:
     return rowset(name, **PROOF, **more)
 
 
-def held(claims: Rowset) -> ColumnElement[bool]:
+def locked(rows: Rowset, guard: ColumnElement[bool]) -> CTE:
+    """
+    Those of `rows` whose runs pass `guard`, their runs locked in the order of their ids.
+
+    A verb that writes several runs joins with this, so that two of them never wait for each other in a circle. The
+    UPDATE repeats its guard: what it writes is decided by the row as it is then.
+    """
+    return (
+        select(*rows.c)
+        .join_from(rows, runs, guard)
+        .order_by(runs.c.id)
+        .with_for_update(of=runs, key_share=True)
+        .cte(f"locked_{rows.name}")
+        .prefix_with("MATERIALIZED", dialect="postgresql")
+    )
+
+
+def held(claims: FromClause) -> ColumnElement[bool]:
     """The fence: true only for the rows that these claims still own."""
     return and_(
         runs.c.id == claims.c.run_id,

@@ -8,7 +8,7 @@ from sqlalchemy import Double, update
 
 from runclaim.clock import now, shifted
 from runclaim.ledger.claim import Claim, earlier
-from runclaim.ledger.fence import held, proofs
+from runclaim.ledger.fence import held, locked, proofs
 from runclaim.models import runs
 from runclaim.rowset import pack
 
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-_beating: Final = proofs("beating", lease_seconds=Double())
+_beats: Final = proofs("beats", lease_seconds=Double())
+_beating: Final = locked(_beats, held(_beats))
 _HEARTBEAT: Final = (
     update(runs)
     .where(held(_beating), now() < runs.c.deadline_at)
@@ -36,5 +37,5 @@ def heartbeat(conn: Connection, claims: Collection[tuple[Claim, timedelta]]) -> 
     superseded, or past its deadline. The caller owns the transaction.
     """
     rows = [claim.proof() | {"lease_seconds": lease.total_seconds()} for claim, lease in claims]
-    found = conn.execute(_HEARTBEAT, {"beating": pack(rows)})
+    found = conn.execute(_HEARTBEAT, {"beats": pack(rows)})
     return {run_id: asked_at is not None for run_id, asked_at in found}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Double, Text, and_, delete, exists, select, true
+from sqlalchemy import Double, Text, and_, delete, exists, func, select, true, tuple_
 from sqlalchemy.dialects.postgresql import insert as insert_on_postgresql
 from sqlalchemy.dialects.sqlite import insert as insert_on_sqlite
 
@@ -42,26 +42,35 @@ _TAKE_KEYS: Final = {
     .returning(run_keys.c.run_id)
     for dialect, upsert in (("postgresql", insert_on_postgresql), ("sqlite", insert_on_sqlite))
 }
-_same_key: Final = and_(run_keys.c.namespace == _keys.c.namespace, run_keys.c.key_hash == _keys.c.key_hash)
+# A limit that leaves nothing out: PostgreSQL expects a hundred rows without it, and reads all keys to find one.
+_few: Final = select(*_keys.c).limit(select(func.count()).select_from(_keys).scalar_subquery()).subquery("few")
+_same_key: Final = and_(run_keys.c.namespace == _few.c.namespace, run_keys.c.key_hash == _few.c.key_hash)
 # An expired key whose run is purged is free; while the run stands, its key stands.
 _FREE_EXPIRED: Final = delete(run_keys).where(
-    exists(select(true()).select_from(_keys).where(_same_key).correlate(run_keys)),
+    tuple_(run_keys.c.namespace, run_keys.c.key_hash).in_(select(_few.c.namespace, _few.c.key_hash)),
     run_keys.c.expires_at <= now(),
     ~exists(select(true()).select_from(runs).where(runs.c.id == run_keys.c.run_id).correlate(run_keys)),
 )
+_GIVE_BACK: Final = delete(run_keys).where(
+    tuple_(run_keys.c.namespace, run_keys.c.key_hash, run_keys.c.run_id).in_(
+        select(_few.c.namespace, _few.c.key_hash, _few.c.run_id)
+    )
+)
 _FIND_KEYS: Final = (
     select(run_keys.c.namespace, run_keys.c.key_hash, run_keys.c.run_id, run_keys.c.fingerprint)
-    .add_columns(runs.c.input)
-    .join_from(run_keys, _keys, _same_key)
+    .add_columns(runs.c.input, and_(run_keys.c.expires_at <= now(), runs.c.id.is_(None)))
+    .join_from(run_keys, _few, _same_key)
     .outerjoin(runs, runs.c.id == run_keys.c.run_id)
 )
 
 
 def key_of(run: NewRun) -> tuple[str, str]:
+    """What identifies the run of a key: its namespace and the key's hash."""
     return run.namespace, run.key.hash
 
 
 def first_of_each_key(wanted: Iterable[NewRun]) -> dict[tuple[str, str], NewRun]:
+    """The first run of each key in a batch. Raises: KeyConflict when two of one key have different inputs."""
     first: dict[tuple[str, str], NewRun] = {}
     for each in wanted:
         kept = first.setdefault(key_of(each), each)
@@ -81,8 +90,12 @@ def take_keys(conn: Connection, first: dict[tuple[str, str], NewRun]) -> tuple[s
         for key, each in list(missing.items()):
             if each.run_id in taken:
                 holders[key] = missing.pop(key).run_id
-        if missing:
+        try:
             _find_holders(conn, missing, holders)
+        except KeyConflict:
+            # The caller may go on with its transaction: a key without a run could never get one.
+            conn.execute(_GIVE_BACK, {"keys": pack(_key_row(each) for each in first.values() if each.run_id in taken)})
+            raise
         if not missing:
             return taken, holders
     raise LedgerUnavailable(f"{len(missing)} run keys kept changing hands; try again")
@@ -91,14 +104,21 @@ def take_keys(conn: Connection, first: dict[tuple[str, str], NewRun]) -> tuple[s
 def _find_holders(
     conn: Connection, missing: dict[tuple[str, str], NewRun], holders: dict[tuple[str, str], str]
 ) -> None:
-    """Move each missing key that somebody holds to `holders`; an expired or vanished one stays missing."""
+    """Move each missing key that somebody holds to `holders`; a free or vanished one stays missing."""
+    if not missing:
+        return
     rows = {"keys": pack(_key_row(each) for each in missing.values())}
-    conn.execute(_FREE_EXPIRED, rows)
-    for namespace, key_hash, run_id, fingerprint, recorded in conn.execute(_FIND_KEYS, rows):
+    some_are_free = False
+    for namespace, key_hash, run_id, fingerprint, recorded, is_free in conn.execute(_FIND_KEYS, rows).all():
+        if is_free:
+            some_are_free = True
+            continue
         each = missing.pop((namespace, key_hash))
         if fingerprint != each.fingerprint:
             raise _conflict(each, run_id, recorded)
         holders[namespace, key_hash] = run_id
+    if some_are_free:
+        conn.execute(_FREE_EXPIRED, rows)
 
 
 def _conflict(run: NewRun, run_id: str, recorded: Any) -> KeyConflict:

@@ -78,7 +78,7 @@ def purge(conn: Connection, keep: Mapping[RunState, timedelta], *, limit: int = 
     Returns: how many went. The caller owns the transaction, and repeats while the answer is `limit`.
     """
     rows = [{"state": state, "keep_seconds": kept.total_seconds()} for state, kept in keep.items()]
-    shortest = min(kept.total_seconds() for kept in keep.values())
+    shortest = min((kept.total_seconds() for kept in keep.values()), default=0.0)
     return len(conn.execute(_PURGE, {"kept": pack(rows), "shortest": shortest, "at_most": limit}).all())
 
 

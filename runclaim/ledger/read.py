@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import BindParameter, bindparam, func, select
 
 from runclaim.models import events, phase_results, runs
-from runclaim.rowset import Id, pack, rowset
+from runclaim.rowset import Id, as_id, pack, rowset
 from runclaim.states import PhaseStatus, RunState, phase_status
 
 if TYPE_CHECKING:
@@ -17,13 +17,24 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from runclaim.events import EventType
+
 _its_id: Final[BindParameter[str]] = bindparam("its_id", type_=Id())
 _RUN: Final = select(runs).where(runs.c.id == _its_id)
 _STANDING: Final = select(runs.c.state, runs.c.fence, runs.c.owner, runs.c.cancel_requested_at.is_not(None)).where(
     runs.c.id == _its_id
 )
-_RESULTS: Final = select(phase_results.c.phase, phase_results.c.result).where(phase_results.c.run_id == _its_id)
+_RESULTS: Final = (
+    select(phase_results.c.phase, phase_results.c.result)
+    .where(phase_results.c.run_id == _its_id)
+    .order_by(phase_results.c.position)
+)
 _EVENTS: Final = select(events).where(events.c.run_id == _its_id).order_by(events.c.id)
+_SETTLED: Final = (
+    select(runs.c.state)
+    .join_from(runs, events, events.c.run_id == runs.c.id)
+    .where(runs.c.id == _its_id, events.c.fence == bindparam("its_fence"), events.c.type == bindparam("its_type"))
+)
 _named: Final = rowset("named", run_id=Id())
 _STATES: Final = select(runs.c.id, runs.c.state).where(runs.c.id == _named.c.run_id)
 _COUNTS: Final = select(runs.c.flow, runs.c.state, func.count()).group_by(runs.c.flow, runs.c.state)
@@ -82,6 +93,16 @@ def standing(conn: Connection, run_id: str) -> Standing | None:
     return None if row is None else Standing(RunState(row[0]), row[1], row[2], bool(row[3]))
 
 
+def settled(conn: Connection, run_id: str, *, fence: int, kind: EventType) -> RunState | None:
+    """
+    Read back: the run's state if its claim at `fence` ended with an event of this kind, else `None`.
+
+    Only the claim itself can have made that transition: the fence rises by one at each.
+    """
+    found = conn.execute(_SETTLED, {"its_id": run_id, "its_fence": fence + 1, "its_type": kind}).scalar()
+    return None if found is None else RunState(found)
+
+
 def run(conn: Connection, run_id: str) -> RunView | None:
     """The whole run, or `None` when there is no such run."""
     row = conn.execute(_RUN, {"its_id": run_id}).one_or_none()
@@ -112,13 +133,13 @@ def run(conn: Connection, run_id: str) -> RunView | None:
 
 def states(conn: Connection, run_ids: Collection[str]) -> dict[str, RunState]:
     """Run id → state; a run that does not exist is missing."""
-    found = conn.execute(_STATES, {"named": pack({"run_id": run_id} for run_id in run_ids)})
+    found = conn.execute(_STATES, {"named": pack({"run_id": as_id(run_id)} for run_id in run_ids)})
     return {run_id: RunState(state) for run_id, state in found}
 
 
 def results(conn: Connection, run_id: str) -> dict[str, Any]:
-    """Phase → result, for the run's complete phases."""
-    return dict(conn.execute(_RESULTS, {"its_id": run_id}).tuples().all())
+    """Phase → result, for the run's complete phases in their order."""
+    return dict(conn.execute(_RESULTS, {"its_id": run_id}).all())
 
 
 def journal(conn: Connection, run_id: str) -> list[EventView]:

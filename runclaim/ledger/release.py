@@ -8,7 +8,7 @@ from sqlalchemy import case, null, update
 
 from runclaim.clock import now
 from runclaim.events import EventType
-from runclaim.ledger.fence import held, proofs, state
+from runclaim.ledger.fence import held, locked, proofs, state
 from runclaim.ledger.journal import Entry, append
 from runclaim.models import runs
 from runclaim.rowset import pack
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from runclaim.ledger.claim import Claim
 
-_released: Final = proofs("released")
+_given: Final = proofs("given")
+_released: Final = locked(_given, held(_given))
 _canceled: Final = runs.c.cancel_requested_at.is_not(None)
 _RELEASE: Final = (
     update(runs)
@@ -51,7 +52,7 @@ def release(conn: Connection, claims: Collection[Claim]) -> dict[str, RunState]:
     Returns: run id → the run's state now. A run that is missing lost its claim. The caller owns the transaction.
     """
     by_run = {claim.run_id: claim for claim in claims}
-    found = conn.execute(_RELEASE, {"released": pack(claim.proof() for claim in claims)}).all()
+    found = conn.execute(_RELEASE, {"given": pack(claim.proof() for claim in claims)}).all()
     entries = []
     for run_id, after, fence in found:
         entries.append(Entry(run_id, EventType.PHASE_RELEASED, fence, by_run[run_id].phase, by_run[run_id].attempt))

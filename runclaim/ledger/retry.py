@@ -2,14 +2,14 @@
 retry: a failed run starts its failed phase again, with fresh budgets.
 
 A run whose subject has a newer run is not retried: two runs of one subject would live at once. The subject's
-row is locked before the run's, as everywhere.
+row is written before the run's, as everywhere.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import bindparam, null, or_, select, update
+from sqlalchemy import bindparam, null, or_, update
 
 from runclaim.clock import now
 from runclaim.events import EventType
@@ -22,17 +22,17 @@ from runclaim.states import RunState
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Update
 
+# Written, not only locked: an enqueue at REPEATABLE READ, whose snapshot is older, is refused at the subject's row.
 _SUBJECT: Final = (
-    select(subjects.c.generation)
-    .join_from(
-        subjects,
-        runs,
-        (subjects.c.project == runs.c.project)
-        & (subjects.c.flow == runs.c.flow)
-        & (subjects.c.subject == runs.c.subject),
+    update(subjects)
+    .where(
+        runs.c.id == bindparam("its_id", type_=Id()),
+        subjects.c.project == runs.c.project,
+        subjects.c.flow == runs.c.flow,
+        subjects.c.subject == runs.c.subject,
     )
-    .where(runs.c.id == bindparam("its_id", type_=Id()))
-    .with_for_update(of=subjects, key_share=True)
+    .values(generation=subjects.c.generation)
+    .returning(subjects.c.generation)
 )
 
 
@@ -74,7 +74,7 @@ def retry(conn: Connection, run_id: str, *, by: str = "") -> bool:
 
 
 def move(conn: Connection, statement: Update, run_id: str, kind: EventType, by: str) -> bool:
-    """Run a statement of `again` for one run, its subject's row locked first, and journal it as `kind`."""
+    """Run a statement of `again` for one run, its subject's row written first, and journal it as `kind`."""
     newest = conn.execute(_SUBJECT, {"its_id": run_id}).scalar()
     found = conn.execute(statement, {"its_id": run_id, "newest": newest or 0}).one_or_none()
     if found is None:

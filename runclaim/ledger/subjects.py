@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import BigInteger, Integer, Text, null, select, true, update
+from sqlalchemy import BigInteger, Integer, Text, and_, null, select, true, update
 from sqlalchemy.dialects.postgresql import insert as insert_on_postgresql
 from sqlalchemy.dialects.sqlite import insert as insert_on_sqlite
 
@@ -51,16 +51,28 @@ _COUNT_SUBJECTS: Final = {
 }
 
 _newest: Final = rowset("newest", project=Text(), flow=Text(), subject=Text(), generation=BigInteger())
+_outdated: Final = (
+    select(runs.c.id)
+    .join_from(
+        runs,
+        _newest,
+        and_(
+            runs.c.project == _newest.c.project,
+            runs.c.flow == _newest.c.flow,
+            runs.c.subject == _newest.c.subject,
+            runs.c.generation < _newest.c.generation,
+        ),
+    )
+    .where(runs.c.subject.is_not(None), runs.c.finished_at.is_(None))
+    # The runs of several subjects, locked in the order in which every verb locks runs.
+    .order_by(runs.c.id)
+    .with_for_update(of=runs, key_share=True)
+    .cte("outdated")
+    .prefix_with("MATERIALIZED", dialect="postgresql")
+)
 _SUPERSEDE: Final = (
     update(runs)
-    .where(
-        runs.c.project == _newest.c.project,
-        runs.c.flow == _newest.c.flow,
-        runs.c.subject == _newest.c.subject,
-        runs.c.subject.is_not(None),
-        runs.c.finished_at.is_(None),
-        runs.c.generation < _newest.c.generation,
-    )
+    .where(runs.c.id.in_(select(_outdated.c.id)), runs.c.finished_at.is_(None))
     .values(
         state=state(RunState.SUPERSEDED),
         fence=runs.c.fence + 1,

@@ -28,8 +28,7 @@ _LOCK: Final = 7_236_418_250_113  # any number; the same for every runclaim that
 
 def current(database: Database) -> str | None:
     """The revision of the ledger's tables, or `None` when there are none."""
-    with database.read() as conn:
-        return _current(conn)
+    return database.ask(_current)
 
 
 def _current(conn: Connection) -> str | None:
