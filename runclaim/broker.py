@@ -14,6 +14,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
+from celery.exceptions import QueueNotFound
 from kombu.pools import ProducerPool
 
 if TYPE_CHECKING:
@@ -30,6 +31,11 @@ logger: Final = logging.getLogger("runclaim.broker")
 #: After a failure nobody waits for the broker again for this long; dispatch publishes what was left out.
 _QUIET_SECONDS: Final = 5.0
 _CONNECTIONS: Final = 10
+#: What each kind of transport calls its time-outs; other kinds are left as the application has them.
+_TIMEOUTS: Final = {
+    "redis": ("socket_timeout", "socket_connect_timeout"),
+    "amqp": ("read_timeout", "write_timeout"),
+}
 
 
 class Broker:
@@ -42,32 +48,62 @@ class Broker:
         self._pid = 0
         self._quiet_until = 0.0
 
+    @property
+    def is_left_alone(self) -> bool:
+        """Whether it did not answer just now: nothing is sent for a few seconds."""
+        return time.monotonic() < self._quiet_until
+
     def publish(self, due: Collection[Due]) -> int:
         """Send one message for each; returns how many went. Never raises for a broker that does not answer."""
-        if not due or time.monotonic() < self._quiet_until:
+        if not due or self.is_left_alone:
             return 0
         known = [each for each in due if self._knows(each)]
         # What this release does not know waits in the ledger for one that does; it holds up nobody.
         sent = unknown = len(due) - len(known)
-        for fresh in (False, True):
-            try:
-                with self.producer(fresh=fresh) as producer:
-                    for each in known[sent - unknown :]:
-                        self._send(producer, each)
-                        sent += 1
-            except Exception as error:  # noqa: BLE001 - every transport has its own; the run is safe in the ledger
-                # A connection that went stale while idle gets one fresh try; a broker that hangs does not.
-                if fresh or isinstance(error, TimeoutError) or _hangs(error):
-                    self._quiet_until = time.monotonic() + _QUIET_SECONDS
-                    logger.warning(
-                        "the broker does not answer (%s); %d runs are queued in the ledger and will be dispatched",
-                        error,
-                        len(due) - sent,
-                    )
-                    break
-            else:
-                break
+
+        def send(producer: Producer) -> None:
+            nonlocal sent
+            for each in known[sent - unknown :]:
+                try:
+                    self._send(producer, each)
+                except QueueNotFound as error:
+                    # A mistake in one route holds up nobody else.
+                    logger.warning("run %s waits: %s. Add the queue to task_queues", each.run_id, error)
+                sent += 1
+
+        if (error := self.use(send)) is not None:
+            logger.warning(
+                "the broker does not answer (%s); %d runs are queued in the ledger and will be dispatched",
+                error,
+                len(due) - sent,
+            )
         return sent
+
+    def use(self, work: Callable[[Producer], None]) -> Exception | None:
+        """
+        Do `work` with a producer, once more over a fresh connection if the first had gone stale while idle.
+
+        Returns: the error of a broker that does not answer; it is then left alone for a few seconds.
+        """
+        try:
+            with self.producer() as producer:
+                work(producer)
+        except Exception as stale:  # noqa: BLE001 - every transport has its own; the run is safe in the ledger
+            # A broker that hangs gets no second try: somebody waits for this call.
+            return self._leave_alone(stale) if _hangs(stale) else self._use_fresh(work)
+        return None
+
+    def _use_fresh(self, work: Callable[[Producer], None]) -> Exception | None:
+        try:
+            with self.producer(fresh=True) as producer:
+                work(producer)
+        except Exception as error:  # noqa: BLE001 - as above
+            return self._leave_alone(error)
+        return None
+
+    def _leave_alone(self, error: Exception) -> Exception:
+        self._quiet_until = time.monotonic() + _QUIET_SECONDS
+        return error
 
     def _knows(self, due: Due) -> bool:
         if f"{due.flow}.{due.phase}" in self._app.tasks:
@@ -94,27 +130,25 @@ class Broker:
     @contextmanager
     def producer(self, *, fresh: bool = False) -> Iterator[Producer]:
         """A producer with our time-outs; `fresh` throws the process's old connections away first."""
+        if self._pid != os.getpid():
+            # The parent's connections, and a lock that a thread of its may have held at the fork for ever.
+            self._lock, self._pool, self._pid = threading.Lock(), None, os.getpid()
         with self._lock:
-            if fresh or self._pool is None or self._pid != os.getpid():
-                if self._pool is not None and self._pid == os.getpid():
+            if fresh or self._pool is None:
+                if self._pool is not None:
                     self._pool.force_close_all()
-                self._pool, self._pid = self._new_pool(), os.getpid()
+                self._pool = self._new_pool()
             pool = self._pool
         with pool.acquire(block=True, timeout=self._config().publish_timeout.total_seconds()) as producer:
             yield producer
 
     def _new_pool(self) -> Any:
         seconds = self._config().publish_timeout.total_seconds()
-        connection = self._app.connection_for_write(
-            connect_timeout=seconds,
-            transport_options={
-                "socket_connect_timeout": seconds,
-                "socket_timeout": seconds,
-                "retry_on_timeout": False,
-                "read_timeout": seconds,
-                "write_timeout": seconds,
-            },
-        )
+        connection = self._app.connection_for_write(connect_timeout=seconds)
+        # Each host once: kombu would wait two seconds and try again before it says that nobody listens.
+        once = {"max_retries": max(0, len(connection.alt) - 1), "interval_start": 0, "interval_step": 0}
+        timeouts = dict.fromkeys(_TIMEOUTS.get(connection.transport.driver_type, ()), seconds)
+        connection.transport_options = {**(connection.transport_options or {}), **once, **timeouts}
         return ProducerPool(connection.Pool(_CONNECTIONS), limit=_CONNECTIONS, Producer=self._app.amqp.Producer)
 
 

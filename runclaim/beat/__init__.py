@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from runclaim.tasks import upkeep
 
@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from celery import Celery
 
     from runclaim.config import Config
+
+
+#: Bounds how many pile up while no worker is there.
+_EXPIRES_SECONDS: Final = 3600.0
 
 
 def schedule(app: Celery, config: Callable[[], Config]) -> None:
@@ -25,8 +29,8 @@ def schedule(app: Celery, config: Callable[[], Config]) -> None:
             (upkeep.PURGE, settings.purge_every),
         ):
             seconds = every.total_seconds()
-            # What no worker took within its interval is worth nothing: the next one does the same.
-            sender.add_periodic_task(seconds, sender.tasks[name].s(), name=name, expires=max(seconds, 1.0))
+            # Long enough to wait behind a backlog or a skewed clock: if each expired there, none would ever run.
+            sender.add_periodic_task(seconds, sender.tasks[name].s(), name=name, expires=_EXPIRES_SECONDS)
 
     if getattr(app, "finalized", False):
         add(app)

@@ -1,12 +1,13 @@
 """
 After the application's commit: call something once its transaction, not a savepoint of it, has committed.
 
-SQLAlchemy tells a session of savepoints too, so the outermost transaction is what is waited for.
+SQLAlchemy tells a session of savepoints too, so the outermost transaction is what is waited for; a savepoint
+that rolls back takes with it what was asked for inside it.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import event
 
@@ -15,22 +16,48 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session, SessionTransaction
 
+_KEY: Final = "runclaim.after_commit"
+
 
 def after_commit(session: Session, call: Callable[[], None]) -> None:
-    """Call once, after the commit of the session's current transaction; not at all when it rolls back."""
-    committed = False
+    """Call once, after the commit of the session's transaction; not when that, or a savepoint around, rolls back."""
+    waiting = session.info.get(_KEY)
+    if waiting is None:
+        waiting = session.info[_KEY] = _Waiting(session)
+    waiting.add(session, call)
 
-    def noticed(found: Session) -> None:
-        nonlocal committed
-        committed = not found.in_nested_transaction()
 
-    def ended(_found: Session, transaction: SessionTransaction) -> None:
+class _Waiting:
+    """What a session's transaction is to call; its listeners stay for the session's life."""
+
+    def __init__(self, session: Session) -> None:
+        self._calls: list[tuple[set[SessionTransaction], Callable[[], None]]] = []
+        self._committed = False
+        # A listener that removed itself would change the list that SQLAlchemy is going through.
+        event.listen(session, "after_commit", self._noticed)
+        event.listen(session, "after_soft_rollback", self._rolled_back)
+        event.listen(session, "after_transaction_end", self._ended)
+
+    def add(self, session: Session, call: Callable[[], None]) -> None:
+        """Wait for the end of the session's current transaction."""
+        around: set[SessionTransaction] = set()
+        inner = session.get_nested_transaction() or session.get_transaction()
+        while inner is not None:
+            around.add(inner)
+            inner = inner.parent
+        self._committed = False
+        self._calls.append((around, call))
+
+    def _noticed(self, session: Session) -> None:
+        self._committed = not session.in_nested_transaction()
+
+    def _rolled_back(self, _session: Session, transaction: SessionTransaction) -> None:
+        self._calls = [(around, call) for around, call in self._calls if transaction not in around]
+
+    def _ended(self, _session: Session, transaction: SessionTransaction) -> None:
         if transaction.nested or transaction.parent is not None:
             return
-        event.remove(session, "after_commit", noticed)
-        event.remove(session, "after_transaction_end", ended)
-        if committed:
-            call()
-
-    event.listen(session, "after_commit", noticed)
-    event.listen(session, "after_transaction_end", ended)
+        calls, self._calls = self._calls, []
+        if self._committed:
+            for _, call in calls:
+                call()

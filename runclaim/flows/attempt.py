@@ -7,6 +7,7 @@ KeyboardInterrupt) passes through, and the runner gives the claim back.
 
 from __future__ import annotations
 
+import logging
 import time
 import traceback
 from dataclasses import dataclass
@@ -15,9 +16,9 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
 from runclaim import failpoints
-from runclaim.errors import Blocked, Canceled, ClaimLost, InputError, Released, Retry, Skip
+from runclaim.errors import Blocked, Canceled, ClaimLost, InputError, LedgerUnavailable, Released, Retry, Skip
 from runclaim.flows.context import Context
-from runclaim.keys import clip
+from runclaim.keys import LONGEST, clip
 from runclaim.ledger import read
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from runclaim.flows.keeper import Keeper
     from runclaim.flows.phase import Phase
     from runclaim.ledger.claim import Claim
+
+logger: Final = logging.getLogger("runclaim.runner")
 
 #: `ctx.check` asks the ledger itself at most this often; between, it believes the keeper.
 _ASK_SECONDS: Final = 1.0
@@ -65,7 +68,7 @@ class Ended:
         found = self.exception
         return {
             "type": type(found).__name__,
-            "message": clip(str(found), 2048),
+            "message": clip(_said(found), 2048),
             "traceback": clip("".join(traceback.format_exception(found)), 6144),
         }
 
@@ -111,7 +114,7 @@ class Attempt:
 
     def _delay(self, error: Exception | None) -> timedelta:
         asked = error.after if isinstance(error, Retry) else None
-        return self.phase.options.backoff.delay(self.claim.attempt) if asked is None else asked
+        return min(self.phase.options.backoff.delay(self.claim.attempt) if asked is None else asked, LONGEST)
 
     def _context(self) -> Context[Any]:
         claim = self.claim
@@ -128,8 +131,7 @@ class Attempt:
 
     def _results(self) -> Mapping[str, Any]:
         if len(self._known) < self.claim.cursor:
-            with self._database.read() as conn:
-                self._known.update(read.results(conn, self.claim.run_id))
+            self._known.update(self._database.ask(lambda conn: read.results(conn, self.claim.run_id)))
         return self._known
 
     def _check(self) -> None:
@@ -141,13 +143,24 @@ class Attempt:
         if time.monotonic() - self._asked_at < _ASK_SECONDS:
             return
         self._asked_at = time.monotonic()
-        with self._database.read() as conn:
-            standing = read.standing(conn, claim.run_id)
+        try:
+            standing = self._database.ask(lambda conn: read.standing(conn, claim.run_id), patience=0)
+        except LedgerUnavailable as away:
+            # What is not known is not lost: the body goes on, and the fence decides at its end.
+            logger.debug("%s", away)
+            return
         if standing is None or (standing.fence, standing.owner) != (claim.fence, claim.owner):
             state = "purged" if standing is None else standing.state
             raise ClaimLost(claim.run_id, claim.phase, claim.fence, f"the run is {state}")
         if standing.cancel_requested:
             raise Canceled(claim.run_id, claim.phase, claim.fence, "someone asked to cancel the run")
+
+
+def _said(error: BaseException | None) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - what cannot even be printed ends its attempt like anything else
+        return "its text could not be made"
 
 
 #: The first class that fits decides; any other exception is an error, and errors are tried again.

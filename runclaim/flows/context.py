@@ -60,6 +60,8 @@ class Context(Generic[InputT]):
         All functions run in order; their rows commit with the completion or not at all. `write` may run again
         when the database asks for a retry, so it writes to that session only. When it raises, the attempt fails.
         """
+        if not callable(write):
+            raise TypeError(f"in_completion takes a function of a session, not {write!r:.40}; hand over a lambda")
         self.completions.append(write)
 
     def check(self) -> None:

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from runclaim.errors import DeclarationError
+from sqlalchemy.orm import Session, scoped_session
+
+from runclaim.errors import DeclarationError, InputError
 from runclaim.flows.after_commit import after_commit
-from runclaim.keys import check_name, fingerprint, uuid7
+from runclaim.keys import LONGEST, check_name, fingerprint, uuid7
 from runclaim.ledger.enqueue import Enqueued, enqueue
 from runclaim.ledger.new_run import NewRun
 
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from sqlalchemy.ext.asyncio import AsyncSession
-    from sqlalchemy.orm import Session
 
     from runclaim.flows.flow import Flow
     from runclaim.flows.handle import Run
@@ -39,9 +40,9 @@ class Options:
     project: str | None = None
 
     def __post_init__(self) -> None:
-        if self.delay is not None and (not isinstance(self.delay, timedelta) or self.delay < timedelta(0)):
-            raise DeclarationError(f"delay is a timedelta of at least nothing, not {self.delay!r}")
-        if not 0 <= self.priority <= 9:  # noqa: PLR2004 - Celery's range
+        if self.delay is not None and not (isinstance(self.delay, timedelta) and timedelta(0) <= self.delay <= LONGEST):
+            raise DeclarationError(f"delay is a timedelta from nothing to {LONGEST.days} days, not {self.delay!r}")
+        if not (isinstance(self.priority, int) and 0 <= self.priority <= 9):  # noqa: PLR2004 - Celery's range
             raise DeclarationError(f"priority is a number from 0 to 9, not {self.priority!r}")
         if self.project is not None:
             check_name("project", self.project)
@@ -55,7 +56,7 @@ class Enqueuing(Generic[InputT]):
 
     def enqueue(self, value: InputT | None = None, /, *, session: Session | None = None, **fields: Any) -> Run:
         """See `Flow.enqueue`."""
-        return self.enqueue_many([fields if value is None else value], session=session)[0]
+        return self.enqueue_many([self._given(value, fields)], session=session)[0]
 
     def enqueue_many(
         self, values: Iterable[InputT | Mapping[str, Any]], *, session: Session | None = None
@@ -64,17 +65,18 @@ class Enqueuing(Generic[InputT]):
         wanted = [self._new_run(value) for value in values]
         if not wanted:
             return []
-        made = self._ledger.enqueue(wanted) if session is None else self._join(session, wanted)
+        made = self._ledger.enqueue(wanted) if session is None else self._join(_plain(session), wanted)
         return self._handles(made)
 
     async def aenqueue(
         self, value: InputT | None = None, /, *, session: AsyncSession | None = None, **fields: Any
     ) -> Run:
         """See `Flow.aenqueue`."""
-        wanted = [self._new_run(fields if value is None else value)]
+        wanted = [self._new_run(self._given(value, fields))]
         if session is None:
             made = await asyncio.to_thread(self._ledger.enqueue, wanted)
         else:
+            await asyncio.to_thread(self._ledger.require_schema)
             loop = asyncio.get_running_loop()
             made = await session.run_sync(lambda inner: self._join(inner, wanted, loop))
         return self._handles(made)[0]
@@ -83,7 +85,10 @@ class Enqueuing(Generic[InputT]):
         self, session: Session, wanted: Sequence[NewRun], loop: asyncio.AbstractEventLoop | None = None
     ) -> list[Enqueued]:
         """Make the runs in the session's transaction; ring once it has committed."""
-        made = enqueue(session.connection(), wanted)
+        self._ledger.require_schema()
+        conn = session.connection()
+        self._ledger.require_kind(conn.dialect.name)
+        made = enqueue(conn, wanted)
 
         def ring() -> None:
             if loop is None:
@@ -93,6 +98,11 @@ class Enqueuing(Generic[InputT]):
 
         after_commit(session, ring)
         return made
+
+    def _given(self, value: InputT | None, fields: dict[str, Any]) -> InputT | dict[str, Any]:
+        if value is not None and fields:
+            raise InputError("input", f"is given twice: as one value and as {', '.join(fields)}; give one of the two")
+        return fields if value is None else value
 
     def _handles(self, made: Sequence[Enqueued]) -> list[Run]:
         return [self._ledger.handle(found.run_id, self._flow, created=found.created) for found in made]
@@ -119,3 +129,12 @@ class Enqueuing(Generic[InputT]):
             dispatch_after=config.dispatch_after,
             keep_key=config.keep_keys,
         )
+
+
+def _plain(session: Any) -> Session:
+    """The session itself. Raises: InputError for what is none."""
+    # A scoped_session, such as Flask-SQLAlchemy's, stands for the session of this thread.
+    found = session() if isinstance(session, scoped_session) else session
+    if not isinstance(found, Session):
+        raise InputError("session", f"is a {type(found).__name__}; pass a Session, or an AsyncSession to aenqueue")
+    return found

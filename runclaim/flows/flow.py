@@ -7,12 +7,13 @@ broker is reached through the application's `Ledger`, so a declared flow is chea
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 
 from runclaim.errors import DeclarationError, InputError
 from runclaim.flows.enqueuing import Enqueuing, Options
 from runclaim.flows.inputs import InputType
-from runclaim.flows.phase import Phase, PhaseOptions
+from runclaim.flows.phase import Phase, PhaseOptions, name_of
 from runclaim.keys import RunKey, Template, check_name, check_text, run_key
 
 if TYPE_CHECKING:
@@ -60,7 +61,13 @@ class Flow(Generic[InputT]):
         self._ledger, self._on_phase = ledger, on_phase
 
     def _template(self, given: str | Callable[[InputT], str], what: str) -> Template | Callable[[InputT], str]:
-        return Template(given, self.input_type.fields, what=what) if isinstance(given, str) else given
+        if isinstance(given, str):
+            return Template(given, self.input_type.fields, what=what)
+        if not callable(given):
+            raise DeclarationError(
+                f"the {what} of flow {self.name} is text such as '{{field}}' or a function: {given!r}"
+            )
+        return given
 
     @overload
     def phase(self, body: Callable[[Context[InputT]], ResultT], /) -> Phase[InputT, ResultT]: ...
@@ -91,7 +98,10 @@ class Flow(Generic[InputT]):
 
     def _declare(self, body: Callable[[Context[InputT]], ResultT], given: dict[str, Any]) -> Phase[InputT, ResultT]:
         chosen = {label: value for label, value in given.items() if value is not None}
-        named = chosen.pop("name", body.__name__)
+        known = ["name", *(field.name for field in fields(PhaseOptions))]
+        if unknown := sorted(set(chosen) - set(known)):
+            raise DeclarationError(f"a phase has no option {unknown[0]}; there are {', '.join(known)}")
+        named = chosen.pop("name", None) or name_of(body)
         if named in self.phases:
             raise DeclarationError(f"flow {self.name} already has a phase {named}; give the second another name")
         phase: Phase[InputT, ResultT] = Phase(

@@ -73,9 +73,10 @@ class Run:
                 return self.results[view.phase]
             if view.state in TERMINAL or view.state is RunState.BLOCKED:
                 raise RunFailed(self.id, view.state, view.error)
-            if timeout is not None and ends is not None and time.monotonic() + pause > ends:
+            left = None if ends is None else ends - time.monotonic()
+            if timeout is not None and left is not None and left <= 0:
                 raise WaitTimeout(self.id, view.state, timeout.total_seconds())
-            time.sleep(pause)
+            time.sleep(pause if left is None else min(pause, left))
             pause = min(pause * 1.5, 0.5)
 
     def cancel(self, *, by: str = "") -> RunState:

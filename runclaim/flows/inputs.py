@@ -8,15 +8,14 @@ is imported by nobody but the application that uses it.
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_type_hints, is_typeddict
+from collections.abc import Mapping
+from typing import Any, Generic, TypeVar, get_type_hints, is_typeddict
 
 import msgspec
 
 from runclaim.errors import DeclarationError, InputError
+from runclaim.flows.shapes import model, strange
 from runclaim.keys import dump_json
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 InputT = TypeVar("InputT")
 
@@ -30,6 +29,7 @@ class InputType(Generic[InputT]):
     def __init__(self, declared: type[InputT]) -> None:
         self.declared = declared
         self._is_pydantic = hasattr(declared, "model_validate") and hasattr(declared, "model_fields")
+        self._is_open = self._is_pydantic and declared.model_config.get("extra") == "allow"  # type: ignore[attr-defined]
         self.fields = self._field_names()
         if taken := sorted(RESERVED & set(self.fields)):
             raise DeclarationError(f"{declared.__name__}.{taken[0]}: enqueue has an argument of that name; rename it")
@@ -38,43 +38,60 @@ class InputType(Generic[InputT]):
         declared: Any = self.declared
         if self._is_pydantic:
             return tuple(declared.model_fields)
+        is_class = isinstance(declared, type)
+        if not (is_typeddict(declared) or (is_class and dataclasses.is_dataclass(declared)) or _is_struct(declared)):
+            raise DeclarationError(
+                f"the input of a flow is a dataclass, a TypedDict or a pydantic model, not {declared!r}"
+            )
+        if found := strange(declared):
+            raise DeclarationError(
+                f"{declared.__name__}.{found} has no JSON form: use text, numbers, lists, dicts, dates or dataclasses,"
+                " defined where the module can see them at run time"
+            )
         if is_typeddict(declared):
             return tuple(get_type_hints(declared))
-        if isinstance(declared, type) and (dataclasses.is_dataclass(declared) or issubclass(declared, msgspec.Struct)):
-            return tuple(found.name for found in msgspec.inspect.type_info(declared).fields)  # type: ignore[attr-defined]
-        raise DeclarationError(f"the input of a flow is a dataclass, a TypedDict or a pydantic model, not {declared!r}")
+        return tuple(field.name for field in msgspec.inspect.type_info(declared).fields)  # type: ignore[attr-defined]
 
     def check(self, given: InputT | Mapping[str, Any]) -> InputT:
         """A value of the declared type. Raises: InputError that names the field that does not fit."""
         declared: Any = self.declared
-        if isinstance(given, dict) or is_typeddict(declared):
-            return self.load(given)
-        if not isinstance(given, declared):
+        if isinstance(given, Mapping):
+            return self._validate(dict(given), from_json=False)
+        if is_typeddict(declared) or not isinstance(given, declared):
             raise InputError("input", f"is a {type(given).__name__}; pass a {declared.__name__} or its fields by name")
         # Types are checked here and not first in the worker, when the caller is gone.
         return self.load(self.dump(given))
 
     def dump(self, value: InputT) -> Any:
         """The value as plain JSON data, at most 256 kB of it. Raises: InputError."""
-        plain: Any = value.model_dump(mode="json") if self._is_pydantic else self._builtins(value)  # type: ignore[attr-defined]
+        plain: Any = self._builtins(value)
         dump_json("input", plain)
         return plain
 
-    @staticmethod
-    def _builtins(value: Any) -> Any:
+    def _builtins(self, value: Any) -> Any:
         try:
-            return msgspec.to_builtins(value)
-        except (TypeError, ValueError, msgspec.MsgspecError) as error:
+            if self._is_pydantic:
+                return value.model_dump(mode="json", round_trip=True)
+            # What msgspec made lacks the fields that were left at their defaults; the same input is the same JSON.
+            is_plain = not dataclasses.is_dataclass(value) or isinstance(value, type)
+            plain = value if is_plain else dataclasses.asdict(value)
+            # A set has no order, the fingerprint of the input has to have one.
+            return msgspec.to_builtins(plain, str_keys=True, order="deterministic")
+        except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
             raise InputError("input", f"is no JSON: {error}") from error
 
     def load(self, plain: Any) -> InputT:
-        """The value that `plain` describes. Raises: InputError."""
+        """The value that `plain`, as the ledger keeps it, describes. Raises: InputError."""
+        return self._validate(plain, from_json=True)
+
+    def _validate(self, plain: Any, *, from_json: bool) -> InputT:
         declared: Any = self.declared
-        if isinstance(plain, dict) and (unknown := [name for name in plain if name not in self.fields]):
+        unknown = [name for name in plain if name not in self.fields] if isinstance(plain, dict) else []
+        if unknown and not self._is_open:
             raise InputError(str(unknown[0]), f"is no field of {declared.__name__}; it has {', '.join(self.fields)}")
         try:
             found: InputT = (
-                declared.model_validate(plain) if self._is_pydantic else msgspec.convert(plain, declared, strict=True)
+                model(declared, plain, from_json=from_json) if self._is_pydantic else msgspec.convert(plain, declared)
             )
         except msgspec.ValidationError as error:
             field, problem = _located(str(error))
@@ -82,6 +99,10 @@ class InputType(Generic[InputT]):
         except ValueError as error:
             raise InputError(*_pydantic_place(error)) from error
         return found
+
+
+def _is_struct(declared: Any) -> bool:
+    return isinstance(declared, type) and issubclass(declared, msgspec.Struct)
 
 
 def _located(message: str) -> tuple[str, str]:

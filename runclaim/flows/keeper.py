@@ -55,6 +55,7 @@ class Keeper:
         self._kept: dict[str, _Kept] = {}
         self._counted: Counter[tuple[str, str]] = Counter()
         self._wake = threading.Condition()
+        self._writing = threading.Lock()
         self._thread: threading.Thread | None = None
         self._pid = 0
         self._flushed_at = 0.0
@@ -90,21 +91,26 @@ class Keeper:
             self._counted[name, flow] += 1
 
     def close(self) -> None:
-        """Write what is counted. Called at the end of the process; beats end with it."""
-        if self._pid == os.getpid():
-            self._flush()
+        """End the thread and write what is counted. For the end of the process; what comes later starts anew."""
+        if self._pid != os.getpid():
+            return
+        with self._wake:
+            self._thread = None
+            self._wake.notify()
+        self._flush()
 
     def _start(self) -> None:
-        if self._pid == os.getpid():
+        if self._pid != os.getpid():
+            # A forked child has its parent's dictionaries but not its thread, and holds none of its claims.
+            self._kept, self._counted, self._pid, self._thread = {}, Counter(), os.getpid(), None
+        if self._thread is not None:
             return
-        # A forked child has its parent's dictionaries but not its thread, and holds none of its claims.
-        self._kept, self._counted, self._pid = {}, Counter(), os.getpid()
         self._flushed_at = time.monotonic()
         self._thread = threading.Thread(target=self._loop, name="runclaim-keeper", daemon=True)
         self._thread.start()
 
     def _loop(self) -> None:
-        while True:
+        while self._thread is threading.current_thread():
             with self._wake:
                 self._wake.wait(max(0.01, self._next_due() - time.monotonic()))
             try:
@@ -153,14 +159,16 @@ class Keeper:
         return ClaimLost(claim.run_id, claim.phase, claim.fence, reason)
 
     def _flush(self) -> None:
-        with self._wake:
-            amounts, self._counted = self._counted, Counter()
-            self._flushed_at = time.monotonic()
-        if not amounts:
-            return
-        try:
-            self._database.run(lambda conn: counters.add(conn, amounts), patience=1.0)
-        except RunclaimError:
+        # The end of the process waits for a write that is under way.
+        with self._writing:
             with self._wake:
-                self._counted.update(amounts)
-            raise
+                amounts, self._counted = self._counted, Counter()
+                self._flushed_at = time.monotonic()
+            if not amounts:
+                return
+            try:
+                self._database.run(lambda conn: counters.add(conn, amounts), patience=1.0)
+            except RunclaimError:
+                with self._wake:
+                    self._counted.update(amounts)
+                raise

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from runclaim import failpoints, migrations
 from runclaim.database import Database
-from runclaim.errors import RunNotFound, StateConflict
+from runclaim.errors import ConfigError, RunNotFound, StateConflict
 from runclaim.flows.handle import Run
 from runclaim.ledger import read
 from runclaim.ledger.cancel import cancel
@@ -61,6 +61,18 @@ class Ledger:
             self._checked_in = os.getpid()
         return self._database
 
+    def require_schema(self) -> None:
+        """For what runs on somebody else's connection. Raises: SchemaBehind."""
+        _ = self.database
+
+    def require_kind(self, dialect: str) -> None:
+        """The application's transaction has to be one of the ledger's database. Raises: ConfigError."""
+        if dialect != (kind := self.database.url.get_backend_name()):
+            raise ConfigError(
+                f"the session writes to {dialect} and the ledger is {self.database}: workers would never see the run,"
+                f" which needs {kind}. Set RUNCLAIM_DATABASE_URL to the session's database, or enqueue without session="
+            )
+
     def enqueue(self, wanted: Sequence[NewRun]) -> list[Enqueued]:
         """Make the runs in a transaction of their own, then publish what was created."""
 
@@ -90,16 +102,14 @@ class Ledger:
 
     def view(self, run_id: str) -> RunView:
         """The run as it stands. Raises: RunNotFound."""
-        with self.database.read() as conn:
-            found = read.run(conn, run_id)
+        found = self.database.ask(lambda conn: read.run(conn, run_id))
         if found is None:
             raise RunNotFound(run_id)
         return found
 
     def results(self, run_id: str) -> dict[str, Any]:
         """Phase → recorded result."""
-        with self.database.read() as conn:
-            return read.results(conn, run_id)
+        return self.database.ask(lambda conn: read.results(conn, run_id))
 
     def cancel(self, run_ids: Collection[str], *, by: str) -> dict[str, RunState]:
         """Cancel what can be; see `ledger.cancel`."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from runclaim.errors import DeclarationError
 from runclaim.flows.results import ResultType
-from runclaim.keys import check_name
+from runclaim.keys import LONGEST, check_name
 from runclaim.retries import Backoff
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 InputT = TypeVar("InputT")
 ResultT = TypeVar("ResultT")
+
+_MOST_ATTEMPTS: Final = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,11 +38,19 @@ class PhaseOptions:
     queue: str | None = None
 
     def __post_init__(self) -> None:
-        if self.max_attempts < 1 or (self.max_losses is not None and self.max_losses < 1):
-            raise DeclarationError("max_attempts and max_losses are at least 1: the first start counts")
+        for name in ("max_attempts", "max_losses"):
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, int) and 1 <= value <= _MOST_ATTEMPTS):
+                raise DeclarationError(
+                    f"{name} is a number from 1 (the first start counts) to {_MOST_ATTEMPTS}, not {value!r}"
+                )
+        if not isinstance(self.backoff, Backoff):
+            raise DeclarationError(f"backoff is a Backoff(first=…, factor=…, ceiling=…), not {self.backoff!r}")
+        if self.queue is not None and not (isinstance(self.queue, str) and self.queue):
+            raise DeclarationError(f"queue is the name of a Celery queue, not {self.queue!r}")
         for name in ("lease", "max_duration"):
             value = getattr(self, name)
-            if value is not None and (not isinstance(value, timedelta) or value <= timedelta(0)):
+            if value is not None and not (isinstance(value, timedelta) and timedelta(0) < value <= LONGEST):
                 raise DeclarationError(f"{name} is a timedelta longer than nothing, not {value!r}")
 
 
@@ -50,6 +61,7 @@ class Phase(Generic[InputT, ResultT]):
         self, body: Callable[[Context[InputT]], ResultT], *, flow: str, position: int, name: str, options: PhaseOptions
     ) -> None:
         self.name = check_name("phase", name)
+        _check_body(f"{flow}.{name}", body)
         self.flow, self.position, self.options, self.body = flow, position, options, body
         self.result_type = ResultType(body, phase=f"{flow}.{name}")
         self.__doc__ = body.__doc__
@@ -70,3 +82,31 @@ class Phase(Generic[InputT, ResultT]):
 
     def __repr__(self) -> str:
         return f"<phase {self.task_name}>"
+
+
+def name_of(body: Any) -> str:
+    """The name of a body. Raises: DeclarationError when it has none that a phase could take."""
+    found = getattr(body, "__name__", "<no name>")
+    if found.startswith("<"):
+        raise DeclarationError(
+            f"a phase needs a name: write @flow.phase above `def plan(ctx)`, or give name=… ({body!r})"
+        )
+    return str(found)
+
+
+def _check_body(phase: str, body: Any) -> None:
+    if not callable(body):
+        raise DeclarationError(f"phase {phase} is a function of its context, such as `def plan(ctx)`, not {body!r}")
+    if inspect.iscoroutinefunction(body):
+        raise DeclarationError(
+            f"phase {phase} is async, and Celery calls plain functions: write def, await in asyncio.run"
+        )
+    if inspect.isgeneratorfunction(body) or inspect.isasyncgenfunction(body):
+        raise DeclarationError(f"phase {phase} yields, so it has no result: return a list")
+    try:
+        inspect.signature(body).bind(None)
+    except TypeError:
+        name = phase.rpartition(".")[2]
+        raise DeclarationError(f"phase {phase} takes one argument, its context: `def {name}(ctx)`") from None
+    except ValueError:
+        pass  # a callable without a signature

@@ -6,12 +6,15 @@ Without a return annotation the result is plain JSON data.
 
 from __future__ import annotations
 
+import inspect
 import json
-from typing import TYPE_CHECKING, Any, get_type_hints
+import types
+from typing import TYPE_CHECKING, Any, Never, NoReturn, get_type_hints
 
 import msgspec
 
 from runclaim.errors import DeclarationError, InputError
+from runclaim.flows.shapes import model, strange
 from runclaim.keys import dump_json
 
 if TYPE_CHECKING:
@@ -23,55 +26,63 @@ class ResultType:
 
     def __init__(self, body: Callable[..., Any], *, phase: str) -> None:
         self._phase = phase
-        try:
-            self._declared: Any = get_type_hints(body).get("return", Any)
-        except NameError:
-            # A name that only a type checker sees: nothing to convert to.
-            self._declared = Any
+        self._declared = _return_type(body)
         self._is_pydantic = hasattr(self._declared, "model_validate")
-        if not self._is_pydantic and (strange := _strange(self._declared)):
+        if not self._is_pydantic and (found := strange(self._declared)):
             raise DeclarationError(
-                f"phase {phase} returns {strange}, which is no JSON: return text, numbers, lists, dicts or a dataclass"
+                f"phase {phase} returns {found}, which has no JSON form:"
+                " return text, numbers, lists, dicts, a dataclass or a pydantic model"
             )
 
     def dump(self, value: Any) -> str:
-        """JSON text of `value`, at most 256 kB. Raises: InputError when it is no JSON."""
+        """JSON text of `value`, at most 256 kB. Raises: InputError when it is no JSON, or not what was declared."""
+        field = f"the result of {self._phase}"
         try:
-            plain = value.model_dump(mode="json") if self._is_pydantic else msgspec.to_builtins(value)
-        except (TypeError, ValueError, AttributeError, msgspec.MsgspecError) as error:
-            raise InputError(f"the result of {self._phase}", f"is no JSON: {error}") from error
-        return dump_json(f"the result of {self._phase}", plain)
+            plain = self._builtins(value)
+        except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
+            raise InputError(field, f"is no JSON: {error}") from error
+        text = dump_json(field, plain)
+        # Told here and not by the phase that reads it.
+        self._as_declared(plain)
+        return text
 
     def plain(self, value: Any) -> Any:
         """`value` as a later phase's worker would read it from the ledger. Raises: InputError."""
         return json.loads(self.dump(value))
 
+    def _builtins(self, value: Any) -> Any:
+        if self._is_pydantic and hasattr(value, "model_dump"):
+            return value.model_dump(mode="json", round_trip=True)
+        return msgspec.to_builtins(value, str_keys=True, order="deterministic")
+
     def load(self, plain: Any) -> Any:
         """The recorded result as the declared type. Raises: InputError when the declaration has changed since."""
-        if self._declared is Any or plain is None:
+        # A skipped phase has no result, whatever it declares.
+        return plain if plain is None else self._as_declared(plain)
+
+    def _as_declared(self, plain: Any) -> Any:
+        if self._declared is Any:
             return plain
         try:
-            return self._declared.model_validate(plain) if self._is_pydantic else self._convert(plain)
+            if self._is_pydantic:
+                return model(self._declared, plain, from_json=True)
+            return msgspec.convert(plain, self._declared)
         except ValueError as error:
-            raise InputError(f"the result of {self._phase}", f"is no {self._declared}: {error}") from error
+            declared = self._declared.__name__ if isinstance(self._declared, type) else self._declared
+            problem = f"is no {declared}, as its phase declares: {error}"
+            raise InputError(f"the result of {self._phase}", problem) from error
 
-    def _convert(self, plain: Any) -> Any:
-        return msgspec.convert(plain, self._declared)
 
-
-def _strange(declared: Any) -> str | None:
-    """The first type inside `declared` that has no JSON form, if there is one."""
+def _return_type(body: Callable[..., Any]) -> Any:
+    """What the body says it returns; the types of its arguments may be known to a type checker only."""
+    inner = inspect.unwrap(body)
+    noted = getattr(inner, "__annotations__", {})
+    if "return" not in noted:
+        return Any
+    told = types.SimpleNamespace(__annotations__={"return": noted["return"]})
     try:
-        shape = msgspec.inspect.type_info(declared)
-    except TypeError as error:
-        return str(error)
-    seen: list[Any] = [shape]
-    while seen:
-        found = seen.pop()
-        if isinstance(found, msgspec.inspect.CustomType):
-            return repr(found.cls)
-        inner = [getattr(found, name, None) for name in ("item_type", "key_type", "value_type")]
-        seen.extend(each for each in inner if each is not None)
-        for name in ("item_types", "types"):
-            seen.extend(getattr(found, name, ()))
-    return None
+        found = get_type_hints(told, globalns=getattr(inner, "__globals__", {}), include_extras=True)["return"]
+    except NameError:
+        # A name that only a type checker sees: nothing to convert to.
+        return Any
+    return Any if found in {Never, NoReturn} else found

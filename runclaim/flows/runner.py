@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from runclaim import failpoints
 from runclaim.errors import ClaimLost, LedgerUnavailable, Released
 from runclaim.flows.attempt import Attempt, Ended, Ending
+from runclaim.flows.execution import Execution, Watcher
 from runclaim.flows.settle import give_up, record
 from runclaim.keys import nonce
 from runclaim.ledger.claim import Claim, Wanted, claim, claimed
@@ -37,32 +39,9 @@ if TYPE_CHECKING:
 
 logger: Final = logging.getLogger("runclaim.runner")
 
+#: How long a pool child waits to hear that the worker stops when it is ended itself.
+_HEARD_SECONDS: Final = 0.5
 _COMPLETE: Final = frozenset({Ending.SUCCESS, Ending.SKIPPED})
-
-
-class Watcher(Protocol):
-    """Who is told of each attempt as it starts and ends, for logs and monitors."""
-
-    def started(self, claim: Claim) -> None:
-        """A body is about to run."""
-        ...
-
-    def ended(self, claim: Claim, ended: Ended, state: RunState | None) -> None:
-        """It has ended; `state` is the run's, `None` when the claim was lost."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Execution:
-    """The first attempt of a delivery and what came of it; `claim` is `None` for a duplicate."""
-
-    claim: Claim | None
-    ended: Ended | None
-
-    @property
-    def ending(self) -> Ending:
-        """How it ended."""
-        return Ending.DUPLICATE if self.ended is None else self.ended.ending
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,7 +133,7 @@ class Runner:
             # The ledger is away: the claim lapses and is rescued, and the attempt stays counted.
             raise
         except BaseException as gone:
-            self._give_back(taken, gone)
+            self._cut_off(phase, taken, gone)
             raise
         finally:
             self.keeper.forget(taken)
@@ -194,13 +173,29 @@ class Runner:
             ended = replace(ended, ending=Ending.CLAIMLOST)
         return ended, state, None
 
-    def _give_back(self, taken: Claim, gone: BaseException) -> None:
-        """The process or the delivery ends in the middle of an attempt: release the claim, if the ledger answers."""
-        released = Released(taken.run_id, taken.phase, taken.fence, f"{type(gone).__name__} ended the delivery")
+    def _cut_off(self, phase: Phase[Any, Any], taken: Claim, gone: BaseException) -> None:
+        """
+        The process or the delivery ends in the middle of an attempt: settle it, if the ledger answers.
+
+        A worker that shuts down gives the attempt back. Whatever else ends it (`sys.exit` in the body, a time
+        limit) is an error of the attempt: given back, such a body would start again for ever.
+        """
+        ended = Ended(Ending.RETRY, timedelta(0), exception=gone, delay=phase.options.backoff.delay(taken.attempt))
+        if self._is_stopping(within=_HEARD_SECONDS):
+            why = f"{type(gone).__name__} ended the delivery"
+            released = Released(taken.run_id, taken.phase, taken.fence, why)
+            ended = Ended(Ending.RELEASED, timedelta(0), exception=released)
         try:
-            give_up(self.database, taken, Ended(Ending.RELEASED, timedelta(0), exception=released), patience=2.0)
+            give_up(self.database, taken, ended, patience=2.0)
         except Exception:
-            logger.warning("could not release %s/%s; rescue will", taken.run_id, taken.phase, exc_info=True)
+            logger.warning("could not give back %s/%s; rescue will", taken.run_id, taken.phase, exc_info=True)
+
+    def _is_stopping(self, *, within: float) -> bool:
+        """A signal to the whole process group may reach a pool child before its parent has told it to stop."""
+        ends = time.monotonic() + within
+        while not (stopping := self.stopping()) and time.monotonic() < ends:
+            time.sleep(0.02)
+        return stopping
 
     def _following(
         self,

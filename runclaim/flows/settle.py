@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy.orm import Session
 
 from runclaim import failpoints
-from runclaim.errors import ClaimLost
+from runclaim.errors import ClaimLost, RunclaimError
+from runclaim.events import EventType
 from runclaim.flows.attempt import Ended, Ending
+from runclaim.ledger import read
 from runclaim.ledger.complete import Completion, Moved, NextPhase, complete, completed
 from runclaim.ledger.fail import Failure, Verdict, fail
 from runclaim.ledger.release import release
@@ -75,6 +77,11 @@ def _write(conn: Connection, writes: tuple[Callable[[Session], object], ...]) ->
     with Session(conn, join_transaction_mode="rollback_only", expire_on_commit=False) as session:
         for write in writes:
             write(session)
+            if not conn.in_transaction():
+                raise RunclaimError(
+                    "a function handed to ctx.in_completion rolled its session back, and the completion with it:"
+                    " use `with session.begin_nested():` around what may fail"
+                )
         session.flush()
         # Closing would roll back; the ledger commits.
         session.commit()
@@ -88,7 +95,15 @@ def give_up(database: Database, claim: Claim, ended: Ended, *, patience: float) 
     """
     if ended.ending is Ending.CLAIMLOST:
         return None
-    if ended.ending is Ending.RELEASED:
-        return database.run(lambda conn: release(conn, [claim]), patience=patience).get(claim.run_id)
-    failure = Failure(claim, ended.error(), _VERDICTS[ended.ending], ended.delay)
-    return database.run(lambda conn: fail(conn, [failure]), patience=patience).get(claim.run_id)
+    failure = Failure(claim, ended.error(), _VERDICTS.get(ended.ending, Verdict.RETRY), ended.delay)
+    released = ended.ending is Ending.RELEASED
+
+    def work(conn: Connection) -> dict[str, RunState]:
+        return release(conn, [claim]) if released else fail(conn, [failure])
+
+    def read_back(conn: Connection) -> dict[str, RunState] | None:
+        kind = EventType.PHASE_RELEASED if released else EventType.PHASE_FAILED
+        state = read.settled(conn, claim.run_id, fence=claim.fence, kind=kind)
+        return None if state is None else {claim.run_id: state}
+
+    return database.run(work, read_back=read_back, patience=patience).get(claim.run_id)

@@ -12,10 +12,13 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from celery.utils import uuid
+from celery.utils.saferepr import saferepr
 
 from runclaim.flows.attempt import Ended, Ending
 
 if TYPE_CHECKING:
+    from kombu import Producer
+
     from runclaim.ledger.claim import Claim
     from runclaim.states import RunState
     from runclaim.tasks.runtime import Runtime
@@ -38,7 +41,7 @@ class Monitor:
         self._runtime, self._request = runtime, request
         self._task_id: str = request.id
         self._is_first = True
-        self._started_at = 0.0
+        self._started_at = time.monotonic()
 
     def started(self, claim: Claim) -> None:
         """An attempt starts; Celery has already told of the first."""
@@ -71,19 +74,21 @@ class Monitor:
         """Tell how the current task ended."""
         fields: dict[str, Any] = {"result": result, "runtime": time.monotonic() - self._started_at}
         if exception is not None:
-            fields |= {"exception": repr(exception)[:500], "traceback": ""}
+            fields |= {"exception": saferepr(exception, maxlen=500), "traceback": ""}
         self._send(_EVENTS.get(ending, f"task-{ending}"), **fields)
 
     def _send(self, kind: str, **fields: Any) -> None:
-        if not self._runtime.flags.events:
+        # A monitor that cannot be told never holds up a run.
+        if not self._runtime.flags.events or self._runtime.broker.is_left_alone:
             return
-        try:
-            with self._runtime.broker.producer() as producer:
-                dispatcher = self._runtime.app.events.Dispatcher(
-                    producer.connection, self._request.hostname, enabled=True, channel=producer.channel
-                )
-                dispatcher.send(kind, uuid=self._task_id, **fields)
-        except Exception as error:  # noqa: BLE001 - a monitor that cannot be told never holds up a run
+
+        def send(producer: Producer) -> None:
+            dispatcher = self._runtime.app.events.Dispatcher(
+                producer.connection, self._request.hostname, enabled=True, channel=producer.channel
+            )
+            dispatcher.send(kind, uuid=self._task_id, **fields)
+
+        if (error := self._runtime.broker.use(send)) is not None:
             logger.debug("task event %s was not sent: %s", kind, error)
 
 

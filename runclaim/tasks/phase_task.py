@@ -10,7 +10,7 @@ import logging
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from billiard.exceptions import TimeLimitExceeded, WorkerLostError
-from celery.exceptions import Ignore
+from celery.exceptions import Ignore, QueueNotFound
 from kombu.utils.imports import symbol_by_name
 
 from runclaim.errors import LedgerUnavailable
@@ -89,7 +89,13 @@ def _lane(app: Celery, phase: Phase[Any, Any]) -> str | None:
         return None
     if phase.options.queue is not None:
         return phase.options.queue
-    queue = app.amqp.router.route({}, phase.task_name).get("queue")
+    try:
+        route = app.amqp.router.route({}, phase.task_name)
+    except QueueNotFound:
+        return None
+    queue = route.get("queue")
+    if queue is None and {"exchange", "routing_key"} & set(route):
+        return None
     return cast("str", getattr(queue, "name", queue) or app.conf.task_default_queue)
 
 

@@ -110,6 +110,9 @@ class Runtime:
 
     def dispatch(self) -> int:
         """Publish what is due; returns how many messages went."""
+        if self.broker.is_left_alone:
+            # A stamp without a message would double the run's spacing for nothing.
+            return 0
         return dispatch_due(
             self.ledger.database, self.broker, flows=list(self.flows), spacing=self.ledger.config.dispatch_after
         )

@@ -10,18 +10,19 @@ if TYPE_CHECKING:
 
     from runclaim.config import Config
 
-_JSON = frozenset({"json", "application/json"})
+_PICKLE = frozenset({"pickle", "application/x-python-serialize"})
 
 
 def refusals(app: Celery, config: Config) -> list[str]:
     """Each reason not to start, as a sentence that says what to do; empty when there is none."""
     found = []
     for setting in ("accept_content", "result_accept_content"):
-        accepted = app.conf.get(setting)
-        if accepted and (other := sorted(set(accepted) - _JSON)):
+        accepted = set(app.conf.get(setting) or ())
+        if accepted & _PICKLE:
+            rest = sorted(accepted - _PICKLE) or ["json"]
             found.append(
-                f"{setting} lets {', '.join(other)} in: whoever can write to the broker could run code here."
-                f" Set app.conf.{setting} = ['json']"
+                f"{setting} lets pickle in: whoever can write to the broker could run code here."
+                f" Set app.conf.{setting} = {rest}"
             )
     if config.database_url.startswith("sqlite") and _is_gevent():
         found.append(

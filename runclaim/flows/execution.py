@@ -1,0 +1,37 @@
+"""What a delivery came to, and who is told of it while it goes on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from runclaim.flows.attempt import Ended, Ending
+
+if TYPE_CHECKING:
+    from runclaim.ledger.claim import Claim
+    from runclaim.states import RunState
+
+
+class Watcher(Protocol):
+    """Who is told of each attempt as it starts and ends, for logs and monitors."""
+
+    def started(self, claim: Claim) -> None:
+        """A body is about to run."""
+        ...
+
+    def ended(self, claim: Claim, ended: Ended, state: RunState | None) -> None:
+        """It has ended; `state` is the run's, `None` when the claim was lost."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """The first attempt of a delivery and what came of it; `claim` is `None` for a duplicate."""
+
+    claim: Claim | None
+    ended: Ended | None
+
+    @property
+    def ending(self) -> Ending:
+        """How it ended."""
+        return Ending.DUPLICATE if self.ended is None else self.ended.ending
