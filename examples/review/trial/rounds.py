@@ -1,0 +1,166 @@
+"""
+A round: the same reviews, asked for twice each, under the same faults; once through runclaim, once as a bare chain.
+
+A round is over when nothing is left to wait for: every run has ended, or no message and no body is left of a chain.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from random import Random
+from typing import TYPE_CHECKING, Final
+
+from trial.faults import Fault, Injector, planned, queued
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from trial.faults import Kind
+    from trial.screen import Screen
+    from trial.stage import Stage
+    from trial.witness import Verdict, Witness
+
+Pair = tuple[str, str]
+
+#: Reviews are asked for one after the other, each by two callers at once.
+_GAP_SECONDS: Final = 0.12
+#: How long a round may go on after its last fault, and how long nothing may be left before that counts as the end.
+_PATIENCE_SECONDS: Final = {"runclaim": 60.0, "chain": 25.0}
+_QUIET_SECONDS: Final = 1.5
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a round showed."""
+
+    verdict: Verdict
+    plan: Sequence[tuple[float, Kind]]
+    fired: list[Fault]
+    landed: list[Fault]
+    seconds: float
+    #: Messages that the middleman saw, each delivered three times.
+    messages: int
+    #: What each of the calls that asked for a review gave, or the error it raised.
+    asked: list[object]
+    #: Head commits of the reviews that still had a message or a body when the round was cut off.
+    waiting: set[str]
+
+    def count(self, kind: Kind, among: list[Fault]) -> int:
+        """How many faults of a kind are among these."""
+        return sum(1 for fault in among if fault.kind is kind)
+
+
+class Feed(threading.Thread):
+    """Asks for every review twice at once, as a double click does, one review after the other."""
+
+    def __init__(self, pairs: Sequence[Pair], ask: Callable[[Pair], object]) -> None:
+        super().__init__(name="feed", daemon=True)
+        self._pairs, self._ask = pairs, ask
+        self.answers: list[object] = []
+        self.stopping = False
+
+    def run(self) -> None:
+        """Ask until all are asked for."""
+        with ThreadPoolExecutor(2) as callers:
+            for pair in self._pairs:
+                if self.stopping:
+                    break
+                self.answers += callers.map(self._attempt, [pair, pair])
+                time.sleep(_GAP_SECONDS)
+
+    def _attempt(self, pair: Pair) -> object:
+        try:
+            return self._ask(pair)
+        except Exception as error:  # noqa: BLE001 - what the caller of a bare chain gets while its broker is down
+            return error
+
+
+class Round:
+    """One round on a stage. `is_over` tells when runclaim's runs have ended; a chain's round finds out by itself."""
+
+    def __init__(
+        self,
+        name: str,
+        stage: Stage,
+        witness: Witness,
+        screen: Screen,
+        *,
+        seed: int,
+        strikes: int,
+        is_over: Callable[[], bool] | None = None,
+    ) -> None:
+        self.name, self._stage, self._witness, self._screen, self._is_over = name, stage, witness, screen, is_over
+        plan = planned(Random(seed), strikes)  # noqa: S311 - a seed is for repeating
+        self._began = time.monotonic()
+        self._quiet_since: float | None = None
+        self._messages_before = stage.middleman.messages
+        self.injector = Injector(
+            plan,
+            Random(seed),  # noqa: S311 - as above
+            witness=witness,
+            workers=stage.workers,
+            broker=stage.broker,
+            stall_seconds=stage.lease_seconds + 2,
+            say=lambda text: screen.say(f"{self.seconds:6.1f} s  {text}"),
+        )
+
+    @property
+    def seconds(self) -> float:
+        """Since it began."""
+        return time.monotonic() - self._began
+
+    def play(self, pairs: Sequence[Pair], ask: Callable[[Pair], object]) -> Outcome:
+        """Ask for the reviews while faults are injected; returns when it is over or has taken too long."""
+        self._stage.let_linger()
+        feed = Feed(pairs, ask)
+        try:
+            with self._screen.progress(self.name, len(pairs)) as show:
+                feed.start()
+                self.injector.start()
+                in_time = self._watch(feed, lambda: show(self._witness.finished(), len(self.injector.fired)))
+        finally:
+            feed.stopping = True
+            self.injector.stop()
+            feed.join()
+        if self.injector.error is not None:
+            raise self.injector.error
+        fired = self.injector.fired
+        return Outcome(
+            verdict=self._witness.verdict([f"{base}..{head}" for base, head in pairs]),
+            plan=self.injector.plan,
+            fired=fired,
+            landed=[fault for fault in fired if self.injector.landed(fault)],
+            seconds=self.seconds,
+            messages=self._stage.middleman.messages - self._messages_before,
+            asked=feed.answers,
+            waiting=set() if in_time else self._waiting(),
+        )
+
+    def _watch(self, feed: Feed, show: Callable[[], None]) -> bool:
+        """Wait for the end; returns whether it came in time."""
+        calm_since: float | None = None
+        while True:
+            show()
+            if calm_since is None and not self.injector.is_alive():
+                self._stage.calm_down()
+                calm_since = time.monotonic()
+            if not feed.is_alive() and (self._is_over or self._is_quiet)():
+                return True
+            if calm_since is not None and time.monotonic() > calm_since + _PATIENCE_SECONDS[self.name]:
+                return False
+            time.sleep(0.1)
+
+    def _is_quiet(self) -> bool:
+        """Whether for a while nobody has worked and nothing was queued."""
+        if queued(self._stage.broker.url) != (0, set()) or not self._stage.broker.pid or self._witness.in_flight():
+            self._quiet_since = None
+        elif self._quiet_since is None:
+            self._quiet_since = time.monotonic()
+        return self._quiet_since is not None and time.monotonic() > self._quiet_since + _QUIET_SECONDS
+
+    def _waiting(self) -> set[str]:
+        working = {start.key.rpartition("..")[2] for start in self._witness.in_flight()}
+        return working | queued(self._stage.broker.url)[1]

@@ -1,0 +1,121 @@
+"""SIGKILL at every named place: of the pool child that passes it, of its parent, of the process that enqueues."""
+
+from __future__ import annotations
+
+import sys
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from runclaim import failpoints
+from tests.faults.oracle import happened, is_so, nothing_lost_or_doubled
+from tests.harness import until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.harness import Process, Site
+
+#: The places that a run passes in a worker: has the body run there, and is a claim in the ledger?
+PASSED_BY_A_RUN = {
+    "claim.before_commit": (False, False),
+    "claim.after_commit": (False, True),
+    "body.before": (False, True),
+    "body.after": (True, True),
+    "complete.before_cas": (True, True),
+    "complete.before_commit": (True, True),
+    "complete.after_commit": (False, True),  # the claim of the next phase, whose body has not run
+}
+ON_POSTGRESQL = [
+    pytest.param(place, victim, "postgres_url", marks=pytest.mark.postgres, id=f"{victim}-{place}")
+    for place in PASSED_BY_A_RUN
+    for victim in ("kill", "killparent")
+]
+ON_SQLITE = [
+    pytest.param(place, victim, "sqlite_url", id=f"{victim}-{place}-sqlite")
+    for place, victim in (
+        ("claim.before_commit", "killparent"),
+        ("claim.after_commit", "kill"),
+        ("complete.before_commit", "killparent"),
+        ("complete.after_commit", "kill"),
+    )
+]
+
+def test_every_failpoint_has_its_fault_test():
+    here = {*PASSED_BY_A_RUN, "dispatch.after_commit", "rescue.after_commit"}
+
+    assert set(failpoints.NAMES) == here | {"enqueue.before_commit", "enqueue.after_commit"}
+
+
+@pytest.mark.parametrize("place,victim,url", ON_POSTGRESQL + ON_SQLITE)
+def test_a_worker_killed_where_a_run_passes_loses_and_doubles_nothing(
+    make_site: Callable[..., Site], request: pytest.FixtureRequest, place: str, victim: str, url: str
+):
+    site = make_site(request.getfixturevalue(url))
+    body_ran, claimed = PASSED_BY_A_RUN[place]
+    runs = [site.enqueue(f"run{number}") for number in range(3)]
+    killed_at(site, place, victim)
+
+    nothing_lost_or_doubled(site, runs)
+    rescued = sum(happened(site, run, "phase.rescued") for run in runs)
+    assert rescued >= claimed, site.story()
+    assert any(start.attempt > 1 for start in site.starts()) == bool(rescued), site.story()
+    # What no rescue gave back was not started again; a body that had run was.
+    assert 9 + body_ran <= len(site.starts()) <= 9 + rescued, site.story()
+
+
+@pytest.mark.parametrize("victim", ["kill", "killparent"])
+def test_a_dispatch_killed_before_it_publishes_loses_nothing(site: Site, victim: str):
+    run = site.stage.steps.using(delay=timedelta(milliseconds=100)).enqueue(name="late")
+    killed_at(site, "dispatch.after_commit", victim)
+
+    nothing_lost_or_doubled(site, [run])
+    # The stamp of the killed dispatch is in the ledger; the message of a second one was published.
+    assert [start.attempt for start in site.starts(run)] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("victim", ["kill", "killparent"])
+def test_a_rescue_killed_after_its_commit_gives_back_once(site: Site, victim: str):
+    worker = site.worker()
+    run = site.enqueue("orphan", second="gate")
+    site.started(run, "second")
+    worker.kill_all()
+    until(lambda: is_so(site, run, "lease_expires_at <= runclaim_now()"), "the lease to lapse")
+    site.open("orphan", "second")
+    killed_at(site, "rescue.after_commit", victim)
+
+    nothing_lost_or_doubled(site, [run])
+    assert happened(site, run, "phase.rescued") == 1
+    assert [start.attempt for start in site.starts(run, "second")] == [1, 2]
+
+
+def killed_at(site: Site, place: str, victim: str) -> Process:
+    """A beat, and a worker that is killed at `place`; as a supervisor would, start another when all of it is gone."""
+    landed = site.folder / "landed"
+    worker = site.worker(ready=False, env={"RUNCLAIM_FAILPOINTS": f"{place}={victim}@{landed}"})
+    site.beat()
+    until(landed.exists, f"somebody to pass {place}", so_far=site.story)
+    if victim == "killparent":
+        worker.wait()
+        return site.worker(ready=False)
+    return worker
+
+
+@pytest.mark.parametrize("place,exists", [("enqueue.before_commit", False), ("enqueue.after_commit", True)])
+def test_a_killed_enqueuer_leaves_a_whole_run_or_none(either_site: Site, place: str, exists: bool):
+    site = either_site
+    landed = site.folder / "landed"
+    command = [sys.executable, "-m", "tests.faults.enqueuer", "key"]
+    victim = site.start("enqueuer", command, env={"RUNCLAIM_FAILPOINTS": f"{place}=kill@{landed}"})
+
+    assert victim.wait() == -9
+    assert landed.exists()
+    assert "acknowledged" not in victim.text
+    # The caller was told nothing, and asks again.
+    again = site.enqueue("key")
+    assert again.created is not exists
+    site.worker(ready=False)
+    site.beat()
+    nothing_lost_or_doubled(site, [again])
+    assert happened(site, again, "run.enqueued") == 1

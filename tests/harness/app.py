@@ -1,0 +1,94 @@
+"""
+The application of the tests: one flow of three phases whose bodies do what the run's input tells them.
+
+Configured by the one variable HARNESS, as JSON: `broker`, `database_url`, `folder`, Celery's `conf`, the `settings` of
+`Runclaim`, and for each of the `phases` its options (durations in seconds). `python -m celery -A tests.harness.app`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from celery import Celery
+from sqlalchemy import Column, Integer, MetaData, Table, Text, insert
+
+from runclaim import Backoff, Context, Runclaim
+from tests.harness.bodies import perform
+
+if TYPE_CHECKING:
+    from runclaim.flows.flow import Flow
+
+metadata = MetaData()
+#: Written by `ctx.in_completion`, read by the tests. No constraint: a second completion is a second row.
+rows_table = Table(
+    "harness_rows",
+    metadata,
+    Column("run_id", Text),
+    Column("name", Text),
+    Column("phase", Text),
+    Column("attempt", Integer),
+    Column("pid", Integer),
+)
+
+PHASES = ("first", "second", "third")
+_DURATIONS = {"lease", "max_duration"}
+#: Quick enough for tests; every value can be set by the site.
+_SETTINGS = {"rescue_every": "500ms", "dispatch_every": "500ms", "dispatch_after": "2s"}
+
+
+@dataclass(frozen=True)
+class Work:
+    """The input of a run: `name` is the key; `do` maps a phase to what its body does, see `tests.harness.bodies`."""
+
+    name: str
+    about: str = ""
+    do: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """The application as it was built."""
+
+    app: Celery
+    runs: Runclaim
+    steps: Flow[Work]
+
+
+def build(told: dict[str, Any]) -> Stage:
+    """A new application; any number of them live in one process."""
+    app = Celery("harness", broker=told["broker"], set_as_current=False)
+    app.conf.update({"broker_connection_retry_on_startup": True} | told.get("conf", {}))
+    runs = Runclaim(app, database_url=told["database_url"], **_SETTINGS | told.get("settings", {}))
+    steps = runs.flow("steps", Work, key="{name}", subject=(lambda work: work.about) if told.get("subjects") else None)
+    folder = Path(told["folder"])
+    for name in told.get("names", PHASES):
+        steps.phase(name=name, **_options(told.get("phases", {}).get(name, {})))(_body(folder))
+    return Stage(app, runs, steps)
+
+
+def _options(given: dict[str, Any]) -> dict[str, Any]:
+    found = {name: timedelta(seconds=value) if name in _DURATIONS else value for name, value in given.items()}
+    seconds = found.pop("backoff", 0.01)
+    return found | {"backoff": Backoff(first=timedelta(seconds=seconds), jitter=False)}
+
+
+def _body(folder: Path) -> Any:
+    def body(ctx: Context[Work]) -> str:
+        with (folder / "effects").open("a") as effects:
+            effects.write(f"{ctx.run_id} {ctx.input.name} {ctx.phase} {ctx.attempt} {os.getpid()}\n")
+        perform(ctx, ctx.input.do.get(ctx.phase, "pass"), folder)
+        row = {"run_id": ctx.run_id, "name": ctx.input.name, "phase": ctx.phase, "attempt": ctx.attempt}
+        ctx.in_completion(lambda session: session.execute(insert(rows_table).values(pid=os.getpid(), **row)))
+        return f"{ctx.phase} of {ctx.input.name}"
+
+    return body
+
+
+if "HARNESS" in os.environ:
+    stage = build(json.loads(os.environ["HARNESS"]))
+    app = stage.app

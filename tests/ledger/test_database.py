@@ -1,0 +1,209 @@
+"""`Database.run`: what is repeated, what is asked about, what is told."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from datetime import timedelta
+from functools import partial
+
+import pytest
+from sqlalchemy import event, text
+from sqlalchemy.exc import DBAPIError, IntegrityError
+
+from runclaim.database import Database, Trouble, trouble
+from runclaim.errors import ClaimLost, ConfigError, LedgerUnavailable
+from runclaim.ledger import read
+from runclaim.ledger.enqueue import enqueue
+from tests.ledger.concurrency import Actor, together
+from tests.ledger.factories import new_run, queued_run
+from tests.ledger.sql import count
+
+PATIENCE = timedelta(seconds=20)
+OTHERS = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+PID = text("SELECT pg_backend_pid()")
+
+
+@pytest.fixture
+def small(postgres):
+    """The same database through a pool of one connection, and what overflows it."""
+    found = Database(postgres.url.render_as_string(hide_password=False), pool_size=1, patience=PATIENCE)
+    yield found
+    found.close()
+
+
+def test_work_is_committed_once_its_answer_is_told(database):
+    run_id = database.run(queued_run)
+
+    with database.read() as conn:
+        assert read.standing(conn, run_id) is not None
+
+
+def test_work_that_raises_leaves_nothing(database):
+    def work(conn):
+        queued_run(conn)
+        raise ClaimLost("run", "plan", 1)
+
+    with pytest.raises(ClaimLost):
+        database.run(work)
+    with database.read() as conn:
+        assert count(conn, "runs") == 0
+
+
+def test_an_error_that_repeating_would_not_help_is_raised_at_once(database):
+    tried = []
+
+    def work(conn):
+        tried.append(1)
+        conn.execute(text("SELECT no_such_column FROM runclaim_runs"))
+
+    with pytest.raises(DBAPIError) as refused:
+        database.run(work)
+    assert len(tried) == 1
+    assert trouble(refused.value) is Trouble.FATAL
+
+
+def test_a_violated_constraint_is_not_repeated(database):
+    run = new_run()
+
+    def work(conn):
+        enqueue(conn, [run])
+        conn.execute(text("INSERT INTO runclaim_runs SELECT * FROM runclaim_runs"))
+
+    with pytest.raises(IntegrityError):
+        database.run(work)
+
+
+def test_a_connection_that_the_server_ended_is_made_anew(postgres):
+    run_id = postgres.run(queued_run)
+    with Actor(postgres), postgres.begin():
+        pass
+    with Actor(postgres) as administrator:
+        ended = administrator.do(lambda conn: conn.execute(text(f"SELECT pg_terminate_backend(pid) {OTHERS}")).all())
+
+    assert ended
+    assert [postgres.run(lambda conn: read.standing(conn, run_id)).fence for _ in range(5)] == [0] * 5
+
+
+def test_a_connection_that_dies_under_the_work_is_repeated_on_another(postgres):
+    tried = []
+
+    def work(conn):
+        tried.append(conn.execute(PID).scalar_one())
+        run_id = queued_run(conn, "pr-7")
+        if len(tried) == 1:
+            with Actor(postgres) as killer:
+                killer.do(lambda other: other.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": tried[0]}))
+            conn.execute(PID)
+        return run_id
+
+    run_id = postgres.run(work)
+
+    assert len(set(tried)) == 2
+    with postgres.read() as conn:
+        assert list(read.states(conn, [run_id])) == [run_id]
+        assert count(conn, "runs") == 1
+
+
+def test_a_ledger_that_cannot_be_reached_is_told_without_its_password():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    away = Database(f"postgresql+psycopg://ann:s3cret@127.0.0.1:{port}/ledger", patience=timedelta(seconds=0.1))
+
+    with pytest.raises(LedgerUnavailable, match="does not answer") as refused:
+        away.run(queued_run)
+    assert "s3cret" not in str(refused.value)
+
+
+def test_a_ledger_that_comes_back_in_time_is_waited_for(postgres):
+    """Also when every connection of the pool is dead: each would otherwise cost a try."""
+    postgres.run(queued_run)
+    refuse(postgres, allowed=False)
+    timer = threading.Timer(0.3, refuse, [postgres], {"allowed": True})
+    timer.start()
+
+    assert postgres.run(queued_run)
+    timer.join()
+
+
+def refuse(database, *, allowed):
+    name = database.url.database
+    server = Database(database.url.set(database="postgres").render_as_string(hide_password=False), patience=PATIENCE)
+    with server.engine.connect() as conn:
+        admin = conn.execution_options(isolation_level="AUTOCOMMIT")
+        admin.exec_driver_sql(f"ALTER DATABASE {name} ALLOW_CONNECTIONS {allowed}")
+        if not allowed:
+            admin.exec_driver_sql(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+    server.close()
+
+
+def test_more_callers_than_connections_wait_for_their_turn(small):
+    assert len(set(together(30, lambda _: small.run(queued_run)))) == 30
+
+
+def test_a_child_process_never_uses_its_parents_connection(small):
+    """
+    INVARIANT: two processes never speak on one socket.
+
+    Breaks if a fork leaves the parent's connections in the child's pool.
+    """
+    mine = small.run(lambda conn: conn.execute(PID).scalar_one())
+    told, telling = os.pipe()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            found = small.run(lambda conn: conn.execute(PID).scalar_one())
+            os.write(telling, str(found).encode())
+            status = 0
+        finally:
+            os._exit(status)
+    _, status = os.waitpid(child, 0)
+    childs = int(os.read(told, 100))
+
+    assert (status, childs != mine) == (0, True)
+    assert small.run(lambda conn: conn.execute(PID).scalar_one()) == mine
+
+
+def test_a_repeated_refusal_is_a_refusal(database):
+    """Without a lost connection nothing is in doubt: the ledger is not asked again."""
+    asked = []
+
+    def work(conn):
+        raise ClaimLost("run", "plan", 1)
+
+    with pytest.raises(ClaimLost):
+        database.run(work, read_back=lambda conn: asked.append(1))
+    assert asked == []
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:"])
+def test_a_ledger_in_memory_is_refused(url):
+    with pytest.raises(ConfigError, match="names no file"):
+        Database(url, patience=timedelta(seconds=1))
+
+
+def test_statements_are_prepared_once_on_a_kept_connection(postgres):
+    """
+    INVARIANT: the text of a verb's statement does not depend on how many runs it gets.
+
+    Breaks if a statement lists its rows: every number of runs would be planned anew.
+    """
+    seen = set()
+
+    def note(_conn, _cursor, statement, *_):
+        seen.add(statement)
+
+    def work(conn, many):
+        for each in enqueue(conn, [new_run(subject="pr-7") for _ in range(many)]):
+            read.run(conn, each.run_id)
+
+    event.listen(postgres.engine, "before_cursor_execute", note)
+    try:
+        for many in (1, 2, 3, 50):
+            postgres.run(partial(work, many=many))
+    finally:
+        event.remove(postgres.engine, "before_cursor_execute", note)
+
+    assert len(seen) == 6

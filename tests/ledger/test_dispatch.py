@@ -1,0 +1,151 @@
+"""dispatch: what is due is stamped and named for publishing."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from runclaim.ledger.cancel import cancel
+from runclaim.ledger.dispatch import Due
+from runclaim.ledger.enqueue import enqueue
+from tests.ledger.factories import (
+    DISPATCH_AFTER,
+    SPACING,
+    blocked_run,
+    claim_again,
+    claimed_run,
+    due,
+    finish,
+    new_run,
+    queued_run,
+    queued_runs,
+    succeeded_run,
+    take,
+    waiting_run,
+    wanted,
+)
+from tests.ledger.sql import row
+
+
+def named(dues):
+    return {each.run_id for each in dues}
+
+
+def test_a_due_run_is_named_with_all_that_its_message_needs(conn, clock):
+    run_id = queued_run(conn, "pr-7", queue="slow", priority=3)
+    clock.advance(DISPATCH_AFTER)
+
+    assert due(conn) == [Due(run_id, 0, "review", "plan", "slow", "pr-7", 3)]
+
+
+def test_a_run_is_left_to_its_publisher_until_it_is_due(conn, clock):
+    queued_run(conn)
+    clock.advance(DISPATCH_AFTER - timedelta(seconds=1))
+
+    assert due(conn) == []
+
+
+def test_a_phase_that_goes_through_the_broker_is_named_at_its_own_fence(conn, clock, claimed_run):
+    finish(conn, claimed_run, inline=False, queue="slow")
+    clock.advance(DISPATCH_AFTER)
+
+    assert due(conn) == [Due(claimed_run.run_id, 2, "review", "deliver", "slow", claimed_run.key, 0)]
+
+
+def test_a_run_is_named_once_however_many_beats_ask(conn, clock):
+    run_id = queued_run(conn)
+    clock.advance(DISPATCH_AFTER)
+
+    assert named(due(conn)) == {run_id}
+    assert due(conn) == []
+
+
+def test_the_spacing_doubles_with_every_dispatch_up_to_an_hour(conn, clock):
+    run_id = queued_run(conn)
+    waits = []
+    for _ in range(15):
+        clock.advance(row(conn, run_id)["dispatch_due_at"] - clock.now)
+        assert named(due(conn)) == {run_id}
+        waits.append((row(conn, run_id)["dispatch_due_at"] - clock.now).total_seconds())
+
+    assert waits == [30, 60, 120, 240, 480, 960, 1920] + [3600] * 8
+
+
+def test_a_broker_that_is_down_for_ten_minutes_costs_each_run_a_few_messages(conn, clock):
+    """
+    INVARIANT: a dead broker costs ever less: messages grow with the logarithm of time, not with the number of beats.
+
+    Breaks if the spacing does not grow, or a dispatch does not stamp.
+    """
+    queued_runs(conn, 50)
+    published = 0
+    for _ in range(120):
+        clock.advance(timedelta(seconds=5))
+        published += len(due(conn))
+
+    assert published == 50 * 5
+
+
+def test_a_transition_starts_the_spacing_anew(conn, clock):
+    run_id = queued_run(conn)
+    for _ in range(5):
+        clock.advance(timedelta(hours=1))
+        due(conn)
+    finish(conn, claim_again(conn, run_id), inline=False)
+    clock.advance(DISPATCH_AFTER)
+    due(conn)
+
+    assert row(conn, run_id)["dispatch_due_at"] == clock.now + SPACING
+
+
+def test_one_call_names_at_most_its_limit_the_longest_due_first(conn, clock):
+    old = queued_runs(conn, 3)
+    clock.advance(timedelta(seconds=1))
+    new = queued_runs(conn, 3)
+    clock.advance(DISPATCH_AFTER)
+
+    assert named(due(conn, limit=3)) == set(old)
+    assert named(due(conn, limit=3)) == set(new)
+
+
+def test_a_run_of_a_flow_that_this_application_does_not_know_is_left_to_another(conn, clock):
+    ours, theirs = queued_run(conn), queued_run(conn, flow="deploy")
+    clock.advance(DISPATCH_AFTER)
+
+    assert named(due(conn)) == {ours}
+    assert named(due(conn, flows=("deploy", "review"))) == {theirs}
+    assert due(conn, flows=()) == []
+
+
+def test_only_queued_runs_are_named(conn, clock):
+    claimed_run(conn), blocked_run(conn), waiting_run(conn), succeeded_run(conn)
+    cancel(conn, [queued_run(conn)])
+    clock.advance(timedelta(days=1))
+
+    assert due(conn) == []
+
+
+def test_a_delayed_run_is_named_when_its_delay_is_over(conn, clock):
+    run_id = queued_run(conn, delay=timedelta(hours=2))
+    clock.advance(timedelta(hours=1))
+    early = due(conn)
+    clock.advance(timedelta(hours=1))
+
+    assert early == []
+    assert named(due(conn)) == {run_id}
+
+
+def test_a_dispatch_moves_no_fence_so_every_message_of_a_run_is_good(conn, clock):
+    run_id = queued_run(conn)
+    first = wanted(conn, run_id)
+    clock.advance(DISPATCH_AFTER)
+    again = due(conn)[0]
+
+    assert again.fence == first.seen
+    assert take(conn, first) is not None
+
+
+def test_a_run_enqueued_to_be_published_by_the_ledger_is_due_at_once(conn):
+    run = new_run(dispatch_after=timedelta(0))
+    enqueue(conn, [run])
+
+    assert named(due(conn)) == {run.run_id}

@@ -1,0 +1,547 @@
+"""
+Every interleaving of two or three transactions, statement by statement, on PostgreSQL.
+
+At READ COMMITTED the row decides; at the other levels the database asks for some to be repeated, which is
+`Database.run`'s work: no caller ever sees a 40001. Nothing here may deadlock.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from datetime import timedelta
+from functools import partial
+
+import pytest
+from sqlalchemy import text
+
+from runclaim.database import Database
+from runclaim.errors import ClaimLost
+from runclaim.ledger import read
+from runclaim.ledger.cancel import cancel
+from runclaim.ledger.complete import complete
+from runclaim.ledger.enqueue import enqueue
+from runclaim.ledger.fail import fail
+from runclaim.ledger.heartbeat import heartbeat
+from runclaim.ledger.purge import purge, purge_keys
+from runclaim.ledger.release import release
+from runclaim.ledger.rescue import rescue, rescue_worker
+from runclaim.ledger.resume import resume
+from runclaim.ledger.retry import retry
+from runclaim.states import LIVE, TERMINAL, RunState
+from tests.ledger.factories import (
+    LEASE,
+    blocked_run,
+    canceled_run,
+    claimed_run,
+    claimed_runs,
+    completion,
+    due,
+    failed_run,
+    failure,
+    finish,
+    new_run,
+    queued_run,
+    queued_runs,
+    take,
+    wanted,
+)
+from tests.ledger.interleaving import interleavings
+
+NOW = timedelta(0)
+DEADLOCK, SERIALIZATION = "40P01", "40001"
+
+
+@pytest.fixture(params=["read committed", "repeatable read", "serializable"])
+def level(request):
+    return request.param
+
+
+#: The plans of a ledger with a long history, although the tables of a test are small.
+LARGE = dict.fromkeys(("enable_seqscan", "enable_hashjoin", "enable_mergejoin", "enable_bitmapscan", "jit"), "off")
+
+
+@pytest.fixture
+def db(postgres, level):
+    """The emptied PostgreSQL, seen by an application whose transactions have that isolation level."""
+    settings = LARGE | {
+        "jit": "off",
+        "default_transaction_isolation": level.replace(" ", "\\ "),
+        "deadlock_timeout": "50ms",
+    }
+    options = " ".join(f"-c {name}={value}" for name, value in settings.items())
+    url = postgres.url.update_query_dict({"options": options})
+    seen = Database(url.render_as_string(hide_password=False), patience=timedelta(seconds=20))
+    yield seen
+    seen.close()
+
+
+def make(db, factory, *arguments, **what):
+    return db.run(lambda conn: factory(conn, *arguments, **what))
+
+
+def script(db, verb, *arguments, **what):
+    return partial(make, db, verb, *arguments, **what)
+
+
+def state_of(db, run_id):
+    with db.read() as conn:
+        return read.states(conn, [run_id]).get(run_id)
+
+
+def live(db, subject):
+    with db.read() as conn:
+        found = conn.execute(
+            text("SELECT id, generation, state FROM runclaim_runs WHERE subject = :subject"), {"subject": subject}
+        ).all()
+    assert max(found, key=lambda run: run.generation).state in LIVE
+    return [run.id for run in found if run.state in LIVE]
+
+
+def played(db, scripts, *, at_most=40):
+    """The interleavings, each of which ended without a deadlock and without showing a caller a conflict."""
+    waited = 0
+    for each in interleavings(db, scripts, at_most=at_most):
+        assert not [answer for answer in each.answers if isinstance(answer, Exception)], each
+        assert DEADLOCK not in each.sqlstates, each
+        waited += each.somebody_waited
+        yield each
+    assert waited, "no interleaving made anybody wait: nothing was tested"
+
+
+def fresh_keys():
+    number = 0
+    while True:
+        number += 1
+        yield f"key-{number}"
+
+
+def test_two_enqueues_of_one_key_make_one_run(db, level):
+    """
+    INVARIANT: one run a key, however many ask at once.
+
+    Breaks if enqueue looks for the key before it inserts it, or takes an empty answer of ON CONFLICT for its end.
+    """
+    keys = fresh_keys()
+
+    def scripts():
+        key = next(keys)
+        return [script(db, enqueue, [new_run(key)]) for _ in range(2)]
+
+    for each in played(db, scripts):
+        (one,), (other,) = each.answers
+
+        assert one.run_id == other.run_id
+        assert {one.created, other.created} == {True, False}
+
+
+def test_three_enqueues_of_one_key_make_one_run(db, level):
+    keys = fresh_keys()
+
+    def scripts():
+        key = next(keys)
+        return [script(db, enqueue, [new_run(key)]) for _ in range(3)]
+
+    for each in played(db, scripts, at_most=30):
+        assert sorted(found.created for (found,) in each.answers) == [False, False, True]
+        assert len({found.run_id for (found,) in each.answers}) == 1
+
+
+def test_an_enqueue_that_waited_for_one_that_rolled_back_makes_the_run(db, level):
+    keys = fresh_keys()
+
+    def scripts():
+        key = next(keys)
+        return [partial(rolled_back, db, enqueue, [new_run(key)]), script(db, enqueue, [new_run(key)])]
+
+    for each in played(db, scripts):
+        _, (found,) = each.answers
+
+        assert found.created
+
+
+class ChangedItsMindError(Exception):
+    """Ends a transaction from inside."""
+
+
+def rolled_back(db, verb, *arguments):
+    def work(conn):
+        verb(conn, *arguments)
+        raise ChangedItsMindError
+
+    with suppress(ChangedItsMindError):
+        db.run(work)
+
+
+def test_two_runs_of_one_subject_leave_one_alive_and_it_is_the_newer(db, level):
+    """
+    INVARIANT: at most one live run a subject.
+
+    Breaks if the subject's row is not taken before the runs: each enqueue would miss the other's run.
+    """
+    subjects = fresh_keys()
+
+    def scripts():
+        scripts.subject = next(subjects)
+        make(db, queued_run, subject=scripts.subject)
+        return [script(db, enqueue, [new_run(subject=scripts.subject)]) for _ in range(2)]
+
+    for _ in played(db, scripts):
+        assert len(live(db, scripts.subject)) == 1
+
+
+def test_batches_that_name_the_same_keys_and_subjects_in_other_orders_do_not_deadlock(db, level):
+    """
+    INVARIANT: run keys and subjects are locked in sorted order.
+
+    Breaks if either is locked in the order of the batch.
+    """
+    keys = fresh_keys()
+
+    def scripts():
+        a, b = next(keys), next(keys)
+        scripts.subjects = a, b
+        return [
+            script(db, enqueue, [new_run(a, subject=a), new_run(b, subject=b)]),
+            script(db, enqueue, [new_run(b + "2", subject=b), new_run(b, subject=b), new_run(a, subject=a)]),
+        ]
+
+    for _ in played(db, scripts):
+        assert [len(live(db, subject)) for subject in scripts.subjects] == [1, 1]
+
+
+def test_one_of_two_claims_of_a_run_gets_it(db, level):
+    def scripts():
+        run_id = make(db, queued_run)
+        return [script(db, take, make(db, wanted, run_id)) for _ in range(2)]
+
+    for each in played(db, scripts):
+        assert sorted(found is None for found in each.answers) == [False, True]
+
+
+def test_a_claim_and_a_cancel_agree_on_who_was_first(db, level):
+    """
+    INVARIANT: the guards of a claim are columns of the row it updates.
+
+    Breaks if claim decides by what it read before it waited for the row.
+    """
+    outcomes = set()
+
+    def scripts():
+        scripts.run_id = make(db, queued_run)
+        return [
+            script(db, take, make(db, wanted, scripts.run_id)),
+            script(db, cancel, [scripts.run_id]),
+        ]
+
+    for each in played(db, scripts):
+        claim, canceled = each.answers
+        outcomes.add((claim is not None, canceled[scripts.run_id], state_of(db, scripts.run_id)))
+
+    assert outcomes == {
+        (True, RunState.RUNNING, RunState.RUNNING),
+        (False, RunState.CANCELED, RunState.CANCELED),
+    }
+
+
+def completed_with_a_row(db, claim):
+    """Complete the phase with a row of the application's; both or nothing."""
+
+    def work(conn):
+        conn.execute(text("INSERT INTO test_user_rows VALUES (:run_id)"), {"run_id": claim.run_id})
+        moved = complete(conn, [completion(claim)]).get(claim.run_id)
+        if moved is None:
+            raise ClaimLost(claim.run_id, claim.phase, claim.fence)
+        return moved
+
+    try:
+        return db.run(work)
+    except ClaimLost:
+        return None
+
+
+@pytest.fixture
+def user_rows(postgres):
+    """A table without constraints, as an application may have one. Gives the count of a run's rows in it."""
+    with postgres.begin() as conn:
+        conn.execute(text("CREATE TABLE test_user_rows (run_id uuid)"))
+
+    def count(run_id):
+        with postgres.read() as conn:
+            return conn.execute(
+                text("SELECT count(*) FROM test_user_rows WHERE run_id = :run_id"), {"run_id": run_id}
+            ).scalar_one()
+
+    yield count
+    with postgres.begin() as conn:
+        conn.execute(text("DROP TABLE test_user_rows"))
+
+
+def last_claim(db, **what):
+    return make(db, claimed_run, phases=("plan",), **what)
+
+
+def test_a_completion_and_a_supersede_agree_and_so_do_the_users_rows(db, level, user_rows):
+    """
+    INVARIANT: a phase's rows exist exactly if it completed.
+
+    Breaks if a completion is guarded by less than the row it updates: it would overwrite "superseded".
+    """
+    subjects, outcomes = fresh_keys(), set()
+
+    def scripts():
+        subject = next(subjects)
+        scripts.claim = last_claim(db, subject=subject)
+        return [
+            partial(completed_with_a_row, db, scripts.claim),
+            script(db, enqueue, [new_run(subject=subject)]),
+        ]
+
+    for each in played(db, scripts):
+        run_id = scripts.claim.run_id
+        outcomes.add((each.answers[0] is not None, state_of(db, run_id), user_rows(run_id)))
+
+    assert outcomes == {(True, RunState.SUCCEEDED, 1), (False, RunState.SUPERSEDED, 0)}
+
+
+def test_a_completion_and_a_rescue_agree_and_so_do_the_users_rows(db, level, user_rows):
+    outcomes = set()
+
+    def scripts():
+        scripts.claim = last_claim(db, how={"lease": NOW})
+        return [partial(completed_with_a_row, db, scripts.claim), script(db, rescue)]
+
+    for each in played(db, scripts):
+        run_id = scripts.claim.run_id
+        outcomes.add((each.answers[0] is not None, state_of(db, run_id), user_rows(run_id)))
+        make(db, cancel, [run_id])
+
+    assert outcomes == {(True, RunState.SUCCEEDED, 1), (False, RunState.QUEUED, 0)}
+
+
+def test_a_completion_that_is_sent_twice_counts_once(db, level, user_rows):
+    def scripts():
+        scripts.claim = last_claim(db)
+        return [partial(completed_with_a_row, db, scripts.claim)] * 2
+
+    for each in played(db, scripts):
+        assert sorted(answer is None for answer in each.answers) == [False, True]
+        assert user_rows(scripts.claim.run_id) == 1
+
+
+def test_a_cancel_and_the_last_completion_agree(db, level):
+    outcomes = set()
+
+    def scripts():
+        scripts.claim = last_claim(db)
+        return [script(db, finish, scripts.claim), script(db, cancel, [scripts.claim.run_id])]
+
+    for each in played(db, scripts):
+        asked = each.answers[1].get(scripts.claim.run_id)
+        outcomes.add((asked, state_of(db, scripts.claim.run_id)))
+
+    assert outcomes == {(RunState.RUNNING, RunState.SUCCEEDED), (None, RunState.SUCCEEDED)}
+
+
+def test_a_cancel_and_a_completion_with_more_to_come_agree(db, level):
+    outcomes = set()
+
+    def scripts():
+        scripts.claim = make(db, claimed_run)
+        return [script(db, finish, scripts.claim), script(db, cancel, [scripts.claim.run_id])]
+
+    for each in played(db, scripts):
+        moved, asked = each.answers
+        outcomes.add((moved.state, asked[scripts.claim.run_id], state_of(db, scripts.claim.run_id)))
+
+    assert outcomes == {
+        (RunState.CANCELED, RunState.RUNNING, RunState.CANCELED),
+        (RunState.RUNNING, RunState.RUNNING, RunState.RUNNING),
+    }
+
+
+def test_a_retry_and_a_newer_run_of_the_subject_leave_one_alive(db, level):
+    """
+    INVARIANT: at most one live run a subject, also when an old one is sent on.
+
+    Breaks if retry does not lock the subject's row before it looks at the generation.
+    """
+    subjects, outcomes = fresh_keys(), set()
+
+    def scripts():
+        scripts.subject = next(subjects)
+        scripts.older = make(db, failed_run, subject=scripts.subject).run_id
+        return [script(db, retry, scripts.older), script(db, enqueue, [new_run(subject=scripts.subject)])]
+
+    for each in played(db, scripts):
+        outcomes.add((each.answers[0], state_of(db, scripts.older)))
+        assert len(live(db, scripts.subject)) == 1
+
+    assert outcomes == {(True, RunState.SUPERSEDED), (False, RunState.FAILED)}
+
+
+@pytest.mark.parametrize("again, made", [(retry, failed_run), (resume, blocked_run)], ids=["retry", "resume"])
+def test_of_two_who_send_a_run_on_one_does(db, level, again, made):
+    def scripts():
+        run_id = make(db, made).run_id
+        return [script(db, again, run_id)] * 2
+
+    for each in played(db, scripts, at_most=20):
+        assert sorted(each.answers) == [False, True]
+
+
+def test_a_resume_and_a_cancel_agree(db, level):
+    outcomes = set()
+
+    def scripts():
+        scripts.run_id = make(db, blocked_run).run_id
+        return [script(db, resume, scripts.run_id), script(db, cancel, [scripts.run_id])]
+
+    for each in played(db, scripts, at_most=20):
+        outcomes.add((each.answers[0], state_of(db, scripts.run_id)))
+
+    assert outcomes == {(True, RunState.CANCELED), (False, RunState.CANCELED)}
+
+
+def test_two_rescuers_give_each_lapsed_claim_back_once(db, level):
+    """
+    INVARIANT: any number of rescuers may run.
+
+    Breaks if the UPDATE trusts what the SELECT saw: a claim would be counted as lost twice.
+    """
+
+    def scripts():
+        scripts.claims = [make(db, claimed_run, how={"lease": NOW}) for _ in range(3)]
+        return [script(db, rescue), script(db, rescue_worker, "node:1")]
+
+    for each in interleavings(db, scripts, at_most=30):
+        one, other = each.answers
+        with db.read() as conn:
+            losses = [read.run(conn, claim.run_id).losses for claim in scripts.claims]
+
+        assert not set(one) & set(other)
+        assert losses == [1, 1, 1]
+        make(db, cancel, [claim.run_id for claim in scripts.claims])
+
+
+def test_a_release_and_a_rescue_agree_on_the_attempt(db, level):
+    outcomes = set()
+
+    def scripts():
+        scripts.claim = make(db, claimed_run, how={"lease": NOW})
+        return [script(db, release, [scripts.claim]), script(db, rescue)]
+
+    for _ in played(db, scripts, at_most=20):
+        with db.read() as conn:
+            view = read.run(conn, scripts.claim.run_id)
+        outcomes.add((view.state, view.attempts, view.losses))
+        make(db, cancel, [scripts.claim.run_id])
+
+    assert outcomes == {(RunState.QUEUED, 0, 0), (RunState.QUEUED, 1, 1)}
+
+
+def test_a_failure_and_a_beat_agree_whether_the_claim_stands(db, level):
+    def scripts():
+        claim = make(db, claimed_run)
+        return [script(db, fail, [failure(claim)]), script(db, heartbeat, [(claim, LEASE)])]
+
+    for each in played(db, scripts, at_most=20):
+        assert len(each.answers[0]) == 1
+
+
+def test_two_beats_name_each_due_run_once(db, level):
+    def scripts():
+        scripts.runs = set(make(db, queued_runs, 3, dispatch_after=NOW))
+        return [script(db, due), script(db, due)]
+
+    for each in interleavings(db, scripts, at_most=20):
+        one, other = ({found.run_id for found in answer} for answer in each.answers)
+
+        assert one | other == scripts.runs
+        assert not one & other
+        make(db, cancel, scripts.runs)
+
+
+def test_a_purged_run_is_never_made_again_while_its_key_lasts(db, level):
+    """
+    INVARIANT: a late duplicate of finished work starts nothing, whatever purge does meanwhile.
+
+    Breaks if a tombstone is looked for before the key is inserted, or the key goes with the run.
+    """
+    keys = fresh_keys()
+
+    def scripts():
+        key = next(keys)
+        scripts.run_id = make(db, canceled_run, key)
+        return [
+            script(db, purge, dict.fromkeys(TERMINAL, NOW)),
+            script(db, purge_keys),
+            script(db, enqueue, [new_run(key)]),
+        ]
+
+    for each in interleavings(db, scripts, at_most=40):
+        (found,) = each.answers[2]
+
+        assert (found.run_id, found.created) == (scripts.run_id, False)
+
+
+def test_an_expired_key_passes_to_exactly_one_new_run(db, level):
+    keys = fresh_keys()
+
+    def scripts():
+        key = next(keys)
+        make(db, canceled_run, key, keep_key=NOW)
+        make(db, purge, dict.fromkeys(TERMINAL, NOW))
+        return [script(db, purge_keys)] + [script(db, enqueue, [new_run(key)]) for _ in range(2)]
+
+    for each in played(db, scripts):
+        (one,), (other,) = each.answers[1:]
+
+        assert {one.created, other.created} == {True, False}
+        assert one.run_id == other.run_id
+        assert state_of(db, one.run_id) is RunState.QUEUED
+
+
+def test_sets_of_claims_in_any_order_do_not_deadlock(db, level):
+    """
+    INVARIANT: a verb locks its runs in the order of their ids.
+
+    Breaks if beats and completions lock them in the order they were given.
+    """
+
+    def scripts():
+        one, other = make(db, claimed_runs, 2)
+        return [
+            script(db, heartbeat, [(one, LEASE), (other, LEASE)]),
+            script(db, complete, [completion(other), completion(one)]),
+            script(db, cancel, [one.run_id, other.run_id]),
+        ]
+
+    for each in played(db, scripts):
+        assert len(each.answers[1]) == 2
+
+
+def test_a_completion_that_enqueues_and_a_newer_run_of_its_subject_do_not_deadlock(db, level):
+    """
+    INVARIANT: the user's rows, run keys, subjects, runs: everybody locks in this order, the CAS last.
+
+    Breaks if the run's row is updated before what hangs on other rows.
+    """
+    subjects = fresh_keys()
+
+    def enqueue_and_complete(subject, claim):
+        def work(conn):
+            enqueue(conn, [new_run(subject=subject + ":child")])
+            return complete(conn, [completion(claim)])
+
+        return db.run(work)
+
+    def scripts():
+        subject = next(subjects)
+        claim = make(db, claimed_run, subject=subject)
+        return [
+            partial(enqueue_and_complete, subject, claim),
+            script(db, enqueue, [new_run(subject=subject + ":child"), new_run(subject=subject)]),
+        ]
+
+    for _ in played(db, scripts):
+        pass

@@ -1,0 +1,240 @@
+"""What a verb does when it has to wait, forced on PostgreSQL: one transaction held open, another seen waiting."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
+
+from runclaim.ledger import read
+from runclaim.ledger.cancel import cancel
+from runclaim.ledger.enqueue import enqueue
+from runclaim.ledger.fail import fail
+from runclaim.ledger.heartbeat import heartbeat
+from runclaim.ledger.purge import purge
+from runclaim.ledger.rescue import rescue
+from runclaim.states import TERMINAL
+from tests.ledger.concurrency import PATIENCE, Actor, blocked, until
+from tests.ledger.factories import (
+    LEASE,
+    canceled_run,
+    claim_again,
+    claimed_run,
+    claimed_runs,
+    due,
+    failure,
+    finish,
+    new_run,
+    queued_run,
+    queued_runs,
+    take,
+    wanted,
+)
+from tests.ledger.sql import column
+
+NOW = timedelta(0)
+
+
+@pytest.fixture
+def first(postgres):
+    with Actor(postgres) as actor:
+        yield actor
+
+
+@pytest.fixture
+def second(postgres):
+    with Actor(postgres) as actor:
+        yield actor
+
+
+def test_an_enqueue_waits_for_the_holder_of_its_key_and_then_finds_its_run(postgres, first, second):
+    made = first.do(lambda conn: enqueue(conn, [new_run("pr-7")]))[0]
+    waiting = blocked(postgres, second, lambda conn: enqueue(conn, [new_run("pr-7")]))
+    first.commit()
+
+    assert waiting.result(PATIENCE)[0].run_id == made.run_id
+    assert not waiting.result()[0].created
+
+
+def test_an_enqueue_whose_holder_rolls_back_makes_the_run(postgres, first, second):
+    first.do(lambda conn: enqueue(conn, [new_run("pr-7")]))
+    waiting = blocked(postgres, second, lambda conn: enqueue(conn, [new_run("pr-7")]))
+    first.roll_back()
+
+    assert waiting.result(PATIENCE)[0].created
+
+
+def test_a_claim_that_waited_for_a_cancel_finds_nothing_to_take(postgres, first, second):
+    """
+    INVARIANT: after a wait the guards are compared with the row as it is now.
+
+    Breaks if a guard looks at another table: PostgreSQL re-checks only the locked row.
+    """
+    run_id = postgres.run(queued_run)
+    message = postgres.run(lambda conn: wanted(conn, run_id))
+    first.do(lambda conn: cancel(conn, [run_id]))
+    waiting = blocked(postgres, second, lambda conn: take(conn, message))
+    first.commit()
+
+    assert waiting.result(PATIENCE) is None
+
+
+def test_a_claim_that_waited_for_a_newer_run_of_its_subject_finds_nothing_to_take(postgres, first, second):
+    run_id = postgres.run(lambda conn: queued_run(conn, subject="pr-7"))
+    message = postgres.run(lambda conn: wanted(conn, run_id))
+    first.do(lambda conn: enqueue(conn, [new_run(subject="pr-7")]))
+    waiting = blocked(postgres, second, lambda conn: take(conn, message))
+    first.commit()
+
+    assert waiting.result(PATIENCE) is None
+
+
+def test_a_lease_runs_from_the_moment_the_row_is_written_not_from_the_statement(postgres, first, second):
+    """
+    INVARIANT: who waited for a row gets a whole lease.
+
+    Breaks if the clock is `now()` or `statement_timestamp()`: the lease would be shorter by the wait.
+    """
+    claim = postgres.run(claimed_run)
+    first.do(lambda conn: heartbeat(conn, [(claim, LEASE)]))
+    waiting = blocked(postgres, second, lambda conn: heartbeat(conn, [(claim, LEASE)]))
+    began = clock_of(postgres)
+    until(lambda: clock_of(postgres) > began + timedelta(milliseconds=300), what="time to pass")
+    first.commit()
+    waiting.result(PATIENCE)
+    second.commit()
+
+    with postgres.read() as conn:
+        assert column(conn, claim.run_id, "lease_expires_at") >= began + LEASE + timedelta(milliseconds=300)
+
+
+def clock_of(database):
+    with database.read() as conn:
+        return conn.execute(text("SELECT clock_timestamp()")).scalar_one()
+
+
+def test_a_completion_that_waited_for_a_rescue_is_refused(postgres, first, second):
+    claim = postgres.run(lambda conn: claimed_run(conn, how={"lease": NOW}))
+    first.do(rescue)
+    waiting = blocked(postgres, second, lambda conn: finish(conn, claim))
+    first.commit()
+
+    assert waiting.result(PATIENCE) is None
+
+
+def test_a_zombies_late_claim_does_not_take_a_later_attempt(postgres, first, second):
+    """
+    INVARIANT: a statement that arrives late acts on the run as its sender saw it, or not at all.
+
+    Breaks if claim stops comparing the fence that was seen.
+    """
+    run_id = postgres.run(queued_run)
+    late = postgres.run(lambda conn: wanted(conn, run_id))
+    first.do(lambda conn: fail(conn, [failure(claim_again(conn, run_id))]))
+    waiting = blocked(postgres, second, lambda conn: take(conn, late))
+    first.commit()
+
+    assert waiting.result(PATIENCE) is None
+
+
+def test_rescuers_and_beats_pass_over_what_others_hold(postgres, first):
+    """
+    INVARIANT: one process that is stuck in a transaction stops no sweep.
+
+    Breaks if rescue, dispatch or purge waits for locked rows.
+    """
+    locked = postgres.run(lambda conn: claimed_run(conn, how={"lease": NOW}))
+    free = postgres.run(lambda conn: claimed_run(conn, how={"lease": NOW}))
+    one, other = postgres.run(lambda conn: queued_runs(conn, 2, dispatch_after=NOW))
+    gone, left = postgres.run(canceled_run), postgres.run(canceled_run)
+    first.do(lambda conn: lock(conn, locked.run_id, one, left))
+
+    assert list(postgres.run(rescue)) == [free.run_id]
+    assert {each.run_id for each in postgres.run(due)} == {free.run_id, other}
+    assert postgres.run(lambda conn: purge(conn, dict.fromkeys(TERMINAL, NOW))) == 1
+    with postgres.read() as conn:
+        assert list(read.states(conn, [gone, left])) == [left]
+
+
+def lock(conn, *run_ids):
+    for run_id in run_ids:
+        conn.execute(text("SELECT 1 FROM runclaim_runs WHERE id = :id FOR NO KEY UPDATE"), {"id": run_id})
+
+
+def test_rows_that_hang_on_a_run_can_be_written_while_somebody_moves_it(postgres, first):
+    """
+    INVARIANT: moving a run stops no application from referring to it.
+
+    Breaks if a verb locks with FOR UPDATE, or changes a column that is referred to.
+    """
+    claim = postgres.run(claimed_run)
+    first.do(lambda conn: heartbeat(conn, [(claim, LEASE)]))
+
+    with postgres.begin() as conn:
+        conn.execute(text("SET LOCAL lock_timeout = '1s'"))
+        conn.execute(
+            text("INSERT INTO runclaim_events (run_id, type, fence, at) VALUES (:id, 'note', 1, clock_timestamp())"),
+            {"id": claim.run_id},
+        )
+
+
+def test_a_verb_that_runs_into_a_lock_timeout_is_repeated(postgres, first):
+    claim = postgres.run(claimed_run)
+    first.do(lambda conn: heartbeat(conn, [(claim, LEASE)]))
+    tried = []
+
+    def impatient(conn):
+        tried.append(1)
+        if len(tried) == 3:
+            first.commit()
+        conn.execute(text("SET LOCAL lock_timeout = '20ms'"))
+        return heartbeat(conn, [(claim, LEASE)])
+
+    assert postgres.run(impatient) == {claim.run_id: False}
+    assert len(tried) == 3
+
+
+def test_a_deadlock_is_repeated_and_never_shown(postgres):
+    """Two applications' own rows in opposite orders: the database ends one, `Database.run` repeats it."""
+    one, other = postgres.run(lambda conn: claimed_runs(conn, 2))
+    tried = []
+
+    with Actor(postgres) as first:
+        first.do(lambda conn: conn.execute(text("SET deadlock_timeout = '10s'")))
+        first.do(lambda conn: lock(conn, one.run_id))
+
+        def crossed(conn):
+            tried.append(1)
+            conn.execute(text("SET LOCAL deadlock_timeout = '20ms'"))
+            if len(tried) == 2:
+                circle[0].result(PATIENCE)
+                first.commit()
+            lock(conn, other.run_id)
+            if len(tried) == 1:
+                circle.append(first.start(lambda conn: lock(conn, other.run_id)))
+                until_blocked(postgres, first)
+            lock(conn, one.run_id)
+            return "through"
+
+        circle = []
+
+        assert postgres.run(crossed) == "through"
+        assert len(tried) == 2
+
+
+def until_blocked(database, actor):
+    with database.engine.connect() as conn:
+        watcher = conn.execution_options(isolation_level="AUTOCOMMIT")
+        until(lambda: actor.is_blocked(watcher), what="a lock wait")
+
+
+def test_a_lock_timeout_of_the_callers_own_transaction_is_the_callers_to_handle(postgres, first):
+    run_id = postgres.run(queued_run)
+    first.do(lambda conn: lock(conn, run_id))
+
+    with postgres.engine.connect() as conn:
+        conn.execute(text("SET LOCAL lock_timeout = '10ms'"))
+        with pytest.raises(OperationalError):
+            cancel(conn, [run_id])

@@ -1,0 +1,306 @@
+"""
+Each index serves the verb that it names, with twenty thousand finished runs in the ledger.
+
+The statements are the verbs' own, caught on their way to the driver. PostgreSQL plans each twice: for the values at
+hand, and once for all values, as it does for a statement that was prepared on a kept connection.
+"""
+
+from __future__ import annotations
+
+import re
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import event, text
+
+from runclaim import migrations
+from runclaim.database import Database
+from runclaim.errors import KeyConflict
+from runclaim.ledger import read
+from runclaim.ledger.cancel import cancel
+from runclaim.ledger.claim import claimed
+from runclaim.ledger.complete import complete, completed
+from runclaim.ledger.enqueue import enqueue
+from runclaim.ledger.fail import fail
+from runclaim.ledger.heartbeat import heartbeat
+from runclaim.ledger.purge import purge, purge_keys
+from runclaim.ledger.release import release
+from runclaim.ledger.rescue import rescue, rescue_worker
+from runclaim.ledger.retry import retry
+from runclaim.models import metadata
+from runclaim.states import TERMINAL
+from tests import servers
+from tests.ledger.factories import (
+    LEASE,
+    WORKER,
+    claimed_runs,
+    completion,
+    due,
+    failure,
+    new_run,
+    queued_run,
+    queued_runs,
+    take_all,
+    wanted,
+)
+
+HISTORY = 20_000
+DAY = timedelta(days=1)
+SERIES = {
+    "postgresql": "generate_series(1, {many}) AS series(n)",
+    "sqlite": "(WITH RECURSIVE series(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM series WHERE n < {many})"
+    " SELECT n FROM series) AS series",
+}
+ID = {
+    "postgresql": "CAST(lpad(to_hex(n), 32, '0') AS uuid)",
+    "sqlite": "printf('00000000-0000-0000-0000-%012x', n)",
+}
+LONG_AGO = {
+    "postgresql": "clock_timestamp() - n * interval '1 second'",
+    "sqlite": "CAST((julianday('now') - 2440587.5) * 86400000000.0 AS INTEGER) - n * 1000000",
+}
+ZEROS = "rerun, priority, losses, dispatches, pending_actions"
+TIMES = "available_at, dispatch_due_at, enqueued_at, started_at, finished_at"
+RUNS = f"""
+    INSERT INTO runclaim_runs (id, project, flow, key, subject, generation, phases, input, cursor, phase, state,
+        fence, attempts, max_attempts, max_losses, {ZEROS}, {TIMES})
+    SELECT {{id}}, 'default', 'review', 'old-' || n, 'subject-' || n % 500, n / 500, '["plan"]', '{{{{}}}}', 1, 'plan',
+        CASE n % 4 WHEN 0 THEN 'failed' WHEN 1 THEN 'superseded' ELSE 'succeeded' END,
+        2, 1, 3, 3, 0, 0, 0, 0, 0, {{at}}, {{at}}, {{at}}, {{at}}, {{at}}
+    FROM {{series}}"""
+KEYS = """
+    INSERT INTO runclaim_run_keys SELECT 'default/review', 'hash-' || n, {id}, 'print', {at} FROM {series}"""
+RESULTS = """
+    INSERT INTO runclaim_phase_results
+        (run_id, phase, position, result, fence, owner, worker, attempts, started_at, finished_at)
+    SELECT {id}, 'plan', 0, '1', 1, 'owner', 'node:1', 1, {at}, {at} FROM {series}"""
+EVENTS = """
+    INSERT INTO runclaim_events (run_id, type, fence, at) SELECT {id}, 'run.succeeded', 2, {at} FROM {series}"""
+SUBJECTS = """
+    INSERT INTO runclaim_subjects SELECT 'default', 'review', 'subject-' || n, 40 FROM {series}"""
+
+
+def load_history(conn):
+    dialect = conn.dialect.name
+    for statement, many in ((RUNS, HISTORY), (KEYS, HISTORY), (RESULTS, HISTORY), (EVENTS, HISTORY), (SUBJECTS, 500)):
+        series = SERIES[dialect].format(many=many)
+        conn.execute(text(statement.format(id=ID[dialect], at=LONG_AGO[dialect], series=series).replace(":", "\\:")))
+
+
+@contextmanager
+def ledger_with_history(url):
+    database = Database(url, patience=timedelta(seconds=5))
+    migrations.upgrade(database)
+    with database.begin() as conn:
+        load_history(conn)
+        claimed_runs(conn, 20)
+        queued_runs(conn, 20, dispatch_after=timedelta(0))
+    if database.url.get_backend_name() == "postgresql":
+        with database.begin() as conn:
+            conn.exec_driver_sql("ANALYZE")
+    yield database
+    database.close()
+
+
+@pytest.fixture(scope="module")
+def old_sqlite(tmp_path_factory):
+    """Never analyzed, as nobody does that to a file."""
+    with ledger_with_history(f"sqlite:///{tmp_path_factory.mktemp('history')}/ledger.db") as database:
+        yield database
+
+
+@pytest.fixture(scope="module")
+def old_postgres(postgres_server):
+    with servers.database(postgres_server) as url, ledger_with_history(url) as database:
+        yield database
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+def conn(request):
+    """A transaction on a ledger with a long history; rolled back."""
+    database = request.getfixturevalue("old_sqlite" if request.param == "sqlite" else "old_postgres")
+    with database.engine.connect() as found, found.begin() as transaction:
+        yield found
+        transaction.rollback()
+
+
+def statements_of(conn, verb):
+    """The statements, with their parameters, that `verb(conn)` sends."""
+    sent = []
+
+    def note(_conn, _cursor, statement, parameters, *_):
+        # The tests' own statements have none.
+        if parameters:
+            sent.append((statement, parameters))
+
+    event.listen(conn, "before_cursor_execute", note)
+    verb(conn)
+    event.remove(conn, "before_cursor_execute", note)
+    return sent
+
+
+def scans(conn, statement, parameters):
+    """What each plan of a statement reads: pairs of a table and its index, `None` for the whole table."""
+    if conn.dialect.name == "sqlite":
+        return [(0, pair) for pair in sqlite_scans(conn, statement, parameters)]
+    custom = conn.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {statement}", parameters).scalar_one()
+    return [(plan, pair) for plan, tree in enumerate([custom, generic(conn, statement, parameters)])
+            for pair in postgresql_scans(tree[0]["Plan"])]  # fmt: skip
+
+
+def sqlite_scans(conn, statement, parameters):
+    for row in conn.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters):
+        found = re.match(r"(SCAN|SEARCH) (runclaim_\w+)(?: USING (?:COVERING )?INDEX (\w+))?", row.detail)
+        if found:
+            how, table, index = found.groups()
+            # A scan of an index reads all of it, however it is ordered.
+            yield table, index if how == "SEARCH" or (index or "").startswith("ix_") else None
+
+
+def generic(conn, statement, parameters):
+    """The plan for any parameters, which the server keeps for a prepared statement."""
+    names: list[str] = []
+
+    def number(found):
+        names.append(found[1])
+        return f"${len(names)}"
+
+    prepared = re.sub(r"%\((\w+)\)s", number, statement)
+    conn.exec_driver_sql("SET LOCAL plan_cache_mode = force_generic_plan")
+    types = ", ".join("double precision" if isinstance(parameters[name], float) else "unknown" for name in names)
+    conn.connection.dbapi_connection.execute(f"PREPARE asked ({types}) AS {prepared}".encode())
+    values = ", ".join(literal(parameters[name]) for name in names)
+    plan = conn.exec_driver_sql(f"EXPLAIN (FORMAT JSON) EXECUTE asked({values})".replace("%", "%%")).scalar_one()
+    conn.exec_driver_sql("DEALLOCATE asked")
+    return plan
+
+
+def literal(value):
+    quoted = str(value).replace("'", "''")
+    return "NULL" if value is None else str(value) if isinstance(value, int | float) else f"'{quoted}'"
+
+
+def postgresql_scans(node):
+    if "Scan" in node["Node Type"] and node.get("Relation Name", "").startswith("runclaim_"):
+        yield node["Relation Name"], node.get("Index Name") or bitmap_index(node)
+    for child in node.get("Plans", []):
+        yield from postgresql_scans(child)
+
+
+def bitmap_index(node):
+    return next((child["Index Name"] for child in node.get("Plans", []) if "Index Name" in child), None)
+
+
+def supersede(conn):
+    enqueue(conn, [new_run(subject="subject-7"), new_run(subject="subject-8")])
+
+
+def free_again(conn):
+    queued_run(conn, "free", keep_key=timedelta(0))
+    conn.exec_driver_sql("DELETE FROM runclaim_runs WHERE key = 'free'")
+    enqueue(conn, [new_run("free")])
+
+
+def refused(conn):
+    queued_run(conn, "again")
+    with suppress(KeyConflict):
+        enqueue(conn, [new_run("other"), new_run("again", input={})])
+
+
+RUN = "runclaim_runs"
+VERBS = {
+    "enqueue": (lambda conn: enqueue(conn, [new_run()]), set()),
+    "supersede": (supersede, {(RUN, "ix_runclaim_runs_subject")}),
+    "enqueue again": (
+        lambda conn: enqueue(conn, [new_run("again"), new_run("other")]) and enqueue(conn, [new_run("again")]),
+        {("runclaim_run_keys", "pk_runclaim_run_keys"), (RUN, "pk_runclaim_runs")},
+    ),
+    "enqueue a free key": (free_again, {("runclaim_run_keys", "pk_runclaim_run_keys"), (RUN, "pk_runclaim_runs")}),
+    "enqueue refused": (refused, {("runclaim_run_keys", "pk_runclaim_run_keys")}),
+    "claim": (
+        lambda conn: take_all(conn, [wanted(conn, run_id) for run_id in queued_runs(conn, 3)]),
+        {(RUN, "pk_runclaim_runs")},
+    ),
+    "claimed": (lambda conn: claimed(conn, [wanted(conn, queued_run(conn))]), {(RUN, "pk_runclaim_runs")}),
+    "heartbeat": (
+        lambda conn: heartbeat(conn, [(claim, LEASE) for claim in claimed_runs(conn, 3)]),
+        {(RUN, "pk_runclaim_runs")},
+    ),
+    "complete": (
+        lambda conn: complete(conn, [completion(claim) for claim in claimed_runs(conn, 3)]),
+        {(RUN, "pk_runclaim_runs")},
+    ),
+    "completed": (
+        lambda conn: completed(conn, [completion(claim) for claim in claimed_runs(conn, 3)]),
+        {(RUN, "pk_runclaim_runs"), ("runclaim_phase_results", "pk_runclaim_phase_results")},
+    ),
+    "fail": (
+        lambda conn: fail(conn, [failure(claim) for claim in claimed_runs(conn, 3)]),
+        {(RUN, "pk_runclaim_runs")},
+    ),
+    "release": (lambda conn: release(conn, claimed_runs(conn, 3)), {(RUN, "pk_runclaim_runs")}),
+    "cancel": (lambda conn: cancel(conn, queued_runs(conn, 3)), {(RUN, "pk_runclaim_runs")}),
+    "retry": (
+        lambda conn: retry(conn, "00000000-0000-0000-0000-000000000004"),
+        {(RUN, "pk_runclaim_runs"), ("runclaim_subjects", "pk_runclaim_subjects")},
+    ),
+    "rescue": (lambda conn: rescue(conn, limit=10), {(RUN, "ix_runclaim_runs_lease_expires_at")}),
+    "rescue_worker": (
+        lambda conn: rescue_worker(conn, WORKER, limit=10),
+        {(RUN, "ix_runclaim_runs_lease_expires_at")},
+    ),
+    "dispatch": (lambda conn: due(conn, limit=10), {(RUN, "ix_runclaim_runs_dispatch_due_at")}),
+    "purge": (
+        lambda conn: purge(conn, dict.fromkeys(TERMINAL, DAY), limit=10),
+        {(RUN, "ix_runclaim_runs_finished_at")},
+    ),
+    "purge_keys": (
+        lambda conn: purge_keys(conn, limit=10),
+        {("runclaim_run_keys", "ix_runclaim_run_keys_expires_at")},
+    ),
+    "journal": (
+        lambda conn: read.journal(conn, queued_run(conn)),
+        {("runclaim_events", "ix_runclaim_events_run_id")},
+    ),
+    "run": (lambda conn: read.run(conn, queued_run(conn)), {(RUN, "pk_runclaim_runs")}),
+    "results": (
+        lambda conn: read.results(conn, queued_run(conn)),
+        {("runclaim_phase_results", "pk_runclaim_phase_results")},
+    ),
+}
+
+#: These read as much as they delete; when that is much of a table, PostgreSQL rightly reads all of it.
+IN_BATCHES = {"purge", "purge_keys"}
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_a_verb_reads_by_index_however_long_the_history_is(conn, name):
+    """
+    INVARIANT: no hot query depends on how much history there is.
+
+    Breaks if an index is dropped, or a statement is written so that a prepared plan cannot use a partial one.
+    """
+    verb, expected = VERBS[name]
+    found = [pair for statement, parameters in statements_of(conn, verb) for pair in scans(conn, statement, parameters)]
+    used = {(table, re.sub(r"sqlite_autoindex_(\w+)_1", r"pk_\1", index or "")) for _, (table, index) in found}
+
+    assert expected <= used
+    if name not in IN_BATCHES:
+        assert [pair for pair in found if pair[1][1] is None] == []
+
+
+def test_a_purge_finds_the_children_of_a_run_by_index(conn):
+    """The database looks for them itself, once for every run it deletes."""
+    for table in ("runclaim_events", "runclaim_phase_results"):
+        name = "%(run_id)s::UUID" if conn.dialect.name == "postgresql" else ":run_id"
+        run_id = "00000000-0000-0000-0000-000000000004"
+        found = scans(conn, f"DELETE FROM {table} WHERE run_id = {name}", {"run_id": run_id})
+
+        assert [index for _, (found_in, index) in found if found_in == table and index is None] == []
+
+
+def test_every_index_is_named_by_a_case_here():
+    indexes = {index.name for table in metadata.tables.values() for index in table.indexes}
+
+    assert indexes == {index for _, expected in VERBS.values() for _, index in expected if index.startswith("ix_")}

@@ -1,0 +1,140 @@
+"""purge: finished history goes, keys by their own expiry."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from runclaim.ledger import read
+from runclaim.ledger.enqueue import enqueue
+from runclaim.ledger.purge import purge, purge_keys
+from runclaim.states import TERMINAL, RunState
+from tests.ledger.factories import (
+    blocked_run,
+    canceled_run,
+    claimed_run,
+    failed_run,
+    new_run,
+    queued_run,
+    succeeded_run,
+    superseded_run,
+    waiting_run,
+)
+from tests.ledger.sql import count
+
+DAY = timedelta(days=1)
+KEEP = dict.fromkeys(TERMINAL, 30 * DAY)
+
+
+@pytest.mark.parametrize(
+    "made, state",
+    [
+        (succeeded_run, RunState.SUCCEEDED),
+        (failed_run, RunState.FAILED),
+        (canceled_run, RunState.CANCELED),
+        (superseded_run, RunState.SUPERSEDED),
+    ],
+)
+def test_each_state_is_kept_as_long_as_its_retention_says(conn, clock, made, state):
+    found = made(conn)
+    run_id = found if isinstance(found, str) else found.run_id
+    keep = dict.fromkeys(TERMINAL, 90 * DAY) | {state: 7 * DAY}
+    clock.advance(6 * DAY)
+    early = purge(conn, keep)
+    clock.advance(DAY)
+
+    assert early == 0
+    assert purge(conn, keep) == 1
+    assert read.run(conn, run_id) is None
+
+
+def test_a_state_whose_retention_is_not_given_is_kept(conn, clock):
+    failed_run(conn)
+    clock.advance(400 * DAY)
+
+    assert purge(conn, {RunState.SUCCEEDED: DAY}) == 0
+
+
+@pytest.mark.parametrize("made", [queued_run, claimed_run, waiting_run, blocked_run])
+def test_a_live_run_is_never_purged(conn, clock, made):
+    made(conn)
+    clock.advance(4000 * DAY)
+
+    assert purge(conn, KEEP) == 0
+
+
+def test_a_run_with_a_pending_action_stays(conn, clock):
+    """
+    INVARIANT: what still has to reach the outside world is not deleted.
+
+    Breaks if purge stops looking at the pending actions.
+    """
+    succeeded_run(conn)
+    conn.exec_driver_sql("UPDATE runclaim_runs SET pending_actions = 1")
+    clock.advance(4000 * DAY)
+
+    assert purge(conn, KEEP) == 0
+
+
+def test_a_runs_results_and_events_go_with_it_and_its_key_stays(conn, clock):
+    """
+    INVARIANT: the key outlives the run: a late duplicate starts nothing.
+
+    Breaks if the key goes with the run.
+    """
+    purged = succeeded_run(conn, "pr-7", keep_key=365 * DAY, subject="acme")
+    clock.advance(31 * DAY)
+    purge(conn, KEEP)
+
+    assert {table: count(conn, table) for table in ("runs", "phase_results", "events", "run_keys", "subjects")} == {
+        "runs": 0, "phase_results": 0, "events": 0, "run_keys": 1, "subjects": 1,
+    }  # fmt: skip
+    assert enqueue(conn, [new_run("pr-7", phases=("plan",))])[0].run_id == purged
+
+
+def test_one_call_purges_at_most_its_limit_the_oldest_first(conn, clock):
+    for _ in range(3):
+        canceled_run(conn)
+    clock.advance(DAY)
+    new = [canceled_run(conn) for _ in range(2)]
+    clock.advance(40 * DAY)
+
+    assert purge(conn, KEEP, limit=3) == 3
+    assert set(read.states(conn, new)) == set(new)
+    assert purge(conn, KEEP, limit=3) == 2
+    assert purge(conn, KEEP, limit=3) == 0
+
+
+def test_purging_with_no_retention_purges_nothing(conn):
+    succeeded_run(conn)
+
+    assert purge(conn, {}) == 0
+
+
+def test_a_key_goes_when_it_has_expired_and_its_run_is_gone(conn, clock):
+    succeeded_run(conn, keep_key=60 * DAY)
+    clock.advance(59 * DAY)
+    purge(conn, KEEP)
+    early = purge_keys(conn)
+    clock.advance(DAY)
+
+    assert early == 0
+    assert purge_keys(conn) == 1
+    assert count(conn, "run_keys") == 0
+
+
+def test_an_expired_key_stays_while_its_run_stands(conn, clock):
+    queued_run(conn, keep_key=DAY)
+    clock.advance(400 * DAY)
+
+    assert purge_keys(conn) == 0
+
+
+def test_one_call_purges_at_most_its_limit_of_keys(conn, clock):
+    for _ in range(5):
+        canceled_run(conn, keep_key=DAY)
+    clock.advance(31 * DAY)
+    purge(conn, KEEP)
+
+    assert [purge_keys(conn, limit=2) for _ in range(4)] == [2, 2, 1, 0]

@@ -1,0 +1,141 @@
+"""
+Flows on a real database without Celery: messages go to a list, and the test delivers them to a real runner.
+
+`Bench` is a worker's process in small; two of them on one database are two workers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import text
+
+from runclaim import migrations
+from runclaim.config import Config
+from runclaim.database import Database
+from runclaim.flows.flow import Flow
+from runclaim.flows.keeper import Keeper
+from runclaim.flows.ledgering import Ledger
+from runclaim.flows.publishing import dispatch_due
+from runclaim.flows.runner import Runner
+from runclaim.ledger import counters, read
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from runclaim import Run
+    from runclaim.flows.attempt import Ended
+    from runclaim.flows.execution import Execution
+    from runclaim.flows.phase import Phase
+    from runclaim.ledger.claim import Claim
+    from runclaim.ledger.dispatch import Due
+    from runclaim.states import RunState
+
+NO_WAIT = timedelta(0)
+
+
+@dataclass(frozen=True)
+class PullRequest:
+    repo: str
+    number: int
+    base: str = "a1"
+    head: str = "b2"
+
+
+class Rung(list["Due"]):
+    """A publisher that keeps what it is given; `silent` makes it a broker that does not answer."""
+
+    silent = False
+
+    def publish(self, due: Collection[Due]) -> int:
+        if self.silent:
+            return 0
+        self.extend(due)
+        return len(due)
+
+
+class Diary:
+    """A watcher that remembers: (phase, attempt, ending, the run's state then)."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, int, str, str | None]] = []
+
+    def started(self, claim: Claim) -> None:
+        """Nothing to remember."""
+
+    def ended(self, claim: Claim, ended: Ended, state: RunState | None) -> None:
+        self.lines.append((claim.phase, claim.attempt, str(ended.ending), None if state is None else str(state)))
+
+
+class Bench:
+    """One process: a ledger, a keeper and a runner. `stopping` is what the worker's main process would say."""
+
+    def __init__(self, url: str, **settings: Any) -> None:
+        self.config = Config(database_url=url, **settings)
+        self.rung = Rung()
+        self.ledger = Ledger(lambda: self.config, lambda: self.rung)
+        self.database = Database(url, patience=self.config.ledger_patience)
+        migrations.upgrade(self.database)
+        self.keeper = Keeper(Database(url, pool_size=1, patience=self.config.ledger_patience))
+        self.stopping = False
+        self.diary = Diary()
+
+    def flow(self, name: str = "review", input_type: type[Any] = PullRequest, **how: Any) -> Flow[Any]:
+        how = {"key": "{repo}:pr-{number}", "subject": None} | how
+        return Flow(name, input_type, ledger=self.ledger, on_phase=lambda flow, phase: None, **how)
+
+    def runner(self, worker: str = "node:1") -> Runner:
+        return Runner(
+            database=self.database,
+            keeper=self.keeper,
+            publisher=self.rung,
+            config=self.config,
+            worker=worker,
+            stopping=lambda: self.stopping,
+        )
+
+    def deliver(
+        self, flow: Flow[Any], message: Due | None = None, *, inline: Callable[..., bool] = lambda before, after: True
+    ) -> Execution:
+        """Give a message, by default the oldest that was rung, to the runner."""
+        due = self.rung.pop(0) if message is None else message
+        phase: Phase[Any, Any] = flow.phases[due.phase]
+        return self.runner().deliver(flow, phase, due.run_id, due.fence, inline=inline, watcher=self.diary)
+
+    def finish(self, flow: Flow[Any], run: Run, *, deliveries: int = 20) -> None:
+        """Dispatch and deliver until nothing is due; backoffs are for the tests that move the clock."""
+        for _ in range(deliveries):
+            if not self.rung:
+                dispatch_due(self.database, self.rung, flows=[flow.name], spacing=timedelta(seconds=30))
+            if not self.rung:
+                return
+            self.deliver(flow)
+        raise AssertionError(f"still due after {deliveries} deliveries: {run.view}")
+
+    def events(self, run: Run) -> list[str]:
+        """The run's journal, its types alone."""
+        with self.database.read() as conn:
+            return [event.type for event in read.journal(conn, run.id)]
+
+    def totals(self) -> dict[tuple[str, str], int]:
+        """The counters, after the keeper has written what it counted."""
+        self.keeper.close()
+        with self.database.read() as conn:
+            return counters.totals(conn)
+
+    def count(self, table: str) -> int:
+        """How many rows a table has."""
+        with self.database.read() as conn:
+            return int(conn.execute(text(f"SELECT COUNT(*) FROM {table}")).scalar_one())
+
+    def execute(self, statement: str, **values: Any) -> Any:
+        """Do a statement of the test's own and commit it."""
+        with self.database.begin() as conn:
+            return conn.execute(text(statement), values)
+
+    def close(self) -> None:
+        self.keeper._database.close()
+        self.database.close()
+        self.ledger.database.close()

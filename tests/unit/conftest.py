@@ -1,0 +1,50 @@
+"""A bench for flows on both databases: SQLite in a new file each, PostgreSQL in one database that is emptied."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from sqlalchemy import inspect, text
+
+from tests.servers import database
+from tests.unit.bench import Bench
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy import Engine
+
+KEPT = {"runclaim_schema_version"}
+
+
+@pytest.fixture(scope="session")
+def bench_postgres_url(postgres_server: str) -> Iterator[str]:
+    with database(postgres_server) as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
+    """A ledger on each of the two databases, with a runner and no broker."""
+    on_sqlite = request.param == "sqlite"
+    made = Bench(request.getfixturevalue("sqlite_url" if on_sqlite else "bench_postgres_url"))
+    yield made
+    if not on_sqlite:
+        emptied(made.database.engine)
+    made.close()
+
+
+@pytest.fixture
+def laptop(sqlite_url: str) -> Iterator[Bench]:
+    """A ledger on SQLite, for what has nothing to do with the database."""
+    made = Bench(sqlite_url)
+    yield made
+    made.close()
+
+
+def emptied(engine: Engine) -> None:
+    with engine.begin() as conn:
+        for table in set(inspect(conn).get_table_names()) - KEPT:
+            ours = table.startswith("runclaim_")
+            conn.execute(text(f"DELETE FROM {table}" if ours else f"DROP TABLE {table}"))

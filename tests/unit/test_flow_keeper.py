@@ -1,0 +1,141 @@
+"""The keeper of leases: it beats while a body runs, hears what is asked of its claim, and never beats for ever."""
+
+from __future__ import annotations
+
+import threading
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+from sqlalchemy import text
+
+from runclaim.database import Database
+from runclaim.errors import Canceled, LedgerUnavailable
+from runclaim.flows.keeper import Keeper
+from runclaim.ledger.rescue import rescue
+from tests.harness.until import until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from runclaim.ledger.claim import Claim
+    from tests.unit.bench import Bench
+
+SHORT = timedelta(seconds=0.4)
+LONG = timedelta(hours=1)
+
+
+@pytest.fixture
+def keeper(bench: Bench) -> Iterator[Keeper]:
+    database = Database(bench.config.database_url, pool_size=1, patience=timedelta(seconds=10))
+    yield Keeper(database)
+    database.close()
+
+
+@pytest.fixture
+def claim(bench: Bench) -> Claim:
+    """A claim whose lease is nearly over, that nobody beats for."""
+    flow = bench.flow()
+    flow.phase(name="deliver", lease=SHORT)(lambda ctx: None)
+    run = flow.enqueue(repo="acme/app", number=7)
+    taken = bench.runner()._claim(flow.phases["deliver"], run.id, 0)
+    assert taken is not None
+    return taken
+
+
+def lease_ends(bench: Bench) -> object:
+    with bench.database.read() as conn:
+        return conn.execute(text("SELECT lease_expires_at FROM runclaim_runs")).scalar_one()
+
+
+def lapsed(bench: Bench) -> int:
+    return len(bench.database.run(rescue))
+
+
+def test_a_watched_claim_outlives_its_lease_and_a_forgotten_one_does_not(bench: Bench, keeper: Keeper, claim: Claim):
+    keeper.watch(claim, lease=SHORT, max_duration=LONG)
+    seen = {lease_ends(bench)}
+    until(lambda: seen.add(lease_ends(bench)) or len(seen) > 8, "eight beats: two leases")
+
+    assert keeper.trouble(claim) is None
+    keeper.forget(claim)
+    until(lambda: lapsed(bench), "the lapse of a claim that nobody beats for")
+
+
+def test_no_beat_passes_the_deadline(bench: Bench, keeper: Keeper, claim: Claim):
+    """
+    INVARIANT: a body that hangs with a healthy heartbeat does not keep its run for ever.
+
+    Breaks if the heartbeat does not compare the deadline.
+    """
+    in_a_moment = "datetime('now')" if "sqlite" in bench.config.database_url else "now()"
+    if in_a_moment == "now()":
+        bench.execute("UPDATE runclaim_runs SET deadline_at = clock_timestamp() + interval '0.6 s'")
+    else:
+        bench.execute("UPDATE runclaim_runs SET deadline_at = lease_expires_at + 200000")
+    keeper.watch(claim, lease=SHORT, max_duration=LONG)
+
+    until(lambda: keeper.trouble(claim), "the loss of a claim past its deadline")
+    until(lambda: lapsed(bench), "its rescue")
+
+
+def test_the_keeper_hears_of_a_cancellation(bench: Bench, keeper: Keeper, claim: Claim):
+    keeper.watch(claim, lease=SHORT, max_duration=LONG)
+    bench.ledger.cancel([claim.run_id], by="ann")
+
+    assert type(until(lambda: keeper.trouble(claim), "the cancellation")) is Canceled
+
+
+def test_the_keeper_hears_of_a_lost_claim_and_why(bench: Bench, keeper: Keeper, claim: Claim):
+    bench.execute("UPDATE runclaim_runs SET owner = 'somebody else'")
+    keeper.watch(claim, lease=SHORT, max_duration=LONG)
+
+    assert until(lambda: keeper.trouble(claim), "the loss").reason == "the run is running"
+
+
+def test_a_ledger_that_is_away_is_no_loss_and_beats_go_on_when_it_is_back(bench: Bench, claim: Claim):
+    away = Database("postgresql+psycopg://nobody@127.0.0.1:1/nothing", pool_size=1, patience=SHORT)
+    keeper = Keeper(away)
+    keeper.watch(claim, lease=LONG, max_duration=LONG)
+    (kept,) = keeper._kept.values()
+    kept.beat_at = 0
+    with pytest.raises(LedgerUnavailable):
+        keeper.run_once()
+
+    assert keeper.trouble(claim) is None
+    keeper._database = Database(bench.config.database_url, pool_size=1, patience=SHORT)
+    before = lease_ends(bench)
+    kept.beat_at = 0
+    keeper.run_once()
+    assert lease_ends(bench) != before
+    keeper.forget(claim)
+    keeper._database.close()
+
+
+def test_an_overdue_body_is_told_of_once_it_is_overdue_and_again_after_its_grace(bench: Bench, claim: Claim):
+    told: list[int] = []
+    database = Database(bench.config.database_url, pool_size=1, patience=SHORT)
+    keeper = Keeper(database, on_overdue=lambda _claim, times: told.append(times))
+    keeper.watch(claim, lease=SHORT, max_duration=timedelta(milliseconds=50))
+
+    until(lambda: told == [1], "the first word")
+    (kept,) = keeper._kept.values()
+    kept.deadline -= 30
+    until(lambda: told == [1, 2], "the second word")
+    keeper.forget(claim)
+    database.close()
+
+
+def test_totals_are_written_once_however_many_threads_count(bench: Bench):
+    def count() -> None:
+        for _ in range(50):
+            bench.keeper.count("duplicates_refused", "review")
+
+    threads = [threading.Thread(target=count) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert bench.totals() == {("duplicates_refused", "review"): 200}
+    assert bench.totals() == {("duplicates_refused", "review"): 200}
