@@ -8,7 +8,8 @@ schedule, routes and signals stay as they are.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, TypeVar
+import weakref
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from runclaim import beat, worker
 from runclaim.broker import Broker
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
 InputT = TypeVar("InputT")
 
+#: Of two on one app only the first would have its rescue and dispatch.
+_ATTACHED: Final[weakref.WeakSet[Celery]] = weakref.WeakSet()
+
 
 class Runclaim:
     """
@@ -39,6 +43,11 @@ class Runclaim:
     """
 
     def __init__(self, app: Celery, **settings: Any) -> None:
+        if app in _ATTACHED:
+            raise DeclarationError(
+                f"the Celery app {app.main or 'here'} already has a Runclaim; use that one everywhere"
+            )
+        _ATTACHED.add(app)
         self.app = app
         self.flows: dict[str, Flow[Any]] = {}
         self._settings = settings

@@ -8,6 +8,7 @@ Durations are `timedelta`; in the environment and in Celery's configuration they
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
@@ -73,9 +74,10 @@ def duration(name: str, value: Any) -> timedelta:
     if isinstance(value, timedelta):
         return value
     found = _DURATION.fullmatch(str(value).strip())
-    if found is None:
-        raise ConfigError(f"{name} is {value!r}; write seconds or a number with ms, s, m, h or d, such as 90s")
-    return timedelta(**{_UNITS[found[2] or "s"]: float(found[1])})
+    if found is not None:
+        with suppress(OverflowError):
+            return timedelta(**{_UNITS[found[2] or "s"]: float(found[1])})
+    raise ConfigError(f"{name} is {value!r}; write seconds or a number with ms, s, m, h or d, such as 90s")
 
 
 def resolve(explicit: Mapping[str, Any], environ: Mapping[str, str], celery: Mapping[str, Any]) -> Config:

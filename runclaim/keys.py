@@ -15,6 +15,7 @@ import re
 import string
 import time
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
@@ -124,7 +125,9 @@ def dump_json(field: str, value: Any, *, cap: int = MAX_JSON_BYTES) -> str:
         text = json.dumps(value, allow_nan=False, separators=(",", ":"))
     except (TypeError, ValueError, RecursionError) as error:
         if isinstance(error, ValueError):
-            _check(field, value)
+            # One that contains itself has no end; the words of the error say so.
+            with suppress(RecursionError):
+                _check(field, value)
         raise InputError(field, f"is no JSON ({error}); return or pass plain dicts, lists, text and numbers") from error
     if _REFUSED_IN_JSON.search(text):
         _check(field, value)

@@ -24,6 +24,9 @@ class Backoff:
 
     def delay(self, attempt: int) -> timedelta:
         """The wait after the failed attempt number `attempt` (1 is the first)."""
-        seconds = min(self.ceiling.total_seconds(), self.first.total_seconds() * self.factor ** min(attempt - 1, 60))
+        try:
+            seconds = min(self.ceiling.total_seconds(), self.first.total_seconds() * self.factor ** (attempt - 1))
+        except OverflowError:
+            seconds = self.ceiling.total_seconds()
         # Spreads load; nothing secret hangs on it.
         return timedelta(seconds=random.uniform(0, seconds) if self.jitter else seconds)  # noqa: S311

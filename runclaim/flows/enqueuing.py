@@ -22,11 +22,14 @@ from runclaim.ledger.new_run import NewRun
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from sqlalchemy.ext.asyncio import AsyncSession
+    from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
 
     from runclaim.flows.flow import Flow
     from runclaim.flows.handle import Run
     from runclaim.flows.ledgering import Ledger
+
+    AnySession = Session | scoped_session[Session]
+    AnyAsyncSession = AsyncSession | async_scoped_session[AsyncSession]
 
 InputT = TypeVar("InputT")
 
@@ -54,12 +57,12 @@ class Enqueuing(Generic[InputT]):
     def __init__(self, flow: Flow[InputT], ledger: Ledger, options: Options) -> None:
         self._flow, self._ledger, self._options = flow, ledger, options
 
-    def enqueue(self, value: InputT | None = None, /, *, session: Session | None = None, **fields: Any) -> Run:
+    def enqueue(self, value: InputT | None = None, /, *, session: AnySession | None = None, **fields: Any) -> Run:
         """See `Flow.enqueue`."""
         return self.enqueue_many([self._given(value, fields)], session=session)[0]
 
     def enqueue_many(
-        self, values: Iterable[InputT | Mapping[str, Any]], *, session: Session | None = None
+        self, values: Iterable[InputT | Mapping[str, Any]], *, session: AnySession | None = None
     ) -> list[Run]:
         """See `Flow.enqueue_many`."""
         wanted = [self._new_run(value) for value in values]
@@ -69,7 +72,7 @@ class Enqueuing(Generic[InputT]):
         return self._handles(made)
 
     async def aenqueue(
-        self, value: InputT | None = None, /, *, session: AsyncSession | None = None, **fields: Any
+        self, value: InputT | None = None, /, *, session: AnyAsyncSession | None = None, **fields: Any
     ) -> Run:
         """See `Flow.aenqueue`."""
         wanted = [self._new_run(self._given(value, fields))]
@@ -78,7 +81,8 @@ class Enqueuing(Generic[InputT]):
         else:
             await asyncio.to_thread(self._ledger.require_schema)
             loop = asyncio.get_running_loop()
-            made = await session.run_sync(lambda inner: self._join(inner, wanted, loop))
+            inside: AsyncSession = session.registry() if hasattr(session, "registry") else session
+            made = await inside.run_sync(lambda inner: self._join(inner, wanted, loop))
         return self._handles(made)[0]
 
     def _join(

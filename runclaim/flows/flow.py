@@ -20,10 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from datetime import timedelta
 
-    from sqlalchemy.ext.asyncio import AsyncSession
-    from sqlalchemy.orm import Session
-
     from runclaim.flows.context import Context
+    from runclaim.flows.enqueuing import AnyAsyncSession, AnySession
     from runclaim.flows.handle import Run
     from runclaim.flows.ledgering import Ledger
     from runclaim.retries import Backoff
@@ -142,7 +140,7 @@ class Flow(Generic[InputT]):
             raise DeclarationError(f"flow {self.name} has no phases: declare one with @{self.name}.phase")
         return Enqueuing(self, self._ledger, Options(delay=delay, priority=priority, project=project))
 
-    def enqueue(self, value: InputT | None = None, /, *, session: Session | None = None, **fields: Any) -> Run:
+    def enqueue(self, value: InputT | None = None, /, *, session: AnySession | None = None, **fields: Any) -> Run:
         """
         Make a run of the input, or find the run its key already has.
 
@@ -153,13 +151,13 @@ class Flow(Generic[InputT]):
         return self.using().enqueue(value, session=session, **fields)
 
     def enqueue_many(
-        self, values: Iterable[InputT | Mapping[str, Any]], *, session: Session | None = None
+        self, values: Iterable[InputT | Mapping[str, Any]], *, session: AnySession | None = None
     ) -> list[Run]:
         """As `enqueue`, for many inputs in one transaction; the handles come in the order of the inputs."""
         return self.using().enqueue_many(values, session=session)
 
     async def aenqueue(
-        self, value: InputT | None = None, /, *, session: AsyncSession | None = None, **fields: Any
+        self, value: InputT | None = None, /, *, session: AnyAsyncSession | None = None, **fields: Any
     ) -> Run:
         """As `enqueue`, without blocking the event loop; `session` is an AsyncSession."""
         return await self.using().aenqueue(value, session=session, **fields)

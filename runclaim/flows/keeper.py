@@ -63,7 +63,8 @@ class Keeper:
     def watch(self, claim: Claim, *, lease: timedelta, max_duration: timedelta) -> None:
         """Beat for `claim` until it is forgotten, lost, or past its deadline."""
         start = time.monotonic()
-        kept = _Kept(claim, lease, start + lease.total_seconds() / _BEATS, start + max_duration.total_seconds())
+        beat_at, deadline = start + lease.total_seconds() / _BEATS, start + max_duration.total_seconds()
+        kept = _Kept(claim, lease, min(beat_at, deadline), deadline)
         with self._wake:
             self._start()
             self._kept[claim.owner] = kept
@@ -133,14 +134,19 @@ class Keeper:
         if beating := [kept for kept in due if kept.lost is None]:
             self._beat(beating)
         for kept in due:
-            kept.beat_at = time.monotonic() + kept.lease.total_seconds() / _BEATS
-            if moment >= kept.deadline + _GRACE_SECONDS * kept.overdue and self._on_overdue is not None:
+            if moment >= kept.deadline + _GRACE_SECONDS * kept.overdue:
                 kept.overdue += 1
-                self._on_overdue(kept.claim, kept.overdue)
-            elif moment < kept.deadline:
-                kept.beat_at = min(kept.beat_at, kept.deadline)
+                self._tell_overdue(kept)
+            next_word = kept.deadline + _GRACE_SECONDS * kept.overdue
+            kept.beat_at = min(time.monotonic() + kept.lease.total_seconds() / _BEATS, next_word)
         if moment - self._flushed_at >= _FLUSH_SECONDS:
             self._flush()
+
+    def _tell_overdue(self, kept: _Kept) -> None:
+        with self._wake:
+            # Not the body that follows it in this process.
+            if self._on_overdue is not None and self._kept.get(kept.claim.owner) is kept:
+                self._on_overdue(kept.claim, kept.overdue)
 
     def _beat(self, due: list[_Kept]) -> None:
         pairs = [(kept.claim, kept.lease) for kept in due]

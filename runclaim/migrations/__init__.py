@@ -57,12 +57,15 @@ def upgrade(database: Database) -> tuple[str | None, str]:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     from alembic import command
 
-    with database.engine.begin() as conn:
+    with database.engine.connect() as conn:
         if conn.dialect.name == "postgresql":
+            # Whoever waited for the lock has to see what the one before has made, whatever the database's default.
+            conn.execution_options(isolation_level="READ COMMITTED")
             conn.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
         before = _current(conn)
         if before != HEAD:
             command.upgrade(_alembic(conn), HEAD)
+        conn.commit()
     return before, HEAD
 
 

@@ -110,4 +110,9 @@ def _request_class(app: Celery, runtime: Runtime) -> type:
                 runtime.give_back(f"{self.hostname}:{self.worker_pid}")
             return super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
 
+        def cancel(self, *args: Any, **kwargs: Any) -> Any:
+            # A cold shutdown, which ends its children before it says so.
+            runtime.flags.cut_off()
+            return super().cancel(*args, **kwargs)
+
     return PhaseRequest

@@ -1,97 +1,106 @@
-"""What Flower's own API tells of phases: each execution with its run key and its verdict."""
+"""Flower's task list has every execution of a phase, with its run key and its verdict."""
 
 from __future__ import annotations
 
 import json
 import urllib.request
-from typing import TYPE_CHECKING
+from collections import Counter
 
 import pytest
 
-from runclaim.ledger.dispatch import Due
-from runclaim.servers.machine import free_port
-from runclaim.states import RunState
+from runclaim import RunState
 from tests.harness import Site, until
 
-if TYPE_CHECKING:
-    from runclaim.servers import Server
-    from tests.acceptance.conftest import MakeSite
+#: What Flower shows of an execution: the name, the run key and the verdict.
+Shown = Counter[tuple[str, str, str]]
 
 
-class Flower:
-    """A Flower on a site's broker, asked over HTTP."""
-
-    def __init__(self, site: Site) -> None:
-        self._url = f"http://127.0.0.1:{free_port()}"
-        words = ["flower", "--address=127.0.0.1", f"--port={self._url.rpartition(':')[2]}"]
-        self.process = site.celery("flower", words, env={"FLOWER_UNAUTHENTICATED_API": "true"})
-        until(self._answers, "an answer from Flower", so_far=lambda: self.process.tail)
-
-    def _answers(self) -> bool:
-        try:
-            return self._get("/healthcheck") is not None
-        except OSError:
-            return False
-
-    def _get(self, path: str) -> bytes:
-        with urllib.request.urlopen(self._url + path, timeout=5) as answer:
-            found: bytes = answer.read()
-        return found
-
-    def executions(self) -> list[tuple[str, str, str]]:
-        """(task, args, state) of every phase that Flower knows of."""
-        tasks = json.loads(self._get("/api/tasks?limit=1000")).values()
-        return [(each["name"], each["args"], each["state"]) for each in tasks if str(each["name"]).startswith("steps.")]
-
-    def shows(self, task: str, key: str, state: str) -> None:
-        """Wait until the execution is listed."""
-        until(lambda: (task, key, state) in self.executions(), f"{task} {key} {state}", so_far=self.executions)
+def shown(address: str) -> Shown:
+    with urllib.request.urlopen(f"{address}/api/tasks?limit=1000", timeout=10) as answer:
+        tasks = json.load(answer).values()
+    return Counter(
+        (task["name"] or "", task["args"] or "", task["state"])
+        for task in tasks
+        if not (task["name"] or "").startswith("runclaim.")
+    )
 
 
-@pytest.fixture
-def watched(new_site: MakeSite, valkey_server: Server, postgres_url: str) -> tuple[Site, Flower]:
-    """A site whose worker was started without events, as people start it: Flower asks for them."""
-    phases = {"third": {"max_attempts": 2}}
-    site = new_site(broker=valkey_server.url, database_url=postgres_url, subjects=True, phases=phases)
-    flower = Flower(site)
-    site.worker(concurrency=2, quiet=False)
-    site.beat()
-    return site, flower
+def wanted(*lines: str) -> Shown:
+    return Counter(tuple(line.split()) for line in lines)  # type: ignore[misc]
 
 
-@pytest.mark.postgres
-def test_flower_lists_every_execution_of_a_phase_with_its_run_key_and_verdict(watched: tuple[Site, Flower]):
+EXPECTED = wanted(
+    # Inline or not, each phase is a task of its own.
+    "steps.first good SUCCESS",
+    "steps.second good SUCCESS",
+    "steps.third good SUCCESS",
+    "steps.first skips SUCCESS",
+    "steps.second skips SUCCESS",
+    "steps.third skips SUCCESS",
+    # Each attempt too.
+    "steps.first unlucky SUCCESS",
+    "steps.second unlucky RETRY",
+    "steps.second unlucky SUCCESS",
+    "steps.third unlucky SUCCESS",
+    "steps.first bad RETRY",
+    "steps.first bad FAILURE",
+    "steps.first stuck SUCCESS",
+    "steps.second stuck BLOCKED",
+    "steps.first older SUCCESS",
+    "steps.second older CLAIMLOST",
+    "steps.first unwanted CANCELED",
+    # Both messages more than good's own.
+    "steps.first good DUPLICATE",
+    "steps.first good DUPLICATE",
+)
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+@pytest.mark.site(subjects=True, phases={"first": {"max_attempts": 2}}, settings={"lease": "10m"})
+def test_every_execution_is_shown_with_its_key_and_its_verdict(redis_site: Site, pool: str):
     """
-    INVARIANT: what runs inside one delivery is listed phase by phase, and a refused message as a DUPLICATE.
+    INVARIANT: what ran, ran again or was refused can be seen in Flower; a phase that ran inline like any other.
 
-    Breaks if the phases after the first send no events, or if verdicts that Celery does not know are not told.
+    Breaks if an execution sends no task events, or sends them under another task's id.
     """
-    site, flower = watched
-    until(lambda: _is_heard(site, flower), "Flower hears of phases")
-    good = site.enqueue("good", about="good")
-    site.ended(good)
-    site.stage.runs.ledger.publisher.publish([Due(good.id, 0, "steps", "first", None, "good", 0)])
-    failing = site.enqueue("failing", about="failing", third="fail 2")
-    blocked = site.enqueue("blocked", about="blocked", first="block")
-    old = site.enqueue("old", about="subject", second="check")
-    site.started(old, "second")
-    site.enqueue("new", about="subject")
-    site.ended(failing, blocked, old, state=None)
+    site = redis_site
+    address = site.flower()
+    site.worker(pool=pool, concurrency=2, events=True)
+    older = site.enqueue("older", about="s", second="gate")
+    unwanted = site.enqueue("unwanted", about="u", first="check")
+    site.started(older, "second")
+    site.started(unwanted, "first")
+    unwanted.cancel()
+    newest = site.stage.steps.enqueue(name="good", about="s")
+    site.open("older", "second")
+    site.ended(newest, upkeep=True)
+    site.publish(newest, fence=0, phase="first", times=2)
+    others = [
+        site.enqueue("skips", about="1", second="skip"),
+        site.enqueue("unlucky", about="2", second="fail 1"),
+    ]
+    bad, stuck = site.enqueue("bad", about="3", first="fail 9"), site.enqueue("stuck", about="4", second="block")
+    site.ended(*others, upkeep=True)
+    site.ended(bad, state=RunState.FAILED, upkeep=True)
+    site.ended(stuck, state=RunState.BLOCKED, upkeep=True)
 
-    flower.shows("steps.first", "good", "SUCCESS")
-    flower.shows("steps.second", "good", "SUCCESS")
-    flower.shows("steps.third", "good", "SUCCESS")
-    flower.shows("steps.first", "good", "DUPLICATE")
-    flower.shows("steps.third", "failing", "RETRY")
-    flower.shows("steps.third", "failing", "FAILURE")
-    flower.shows("steps.first", "blocked", "BLOCKED")
-    flower.shows("steps.second", "old", "CLAIMLOST")
-    assert [failing.state, blocked.state, old.state] == [RunState.FAILED, RunState.BLOCKED, RunState.SUPERSEDED]
+    told = lambda: EXPECTED - shown(address)  # noqa: E731
+    until(lambda: not told(), "every verdict", so_far=lambda: (told(), shown(address), site.story()))
+    assert EXPECTED == shown(address)
 
 
-def _is_heard(site: Site, flower: Flower) -> bool:
-    """Whether events arrive: Flower connects and asks for them in its own time."""
-    name = f"probe{len(site.starts())}"
-    probe = site.enqueue(name, about=name)
-    site.ended(probe)
-    return any(task == "steps.second" for task, _, _ in flower.executions())
+def test_a_worker_without_events_tells_nobody_until_flower_asks(redis_site: Site):
+    site = redis_site
+    site.worker(pool="threads", events=False, quiet=False)
+    before = site.enqueue("before")
+    site.ended(before)
+    address = site.flower()
+    site.stage.app.control.enable_events()
+    number = iter(range(1000))
+
+    def seen() -> bool:
+        site.ended(site.enqueue(f"after{next(number)}"))
+        return any(name == "steps.third" for name, _, _ in shown(address))
+
+    until(seen, "an inline phase in Flower", so_far=lambda: shown(address))
+    assert not [args for _, args, _ in shown(address) if args == "before"]

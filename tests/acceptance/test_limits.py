@@ -5,16 +5,16 @@ from __future__ import annotations
 import pytest
 
 from runclaim import RunState
-from tests.harness import Site, until
+from tests.harness import Process, Site, until
 
 #: No rescue can help here: what comes back before the lease lapses was given back.
 NO_RESCUE = {"lease": "10m", "rescue_every": "10m"}
 
 
-def deliveries(site: Site) -> list[str]:
-    """The phases that went through the broker, in order."""
-    lines = "\n".join(process.text for process in site.processes).splitlines()
-    return [line.split("Task steps.")[1].split("[")[0] for line in sorted(lines) if "] received" in line]
+def deliveries(worker: Process) -> list[str]:
+    """The phases whose messages came to the worker, in order."""
+    lines = worker.text.splitlines()
+    return [line.split("Task steps.")[1].split("[")[0] for line in lines if "] received" in line]
 
 
 @pytest.mark.site(names=["a", "b", "c", "d"], phases={"c": {"queue": "other"}})
@@ -25,8 +25,7 @@ def test_a_phase_with_a_queue_of_its_own_goes_through_the_broker_and_the_others_
     there = redis_site.worker(pool="threads", queues="other")
     redis_site.ended(run)
 
-    assert deliveries(redis_site) == ["a", "c", "d"]
-    assert [1, 1] == [here.text.count("Task steps.d[") + here.text.count("Task steps.a[") - 1, there.text.count(".c[")]
+    assert (["a", "d"], ["c"]) == (deliveries(here), deliveries(there))
     assert [("x", phase) for phase in "abcd"] == redis_site.rows()
 
 
@@ -36,19 +35,19 @@ def test_a_phase_with_a_queue_of_its_own_goes_through_the_broker_and_the_others_
 )
 def test_the_applications_routes_decide_about_phases_too(redis_site: Site):
     run = redis_site.enqueue("x")
-    redis_site.worker(pool="threads", queues="celery,other")
+    worker = redis_site.worker(pool="threads", queues="celery,other")
     redis_site.ended(run)
 
-    assert deliveries(redis_site) == ["a", "b", "d"]
+    assert deliveries(worker) == ["a", "b", "d"]
 
 
 @pytest.mark.site(names=["a", "b", "c"], conf={"task_annotations": {"steps.b": {"time_limit": 60}}})
 def test_a_phase_with_a_time_limit_goes_through_the_broker(redis_site: Site):
     run = redis_site.enqueue("x")
-    redis_site.worker(pool="prefork", concurrency=1)
+    worker = redis_site.worker(pool="prefork", concurrency=1)
     redis_site.ended(run)
 
-    assert deliveries(redis_site) == ["a", "b", "c"]
+    assert deliveries(worker) == ["a", "b", "c"]
 
 
 @pytest.mark.site(

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tests.harness import Process, Site
 
 #: The marks by which the proxy knows whose COMMIT it sees.
-MARKS = ("AS fresh(", "AS wanted(", "AS done(")
+MARKS = ("INSERT INTO runclaim_run_keys", "started_at=coalesce", "INSERT INTO runclaim_phase_results")
 QUEUES = ("celery", "apart")
 #: (pool, concurrency) of each worker.
 WORKERS = (("prefork", 2), ("prefork", 2), ("threads", 4))

@@ -72,11 +72,11 @@ class Cutter:
             self._start(self._to_client, client, server, eats)
 
     def _to_server(self, client: socket.socket, server: socket.socket, eats: threading.Event) -> None:
-        said = b""
+        talk = Talk()
         with contextlib.suppress(OSError):
             while sent := client.recv(1 << 16):
-                said += sent
-                if mode := self._cuts(said, sent):
+                talk.hear(sent)
+                if mode := self._cuts(talk):
                     if mode == "before":
                         break
                     eats.set()
@@ -85,8 +85,6 @@ class Cutter:
                         self._deliver.wait(60)
                     server.sendall(sent)
                     return  # the server answers, `_to_client` swallows it and closes both
-                if b"COMMIT" in sent or b"ROLLBACK" in sent:
-                    said = b""
                 server.sendall(sent)
         reset(client, server)
 
@@ -98,10 +96,10 @@ class Cutter:
                 client.sendall(answer)
         reset(client, server)
 
-    def _cuts(self, said: bytes, sent: bytes) -> str | None:
+    def _cuts(self, talk: Talk) -> str | None:
         """The mode, if this is the COMMIT that was armed."""
         with self._lock:
-            if self._armed is None or b"COMMIT" not in sent or self._armed[1] not in said:
+            if self._armed is None or not talk.commits or self._armed[1] not in talk.statements:
                 return None
             mode, self._armed = self._armed[0], None
             self.fired += 1
@@ -110,6 +108,55 @@ class Cutter:
     @staticmethod
     def _start(target: Callable[..., None], *arguments: object) -> None:
         threading.Thread(target=target, args=arguments, daemon=True).start()
+
+
+class Talk:
+    """
+    What one client has said: the statements of its current transaction, also those that it had prepared before.
+
+    https://www.postgresql.org/docs/current/protocol-message-formats.html: Parse, Bind and Query.
+    """
+
+    def __init__(self) -> None:
+        self.statements = b""
+        self.commits = False
+        self._prepared: dict[bytes, bytes] = {}
+        self._rest = b""
+        self._opened = False
+
+    def hear(self, sent: bytes) -> None:
+        """Take in some more bytes; `commits` tells whether a COMMIT was among them."""
+        if self.commits:
+            self.statements, self.commits = b"", False
+        self._rest += sent
+        while (size := self._size()) and len(self._rest) >= size:
+            message, self._rest = self._rest[:size], self._rest[size:]
+            if self._opened:
+                self._message(message[:1], message[5:])
+            # Before the StartupMessage of protocol 3, clients ask whether they may encrypt.
+            self._opened = self._opened or message[4:6] == b"\0\3"
+
+    def _size(self) -> int:
+        """The length of the first message as far as it is known, else 0; the very first has no letter before it."""
+        at = 1 if self._opened else 0
+        return at + int.from_bytes(self._rest[at : at + 4]) if len(self._rest) >= at + 4 else 0
+
+    def _message(self, letter: bytes, body: bytes) -> None:
+        said = b""
+        if letter == b"Q":
+            said = body.rstrip(b"\0")
+        elif letter == b"P":
+            name, query, *_ = body.split(b"\0", 2)
+            self._prepared[name] = query
+        elif letter == b"B":
+            _portal, name, *_ = body.split(b"\0", 2)
+            said = self._prepared.get(name, b"")
+        if said.upper() == b"COMMIT":
+            self.commits = True
+        elif said.upper() == b"ROLLBACK":
+            self.statements = b""
+        else:
+            self.statements += said
 
 
 def reset(*sockets: socket.socket) -> None:

@@ -46,7 +46,7 @@ def test_a_body_that_hears_nothing_loses_its_claim_at_its_max_duration(
     site = make_site(postgres_url, phases={"second": {"max_duration": 2}})
     worker = site.worker(pool=pool, concurrency=2, ready=False)
     site.beat()
-    run = site.enqueue("deaf", second="deaf" if pool == "prefork" else "hang 1")
+    run = site.enqueue("deaf", second="deaf 1")
 
     nothing_lost_or_doubled(site, [run])
     worker.said("is past its max_duration")

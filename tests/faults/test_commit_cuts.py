@@ -21,8 +21,13 @@ from tests.harness import Site, until
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-#: What stands in the statements of each verb's transaction: the name of the rowset it is given.
-MARK = {"enqueue": "AS fresh(", "claim": "AS wanted(", "complete": "AS done(", "fail": "AS failed("}
+#: What stands in the statements of each verb's transaction and in no other's.
+MARK = {
+    "enqueue": "INSERT INTO runclaim_run_keys",
+    "claim": "started_at=coalesce",
+    "complete": "INSERT INTO runclaim_phase_results",
+    "fail": "verdict",
+}
 MODES = ["before", "after", "late"]
 
 

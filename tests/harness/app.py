@@ -64,11 +64,22 @@ def build(told: dict[str, Any]) -> Stage:
     app = Celery("harness", broker=told["broker"], set_as_current=False)
     app.conf.update({"broker_connection_retry_on_startup": True} | told.get("conf", {}))
     runs = Runclaim(app, database_url=told["database_url"], **_SETTINGS | told.get("settings", {}))
-    steps = runs.flow("steps", Work, key="{name}", subject=(lambda work: work.about) if told.get("subjects") else None)
+    steps = runs.flow(
+        told.get("flow", "steps"),
+        Work,
+        key="{name}",
+        subject=(lambda work: work.about) if told.get("subjects") else None,
+    )
+    # A task of the application's own, beside the phases.
+    app.task(hello, name="own.hello", shared=False)
     folder = Path(told["folder"])
     for name in told.get("names", PHASES):
         steps.phase(name=name, **_options(told.get("phases", {}).get(name, {})))(_body(folder))
     return Stage(app, runs, steps)
+
+
+def hello() -> str:
+    return "hello"
 
 
 def _options(given: dict[str, Any]) -> dict[str, Any]:

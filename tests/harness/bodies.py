@@ -2,8 +2,10 @@
 What a body of the tests' application can be told to do: a verb, and after a space its argument.
 
     pass            nothing
+    take SECONDS    as long as real work would
     gate            wait until the test opens the gate of this run and phase
     check           the same, but call `ctx.check()` all the while
+    again           the same as gate, but not in the first attempt
     fail N          raise ValueError in the first N attempts
     retry SECONDS   raise Retry(after=SECONDS) in the first attempt
     block           raise Blocked until the test opens the gate
@@ -12,11 +14,14 @@ What a body of the tests' application can be told to do: a verb, and after a spa
     exit N          sys.exit in the first N attempts
     hang N          sleep for a minute in one call, in the first N attempts; a soft time limit interrupts it
     deaf N          the same, and nothing but SIGKILL interrupts it
+    hog SECONDS     one regular expression that holds the GIL so long, up to twice that, in the first attempt
 """
 
 from __future__ import annotations
 
+import math
 import os
+import re
 import signal
 import sys
 import time
@@ -51,6 +56,10 @@ def perform(ctx: Context[Any], told: str, folder: Path) -> None:
         raise Retry("told to wait", after=timedelta(seconds=float(argument)))
     elif verb == "skip":
         raise Skip("told to skip")
+    elif verb == "take":
+        time.sleep(float(argument))
+    elif verb == "hog" and ctx.attempt == 1:
+        _hog(float(argument))
     elif verb in _IN_FIRST_ATTEMPTS and ctx.attempt <= int(argument or _EVERY_ATTEMPT):
         _IN_FIRST_ATTEMPTS[verb]()
 
@@ -60,6 +69,17 @@ def _wait(opened: Path, check: Callable[[], None] = lambda: None) -> None:
     while not opened.exists() and time.monotonic() < ends:
         check()
         time.sleep(0.01)
+
+
+def _hog(seconds: float) -> None:
+    """Backtrack in one call; each more letter doubles the time."""
+    began = time.monotonic()
+    _backtrack(18)
+    _backtrack(18 + math.ceil(math.log2(seconds / (time.monotonic() - began))))
+
+
+def _backtrack(letters: int) -> None:
+    re.match(r"(a+)+$", "a" * letters + "b")
 
 
 def _block(opened: Path) -> None:
@@ -87,6 +107,7 @@ def _be_deaf() -> None:
 _UNTIL_OPENED: Final[dict[str, Callable[[Context[Any], Path], None]]] = {
     "gate": lambda _ctx, opened: _wait(opened),
     "check": lambda ctx, opened: _wait(opened, ctx.check),
+    "again": lambda ctx, opened: None if ctx.attempt == 1 else _wait(opened),
     "block": lambda _ctx, opened: _block(opened),
 }
 _IN_FIRST_ATTEMPTS: Final[dict[str, Callable[[], object]]] = {

@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import itertools
-import json
-import os
-import signal
-import subprocess
-import sys
 from collections import Counter
 from datetime import timedelta
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import redis
 from sqlalchemy import select, text
@@ -25,18 +17,13 @@ from runclaim.ledger.dispatch import Due
 from runclaim.states import TERMINAL, RunState
 from tests.harness.app import Stage, build, metadata, rows_table
 from tests.harness.bodies import gate
-from tests.harness.process import Process
+from tests.harness.processes import Processes
 from tests.harness.until import until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from pathlib import Path
 
     from runclaim import Run
-
-_ROOT = Path(__file__).parents[2]
-#: Ends what a killed test run leaves behind: it reads until the other end of its pipe is gone.
-_GUARD = 'while read -r group; do groups="$groups -$group"; done; kill -9 $groups'
-_names = itertools.count(1)
 
 
 class Start(NamedTuple):
@@ -49,7 +36,7 @@ class Start(NamedTuple):
     pid: int
 
 
-class Site:
+class Site(Processes):
     """
     One deployment in a folder of its own. A context manager; leaving it ends every process it started.
 
@@ -58,18 +45,11 @@ class Site:
     """
 
     def __init__(self, folder: Path, *, broker: str, database_url: str, **told: Any) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.folder = folder
-        self.told = {"broker": broker, "database_url": database_url, "folder": str(folder)} | told
-        self.processes: list[Process] = []
+        super().__init__(folder, {"broker": broker, "database_url": database_url, "folder": str(folder)} | told)
         self.database = Database(database_url, patience=timedelta(seconds=20))
         migrations.upgrade(self.database)
         metadata.create_all(self.database.engine)
         (folder / "effects").touch()
-        self._guard = subprocess.Popen(
-            ["/bin/sh", "-c", _GUARD], start_new_session=True,
-            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )  # fmt: skip
 
     @cached_property
     def stage(self) -> Stage:
@@ -80,70 +60,18 @@ class Site:
         """A run of the flow whose phases do what they are told: `enqueue("a", second="gate")`."""
         return self.stage.steps.enqueue(name=name, about=about, do=do)
 
-    def publish(self, run: Run, *, times: int = 1) -> None:
-        """Send the message of the run as it stands, once more or many times."""
+    def publish(self, run: Run, *, times: int = 1, fence: int | None = None, phase: str | None = None) -> None:
+        """Send the message of the run as it stands, or as it once stood, once more or many times."""
         view = run.view
-        due = Due(run.id, view.fence, view.flow, view.phase, view.queue, view.key, 0)
+        due = Due(
+            run.id, view.fence if fence is None else fence, view.flow, phase or view.phase, view.queue, view.key, 0
+        )
         self.stage.runs.ledger.publisher.publish([due] * times)
 
     def upkeep(self) -> None:
         """What beat would have done now: rescue, and dispatch of what is due."""
         self.stage.runs._runtime.rescue()
         self.stage.runs._runtime.dispatch()
-
-    # --- processes ---
-
-    def worker(
-        self,
-        *,
-        pool: str = "prefork",
-        concurrency: int = 2,
-        queues: str | None = None,
-        events: bool = False,
-        env: dict[str, str] | None = None,
-        options: Iterable[str] = (),
-        module: str = "tests.harness.app",
-        quiet: bool = True,
-        ready: bool = True,
-    ) -> Process:
-        """A worker that is ready. `quiet` leaves out gossip, mingle and heartbeat, which cost a second each start."""
-        words = ["worker", "-l", "INFO", "-P", pool, "-c", str(concurrency)]
-        words += ["-Q", queues] if queues else []
-        words += ["-E"] if events else []
-        words += ["--without-gossip", "--without-mingle", "--without-heartbeat"] if quiet else []
-        name = f"worker{next(_names)}"
-        process = self.celery(name, [*words, "-n", f"{name}-{os.getpid()}@%h", *options], module=module, env=env)
-        if ready:
-            process.said(" ready.", within=60)
-        return process
-
-    def beat(self, *, module: str = "tests.harness.app", env: dict[str, str] | None = None) -> Process:
-        """A beat that has started, with a schedule file of its own."""
-        name = f"beat{next(_names)}"
-        words = ["beat", "-l", "INFO", "-s", str(self.folder / f"{name}.schedule"), "--pidfile", ""]
-        process = self.celery(name, words, module=module, env=env)
-        process.said("beat: Starting", within=60)
-        return process
-
-    def celery(
-        self, name: str, words: Iterable[str], *, module: str = "tests.harness.app", env: dict[str, str] | None = None
-    ) -> Process:
-        """`celery -A module …` as a process of this site; returns at once."""
-        return self.start(name, [sys.executable, "-m", "celery", "-A", module, *words], env=env)
-
-    def start(self, name: str, command: list[str], *, env: dict[str, str] | None = None) -> Process:
-        """Any command, in this site's environment and folder."""
-        variables = {key: value for key, value in os.environ.items() if not key.startswith(("RUNCLAIM_", "CELERY_"))}
-        paths = os.pathsep.join((str(_ROOT), str(self.folder)))
-        variables |= {"HARNESS": json.dumps(self.told), "PYTHONPATH": paths, "PYTHONUNBUFFERED": "1"} | (env or {})
-        process = Process(name, command, log=self.folder / f"{name}.log", env=variables, folder=self.folder)
-        self.processes.append(process)
-        if self._guard.stdin:
-            self._guard.stdin.write(f"{process.pid}\n".encode())
-            self._guard.stdin.flush()
-        return process
-
-    # --- what happened ---
 
     def open(self, name: str, phase: str) -> None:
         """Let the body go that waits at its gate."""
@@ -219,23 +147,10 @@ class Site:
         told += [f"--- {process.name} (up: {process.is_up})\n{process.tail}" for process in self.processes]
         return "\n".join(told)
 
-    # --- the end ---
-
     def close(self) -> None:
         """End every process of the site, and every child of theirs."""
-        for process in self.processes:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGCONT)
-            process.kill_all()
-        self._guard.kill()
-        self._guard.communicate()
+        super().close()
         if "stage" in self.__dict__:
             self.stage.app.close()
             self.stage.runs.ledger.database.close()
         self.database.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()

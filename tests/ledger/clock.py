@@ -38,7 +38,9 @@ class Clock:
         self._on_sqlite = database.url.get_backend_name() == "sqlite"
         self.now = _START
         if self._on_sqlite:
-            event.listen(database.engine, "checkout", self._override)
+            # Only on new connections: an old one goes on with statements it has prepared on the real clock.
+            event.listen(database.engine, "connect", self._override)
+            database.engine.dispose()
         self._tell()
 
     def advance(self, by: timedelta) -> None:
@@ -49,7 +51,7 @@ class Clock:
     def release(self) -> None:
         """Give the database its own clock back."""
         if self._on_sqlite:
-            event.remove(self._database.engine, "checkout", self._override)
+            event.remove(self._database.engine, "connect", self._override)
             self._database.engine.dispose()
         else:
             self._put(None)
@@ -68,5 +70,5 @@ class Clock:
         with self._database.begin() as conn:
             conn.execute(text("UPDATE test_clock SET moment = :moment"), {"moment": moment})
 
-    def _override(self, raw: Any, _record: Any, _proxy: Any) -> None:
+    def _override(self, raw: Any, _record: Any) -> None:
         raw.create_function("julianday", 1, lambda _now: self._day)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import func, select
+from sqlalchemy import event, func, select
 
 from runclaim.models import metadata, runs
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sqlalchemy import Connection
 
 
@@ -26,3 +28,17 @@ def column(conn: Connection, run_id: str, name: str) -> Any:
 def row(conn: Connection, run_id: str) -> dict[str, Any]:
     """A run's whole row."""
     return dict(conn.execute(select(runs).where(runs.c.id == run_id)).mappings().one())
+
+
+def statements_of(conn: Connection, verb: Callable[[Connection], object]) -> list[tuple[str, Any]]:
+    """The statements, with their parameters, that `verb(conn)` sends. A test's own have no parameters."""
+    sent = []
+
+    def note(_conn: Connection, _cursor: object, statement: str, parameters: Any, *_: object) -> None:
+        if parameters:
+            sent.append((statement, parameters))
+
+    event.listen(conn, "before_cursor_execute", note)
+    verb(conn)
+    event.remove(conn, "before_cursor_execute", note)
+    return sent

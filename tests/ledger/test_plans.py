@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import text
 
 from runclaim import migrations
 from runclaim.database import Database
@@ -44,6 +44,7 @@ from tests.ledger.factories import (
     take_all,
     wanted,
 )
+from tests.ledger.sql import statements_of
 
 HISTORY = 20_000
 DAY = timedelta(days=1)
@@ -123,21 +124,6 @@ def conn(request):
     with database.engine.connect() as found, found.begin() as transaction:
         yield found
         transaction.rollback()
-
-
-def statements_of(conn, verb):
-    """The statements, with their parameters, that `verb(conn)` sends."""
-    sent = []
-
-    def note(_conn, _cursor, statement, parameters, *_):
-        # The tests' own statements have none.
-        if parameters:
-            sent.append((statement, parameters))
-
-    event.listen(conn, "before_cursor_execute", note)
-    verb(conn)
-    event.remove(conn, "before_cursor_execute", note)
-    return sent
 
 
 def scans(conn, statement, parameters):

@@ -11,7 +11,6 @@ from contextlib import suppress
 
 import pytest
 from sqlalchemy import event, text
-from sqlalchemy.exc import OperationalError
 
 from runclaim.errors import LedgerUnavailable
 from runclaim.ledger import read
@@ -160,8 +159,8 @@ def test_a_full_disk_is_told_and_the_ledger_goes_on_when_there_is_room_again(sql
         for _ in range(200):
             queued_run(conn, input={"text": "x" * 10_000})
 
-    with pytest.raises(OperationalError, match="full"):
-        sqlite.run(fill)
+    with pytest.raises(LedgerUnavailable, match="full"):
+        sqlite.run(fill, patience=0.1)
     sqlite.close()
 
     assert sqlite.run(queued_run)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, create_async_engine
 
 from runclaim import KeyConflict, RunState
 from tests.harness.until import until
@@ -73,6 +73,17 @@ def test_a_run_is_made_in_an_async_session_and_rung_for_after_its_commit(bench: 
             await db.commit()
             assert await rung(bench, 1) == ["acme/app:pr-7"]
             assert run.state is RunState.QUEUED
+
+    asyncio.run(scenario())
+
+
+def test_a_scoped_async_session_stands_for_the_session_of_its_task(bench: Bench, review):
+    async def scenario() -> None:
+        async with Asynchronous(bench) as db:
+            scoped = async_scoped_session(lambda: db, asyncio.current_task)
+            await review.aenqueue(repo="acme/app", number=7, session=scoped)
+            await scoped.commit()
+            assert await rung(bench, 1) == ["acme/app:pr-7"]
 
     asyncio.run(scenario())
 

@@ -119,6 +119,12 @@ def test_a_second_flow_of_a_name_is_refused(runs, review):
     assert str(refused.value) == "this app already has a flow review; give the second another name"
 
 
+def test_a_second_attachment_to_one_application_is_refused(runs):
+    with pytest.raises(DeclarationError) as refused:
+        Runclaim(runs.app)
+    assert str(refused.value) == "the Celery app declared already has a Runclaim; use that one everywhere"
+
+
 def test_an_unknown_setting_is_refused(runs):
     with pytest.raises(ConfigError, match=r"unknown setting leese; there are database_url, project, lease"):
         _ = Runclaim(Celery("x", broker="memory://", set_as_current=False), leese="5s").config

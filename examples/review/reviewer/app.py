@@ -36,7 +36,7 @@ def plan(ctx: Context[Pair]) -> Changes:
     """List the changed files."""
     record.started(record.review_rows, ctx.key, ctx.phase)
     found = changes(ctx.input.repo, ctx.input.base, ctx.input.head)
-    record.linger(ctx.check)
+    record.linger()
     ctx.in_completion(lambda session: record.add(session, record.review_rows, ctx.key, ctx.phase))
     return found
 
@@ -46,7 +46,7 @@ def deliver(ctx: Context[Pair]) -> work.Examined:
     """Examine each changed Python file."""
     record.started(record.review_rows, ctx.key, ctx.phase)
     found = work.examine_all(ctx.input.repo, ctx.input.head, ctx.result(plan), ctx.check)
-    record.linger(ctx.check)
+    record.linger()
     ctx.in_completion(lambda session: record.add(session, record.review_rows, ctx.key, ctx.phase))
     return found
 
@@ -56,6 +56,6 @@ def compound(ctx: Context[Pair]) -> str:
     """Write the summary."""
     record.started(record.review_rows, ctx.key, ctx.phase)
     text = work.summary(ctx.result(plan), ctx.result(deliver))
-    record.linger(ctx.check)
+    record.linger()
     ctx.in_completion(lambda session: record.add(session, record.review_rows, ctx.key, ctx.phase))
     return text

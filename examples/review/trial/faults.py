@@ -41,8 +41,10 @@ class Kind(StrEnum):
 
 
 #: How long a fault waits for something to hit, and the broker stays down.
-_PATIENCE_SECONDS: Final = 4.0
+_PATIENCE_SECONDS: Final = 3.0
 _DOWN_SECONDS: Final = 0.5
+#: How much longer a process stays stopped while nobody has taken its phase over.
+_LONGER_SECONDS: Final = 5.0
 _COMMIT: Final = re.compile(r"[0-9a-f]{40,64}")
 
 
@@ -75,16 +77,16 @@ class Injector(threading.Thread):
         witness: Witness,
         workers: Sequence[Process],
         broker: Server,
-        stall_seconds: float,
+        lease_seconds: float,
         say: Callable[[str], None],
     ) -> None:
         super().__init__(name="injector", daemon=True)
         self.plan, self.fired = plan, list[Fault]()
         self.error: Exception | None = None
         self._rng, self._witness, self._workers, self._broker = rng, witness, workers, broker
-        self._stall_seconds, self._say = stall_seconds, say
+        self._lease_seconds, self._say = lease_seconds, say
         self._stopping = threading.Event()
-        self._stopped: dict[int, threading.Timer] = {}
+        self._stalls: dict[Start, threading.Thread] = {}
         self._hit: set[int] = set()
 
     def stop(self) -> None:
@@ -109,12 +111,8 @@ class Injector(threading.Thread):
                     self.fired.append(fault)
         except Exception as error:  # noqa: BLE001 - told by the round, which fails with it
             self.error = error
-        for pid, timer in self._stopped.items():
-            while timer.is_alive() and not self._stopping.wait(0.1):
-                pass
-            if timer.is_alive():
-                timer.cancel()
-                self._go_on(pid)
+        for stall in self._stalls.values():
+            stall.join()
 
     def landed(self, fault: Fault) -> bool:
         """
@@ -140,10 +138,11 @@ class Injector(threading.Thread):
 
     def _kill_worker(self) -> Fault | None:
         bodies = self._await_bodies()
-        busy = [worker for worker in self._workers if any(body.worker_pid == worker.pid for body in bodies)]
+        spared = {body.worker_pid for body, stall in self._stalls.items() if stall.is_alive()}
+        busy = {body.worker_pid for body in bodies} - spared
         if not busy:
             return None
-        worker = self._rng.choice(busy)
+        worker = self._rng.choice([each for each in self._workers if each.pid in busy])
         hit = [body for body in self._witness.in_flight() if body.worker_pid == worker.pid]
         worker.kill()
         self._hit |= {body.pid for body in hit}
@@ -160,19 +159,23 @@ class Injector(threading.Thread):
         if body not in self._witness.in_flight():  # it had just ended: stopping an idle process proves nothing
             os.kill(body.pid, signal.SIGCONT)
             return self._stall()
-        timer = threading.Timer(self._stall_seconds, self._go_on, [body.pid])
-        timer.daemon = True
-        self._stopped[body.pid] = timer
-        timer.start()
-        self._say(f"stopped pool child {body.pid} in {_name(body)}; it goes on after {self._stall_seconds:g} s")
+        self._say(f"stopped pool child {body.pid} in {_name(body)}, for longer than its lease")
+        self._stalls[body] = threading.Thread(target=self._go_on, args=[body], daemon=True)
+        self._stalls[body].start()
         return Fault(Kind.STALL, [body])
 
-    def _go_on(self, pid: int) -> None:
+    def _go_on(self, body: Start) -> None:
+        """Let the body go on once another process has its phase; a chain's, whose phase nobody takes, after a while."""
+        least = time.monotonic() + self._lease_seconds + 1
+        while not self._stopping.wait(0.1):
+            overtaken = self._witness.was_overtaken(body) or not self._witness.once
+            if time.monotonic() > (least if overtaken else least + _LONGER_SECONDS):
+                break
         try:
-            os.kill(pid, signal.SIGCONT)
+            os.kill(body.pid, signal.SIGCONT)
         except ProcessLookupError:
             return  # its worker was killed meanwhile
-        self._say(f"pool child {pid} goes on")
+        self._say(f"pool child {body.pid} goes on")
 
     def _flush(self) -> Fault:
         messages, reviews = self._await_messages()
@@ -194,7 +197,7 @@ class Injector(threading.Thread):
         """Bodies in flight, for long enough to be in the middle of it; none when there are none for a while."""
         ends = time.monotonic() + _PATIENCE_SECONDS
         while time.monotonic() < ends and not self._stopping.is_set():
-            spared = self._hit | set(self._stopped)
+            spared = self._hit | {body.pid for body in self._stalls}
             old = time.time() - 0.1
             if found := [body for body in self._witness.in_flight() if body.pid not in spared and body.at < old]:
                 return found

@@ -42,9 +42,7 @@ def runs_table(screen: Screen, handles: Sequence[Run], starts: Sequence[Start]) 
         said = run.results.get(PHASES[-1]) or (view.error or {}).get("message", "")
         rows.append([_short(view.key), view.state, f"{done} of {len(view.phases)}", begun[view.key], said])
     headings = ["run", "state", "phases", " attempts", "review"]
-    screen.table(
-        Table("The runs, those with the most attempts first (an attempt is a start of a body)", headings, rows)
-    )
+    screen.table(Table("The runs, those with the most attempts (starts of a body) first", headings, rows))
     if rest := views[fits:]:
         states = Counter(view.state for view, _ in rest)
         screen.say(f"  and {len(rest)} more: {', '.join(f'{count} {state}' for state, count in states.items())}")
@@ -89,10 +87,10 @@ def ledger_lines(screen: Screen, runs: Runclaim, handles: Sequence[Run], ours: O
     verdict = ours.verdict
     phases = verdict.starts - verdict.repeats
     screen.head("What became of it")
-    calls, deliveries, gone = len(ours.asked), ours.messages * TIMES, sum(fault.messages for fault in ours.fired)
+    calls, copies, gone = len(ours.asked), ours.messages * TIMES, sum(fault.messages for fault in ours.fired)
     for name, text in {
         "enqueued twice": f"{calls} calls made {many(created, 'run')}; {found} were given the run that was there",
-        "delivered thrice": f"{ours.messages} messages, upkeep included, {deliveries} copies; {gone} went with the broker",
+        "delivered thrice": f"{ours.messages} messages, upkeep included, {copies} copies; {gone} went with the broker",
         "duplicates refused": f"at least {refused}: what a killed process had counted in its last seconds is missing",
         "claims rescued": f"{rescued.total()}{f': {reasons}' if reasons else ''}",
         "bodies": f"{verdict.starts} starts for {phases} phases; bodies that started again: {verdict.repeats}",

@@ -103,7 +103,7 @@ class Round:
             witness=witness,
             workers=stage.workers,
             broker=stage.broker,
-            stall_seconds=stage.lease_seconds + 2,
+            lease_seconds=stage.lease_seconds,
             say=lambda text: screen.say(f"{self.seconds:6.1f} s  {text}"),
         )
 

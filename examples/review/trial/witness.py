@@ -119,6 +119,11 @@ class Witness:
         """Head commits of the reviews that wait for no message, because a body has started."""
         return {start.key.rpartition("..")[2] for start in self.starts()} if self.once else set()
 
+    def was_overtaken(self, start: Start) -> bool:
+        """Whether another process has started the same phase since."""
+        others = [each for each in self.starts() if each.place == start.place and each.pid != start.pid]
+        return any(each.at > start.at for each in others)
+
     def never_ended(self, start: Start) -> bool:
         """Whether the body has written no row; asked when it cannot any more."""
         return not _is_done(start, self.starts(), self.rows())

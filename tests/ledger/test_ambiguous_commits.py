@@ -1,0 +1,268 @@
+"""
+A COMMIT whose answer never comes: the ledger is asked what happened, and nothing is assumed.
+
+Each cut really happens, on a real connection to a real server; a test whose cut did not land fails.
+"""
+
+from __future__ import annotations
+
+import random
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import text
+
+from runclaim.database import Database
+from runclaim.errors import ClaimLost
+from runclaim.events import EventType
+from runclaim.keys import nonce
+from runclaim.ledger import read
+from runclaim.ledger.claim import Wanted, claimed
+from runclaim.ledger.complete import complete, completed
+from runclaim.ledger.enqueue import enqueue
+from runclaim.ledger.rescue import rescue
+from runclaim.states import RunState
+from tests.ledger.concurrency import PATIENCE, Actor, until
+from tests.ledger.factories import LEASE, claim_again, claimed_run, completion, finish, new_run, queued_run, take
+from tests.ledger.sql import count
+from tests.pgcut import CuttingProxy, When
+
+
+@pytest.fixture
+def proxy(postgres):
+    with CuttingProxy(postgres.url.render_as_string(hide_password=False)) as found:
+        yield found
+
+
+@pytest.fixture
+def cut_off(proxy):
+    """The ledger as a process sees it whose connections can be cut."""
+    database = Database(proxy.url, patience=timedelta(seconds=PATIENCE))
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def user_rows(postgres):
+    """A table without constraints, as an application may have one; gives the number of its rows."""
+    with postgres.begin() as conn:
+        conn.execute(text("CREATE TABLE test_user_rows (run_id uuid, phase text)"))
+
+    def found():
+        with postgres.read() as conn:
+            return conn.execute(text("SELECT count(*) FROM test_user_rows")).scalar_one()
+
+    yield found
+    with postgres.begin() as conn:
+        conn.execute(text("DROP TABLE test_user_rows"))
+
+
+def enqueue_one(database, run):
+    return database.run(lambda conn: enqueue(conn, [run]))[0]
+
+
+def claim_one(database, asked, **how):
+    """As the runner does it: read back by the nonce."""
+
+    def work(conn):
+        taken = take(conn, asked, **how)
+        return [] if taken is None else [taken]
+
+    found = database.run(work, read_back=lambda conn: claimed(conn, [asked]) or None)
+    return found[0] if found else None
+
+
+def complete_one(database, given, meanwhile=lambda: None):
+    """As the runner does it: with a row of the application's, read back by the claim."""
+    run_id = given.claim.run_id
+
+    def work(conn):
+        values = {"run_id": run_id, "phase": given.claim.phase}
+        conn.execute(text("INSERT INTO test_user_rows VALUES (:run_id, :phase)"), values)
+        moved = complete(conn, [given]).get(run_id)
+        if moved is None:
+            raise ClaimLost(run_id, given.claim.phase, given.claim.fence)
+        return moved
+
+    def read_back(conn):
+        meanwhile()
+        return completed(conn, [given]).get(run_id)
+
+    return database.run(work, read_back=read_back)
+
+
+def late(proxy, postgres, work):
+    """Cut `work`'s COMMIT, and let it reach the server only when its repetition waits for what it has locked."""
+    cut = proxy.order(When.LATE)
+    with Actor(postgres) as watching:
+        answer = watching.start(lambda _conn: work())
+        until(cut.landed.is_set, what="the cut")
+        until(lambda: somebody_waits(postgres), what="the repetition to run into its own first try")
+        cut.let_go.set()
+        found = answer.result(PATIENCE)
+    assert cut.committed.wait(PATIENCE)
+    return found
+
+
+def somebody_waits(postgres):
+    with postgres.read() as conn:
+        return conn.execute(
+            text(
+                "SELECT count(*) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND cardinality(pg_blocking_pids(pid)) > 0"
+            )
+        ).scalar_one()
+
+
+def cut_short(proxy, postgres, when, work):
+    """What `work()` gives although its COMMIT is cut."""
+    if when is When.LATE:
+        return late(proxy, postgres, work)
+    cut = proxy.order(when)
+    found = work()
+    assert cut.landed.is_set()
+    assert cut.committed.is_set() == (when is When.AFTER)
+    return found
+
+
+@pytest.mark.parametrize("when", When)
+def test_an_enqueue_makes_one_run_and_says_that_it_did(postgres, proxy, cut_off, when):
+    """
+    INVARIANT: the caller whose transaction made the run is told so, and publishes it.
+
+    Breaks if enqueue does not recognise its own run, or uses a new id when it is repeated.
+    """
+    run = new_run("pr-7", subject="acme")
+
+    found = cut_short(proxy, postgres, when, lambda: enqueue_one(cut_off, run))
+
+    assert (found.run_id, found.created) == (run.run_id, True)
+    with postgres.read() as conn:
+        assert (count(conn, "runs"), count(conn, "run_keys"), count(conn, "events")) == (1, 1, 1)
+        assert read.run(conn, run.run_id).state is RunState.QUEUED
+
+
+@pytest.mark.parametrize("when", When)
+def test_a_claim_is_adopted_by_the_worker_that_made_it(postgres, proxy, cut_off, when):
+    """
+    INVARIANT: a claim whose COMMIT was cut is one attempt, not two, and somebody has it.
+
+    Breaks if a lost answer is taken for a refusal (the run would wait for its lease) or claimed anew by a new nonce.
+    """
+    run_id = postgres.run(queued_run)
+    asked = Wanted(run_id, 0, nonce())
+
+    found = cut_short(proxy, postgres, when, lambda: claim_one(cut_off, asked))
+
+    assert found is not None
+    with postgres.read() as conn:
+        standing, view = read.standing(conn, run_id), read.run(conn, run_id)
+        kinds = [event.type for event in read.journal(conn, run_id)]
+    assert (standing.fence, standing.owner) == (found.fence, found.owner) == (1, asked.owner)
+    assert view.attempts == 1
+    assert kinds.count(EventType.PHASE_STARTED) == 1
+
+
+@pytest.mark.parametrize("way", ["inline", "through the broker", "last"])
+@pytest.mark.parametrize("when", When)
+def test_a_completion_counts_once_and_its_worker_goes_on(postgres, proxy, cut_off, user_rows, when, way):
+    """
+    INVARIANT: a completion that was told is in the ledger, with its rows, once.
+
+    Breaks if a lost answer is taken for a failure (the body would run again) or for a success (it may be lost).
+    """
+    phases = {"phases": ("plan",)} if way == "last" else {}
+    claim = postgres.run(lambda conn: claimed_run(conn, **phases))
+    given = completion(claim, inline=way == "inline")
+
+    moved = cut_short(proxy, postgres, when, lambda: complete_one(cut_off, given))
+
+    with postgres.read() as conn:
+        view, standing = read.run(conn, claim.run_id), read.standing(conn, claim.run_id)
+        assert (count(conn, "phase_results"), user_rows()) == (1, 1)
+    assert (moved.state, moved.fence) == (view.state, view.fence)
+    if way == "inline":
+        assert (moved.claim.fence, moved.claim.owner) == (standing.fence, standing.owner)
+        assert postgres.run(lambda conn: finish(conn, moved.claim)) is not None
+
+
+def test_a_completion_that_did_not_commit_and_lost_its_claim_meanwhile_is_refused(postgres, proxy, cut_off, user_rows):
+    claim = postgres.run(lambda conn: claimed_run(conn, how={"lease": timedelta(0)}))
+
+    def taken_over():
+        if postgres.run(rescue):
+            postgres.run(lambda conn: finish(conn, claim_again(conn, claim.run_id), result='"fresh"'))
+
+    cut = proxy.order(When.BEFORE)
+    with pytest.raises(ClaimLost):
+        complete_one(cut_off, completion(claim, '"stale"'), meanwhile=taken_over)
+    assert cut.landed.is_set()
+    with postgres.read() as conn:
+        assert read.results(conn, claim.run_id) == {"plan": "fresh"}
+    assert user_rows() == 0
+
+
+def test_a_completion_that_committed_and_was_superseded_meanwhile_is_told_without_a_claim(
+    postgres, proxy, cut_off, user_rows
+):
+    claim = postgres.run(lambda conn: claimed_run(conn, subject="acme"))
+
+    def superseded():
+        postgres.run(lambda conn: queued_run(conn, subject="acme"))
+
+    cut = proxy.order(When.AFTER)
+    moved = complete_one(cut_off, completion(claim), meanwhile=superseded)
+
+    assert cut.committed.is_set()
+    assert (moved.state, moved.claim) == (RunState.SUPERSEDED, None)
+    assert user_rows() == 1
+
+
+def test_a_claim_that_committed_and_was_rescued_meanwhile_is_not_adopted(postgres, proxy, cut_off):
+    run_id = postgres.run(queued_run)
+    asked = Wanted(run_id, 0, nonce())
+
+    def read_back(conn):
+        postgres.run(rescue)
+        return claimed(conn, [asked]) or None
+
+    cut = proxy.order(When.AFTER)
+    found = cut_off.run(lambda conn: take(conn, asked, lease=timedelta(0)), read_back=read_back)
+
+    assert cut.committed.is_set()
+    assert found is None
+    with postgres.read() as conn:
+        assert (read.run(conn, run_id).state, read.run(conn, run_id).attempts) == (RunState.QUEUED, 1)
+
+
+def test_sixty_cuts_in_twenty_runs_lose_nothing_and_double_nothing(postgres, proxy, cut_off, user_rows):
+    """
+    INVARIANT: whatever a process was told is what the ledger holds.
+
+    Breaks if any verb of a run assumes an answer it did not get.
+    """
+    rng = random.Random(7)
+    cuts = []
+
+    def perhaps_cut():
+        cuts.append(proxy.order(rng.choice([When.BEFORE, When.AFTER])))
+
+    for number in range(20):
+        run = new_run(f"pr-{number}", max_attempts=1)
+        perhaps_cut()
+        assert enqueue_one(cut_off, run).created
+        claim = claim_one(cut_off, Wanted(run.run_id, 0, nonce()), lease=LEASE)
+        perhaps_cut()
+        while claim is not None:
+            claim = complete_one(cut_off, completion(claim)).claim
+            if rng.random() < 0.5:
+                perhaps_cut()
+    proxy.withdraw()
+
+    with postgres.read() as conn:
+        assert read.counts(conn) == {("review", RunState.SUCCEEDED): 20}
+        assert (count(conn, "phase_results"), user_rows()) == (60, 60)
+        assert count(conn, "events") == 20 * 9
+    landed = [cut for cut in cuts if cut.landed.is_set()]
+    assert len(landed) >= 50
+    assert {cut.when for cut in landed} == {When.BEFORE, When.AFTER}

@@ -1,0 +1,283 @@
+"""The ledger's schema: made by migrations, equal to the models, and refused while it is behind."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from datetime import timedelta
+from importlib import resources
+from pathlib import Path
+
+import pytest
+from alembic.script import ScriptDirectory
+from sqlalchemy import inspect, text
+from sqlalchemy.exc import DBAPIError
+
+from runclaim import migrations
+from runclaim.database import Database
+from runclaim.errors import SchemaBehind
+from runclaim.models import metadata
+from tests import servers
+
+ROOT = Path(__file__).resolve().parents[2]
+UPGRADE = """
+import sys
+from datetime import timedelta
+from runclaim import migrations
+from runclaim.database import Database
+
+database = Database(sys.argv[1], patience=timedelta(seconds=30))
+sys.stdin.readline()
+print(getattr(migrations, sys.argv[2])(database))
+"""
+
+
+def opened(url):
+    return Database(url, patience=timedelta(seconds=10))
+
+
+@pytest.fixture
+def database(database_url):
+    """Empty, on each of the two."""
+    found = opened(database_url)
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def postgres(postgres_url):
+    found = opened(postgres_url)
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def twin(request, database, tmp_path):
+    """Another empty database of the same kind."""
+    if database.url.get_backend_name() == "sqlite":
+        found = opened(f"sqlite:///{tmp_path}/twin.db")
+        yield found
+        found.close()
+        return
+    with servers.database(request.getfixturevalue("postgres_server")) as url:
+        found = opened(url)
+        yield found
+        found.close()
+
+
+def test_an_upgrade_makes_the_tables_of_this_release(database):
+    assert migrations.current(database) is None
+    assert migrations.upgrade(database) == (None, migrations.HEAD)
+    assert migrations.current(database) == migrations.HEAD
+    assert migrations.differences(database) == []
+
+
+def test_a_second_upgrade_changes_nothing(database):
+    migrations.upgrade(database)
+
+    assert migrations.upgrade(database) == (migrations.HEAD, migrations.HEAD)
+    assert migrations.differences(database) == []
+
+
+def test_a_missing_column_is_a_difference(database):
+    migrations.upgrade(database)
+    with database.begin() as conn:
+        conn.exec_driver_sql("ALTER TABLE runclaim_runs DROP COLUMN trace_context")
+
+    assert "trace_context" in str(migrations.differences(database))
+
+
+def test_migrations_and_models_make_the_same_database_to_the_last_constraint(database, twin):
+    """
+    INVARIANT: what the models say is what the migrations make.
+
+    Breaks if a constraint, a partial index, a cascade or a storage setting is changed on one side only; Alembic's
+    own comparison does not look at these.
+    """
+    migrations.upgrade(database)
+    with database.read() as conn:
+        if conn.dialect.name == "postgresql":
+            clock = conn.exec_driver_sql("SELECT pg_get_functiondef('runclaim_now'::regproc)").scalar_one()
+        migrated = catalog(conn)
+    with twin.begin() as conn:
+        if conn.dialect.name == "postgresql":
+            conn.exec_driver_sql(clock)
+        metadata.create_all(conn)
+        modelled = catalog(conn)
+
+    assert migrated == modelled
+
+
+def catalog(conn):
+    found = catalog_of_sqlite(conn) if conn.dialect.name == "sqlite" else catalog_of_postgresql(conn)
+    return {line for line in found if migrations.VERSION_TABLE not in line}
+
+
+CATALOG = (
+    """SELECT table_name, column_name, data_type, is_nullable, column_default, is_identity, identity_generation
+    FROM information_schema.columns WHERE table_schema = 'public'""",
+    """SELECT conrelid::regclass, conname, pg_get_constraintdef(oid)
+    FROM pg_constraint WHERE connamespace = 'public'::regnamespace""",
+    """SELECT indexdef FROM pg_indexes WHERE schemaname = 'public'""",
+    """SELECT relname, reloptions FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'""",
+)
+
+
+def catalog_of_postgresql(conn):
+    return [" ".join(map(str, row)) for query in CATALOG for row in conn.exec_driver_sql(query)]
+
+
+def catalog_of_sqlite(conn):
+    for name, sql in conn.exec_driver_sql("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").all():
+        flat = re.sub(r"\s+", " ", sql)
+        if flat.startswith("CREATE TABLE"):
+            # The order in which a table's constraints are written means nothing.
+            inside = flat[flat.index("(") + 1 : flat.rindex(")")]
+            yield from (f"{name}: {part.strip()}" for part in re.split(r", (?=CONSTRAINT )", inside))
+        else:
+            yield flat
+
+
+def test_the_ledgers_clock_goes_on_inside_a_transaction_and_inside_a_statement(postgres):
+    """
+    INVARIANT: who waited for a row gets a whole lease.
+
+    Breaks if the clock is `now()` or `statement_timestamp()`, or may be read once and kept.
+    """
+    migrations.upgrade(postgres)
+    with postgres.read() as conn:
+        read = "SELECT runclaim_now() FROM (SELECT pg_sleep(0.001 * n) FROM generate_series(0, 1) AS n) AS waited"
+        times = [moment for _ in range(2) for moment in conn.exec_driver_sql(read).scalars()]
+        volatility = conn.exec_driver_sql("SELECT provolatile FROM pg_proc WHERE proname = 'runclaim_now'").scalar()
+
+    assert sorted(set(times)) == times
+    assert volatility == "v"
+
+
+def test_this_release_needs_the_newest_script():
+    script = ScriptDirectory.from_config(migrations._alembic(None))
+
+    assert script.get_heads() == [migrations.HEAD]
+    assert len(script.get_bases()) == 1
+
+
+@pytest.mark.parametrize("call", ["upgrade", "require_current"])
+def test_processes_that_upgrade_at_once_all_succeed(database, call):
+    """
+    INVARIANT: one upgrade at a time, and the others find it done.
+
+    Breaks if the lock is taken after the look, or not at all: the tables would be made twice.
+    """
+    if call == "require_current" and database.url.get_backend_name() == "postgresql":
+        migrations.upgrade(database)
+    url = database.url.render_as_string(hide_password=False)
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", UPGRADE, url, call],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for _ in range(3)
+    ]  # fmt: skip
+    told = [process.communicate("go\n", timeout=60) for process in processes]
+
+    assert [process.returncode for process in processes] == [0, 0, 0], told
+    assert migrations.current(database) == migrations.HEAD
+    if call == "upgrade":
+        assert sorted(answer.strip() for answer, _ in told) == ["('0001', '0001')"] * 2 + ["(None, '0001')"]
+
+
+def test_an_upgrade_that_waited_for_another_sees_what_it_made_at_any_isolation_level(postgres_url):
+    from tests.ledger.concurrency import together
+
+    with_default = opened(f"{postgres_url}?options=-c%20default_transaction_isolation%3Dserializable")
+    found = together(4, lambda _: migrations.upgrade(with_default))
+    with_default.close()
+
+    assert sorted(str(before) for before, _ in found) == ["0001", "0001", "0001", "None"]
+
+
+def test_an_empty_file_is_made_on_first_use(sqlite_url):
+    database = opened(sqlite_url)
+    migrations.require_current(database)
+
+    assert migrations.differences(database) == []
+    database.close()
+
+
+def test_a_server_without_tables_is_refused_with_the_command_that_makes_them(postgres):
+    with pytest.raises(SchemaBehind, match="has no runclaim tables") as refused:
+        migrations.require_current(postgres)
+    assert str(postgres) in str(refused.value)
+    assert str(refused.value).endswith("runclaim db upgrade")
+    assert (refused.value.found, refused.value.wanted) == (None, migrations.HEAD)
+    assert migrations.current(postgres) is None
+
+
+def test_tables_of_another_release_are_refused_with_both_revisions(database):
+    migrations.upgrade(database)
+    with database.begin() as conn:
+        conn.exec_driver_sql(f"UPDATE {migrations.VERSION_TABLE} SET version_num = '0000'")
+
+    with pytest.raises(SchemaBehind, match=f"is at revision 0000, this release needs {migrations.HEAD}"):
+        migrations.require_current(database)
+
+
+def test_a_refusal_shows_no_password(postgres_url):
+    secret = opened(postgres_url.replace("postgres@", "postgres:s3cret@"))
+
+    with pytest.raises(SchemaBehind) as refused:
+        migrations.require_current(secret)
+    secret.close()
+    assert "s3cret" not in str(refused.value)
+
+
+def test_an_applications_own_tables_are_neither_touched_nor_reported(database):
+    with database.begin() as conn:
+        conn.exec_driver_sql("CREATE TABLE invoices (id integer PRIMARY KEY)")
+        conn.exec_driver_sql("CREATE INDEX ix_invoices ON invoices (id)")
+        conn.exec_driver_sql("CREATE TABLE alembic_version (version_num text)")
+        conn.exec_driver_sql("INSERT INTO invoices VALUES (1)")
+        conn.exec_driver_sql("INSERT INTO alembic_version VALUES ('theirs')")
+    migrations.upgrade(database)
+
+    assert migrations.differences(database) == []
+    with database.read() as conn:
+        assert conn.exec_driver_sql("SELECT id FROM invoices").scalars().all() == [1]
+        assert conn.exec_driver_sql("SELECT version_num FROM alembic_version").scalars().all() == ["theirs"]
+        theirs = set(inspect(conn).get_table_names()) - set(metadata.tables)
+    assert theirs == {"invoices", "alembic_version", migrations.VERSION_TABLE}
+
+
+def test_an_upgrade_that_fails_leaves_nothing(database):
+    with database.begin() as conn:
+        conn.exec_driver_sql("CREATE TABLE runclaim_phase_results (id integer)")
+
+    with pytest.raises(DBAPIError):
+        migrations.upgrade(database)
+    with database.read() as conn:
+        assert inspect(conn).get_table_names() == ["runclaim_phase_results"]
+
+
+def test_the_ledger_can_live_in_a_schema_of_its_own(postgres, postgres_url):
+    with postgres.begin() as conn:
+        conn.exec_driver_sql("CREATE SCHEMA work")
+    apart = opened(f"{postgres_url}?options=-c%20search_path%3Dwork")
+    migrations.upgrade(apart)
+
+    assert migrations.differences(apart) == []
+    assert migrations.current(postgres) is None
+    with apart.read() as conn:
+        assert conn.execute(text("SELECT runclaim_now()")).scalar_one() is not None
+    apart.close()
+
+
+def test_the_scripts_are_in_the_wheel():
+    """The wheel holds the package's folder as it is; nothing in the build leaves the scripts out."""
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
+    scripts = [entry.name for entry in resources.files("runclaim.migrations").joinpath("versions").iterdir()]
+
+    assert build["targets"]["wheel"] == {"packages": ["runclaim"]}
+    assert "exclude" not in build
+    assert any(name.startswith(migrations.HEAD) for name in scripts)

@@ -1,0 +1,69 @@
+"""The settings: three sources, one order, checked at the start."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from datetime import timedelta
+
+import pytest
+
+from runclaim.config import Config, duration, resolve
+from runclaim.errors import ConfigError
+
+
+def test_a_laptop_needs_no_settings():
+    assert resolve({}, {}, {}) == Config()
+    assert Config().database_url == "sqlite:///runclaim.db"
+
+
+def test_an_argument_comes_before_the_environment_and_that_before_celery():
+    celery = {"runclaim_lease": 1, "runclaim_max_duration": 2, "runclaim_purge_every": 3}
+    environ = {"RUNCLAIM_LEASE": "10s", "RUNCLAIM_MAX_DURATION": "20m"}
+    found = resolve({"lease": timedelta(hours=1)}, environ, celery)
+
+    assert (found.lease, found.max_duration, found.purge_every) == (
+        timedelta(hours=1), timedelta(minutes=20), timedelta(seconds=3)
+    )  # fmt: skip
+
+
+def test_an_empty_variable_counts_as_none():
+    assert resolve({}, {"RUNCLAIM_LEASE": ""}, {}).lease == Config().lease
+
+
+@pytest.mark.parametrize(
+    "text, seconds",
+    [("90", 90), ("90s", 90), ("1.5m", 90), (" 2 h ", 7200), ("30d", 2592000), ("250ms", 0.25), (45, 45), (1.5, 1.5)],
+)
+def test_a_duration_may_be_written_as_people_write_it(text, seconds):
+    assert duration("lease", text) == timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize("text", ["", "soon", "-5s", "5 s m", "1e3", "inf", "nan", True, None, "9" * 30 + "d"])
+def test_any_other_duration_is_refused_with_an_example(text):
+    with pytest.raises(ConfigError, match=r"lease is .*such as 90s"):
+        duration("lease", text)
+
+
+def test_an_unknown_setting_is_refused_with_the_known_ones():
+    with pytest.raises(ConfigError, match=r"unknown setting leese; there are .*lease"):
+        resolve({"leese": 5}, {}, {})
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(Config) if field.type == "timedelta"])
+@pytest.mark.parametrize("value", [timedelta(0), timedelta(seconds=-1)])
+def test_no_duration_may_be_nothing(name, value):
+    with pytest.raises(ConfigError, match=f"{name} is .*longer than nothing"):
+        resolve({name: value}, {}, {})
+
+
+@pytest.mark.parametrize("url", ["mysql://ann:s3cret@db/ledger", "postgresql://ann:s3cret@db/ledger", "", "ledger.db"])
+def test_a_database_of_another_kind_is_refused_without_its_password(url):
+    with pytest.raises(ConfigError, match="is not supported: use postgresql") as refused:
+        resolve({"database_url": url}, {}, {})
+    assert "s3cret" not in str(refused.value)
+
+
+def test_an_application_that_must_not_use_the_default_says_so_by_a_variable():
+    assert resolve({}, {"RUNCLAIM_DATABASE_URL": "sqlite:////srv/ledger.db"}, {}).database_url == (
+        "sqlite:////srv/ledger.db"
+    )
