@@ -17,11 +17,13 @@ from runclaim.config import Config, resolve
 from runclaim.errors import DeclarationError
 from runclaim.flows.flow import Flow
 from runclaim.flows.ledgering import Ledger
+from runclaim.flows.webhooks import MAX_BODY_BYTES, Delivery, Webhook
+from runclaim.signatures import check_secrets
 from runclaim.tasks import phase_task, upkeep
 from runclaim.tasks.runtime import Runtime
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     from celery import Celery
 
@@ -50,6 +52,7 @@ class Runclaim:
         _ATTACHED.add(app)
         self.app = app
         self.flows: dict[str, Flow[Any]] = {}
+        self.webhooks: dict[str, Webhook[Any]] = {}
         self._settings = settings
         self._config: Config | None = None
         broker = Broker(app, lambda: self.config)
@@ -86,6 +89,45 @@ class Runclaim:
         flow = Flow(name, input_type, key=key, subject=subject, ledger=self.ledger, on_phase=self._on_phase)
         self.flows[name] = flow
         return flow
+
+    def webhook(
+        self,
+        name: str,
+        *,
+        flow: Flow[InputT],
+        secret: str | Sequence[str] | Callable[[], str | Sequence[str]],
+        scheme: str = "github",
+        max_body_bytes: int = MAX_BODY_BYTES,
+    ) -> Callable[[Callable[[Delivery], InputT | Mapping[str, Any] | None]], Webhook[InputT]]:
+        """
+        Declare a webhook: the decorated function maps a verified delivery to the flow's input, or to `None`.
+
+        `scheme` is `github` or `standard` (Standard Webhooks). Several secrets may be given while one replaces the
+        other; a function is asked at each delivery. Raises: DeclarationError, and ConfigError for a weak secret.
+        """
+        if name in self.webhooks:
+            raise DeclarationError(f"this app already has a webhook {name}; give the second another name")
+
+        def secrets() -> Sequence[str]:
+            found = secret() if callable(secret) else secret
+            return [found] if isinstance(found, str) else found
+
+        def declare(to_input: Callable[[Delivery], InputT | Mapping[str, Any] | None]) -> Webhook[InputT]:
+            made = Webhook(
+                name,
+                flow=flow,
+                secrets=secrets,
+                scheme=scheme,
+                to_input=to_input,
+                ledger=self.ledger,
+                max_body_bytes=max_body_bytes,
+            )
+            if not callable(secret):
+                check_secrets(secrets(), standard=scheme == "standard")
+            self.webhooks[name] = made
+            return made
+
+        return declare
 
     def get(self, run_id: str) -> Run:
         """A handle on an existing run; nothing is read yet."""

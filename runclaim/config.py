@@ -46,6 +46,12 @@ class Config:
     publish_timeout: timedelta = timedelta(seconds=2)
     #: How long a verb keeps trying while the database cannot be reached.
     ledger_patience: timedelta = timedelta(seconds=10)
+    #: How long the same payload of a webhook is dropped: the double click, the sender that sends twice at once.
+    dedup_window: timedelta = timedelta(seconds=10)
+    #: How long a webhook's delivery id is remembered. GitHub offers deliveries again for three days.
+    keep_deliveries: timedelta = timedelta(days=4)
+    #: How often beat forgets closed dedup windows.
+    forget_every: timedelta = timedelta(seconds=60)
     keep_succeeded: timedelta = timedelta(days=30)
     keep_failed: timedelta = timedelta(days=90)
     keep_canceled: timedelta = timedelta(days=30)

@@ -20,7 +20,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from runclaim import forks
-from runclaim.errors import ClaimLost, ConfigError, LedgerUnavailable
+from runclaim.errors import ConfigError, LedgerUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -92,7 +92,7 @@ class Database:
 
     @property
     def engine(self) -> Engine:
-        """This process's engine. A connection made before a fork is never used after it."""
+        """The engine of this process. A connection made before a fork is never used after it."""
         if self._engine is None:
             self._engine = _engine(self.url, self._pool_size)
         elif self._pid != os.getpid():
@@ -159,11 +159,16 @@ class Database:
             pause = min(pause * 2, 1.0)
 
     def _once(self, work: Callable[[Connection], T], read_back: Callable[[Connection], T | None] | None) -> T:
-        """One try; with `read_back` a refusal is checked once more: the lost connection may have committed late."""
+        """
+        One try; with `read_back`, whatever speaks against it is checked once more.
+
+        The lost connection may have committed late: then the claim is spent, or the application's own unique key
+        refuses the second row.
+        """
         try:
             with self.begin() as conn:
                 answer = work(conn)
-        except ClaimLost:
+        except Exception:
             if read_back and (found := self._ask(read_back)) is not None:
                 return found
             raise

@@ -34,6 +34,14 @@ class InputError(RunclaimError):
         super().__init__(f"{field}: {problem}")
 
 
+class SignatureRefused(RunclaimError):
+    """A webhook's signature does not hold; nothing was written. `header` names what is wrong, never the secret."""
+
+    def __init__(self, header: str, problem: str) -> None:
+        self.header, self.problem = header, problem
+        super().__init__(f"{header}: {problem}")
+
+
 class KeyConflict(RunclaimError):
     """
     The run key exists with another input; nothing was written.

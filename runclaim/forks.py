@@ -55,6 +55,4 @@ class _Forks:
 
 _FORKS: Final = _Forks()
 held_off: Final = _FORKS.held_off
-os.register_at_fork(
-    before=_FORKS.before, after_in_parent=_FORKS.after_in_parent, after_in_child=_FORKS.after_in_child
-)
+os.register_at_fork(before=_FORKS.before, after_in_parent=_FORKS.after_in_parent, after_in_child=_FORKS.after_in_child)

@@ -27,6 +27,7 @@ def schedule(app: Celery, config: Callable[[], Config]) -> None:
             (upkeep.RESCUE, settings.rescue_every),
             (upkeep.DISPATCH, settings.dispatch_every),
             (upkeep.PURGE, settings.purge_every),
+            (upkeep.FORGET, settings.forget_every),
         ):
             seconds = every.total_seconds()
             # Long enough to wait behind a backlog or a skewed clock: if each expired there, none would ever run.

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 #: A warm shutdown lets a phase end; after this the rest is killed, and the ledger recovers it.
 _PATIENCE_SECONDS: Final = 15.0
 #: The upkeep's heartbeat in Celery's own words; left out of the log, its warnings are not.
-_ROUTINE: Final = re.compile(r"(Sending due task|Task) runclaim\.(rescue|dispatch|purge)\b.*( received| succeeded|\))")
+_ROUTINE: Final = re.compile(
+    r"(Sending due task|Task) runclaim\.(rescue|dispatch|purge|forget)\b.*( received| succeeded|\))"
+)
 _COLOURS: Final = ("cyan", "magenta", "yellow", "green", "blue")
 
 

@@ -65,7 +65,7 @@ class Enqueuing(Generic[InputT]):
         self, values: Iterable[InputT | Mapping[str, Any]], *, session: AnySession | None = None
     ) -> list[Run]:
         """See `Flow.enqueue_many`."""
-        wanted = [self._new_run(value) for value in values]
+        wanted = [self.new_run(value) for value in values]
         if not wanted:
             return []
         made = self._ledger.enqueue(wanted) if session is None else self._join(_plain(session), wanted)
@@ -75,7 +75,7 @@ class Enqueuing(Generic[InputT]):
         self, value: InputT | None = None, /, *, session: AnyAsyncSession | None = None, **fields: Any
     ) -> Run:
         """See `Flow.aenqueue`."""
-        wanted = [self._new_run(self._given(value, fields))]
+        wanted = [self.new_run(self._given(value, fields))]
         if session is None:
             made = await asyncio.to_thread(self._ledger.enqueue, wanted)
         else:
@@ -111,7 +111,8 @@ class Enqueuing(Generic[InputT]):
     def _handles(self, made: Sequence[Enqueued]) -> list[Run]:
         return [self._ledger.handle(found.run_id, self._flow, created=found.created) for found in made]
 
-    def _new_run(self, given: InputT | Mapping[str, Any]) -> NewRun:
+    def new_run(self, given: InputT | Mapping[str, Any]) -> NewRun:
+        """The run that an input stands for; nothing is written. Raises: InputError."""
         flow, config = self._flow, self._ledger.config
         value = flow.input_type.check(given)
         plain = flow.input_type.dump(value)

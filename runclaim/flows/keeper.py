@@ -161,7 +161,10 @@ class Keeper:
     def _lost(self, claim: Claim) -> ClaimLost:
         with self._database.read() as conn:
             standing = read.standing(conn, claim.run_id)
-        reason = "the run was purged" if standing is None else f"the run is {standing.state}"
+        if standing is not None and (standing.fence, standing.owner) == (claim.fence, claim.owner):
+            reason = "its max_duration has passed"
+        else:
+            reason = "the run was purged" if standing is None else f"the run is {standing.state}"
         return ClaimLost(claim.run_id, claim.phase, claim.fence, reason)
 
     def _flush(self) -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 _LONGEST_SPACING: Final = 3600.0
+_MOST_DOUBLINGS: Final = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ class Due:
 _clock: Final = select(now()).scalar_subquery()
 _known: Final = rowset("known", flow=Text())
 # 2 ** dispatches by shifting, capped before it can overflow; both databases know <<.
-_doublings: Final = case((runs.c.dispatches > 12, 12), else_=runs.c.dispatches)
+_doublings: Final = case((runs.c.dispatches > _MOST_DOUBLINGS, _MOST_DOUBLINGS), else_=runs.c.dispatches)
 _wait: Final[ColumnElement[float]] = bindparam("spacing_seconds", type_=Double()) * literal_column(
     "1", Integer()
 ).bitwise_lshift(_doublings)

@@ -57,17 +57,26 @@ _new: Final = rowset(
     delay_seconds=Double(),
     dispatch_seconds=Double(),
 )
-_PLAIN: Final = ["id", "project", "flow", "key", "subject", "generation", "priority", "phase", "queue"] + [
+_PLAIN: Final = (
+    "id",
+    "project",
+    "flow",
+    "key",
+    "subject",
+    "generation",
+    "priority",
+    "phase",
+    "queue",
     "max_attempts",
     "max_losses",
-]
+)
+_JSON: Final = ("input", "phases", "trace_context")
 _ZEROS: Final = ["rerun", "cursor", "fence", "attempts", "losses", "dispatches", "pending_actions"]
 _INSERT: Final = insert(runs).from_select(
-    [*_PLAIN, *_ZEROS]
-    + ["state", "input", "phases", "trace_context", "enqueued_at", "available_at", "dispatch_due_at"],
+    [*_PLAIN, *_ZEROS, "state", *_JSON, "enqueued_at", "available_at", "dispatch_due_at"],
     select(*(_new.c[name] for name in _PLAIN), *(literal_column("0", Integer()) for _ in _ZEROS))
     .add_columns(state(RunState.QUEUED))
-    .add_columns(as_json(_new.c.input), as_json(_new.c.phases), as_json(_new.c.trace_context))
+    .add_columns(*(as_json(_new.c[name]) for name in _JSON))
     .add_columns(now(), shifted(now(), _new.c.delay_seconds), shifted(now(), _new.c.dispatch_seconds))
     .where(true()),
     include_defaults=False,

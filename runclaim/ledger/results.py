@@ -1,6 +1,8 @@
 """
-The results of completed phases. Their primary key is the second guard against completing a phase twice,
-independent of the fence: a violation rolls the whole completion back.
+The results of completed phases.
+
+Their primary key is the second guard against completing a phase twice, independent of the fence: a violation
+rolls the whole completion back.
 """
 
 from __future__ import annotations
@@ -32,8 +34,19 @@ _given: Final = proofs(
     ran_seconds=Double(),
 )
 _RECORD: Final = insert(phase_results).from_select(
-    ["run_id", "fence", "owner", "phase", "position", "result", "skipped", "worker", "attempts"]
-    + ["started_at", "finished_at"],
+    [
+        "run_id",
+        "fence",
+        "owner",
+        "phase",
+        "position",
+        "result",
+        "skipped",
+        "worker",
+        "attempts",
+        "started_at",
+        "finished_at",
+    ],
     select(
         _given.c.run_id,
         _given.c.fence,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime  # noqa: TC003 - SQLAlchemy reads the annotations
 
 from sqlalchemy import Index, Text
 from sqlalchemy.orm import Mapped, mapped_column

@@ -1,1 +1,1 @@
-"""Celery tasks: one for each phase, and the three that keep the ledger going."""
+"""Celery tasks: one for each phase, and the few that keep the ledger going."""

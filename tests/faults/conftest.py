@@ -11,7 +11,6 @@ from tests.harness import Site
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from contextlib import ExitStack
     from pathlib import Path
 
     from runclaim.servers import Server
@@ -22,7 +21,9 @@ def make_site(tmp_path: Path, valkey_server: Server) -> Iterator[Callable[..., S
     """Make a site on a Valkey of this test's own: `make_site(database_url, settings={...}, phases={...}, …)`."""
     made: list[Site] = []
 
-    def make(database_url: str, *, broker: str | None = None, settings: dict[str, Any] | None = None, **told: Any) -> Site:
+    def make(
+        database_url: str, *, broker: str | None = None, settings: dict[str, Any] | None = None, **told: Any
+    ) -> Site:
         folder = tmp_path / f"site{len(made)}"
         told = {"settings": SETTINGS | (settings or {})} | told
         made.append(Site(folder, broker=broker or valkey_server.url, database_url=database_url, **told))

@@ -16,4 +16,5 @@ if __name__ == "__main__":
     steps = build(json.loads(os.environ["HARNESS"])).steps
     for name in sys.argv[1:]:
         run = steps.enqueue(name=name)
-        print(f"acknowledged {run.id} {'created' if run.created else 'found'}", flush=True)
+        sys.stdout.write(f"acknowledged {run.id} {'created' if run.created else 'found'}\n")
+        sys.stdout.flush()

@@ -91,6 +91,21 @@ def test_a_cut_commit_of_a_worker_starts_no_body_twice(
 
 
 @pytest.mark.parametrize("mode", MODES)
+def test_a_cut_completion_is_known_again_though_its_rows_conflict(cut_site: Site, cutter: Cutter, mode: str):
+    """The application's own unique key refuses the repeated rows before the ledger does."""
+    with cut_site.database.begin() as conn:
+        conn.execute(text("CREATE UNIQUE INDEX once ON harness_rows (run_id, phase)"))
+    cut_site.worker(concurrency=1)
+    cutter.arm(mode, MARK["complete"])
+    run = cut_site.enqueue("cut")
+    with late_delivery(cut_site, cutter, mode):
+        until(lambda: cutter.fired == 1, "the cut", so_far=cut_site.story)
+
+    nothing_lost_or_doubled(cut_site, [run])
+    assert [start.attempt for start in cut_site.starts(run)] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_a_cut_commit_of_a_failed_attempt_is_told_as_it_is(cut_site: Site, cutter: Cutter, mode: str):
     worker = cut_site.worker(concurrency=1)
     cut_site.beat()

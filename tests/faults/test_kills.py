@@ -7,14 +7,16 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
+import redis
 
 from runclaim import failpoints
-from tests.faults.oracle import happened, is_so, nothing_lost_or_doubled
+from tests.faults.oracle import dispatched, happened, is_so, nothing_lost_or_doubled
 from tests.harness import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from runclaim.servers import Server
     from tests.harness import Process, Site
 
 #: The places that a run passes in a worker: has the body run there, and is a claim in the ledger?
@@ -42,6 +44,7 @@ ON_SQLITE = [
     )
 ]
 
+
 def test_every_failpoint_has_its_fault_test():
     here = {*PASSED_BY_A_RUN, "dispatch.after_commit", "rescue.after_commit"}
 
@@ -65,6 +68,20 @@ def test_a_worker_killed_where_a_run_passes_loses_and_doubles_nothing(
     if victim == "kill":  # a child may get a little further before it follows its parent
         assert rescued >= claimed, site.story()
         assert len(site.starts()) >= 9 + body_ran, site.story()
+
+
+def test_a_worker_killed_between_a_completion_and_the_next_message_loses_nothing(
+    make_site: Callable[..., Site], postgres_url: str
+):
+    """The next phase has a queue of its own; its message was never sent, and only the ledger knows."""
+    site = make_site(postgres_url, phases={"second": {"queue": "apart"}})
+    run = site.enqueue("between")
+    killed_at(site, "complete.after_commit", "kill", queues="celery,apart")
+
+    nothing_lost_or_doubled(site, [run])
+    assert [start.attempt for start in site.starts(run)] == [1, 1, 1]
+    assert happened(site, run, "phase.rescued") == 0
+    assert dispatched(site) >= 1
 
 
 @pytest.mark.parametrize("victim", ["kill", "killparent"])
@@ -92,10 +109,10 @@ def test_a_rescue_killed_after_its_commit_gives_back_once(site: Site, victim: st
     assert [start.attempt for start in site.starts(run, "second")] == [1, 2]
 
 
-def killed_at(site: Site, place: str, victim: str) -> Process:
+def killed_at(site: Site, place: str, victim: str, *, queues: str | None = None) -> Process:
     """A beat, and a worker that is killed at `place`; as a supervisor would, start another when all of it is gone."""
     landed = site.folder / "landed"
-    worker = site.worker(ready=False, env={"RUNCLAIM_FAILPOINTS": f"{place}={victim}@{landed}"})
+    worker = site.worker(ready=False, queues=queues, env={"RUNCLAIM_FAILPOINTS": f"{place}={victim}@{landed}"})
     site.beat()
     until(landed.exists, f"somebody to pass {place}", so_far=site.story)
     if victim == "killparent":
@@ -105,7 +122,14 @@ def killed_at(site: Site, place: str, victim: str) -> Process:
 
 
 @pytest.mark.parametrize("place,exists", [("enqueue.before_commit", False), ("enqueue.after_commit", True)])
-def test_a_killed_enqueuer_leaves_a_whole_run_or_none(either_site: Site, place: str, exists: bool):
+def test_a_killed_enqueuer_leaves_a_whole_run_or_none(
+    either_site: Site, valkey_server: Server, place: str, exists: bool
+):
+    """
+    INVARIANT: a message is published after the commit of its run, never before.
+
+    Breaks if the enqueuer publishes inside its transaction: a message is then out for a run that may never be.
+    """
     site = either_site
     landed = site.folder / "landed"
     command = [sys.executable, "-m", "tests.faults.enqueuer", "key"]
@@ -114,6 +138,8 @@ def test_a_killed_enqueuer_leaves_a_whole_run_or_none(either_site: Site, place: 
     assert victim.wait() == -9
     assert landed.exists()
     assert "acknowledged" not in victim.text
+    with redis.Redis.from_url(valkey_server.url) as client:
+        assert client.llen("celery") == 0
     # The caller was told nothing, and asks again.
     again = site.enqueue("key")
     assert again.created is not exists

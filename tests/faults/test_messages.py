@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import sys
 import uuid
 from typing import TYPE_CHECKING
 
@@ -37,7 +38,7 @@ def test_every_message_five_times_and_shuffled_completes_each_phase_once(
         phases={"second": {"queue": "inbox2"}, "third": {"queue": "inbox2"}},
     )
     seed = int(os.environ.get("RUNCLAIM_TEST_SEED") or random.randrange(1 << 32))
-    print(f"RUNCLAIM_TEST_SEED={seed}")
+    sys.stdout.write(f"RUNCLAIM_TEST_SEED={seed}\n")
     with Middleman(
         valkey_server.url, sources=["inbox", "inbox2"], target="outbox", copies=COPIES, seed=seed
     ) as middleman:

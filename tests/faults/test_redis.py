@@ -12,6 +12,8 @@ from tests.faults.oracle import dispatched, nothing_lost_or_doubled
 from tests.harness import until
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from runclaim import Run
     from runclaim.servers import Server
     from tests.harness import Process, Site
@@ -31,6 +33,25 @@ def test_flushall_loses_no_run(either_site: Site, valkey_server: Server):
     nothing_lost_or_doubled(site, runs)
     assert held >= WAITING - 2  # all but what the worker has prefetched
     assert dispatched(site) >= held, "the ledger published again what was flushed"
+
+
+def test_flushall_does_not_close_the_way_to_a_queue_of_its_own(
+    make_site: Callable[..., Site], postgres_url: str, valkey_server: Server
+):
+    """The flush takes the broker's bindings too, and nobody reconnects: what is published next has to arrive."""
+    site = make_site(postgres_url, phases={"second": {"queue": "apart"}})
+    site.worker(queues="celery,apart", ready=False)
+    site.beat()
+    before = site.enqueue("before")
+    gated = site.enqueue("gated", first="gate")
+    nothing_lost_or_doubled(site, [before])
+    site.started(gated, "first")
+    with redis.Redis.from_url(valkey_server.url) as client:
+        client.flushall()
+    site.open("gated", "first")
+    after = site.enqueue("after")
+
+    nothing_lost_or_doubled(site, [before, gated, after])
 
 
 def test_a_redis_killed_without_persistence_loses_no_run(site: Site, valkey_server: Server):

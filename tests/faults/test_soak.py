@@ -9,10 +9,11 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import sys
 import threading
 import time
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import pytest
 
@@ -58,7 +59,7 @@ def test_a_soak_of_random_faults_loses_and_doubles_nothing(
             until(lambda: not unfinished(), "every run to end", within=150 + SECONDS)
     lost, doubled = unfinished(), site.doubled()
     with capfd.disabled():
-        print(f"\n{report(site, chaos, seed, len(runs), lost=len(lost), doubled=len(doubled))}")
+        sys.stdout.write(f"\n{report(site, chaos, seed, len(runs), lost=len(lost), doubled=len(doubled))}\n")
 
     assert (lost, doubled) == ([], []), f"RUNCLAIM_TEST_SEED={seed}\n{site.story()}"
     assert Counter(site.rows()) == Counter((run_name, phase) for run_name in caller.names for phase in PHASES)
@@ -91,7 +92,7 @@ class Caller:
                 self.acknowledged.append(self._site.enqueue(name, first=first, second=second))
                 return
 
-    def __enter__(self) -> Caller:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -109,8 +110,8 @@ def report(site: Site, chaos: Chaos, seed: int, calls: int, *, lost: int, double
         for kind in chaos.kinds
         if chaos.armed[kind]
     ]
-    lines += [
+    lines.append(
         f"{calls} enqueues acknowledged, {len(site.starts())} bodies started, {started_more_than_once(site)} of them"
         f" again, {site.counter('duplicates_refused')} duplicates refused: {lost} lost, {doubled} doubled"
-    ]
+    )
     return "\n".join(lines)

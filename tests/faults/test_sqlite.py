@@ -102,8 +102,7 @@ def test_a_full_ledger_refuses_cleanly_and_goes_on_when_there_is_room(make_site:
     ((used,),) = ask(site, "PRAGMA page_count")
     pages.write_text(str(used))
     with pytest.raises(LedgerUnavailable, match="full"):
-        for number in range(1000):
-            runs.append(site.enqueue(f"{number:x<400}"))
+        runs.extend(site.enqueue(f"{number:x<400}") for number in range(1000))
 
     assert {run_id for (run_id,) in ask(site, "SELECT id FROM runclaim_runs")} == {run.id for run in runs}
     assert file_is_whole(site)
@@ -135,6 +134,7 @@ def test_a_worker_whose_ledger_is_full_loses_no_run(sqlite_site: Site):
     assert file_is_whole(site)
 
 
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_fork_beside_a_transaction_leaves_the_child_a_ledger_it_can_write(sqlite_site: Site):
     """
     INVARIANT: no SQLite transaction is open in another thread while a process forks.

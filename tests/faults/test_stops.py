@@ -18,8 +18,6 @@ from tests.faults.oracle import happened, is_so, nothing_lost_or_doubled, stoppe
 from tests.harness import until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from runclaim import Run
     from tests.harness import Process, Site
 

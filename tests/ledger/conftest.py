@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from runclaim.ledger.claim import Claim
 
-TABLES = ("phase_results", "events", "runs", "run_keys", "subjects", "counters")
+TABLES = ("phase_results", "events", "runs", "run_keys", "subjects", "counters", "dedup_keys")
 
 
 def migrated(url: str) -> Iterator[Database]:

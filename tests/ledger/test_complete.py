@@ -12,8 +12,10 @@ from runclaim.events import EventType
 from runclaim.keys import nonce
 from runclaim.ledger import read
 from runclaim.ledger.cancel import cancel
+from runclaim.ledger.claim import Wanted
 from runclaim.ledger.complete import Moved, complete, completed
 from runclaim.ledger.fail import fail
+from runclaim.ledger.release import release
 from runclaim.ledger.rescue import rescue
 from runclaim.states import PhaseStatus, RunState
 from tests.ledger import audit
@@ -209,6 +211,20 @@ def test_a_worker_that_a_failover_gave_the_same_fence_is_told_apart_by_its_owner
     conn.exec_driver_sql("UPDATE runclaim_runs SET owner = 'another'")
 
     assert finish(conn, stale) is None
+
+
+def test_a_worker_that_used_one_nonce_for_two_claims_is_told_apart_by_its_fence(conn, queued_run):
+    """
+    INVARIANT: the fence decides where the owner does not.
+
+    Breaks if `held` stops comparing the fence.
+    """
+    stale = take(conn, Wanted(queued_run, 0, "used twice"))
+    release(conn, [stale])
+    fresh = take(conn, Wanted(queued_run, 2, "used twice"))
+
+    assert finish(conn, stale) is None
+    assert finish(conn, fresh) is not None
 
 
 def test_a_claim_of_another_phase_at_the_same_fence_and_owner_completes_nothing(conn, claimed_run):

@@ -394,17 +394,25 @@ def test_of_two_who_send_a_run_on_one_does(db, level, again, made):
         assert sorted(each.answers) == [False, True]
 
 
-def test_a_resume_and_a_cancel_agree(db, level):
+@pytest.mark.parametrize(
+    "again, made, without",
+    [(retry, failed_run, {(None, RunState.QUEUED)}), (resume, blocked_run, set())],
+    ids=["retry", "resume"],
+)
+def test_a_cancel_and_somebody_who_sends_the_run_on_agree(db, level, again, made, without):
+    """A failed run cannot be canceled before it is retried; a blocked one can, and is then not resumed."""
     outcomes = set()
 
     def scripts():
-        scripts.run_id = make(db, blocked_run).run_id
-        return [script(db, resume, scripts.run_id), script(db, cancel, [scripts.run_id])]
+        scripts.run_id = make(db, made).run_id
+        return [script(db, again, scripts.run_id), script(db, cancel, [scripts.run_id])]
 
-    for each in played(db, scripts, at_most=20):
-        outcomes.add((each.answers[0], state_of(db, scripts.run_id)))
+    for each in interleavings(db, scripts, at_most=20):
+        canceled = each.answers[1].get(scripts.run_id)
+        outcomes.add((canceled, state_of(db, scripts.run_id)))
+        assert DEADLOCK not in each.sqlstates
 
-    assert outcomes == {(True, RunState.CANCELED), (False, RunState.CANCELED)}
+    assert outcomes == {(RunState.CANCELED, RunState.CANCELED)} | without
 
 
 def test_two_rescuers_give_each_lapsed_claim_back_once(db, level):

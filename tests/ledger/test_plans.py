@@ -21,6 +21,7 @@ from runclaim.ledger import read
 from runclaim.ledger.cancel import cancel
 from runclaim.ledger.claim import claimed
 from runclaim.ledger.complete import complete, completed
+from runclaim.ledger.dedup import forget
 from runclaim.ledger.enqueue import enqueue
 from runclaim.ledger.fail import fail
 from runclaim.ledger.heartbeat import heartbeat
@@ -78,13 +79,16 @@ RESULTS = """
     SELECT {id}, 'plan', 0, '1', 1, 'owner', 'node:1', 1, {at}, {at} FROM {series}"""
 EVENTS = """
     INSERT INTO runclaim_events (run_id, type, fence, at) SELECT {id}, 'run.succeeded', 2, {at} FROM {series}"""
+WINDOWS = """
+    INSERT INTO runclaim_dedup_keys SELECT 'default/hook/payload', 'hash-' || n, {id}, {at} FROM {series}"""
 SUBJECTS = """
     INSERT INTO runclaim_subjects SELECT 'default', 'review', 'subject-' || n, 40 FROM {series}"""
 
 
 def load_history(conn):
     dialect = conn.dialect.name
-    for statement, many in ((RUNS, HISTORY), (KEYS, HISTORY), (RESULTS, HISTORY), (EVENTS, HISTORY), (SUBJECTS, 500)):
+    tables = [(each, HISTORY) for each in (RUNS, KEYS, RESULTS, EVENTS, WINDOWS)]
+    for statement, many in [*tables, (SUBJECTS, 500)]:
         series = SERIES[dialect].format(many=many)
         conn.execute(text(statement.format(id=ID[dialect], at=LONG_AGO[dialect], series=series).replace(":", "\\:")))
 
@@ -245,6 +249,10 @@ VERBS = {
         lambda conn: purge_keys(conn, limit=10),
         {("runclaim_run_keys", "ix_runclaim_run_keys_expires_at")},
     ),
+    "forget": (
+        lambda conn: forget(conn, limit=10),
+        {("runclaim_dedup_keys", "ix_runclaim_dedup_keys_expires_at")},
+    ),
     "journal": (
         lambda conn: read.journal(conn, queued_run(conn)),
         {("runclaim_events", "ix_runclaim_events_run_id")},
@@ -257,7 +265,7 @@ VERBS = {
 }
 
 #: These read as much as they delete; when that is much of a table, PostgreSQL rightly reads all of it.
-IN_BATCHES = {"purge", "purge_keys"}
+IN_BATCHES = {"purge", "purge_keys", "forget"}
 
 
 @pytest.mark.parametrize("name", VERBS)

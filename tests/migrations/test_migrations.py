@@ -21,6 +21,7 @@ from runclaim.errors import SchemaBehind
 from runclaim.models import metadata
 from tests import servers
 
+HEAD = migrations.HEAD
 ROOT = Path(__file__).resolve().parents[2]
 UPGRADE = """
 import sys
@@ -185,7 +186,7 @@ def test_processes_that_upgrade_at_once_all_succeed(database, call):
     assert [process.returncode for process in processes] == [0, 0, 0], told
     assert migrations.current(database) == migrations.HEAD
     if call == "upgrade":
-        assert sorted(answer.strip() for answer, _ in told) == ["('0001', '0001')"] * 2 + ["(None, '0001')"]
+        assert sorted(answer.strip() for answer, _ in told) == [f"('{HEAD}', '{HEAD}')"] * 2 + [f"(None, '{HEAD}')"]
 
 
 def test_an_upgrade_that_waited_for_another_sees_what_it_made_at_any_isolation_level(postgres_url):
@@ -195,7 +196,7 @@ def test_an_upgrade_that_waited_for_another_sees_what_it_made_at_any_isolation_l
     found = together(4, lambda _: migrations.upgrade(with_default))
     with_default.close()
 
-    assert sorted(str(before) for before, _ in found) == ["0001", "0001", "0001", "None"]
+    assert sorted(str(before) for before, _ in found) == [HEAD, HEAD, HEAD, "None"]
 
 
 def test_an_empty_file_is_made_on_first_use(sqlite_url):

@@ -136,6 +136,8 @@ class Bench:
             return conn.execute(text(statement), values)
 
     def close(self) -> None:
+        # Its thread might connect again while the test's database goes away.
+        self.keeper.close()
         self.keeper._database.close()
         self.database.close()
         self.ledger.database.close()

@@ -28,7 +28,9 @@ LONG = timedelta(hours=1)
 @pytest.fixture
 def keeper(bench: Bench) -> Iterator[Keeper]:
     database = Database(bench.config.database_url, pool_size=1, patience=timedelta(seconds=10))
-    yield Keeper(database)
+    made = Keeper(database)
+    yield made
+    made.close()
     database.close()
 
 
@@ -108,7 +110,7 @@ def test_a_ledger_that_is_away_is_no_loss_and_beats_go_on_when_it_is_back(bench:
     kept.beat_at = 0
     keeper.run_once()
     assert lease_ends(bench) != before
-    keeper.forget(claim)
+    keeper.close()
     keeper._database.close()
 
 
@@ -122,7 +124,7 @@ def test_an_overdue_body_is_told_of_once_it_is_overdue_and_again_after_its_grace
     (kept,) = keeper._kept.values()
     kept.deadline -= 30
     until(lambda: told == [1, 2], "the second word")
-    keeper.forget(claim)
+    keeper.close()
     database.close()
 
 

@@ -1,0 +1,1 @@
+"""The migrations, one script for each change of the schema."""

@@ -1,0 +1,159 @@
+"""
+Webhooks in: from a verified delivery to a run, once, in one transaction.
+
+The signature is checked on the raw bytes before anything else. The delivery id, the payload within the dedup
+window and the run are written together, so a delivery is never remembered without its run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+
+from runclaim.errors import DeclarationError, InputError
+from runclaim.keys import check_name
+from runclaim.ledger.dedup import Sighting, first_sighting, seen_run
+from runclaim.ledger.enqueue import Enqueued, enqueue
+from runclaim.signatures import check_github, check_secrets, check_standard
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from datetime import timedelta
+
+    from sqlalchemy import Connection
+
+    from runclaim.flows.flow import Flow
+    from runclaim.flows.handle import Run
+    from runclaim.flows.ledgering import Ledger
+    from runclaim.ledger.new_run import NewRun
+
+InputT = TypeVar("InputT")
+
+#: GitHub caps its payloads at 25 MB; a pull request's is some 30 kB.
+MAX_BODY_BYTES: Final = 1024 * 1024
+_SCHEMES: Final = {"github": check_github, "standard": check_standard}
+
+
+class Outcome(StrEnum):
+    """What became of a delivery."""
+
+    ENQUEUED = "enqueued"  #: it made a run
+    EXISTING = "existing"  #: its run key had a run already
+    DUPLICATE = "duplicate"  #: the same delivery, or the same payload within the window
+    IGNORED = "ignored"  #: it concerns no run
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A verified delivery, as the mapping function sees it."""
+
+    id: str
+    event: str
+    payload: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """The answer to a delivery; `run` is `None` when it was ignored."""
+
+    outcome: Outcome
+    run: Run | None
+
+
+class Webhook(Generic[InputT]):
+    """A trigger: who signs, and how a payload becomes a flow's input. Made by `Runclaim.webhook`."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        flow: Flow[InputT],
+        secrets: Callable[[], Sequence[str]],
+        scheme: str,
+        to_input: Callable[[Delivery], InputT | Mapping[str, Any] | None],
+        ledger: Ledger,
+        max_body_bytes: int,
+    ) -> None:
+        if scheme not in _SCHEMES:
+            raise DeclarationError(f"webhook {name}: scheme is one of {', '.join(_SCHEMES)}, not {scheme!r}")
+        self.name, self.flow, self.scheme = check_name("webhook", name), flow, scheme
+        self._secrets, self._to_input, self._ledger, self._max = secrets, to_input, ledger, max_body_bytes
+
+    def receive(self, body: bytes, headers: Mapping[str, str]) -> Received:
+        """
+        Take one delivery: its raw body and its HTTP headers (names in any case).
+
+        Raises: SignatureRefused, InputError (with the field that does not fit), KeyConflict, LedgerUnavailable;
+        nothing is written then, and the sender may deliver again.
+        """
+        if len(body) > self._max:
+            raise InputError("body", f"has {len(body):,} bytes, at most {self._max:,} are taken")
+        secrets = list(self._secrets())
+        check_secrets(secrets, standard=self.scheme == "standard")
+        lower = {name.lower(): value for name, value in headers.items()}
+        signed = _SCHEMES[self.scheme](body, lower, secrets)
+        delivery = Delivery(signed.delivery_id, signed.event, _parse(body))
+        try:
+            wanted = self._to_input(delivery)
+        except (KeyError, IndexError) as error:
+            raise InputError(str(error.args[0] if error.args else "payload"), "is missing in the payload") from error
+        if wanted is None:
+            return Received(Outcome.IGNORED, None)
+        return self._enqueue(self.flow.using().new_run(wanted), self._sightings(signed.delivery_id, body))
+
+    def _sightings(self, delivery_id: str, body: bytes) -> list[Sighting]:
+        config = self._ledger.config
+        place = f"{config.project}/{self.name}"
+        return [
+            _sighting(f"{place}/delivery", delivery_id.encode(), config.keep_deliveries),
+            _sighting(f"{place}/payload", body, config.dedup_window),
+        ]
+
+    def _enqueue(self, new: NewRun, sightings: list[Sighting]) -> Received:
+        def work(conn: Connection) -> Enqueued | None:
+            made = enqueue(conn, [new])[0]
+            if not first_sighting(conn, sightings, made.run_id):
+                # Nothing of this one is to stay: a repetition makes no run and lengthens no window.
+                conn.rollback()
+                return None
+            return made
+
+        made = self._ledger.database.run(work, read_back=lambda conn: self._read_back(conn, new, sightings))
+        if made is None:
+            with self._ledger.database.read() as conn:
+                earlier = seen_run(conn, sightings)
+            return Received(Outcome.DUPLICATE, None if earlier is None else self._ledger.handle(earlier, self.flow))
+        self._ledger.publish([new], [made])
+        run = self._ledger.handle(made.run_id, self.flow, created=made.created)
+        return Received(Outcome.ENQUEUED if made.created else Outcome.EXISTING, run)
+
+    @staticmethod
+    def _read_back(conn: Connection, new: NewRun, sightings: list[Sighting]) -> Enqueued | None:
+        """After an ambiguous commit: whether it was this very delivery that opened the windows."""
+        return Enqueued(new.run_id, created=True) if seen_run(conn, sightings) == new.run_id else None
+
+
+def _sighting(namespace: str, what: bytes, window: timedelta) -> Sighting:
+    return Sighting(namespace, hashlib.sha256(what).hexdigest(), window)
+
+
+def _parse(body: bytes) -> Any:
+    """The JSON of a body. Raises: InputError for what is no JSON, for NaN and for a field given twice."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            twice = next(name for name, _ in pairs if sum(name == other for other, _ in pairs) > 1)
+            raise InputError(twice, "is given twice in one object of the payload")
+        return found
+
+    def refuse(constant: str) -> Any:
+        raise InputError("body", f"contains {constant}, which is no JSON")
+
+    try:
+        return json.loads(body, object_pairs_hook=once, parse_constant=refuse)
+    except (ValueError, RecursionError) as error:
+        raise InputError("body", f"is no JSON: {error}") from error

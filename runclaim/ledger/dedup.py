@@ -1,0 +1,117 @@
+"""
+The dedup window: the same delivery, or the same payload of a trigger, is taken once within a window.
+
+One row a key and one atomic upsert: a window begins with the event that opened it, and at its very end the next
+event opens another. Fixed buckets would let a pair through that falls on both sides of an edge.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import Double, Text, bindparam, delete, select, true
+from sqlalchemy.dialects.postgresql import insert as insert_on_postgresql
+from sqlalchemy.dialects.sqlite import insert as insert_on_sqlite
+
+from runclaim.clock import now, shifted
+from runclaim.models import dedup_keys
+from runclaim.rowset import Id, pack, rowset
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from datetime import timedelta
+
+    from sqlalchemy import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """Something that must not count twice within `window`: where it is unique, and its SHA-256 (64 hex digits)."""
+
+    namespace: str
+    key_hash: str
+    window: timedelta
+
+
+_seen: Final = rowset("seen", namespace=Text(), key_hash=Text(), run_id=Id(), window_seconds=Double())
+
+
+def _open_windows(upsert: Any) -> Any:
+    made = upsert(dedup_keys).from_select(
+        ["namespace", "key_hash", "run_id", "expires_at"],
+        select(_seen.c.namespace, _seen.c.key_hash, _seen.c.run_id, shifted(now(), _seen.c.window_seconds))
+        .where(true())
+        # Sorted, so that two deliveries with several keys cannot wait for each other.
+        .order_by(_seen.c.namespace, _seen.c.key_hash),
+    )
+    return made.on_conflict_do_update(
+        index_elements=["namespace", "key_hash"],
+        set_={"expires_at": made.excluded.expires_at, "run_id": made.excluded.run_id},
+        where=dedup_keys.c.expires_at <= now(),
+    ).returning(dedup_keys.c.namespace, dedup_keys.c.key_hash)
+
+
+_OPEN: Final = {"postgresql": _open_windows(insert_on_postgresql), "sqlite": _open_windows(insert_on_sqlite)}
+_FIND: Final = (
+    select(dedup_keys.c.run_id)
+    .join_from(
+        dedup_keys,
+        _seen,
+        (dedup_keys.c.namespace == _seen.c.namespace) & (dedup_keys.c.key_hash == _seen.c.key_hash),
+    )
+    .order_by(dedup_keys.c.namespace)
+)
+_expired: Final = (
+    select(dedup_keys.c.namespace, dedup_keys.c.key_hash)
+    .where(dedup_keys.c.expires_at <= select(now()).scalar_subquery())
+    .order_by(dedup_keys.c.expires_at)
+    .limit(bindparam("at_most"))
+    .with_for_update(skip_locked=True)
+    .cte("expired")
+    .prefix_with("MATERIALIZED", dialect="postgresql")
+)
+_FORGET: Final = (
+    delete(dedup_keys)
+    .where(
+        select(true())
+        .select_from(_expired)
+        .where(_expired.c.namespace == dedup_keys.c.namespace, _expired.c.key_hash == dedup_keys.c.key_hash)
+        .correlate(dedup_keys)
+        .exists(),
+        dedup_keys.c.expires_at <= now(),
+    )
+    .returning(dedup_keys.c.key_hash)
+)
+
+
+def first_sighting(conn: Connection, sightings: Collection[Sighting], run_id: str) -> bool:
+    """
+    Open a window for each of `sightings`, on behalf of the run that was just made or found.
+
+    Returns: whether all of them were new. If not, the caller rolls back and `seen_run` tells whose they were. A
+    concurrent delivery of the same waits here for this transaction. The caller owns the transaction.
+    """
+    rows = [
+        {
+            "namespace": each.namespace,
+            "key_hash": each.key_hash,
+            "run_id": run_id,
+            "window_seconds": each.window.total_seconds(),
+        }
+        for each in sightings
+    ]
+    opened = conn.execute(_OPEN[conn.dialect.name], {"seen": pack(rows)}).all()
+    return len(opened) == len(rows)
+
+
+def seen_run(conn: Connection, sightings: Collection[Sighting]) -> str | None:
+    """The run that an earlier sighting of any of these made, if there is one."""
+    rows = [{"namespace": each.namespace, "key_hash": each.key_hash} for each in sightings]
+    found: str | None = conn.execute(_FIND, {"seen": pack(rows)}).scalars().first()
+    return found
+
+
+def forget(conn: Connection, *, limit: int = 1000) -> int:
+    """Delete at most `limit` windows that have closed; returns how many went. The caller owns the transaction."""
+    return len(conn.execute(_FORGET, {"at_most": limit}).all())
