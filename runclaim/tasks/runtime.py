@@ -121,7 +121,7 @@ class Runtime:
     def forget(self) -> int:
         """Delete dedup windows that have closed; returns how many went."""
         total = 0
-        while gone := self.ledger.database.run(lambda conn: forget(conn)):
+        while gone := self.ledger.database.run(forget):
             total += gone
         return total
 

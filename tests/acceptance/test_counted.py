@@ -27,7 +27,8 @@ def statistics(postgres_url: str, postgres_server: str) -> Iterator[Any]:
             until(
                 lambda: conn.execute(
                     text(
-                        "SELECT count(*) = 0 FROM pg_stat_activity WHERE datname = :name AND backend_type = 'client backend'"
+                        "SELECT count(*) = 0 FROM pg_stat_activity"
+                        " WHERE datname = :name AND backend_type = 'client backend'"
                     ),
                     {"name": name},
                 ).scalar_one(),

@@ -162,7 +162,8 @@ def flushes(conn: Any) -> tuple[int, str]:
     """How often anybody waited for the log to reach the disk, and where the log ends."""
     new = conn.execute(text("SELECT current_setting('server_version_num')::int >= 180000")).scalar_one()
     asked = (
-        "SELECT COALESCE(SUM(fsyncs), 0)::bigint FROM pg_stat_io WHERE object = 'wal' AND backend_type = 'client backend'"
+        "SELECT COALESCE(SUM(fsyncs), 0)::bigint FROM pg_stat_io"
+        " WHERE object = 'wal' AND backend_type = 'client backend'"
         if new
         else "SELECT wal_sync FROM pg_stat_wal"
     )
