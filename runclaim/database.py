@@ -199,6 +199,15 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
+def _close_idle_sqlite() -> None:
+    for database in list(_DATABASES):
+        if database.url.get_backend_name() == "sqlite":
+            database.close()
+
+
+forks.close_before(_close_idle_sqlite)
+
+
 def _engine(url: URL, pool_size: int) -> Engine:
     if url.get_backend_name() == "sqlite":
         engine = create_engine(url, pool_size=pool_size, max_overflow=20, connect_args={"timeout": 15.0})

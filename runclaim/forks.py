@@ -1,9 +1,10 @@
 """
-No fork in the middle of a SQLite transaction.
+No fork in the middle of a SQLite transaction, nor beside an open SQLite connection.
 
-SQLite keeps the locks of a process in its memory. A child forked while another thread of its parent is in a
-transaction inherits a lock that nobody will ever release: to the child the file is locked for good. So a fork waits for
-the transactions of the other threads (a pool that replaces a dead child, while the dead child's claims are given back).
+SQLite keeps the locks of a process in its memory, and a forked child inherits that memory without the operating
+system's locks (sqlite.org/howtocorrupt.html, 2.6). Beside a transaction of another thread the file is locked to the
+child for good; beside an idle connection the child believes in locks that end with its parent, and what it commits
+later can vanish. So a fork waits for the transactions of the other threads and then closes what is idle.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 #: A transaction that takes longer than this waits for another process; the fork goes on without it.
 _LONGEST: Final = 20.0
@@ -25,6 +26,11 @@ class _Forks:
     def __init__(self) -> None:
         self._changed = threading.Condition(threading.Lock())
         self._open: Counter[int] = Counter()
+        self._close_idle: list[Callable[[], None]] = []
+
+    def close_before(self, close_idle: Callable[[], None]) -> None:
+        """Have this called before every fork, when no other thread is in a transaction."""
+        self._close_idle.append(close_idle)
 
     @contextmanager
     def held_off(self) -> Iterator[None]:
@@ -43,6 +49,8 @@ class _Forks:
         me = threading.get_ident()
         self._changed.acquire()
         self._changed.wait_for(lambda: not set(self._open) - {me}, timeout=_LONGEST)
+        for close_idle in self._close_idle:
+            close_idle()
 
     def after_in_parent(self) -> None:
         self._changed.release()
@@ -55,4 +63,5 @@ class _Forks:
 
 _FORKS: Final = _Forks()
 held_off: Final = _FORKS.held_off
+close_before: Final = _FORKS.close_before
 os.register_at_fork(before=_FORKS.before, after_in_parent=_FORKS.after_in_parent, after_in_child=_FORKS.after_in_child)

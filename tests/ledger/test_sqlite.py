@@ -189,3 +189,58 @@ def test_threads_that_write_at_once_wait_for_each_other(sqlite):
     claims = together(12, lambda _: sqlite.run(claimed_run))
 
     assert all(together(12, lambda number: sqlite.run(lambda conn: finish(conn, claims[number]))))
+
+
+ORPHAN = """
+import os, sys
+from datetime import timedelta
+from sqlalchemy import text
+from runclaim.database import Database
+
+database = Database(sys.argv[1], patience=timedelta(seconds=5))
+database.run(lambda conn: conn.execute(text("CREATE TABLE told (x)")))
+if os.fork() == 0:
+    database.run(lambda conn: conn.execute(text("INSERT INTO told VALUES (1)")))
+    print("first", flush=True)
+    sys.stdin.readline()
+    database.run(lambda conn: conn.execute(text("INSERT INTO told VALUES (2)")))
+    print("second", flush=True)
+    sys.stdin.readline()
+    os._exit(0)
+sys.stdin.readline()
+os._exit(0)
+"""
+
+
+def test_a_forked_child_keeps_what_it_commits_after_its_parent_is_gone(tmp_path):
+    """
+    INVARIANT: no SQLite connection outlives a fork: a child would believe in locks that end with its parent.
+
+    Breaks if the pool is not emptied before the fork: whoever closes the file last removes the child's journal.
+    """
+    file = tmp_path / "ledger.db"
+    parent = subprocess.Popen(
+        [sys.executable, "-c", ORPHAN, f"sqlite:///{file}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert parent.stdin is not None
+    assert parent.stdout is not None
+    assert parent.stdout.readline() == "first\n"
+    parent.kill()
+    parent.wait()
+    assert told_by_another(file) == [1]
+    parent.stdin.write("go on\n")
+    parent.stdin.flush()
+    assert parent.stdout.readline() == "second\n"
+
+    assert told_by_another(file) == [1, 2]
+    parent.stdin.close()
+    parent.stdout.close()
+
+
+def told_by_another(file):
+    """What another process reads, which is the last to close the file if the child holds no lock on it."""
+    asked = (
+        "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); print(*[x for x, in c.execute('SELECT x FROM told')])"
+    )
+    found = subprocess.run([sys.executable, "-c", asked, file], capture_output=True, text=True, check=True).stdout
+    return [int(word) for word in found.split()]
