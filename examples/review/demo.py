@@ -88,10 +88,11 @@ def _demo(out: Screen, options: argparse.Namespace, found: History) -> int:
         ours, runs = _ours(out, options, found, stage)
         chain = _chain(out, options, found, stage) if options.chain else None
         stage.stop_workers()
-        _report(out, stage, runs, ours, chain)
-        passed = _last_line(out, ours, len(runs))
+        _report(out, runs, ours, chain)
+        passed = _told(out, ours)
         if options.keep or not passed:
-            print(f"demo: kept {stage.keep()}", file=sys.stderr)
+            out.say(f"demo: kept {stage.keep()}")
+    _last_line(out, ours)
     return 0 if passed else 1
 
 
@@ -129,29 +130,32 @@ def _chain(out: Screen, options: argparse.Namespace, found: History, stage: Stag
     return Round("chain", stage, witness, out, seed=options.seed, strikes=options.strikes).play(found.pairs, ask)
 
 
-def _report(out: Screen, stage: Stage, runs: list[Run], ours: Outcome, chain: Outcome | None) -> None:
+def _report(out: Screen, runs: list[Run], ours: Outcome, chain: Outcome | None) -> None:
     from reviewer.app import runs as runclaim
 
-    starts = Witness(review_rows, engine=stage.engine, folder=stage.folder, once=True).starts()
-    report.runs_table(out, runs, starts)
+    report.runs_table(out, runs, ours)
     report.faults_table(out, ours, chain)
     report.ledger_lines(out, runclaim, runs, ours)
     if chain:
-        report.side_by_side(out, ours, chain, len(runs))
+        report.side_by_side(out, ours, chain)
 
 
-def _last_line(out: Screen, ours: Outcome, asked: int) -> bool:
-    """Say what the witness found; returns whether it is what was promised."""
+def _told(out: Screen, ours: Outcome) -> bool:
+    """Whether what was promised is what the witness found; says what is not."""
     verdict = ours.verdict
-    lost, doubled, faults = len(verdict.lost), len(verdict.doubled) + len(verdict.strange), len(ours.landed)
     out.say()
     for what, places in (("lost", verdict.lost), ("doubled", verdict.doubled), ("not asked for", verdict.strange)):
         for key, phase in places[:5]:
             out.say(f"demo: {what}: {phase} of {key}")
-    if not faults:
-        out.say("demo: no fault hit work in flight, so this run shows nothing; try more commits (REPO=path)")
-    out.say(f"demo: {asked} runs, {asked * len(PHASES)} phases, {faults} faults: {lost} lost, {doubled} doubled")
-    return bool(faults) and not lost and not doubled
+    if not ours.landed:
+        out.say("demo: no fault hit work in flight, so this run shows nothing; try more commits: REPO=path")
+    return bool(ours.landed) and not (verdict.lost or verdict.doubled or verdict.strange)
+
+
+def _last_line(out: Screen, ours: Outcome) -> None:
+    runs, faults = len(ours.keys), len(ours.landed)
+    lost, doubled = len(ours.verdict.lost), len(ours.verdict.doubled) + len(ours.verdict.strange)
+    out.say(f"demo: {runs} runs, {runs * len(PHASES)} phases, {faults} faults: {lost} lost, {doubled} doubled")
 
 
 if __name__ == "__main__":

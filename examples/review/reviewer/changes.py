@@ -12,6 +12,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+MOST_FILES = 25
 #: Regular files; a link or a submodule named *.py holds no Python.
 _FILE_MODES = ("100644", "100755")
 #: Set inside a git hook; they would send git to another repository than the one that was named.
@@ -25,9 +26,10 @@ class NotReviewable(Exception):
 
 @dataclass(frozen=True)
 class Changes:
-    """What changed between two commits: how many files at all, and the Python files that are there afterwards."""
+    """What changed between two commits: how many files at all, and Python files that are there afterwards."""
 
     files: int
+    #: At most `MOST_FILES`: a phase's result is data, not an archive.
     python: list[str]
 
 
@@ -47,7 +49,7 @@ def history(path: str | Path, *, most: int) -> History:
     Raises: NotReviewable.
     """
     repo = _repository(path)
-    if not _said(repo, "rev-list", "-n1", "--all") or not _said(repo, "rev-parse", "-q", "--verify", "HEAD", ok=(0, 1)):
+    if not _said(repo, "rev-parse", "--quiet", "--verify", "HEAD", ok=(0, 1)):
         raise NotReviewable(f"{repo} has no commit yet. Commit something, or name another repository: REPO=path")
     lines = _said(repo, "rev-list", "--first-parent", "--parents", f"-n{most}", "HEAD").splitlines()
     commits = [line.split() for line in lines]
@@ -79,7 +81,7 @@ def changes(repo: str, base: str, head: str) -> Changes:
         for entry, path in entries
         if path.endswith(b".py") and entry.split()[1].decode() in _FILE_MODES and _is_text(path)
     ]
-    return Changes(len(entries), python)
+    return Changes(len(entries), python[:MOST_FILES])
 
 
 def content(repo: str, commit: str, path: str) -> bytes:

@@ -12,8 +12,8 @@ from reviewer.checks import Finding, examine
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: A phase's result is data, not an archive: what goes beyond is counted and left out.
-MOST_FILES, MOST_FINDINGS = 25, 200
+#: What goes beyond is counted and left out.
+MOST_FINDINGS = 200
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,12 @@ class Examined:
 
 
 def examine_all(repo: str, head: str, changed: Changes, check: Callable[[], None] = lambda: None) -> Examined:
-    """Examine the changed Python files, at most `MOST_FILES`; `check` is called before each."""
+    """Examine the changed Python files; `check` is called before each."""
     found: list[Finding] = []
-    paths = changed.python[:MOST_FILES]
-    for path in paths:
+    for path in changed.python:
         check()
         found += examine(path, content(repo, head, path))
-    return Examined(len(paths), found[:MOST_FINDINGS], max(0, len(found) - MOST_FINDINGS))
+    return Examined(len(changed.python), found[:MOST_FINDINGS], max(0, len(found) - MOST_FINDINGS))
 
 
 def summary(changed: Changes, examined: Examined) -> str:

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from runclaim import Run, Runclaim
     from trial.rounds import Outcome
     from trial.screen import Screen
-    from trial.witness import Start
 
 #: Lines of the run table at least, and findings that are shown.
 _FEWEST: Final = 6
@@ -31,9 +30,9 @@ _LOST: Final = "reviews lost"
 _REST: Final = 30
 
 
-def runs_table(screen: Screen, handles: Sequence[Run], starts: Sequence[Start]) -> None:
+def runs_table(screen: Screen, handles: Sequence[Run], ours: Outcome) -> None:
     """The runs as the ledger has them, those that were started most often first, cut to what fits."""
-    begun = Counter(start.key for start in starts)
+    begun = Counter(start.key for start in ours.witness.starts())
     views = sorted(((run.view, run) for run in handles), key=lambda each: -begun[each[0].key])
     fits = max(_FEWEST, screen.height - _REST)
     rows = []
@@ -64,11 +63,11 @@ def faults_table(screen: Screen, ours: Outcome, chain: Outcome | None) -> None:
     headings = ["fault", " armed", " fired", " landed"] + ([" chain: fired", " landed"] if chain else [])
     rows: list[Sequence[object]] = []
     for kind in Kind:
-        if not (armed := sum(1 for _, each in ours.plan if each is kind)):
+        if not (armed := sum(1 for _, each in ours.injector.plan if each is kind)):
             continue
-        row: list[object] = [kind.value, armed, ours.count(kind, ours.fired), ours.count(kind, ours.landed)]
+        row: list[object] = [kind.value, armed, ours.count(kind, ours.injector.fired), ours.count(kind, ours.landed)]
         if chain:
-            row += [chain.count(kind, chain.fired), chain.count(kind, chain.landed)]
+            row += [chain.count(kind, chain.injector.fired), chain.count(kind, chain.landed)]
         rows.append(row)
     screen.table(Table("The faults; one has landed when it hit work in flight", headings, rows))
 
@@ -87,21 +86,21 @@ def ledger_lines(screen: Screen, runs: Runclaim, handles: Sequence[Run], ours: O
     verdict = ours.verdict
     phases = verdict.starts - verdict.repeats
     screen.head("What became of it")
-    calls, copies, gone = len(ours.asked), ours.messages * TIMES, sum(fault.messages for fault in ours.fired)
+    calls, copies, gone = len(ours.asked), ours.messages * TIMES, sum(fault.messages for fault in ours.injector.fired)
     for name, text in {
         "enqueued twice": f"{calls} calls made {many(created, 'run')}; {found} were given the run that was there",
         "delivered thrice": f"{ours.messages} messages, upkeep included, {copies} copies; {gone} went with the broker",
         "duplicates refused": f"at least {refused}: what a killed process had counted in its last seconds is missing",
         "claims rescued": f"{rescued.total()}{f': {reasons}' if reasons else ''}",
         "bodies": f"{verdict.starts} starts for {phases} phases; bodies that started again: {verdict.repeats}",
-        "rows": f"{verdict.rows} committed with {len(handles) * len(PHASES)} phases",
+        "rows": f"{verdict.rows} committed with {len(ours.keys) * len(PHASES)} phases",
     }.items():
         screen.say(f"  {name:<20}{text}")
 
 
-def side_by_side(screen: Screen, ours: Outcome, chain: Outcome, asked: int) -> None:
+def side_by_side(screen: Screen, ours: Outcome, chain: Outcome) -> None:
     """The same reviews, the same faults, through runclaim and as a bare chain; counted by the witness."""
-    wanted = asked * len(PHASES)
+    asked, wanted = len(ours.keys), len(ours.keys) * len(PHASES)
     lines: Mapping[str, Any] = {
         "reviews asked for, each twice": lambda _: asked,
         "reviews finished": lambda it: it.verdict.finished,
@@ -115,7 +114,13 @@ def side_by_side(screen: Screen, ours: Outcome, chain: Outcome, asked: int) -> N
     }
     rows = [[name, count(ours), count(chain)] for name, count in lines.items()]
     rows = [row for row in rows if row[1:] != [0, 0] or row[0] == _LOST]
-    screen.table(Table("The same reviews under the same faults", ["", " runclaim", " bare celery.chain"], rows))
+    screen.table(
+        Table(
+            "The same reviews under the same faults, counted outside of the ledger",
+            ["", " runclaim", " bare celery.chain"],
+            rows,
+        )
+    )
     screen.say("  The chain has Celery's defaults. It works on every copy; nobody knows what a flush took.")
 
 

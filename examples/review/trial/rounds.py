@@ -10,6 +10,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from random import Random
 from typing import TYPE_CHECKING, Final
 
@@ -34,12 +35,16 @@ _QUIET_SECONDS: Final = 1.5
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a round showed."""
+    """
+    What a round showed.
 
-    verdict: Verdict
-    plan: Sequence[tuple[float, Kind]]
-    fired: list[Fault]
-    landed: list[Fault]
+    `verdict` and `landed` look when they are first asked for: after the workers have ended, so that whatever a body
+    still wrote counts.
+    """
+
+    injector: Injector
+    witness: Witness
+    keys: list[str]
     seconds: float
     #: Messages that the middleman saw, each delivered three times.
     messages: int
@@ -47,6 +52,16 @@ class Outcome:
     asked: list[object]
     #: Head commits of the reviews that still had a message or a body when the round was cut off.
     waiting: set[str]
+
+    @cached_property
+    def verdict(self) -> Verdict:
+        """What the rows say."""
+        return self.witness.verdict(self.keys)
+
+    @cached_property
+    def landed(self) -> list[Fault]:
+        """The faults that hit work in flight."""
+        return [fault for fault in self.injector.fired if self.injector.landed(fault)]
 
     def count(self, kind: Kind, among: list[Fault]) -> int:
         """How many faults of a kind are among these."""
@@ -127,12 +142,10 @@ class Round:
             feed.join()
         if self.injector.error is not None:
             raise self.injector.error
-        fired = self.injector.fired
         return Outcome(
-            verdict=self._witness.verdict([f"{base}..{head}" for base, head in pairs]),
-            plan=self.injector.plan,
-            fired=fired,
-            landed=[fault for fault in fired if self.injector.landed(fault)],
+            injector=self.injector,
+            witness=self._witness,
+            keys=[f"{base}..{head}" for base, head in pairs],
             seconds=self.seconds,
             messages=self._stage.middleman.messages - self._messages_before,
             asked=feed.answers,

@@ -17,8 +17,6 @@ TIMES: Final = 3
 #: Celery's default queue, and what kombu appends to it for a priority.
 _QUEUE: Final = b"celery"
 _PRIORITY: Final = b"celery\x06\x16"
-#: A message may be larger than asyncio's usual limit for a line; a bulk string is read by its length anyway.
-_LIMIT: Final = 1 << 20
 
 
 class Thrice:
@@ -46,7 +44,7 @@ class Thrice:
         self._thread.join(5)
 
     def _run(self) -> None:
-        server = self._loop.run_until_complete(asyncio.start_server(self._serve, "127.0.0.1", 0, limit=_LIMIT))
+        server = self._loop.run_until_complete(asyncio.start_server(self._serve, "127.0.0.1", 0))
         self.port = server.sockets[0].getsockname()[1]
         self._up.set()
         self._loop.run_forever()
@@ -57,7 +55,7 @@ class Thrice:
     async def _serve(self, client_in: asyncio.StreamReader, client_out: asyncio.StreamWriter) -> None:
         writers = [client_out]
         try:
-            broker_in, broker_out = await asyncio.open_connection("127.0.0.1", self._broker_port, limit=_LIMIT)
+            broker_in, broker_out = await asyncio.open_connection("127.0.0.1", self._broker_port)
             writers.append(broker_out)
             ways = {
                 asyncio.create_task(self._commands(client_in, broker_out)),
