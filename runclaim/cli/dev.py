@@ -18,6 +18,8 @@ import click
 from runclaim.cli.processes import Processes
 from runclaim.servers import ServerMissing, valkey
 
+#: Flower hides the arguments, where the run key stands, unless it is asked for them.
+_COLUMNS = "name,args,state,result,received,runtime,worker"
 _ENV_LEDGER, _ENV_BROKER = "RUNCLAIM_DATABASE_URL", "CELERY_BROKER_URL"
 
 
@@ -47,7 +49,9 @@ def command(*, app: str, concurrency: int, pool: str, loglevel: str, folder: str
         )
         processes.start("beat", [*celery, "beat", "-s", str(home / "beat-schedule"), "--pidfile=", *shared])
         if flower or (flower is None and importlib.util.find_spec("flower")):
-            processes.start("flower", [*celery, "flower", "--address=127.0.0.1", "--port=5555"])
+            processes.start(
+                "flower", [*celery, "flower", "--address=127.0.0.1", "--port=5555", f"--tasks_columns={_COLUMNS}"]
+            )
         sys.exit(processes.watch())
 
 

@@ -62,11 +62,11 @@ class Processes:
 
     def watch(self) -> int:
         """Wait for Ctrl-C, SIGTERM or a child's end; returns the exit status of the command."""
-        signal.signal(signal.SIGTERM, lambda *_: self._ended.put(""))
-        try:
-            name = self._ended.get()
-        except KeyboardInterrupt:
-            name = ""
+        # SIGINT too: a shell that starts this in the background has it ignored.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self._ended.put(""))
+        name = self._ended.get()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         if not name:
             click.echo("dev     | stopping; Ctrl-C again to kill", err=True)
             return 0
