@@ -58,7 +58,9 @@ class InputType(Generic[InputT]):
         if isinstance(given, Mapping):
             return self._validate(dict(given), from_json=False)
         if is_typeddict(declared) or not isinstance(given, declared):
-            raise InputError("input", f"is a {type(given).__name__}; pass a {declared.__name__} or its fields by name")
+            raise InputError(
+                "input", f"is of type {type(given).__name__}; pass {declared.__name__}(…) or its fields by name"
+            )
         # Types are checked here and not first in the worker, when the caller is gone.
         return self.load(self.dump(given))
 

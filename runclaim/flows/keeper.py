@@ -11,6 +11,7 @@ import logging
 import os
 import threading
 import time
+import weakref
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -32,6 +33,8 @@ logger = logging.getLogger("runclaim.keeper")
 _BEATS: Final = 4
 #: Totals such as refused duplicates are written this often, and at the end of the process.
 _FLUSH_SECONDS: Final = 5.0
+#: The end of a process waits so long for a beat that is under way.
+_CLOSE_SECONDS: Final = 2.0
 #: How long an overdue body gets after its deadline before its process is given up.
 _GRACE_SECONDS: Final = 30.0
 
@@ -52,12 +55,15 @@ class Keeper:
     def __init__(self, database: Database, *, on_overdue: Callable[[Claim, int], None] | None = None) -> None:
         self._database = database
         self._on_overdue = on_overdue
+        self._reset()
+        _KEEPERS.add(self)
+
+    def _reset(self) -> None:
         self._kept: dict[str, _Kept] = {}
         self._counted: Counter[tuple[str, str]] = Counter()
         self._wake = threading.Condition()
         self._writing = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._pid = 0
         self._flushed_at = 0.0
 
     def watch(self, claim: Claim, *, lease: timedelta, max_duration: timedelta) -> None:
@@ -93,17 +99,14 @@ class Keeper:
 
     def close(self) -> None:
         """End the thread and write what is counted. For the end of the process; what comes later starts anew."""
-        if self._pid != os.getpid():
-            return
         with self._wake:
-            self._thread = None
+            thread, self._thread = self._thread, None
             self._wake.notify()
+        if thread is not None:
+            thread.join(_CLOSE_SECONDS)
         self._flush()
 
     def _start(self) -> None:
-        if self._pid != os.getpid():
-            # A forked child has its parent's dictionaries but not its thread, and holds none of its claims.
-            self._kept, self._counted, self._pid, self._thread = {}, Counter(), os.getpid(), None
         if self._thread is not None:
             return
         self._flushed_at = time.monotonic()
@@ -181,3 +184,15 @@ class Keeper:
                 with self._wake:
                     self._counted.update(amounts)
                 raise
+
+
+_KEEPERS: Final[weakref.WeakSet[Keeper]] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    # A forked child has its parent's claims, counts and locks, which some thread may have held, but not its thread.
+    for keeper in list(_KEEPERS):
+        keeper._reset()  # noqa: SLF001 - the class's own hook
+
+
+os.register_at_fork(after_in_child=_after_fork)

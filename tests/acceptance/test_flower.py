@@ -56,7 +56,9 @@ EXPECTED = wanted(
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
-@pytest.mark.site(subjects=True, phases={"first": {"max_attempts": 2}}, settings={"lease": "10m"})
+@pytest.mark.site(
+    subjects=True, phases={"first": {"max_attempts": 2}}, settings={"lease": "10m", "dispatch_after": "1h"}
+)
 def test_every_execution_is_shown_with_its_key_and_its_verdict(redis_site: Site, pool: str):
     """
     INVARIANT: what ran, ran again or was refused can be seen in Flower; a phase that ran inline like any other.

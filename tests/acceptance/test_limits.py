@@ -117,3 +117,16 @@ def test_a_body_that_kills_its_process_each_time_ends_its_run(redis_site: Site):
 
     assert [1, 2] == [start.attempt for start in redis_site.starts(run, "first")]
     assert "WorkerLost" in redis_site.errors(run)
+
+
+@pytest.mark.site(phases={"first": {"queue": "quick"}, "second": {"queue": "slow"}})
+def test_a_message_goes_to_the_phases_queue_with_its_runs_priority(redis_site: Site):
+    """Redis keeps a list for each step of priority; Celery makes its name of the queue's and the step's."""
+    site = redis_site
+    ordinary = site.enqueue("ordinary")
+    urgent = site.stage.steps.using(priority=3).enqueue(name="urgent")
+
+    assert [1, 1, 0] == [site.queued("quick"), site.queued("quick\x06\x163"), site.queued("celery")]
+    site.worker(pool="threads", queues="quick")
+    until(lambda: [ordinary.view.phase, urgent.view.phase] == ["second"] * 2, "both first phases", so_far=site.story)
+    until(lambda: [site.queued("slow"), site.queued("slow\x06\x163")] == [1, 1], "the second phases' messages")

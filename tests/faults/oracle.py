@@ -38,6 +38,8 @@ def nothing_lost_or_doubled(site: Site, runs: Iterable[Run], *, within: float = 
 
     assert expected == completed, site.story()
     assert len(expected) == len(runs) * len(PHASES), site.story()
+    for run in runs:
+        assert list(PHASES) == list(dict.fromkeys(start.phase for start in site.starts(run))), site.story()
     started = Counter((start.run_id, start.phase) for start in site.starts())
     assert max(started.values()) <= MAX_ATTEMPTS, site.story()
 

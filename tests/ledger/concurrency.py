@@ -10,15 +10,17 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from concurrent.futures import Future
 
     from sqlalchemy import Connection
+    from sqlalchemy.engine import ExceptionContext
 
     from runclaim.database import Database
 
@@ -26,6 +28,7 @@ T = TypeVar("T")
 
 #: Nothing here takes longer, unless something hangs.
 PATIENCE = 20.0
+DEADLOCK = "40P01"
 
 
 def together(count: int, work: Callable[[int], T]) -> list[T]:
@@ -38,6 +41,21 @@ def together(count: int, work: Callable[[int], T]) -> list[T]:
 
     with ThreadPoolExecutor(count) as threads:
         return list(threads.map(begin, range(count)))
+
+
+@contextmanager
+def refusals(database: Database) -> Iterator[list[str]]:
+    """The SQLSTATEs of all errors meanwhile, also of those that `Database.run` repeats and nobody sees."""
+    found: list[str] = []
+
+    def note(context: ExceptionContext) -> None:
+        found.append(getattr(context.original_exception, "sqlstate", None) or "")
+
+    event.listen(database.engine, "handle_error", note)
+    try:
+        yield found
+    finally:
+        event.remove(database.engine, "handle_error", note)
 
 
 def until(holds: Callable[[], bool], *, what: str) -> None:

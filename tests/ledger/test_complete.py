@@ -71,6 +71,13 @@ def test_a_completion_claims_the_next_phase_in_the_same_statement(conn, clock, c
     assert (found["attempts"], found["max_attempts"], found["worker"]) == (1, 7, WORKER)
 
 
+def test_the_lease_of_the_next_phase_never_outlasts_its_deadline(conn, clock, claimed_run):
+    finish(conn, claimed_run, lease=timedelta(minutes=10), max_duration=timedelta(minutes=1))
+    found = row(conn, claimed_run.run_id)
+
+    assert found["lease_expires_at"] == found["deadline_at"] == clock.now + timedelta(minutes=1)
+
+
 def test_a_completion_records_what_the_body_gave_and_who_gave_it(conn, clock, claimed_run):
     finish(conn, claimed_run, result='{"files":["a.py"]}')
 

@@ -49,6 +49,19 @@ def test_each_state_is_kept_as_long_as_its_retention_says(conn, clock, made, sta
     assert read.run(conn, run_id) is None
 
 
+def test_a_short_retention_of_one_state_shortens_no_other(conn, clock):
+    """
+    INVARIANT: a failed run is kept for the person who has to look at it.
+
+    Breaks if purge compares with the shortest retention only, which bounds its scan.
+    """
+    kept, gone = failed_run(conn).run_id, succeeded_run(conn)
+    clock.advance(10 * DAY)
+
+    assert purge(conn, {RunState.SUCCEEDED: 7 * DAY, RunState.FAILED: 90 * DAY}) == 1
+    assert list(read.states(conn, [kept, gone])) == [kept]
+
+
 def test_a_state_whose_retention_is_not_given_is_kept(conn, clock):
     failed_run(conn)
     clock.advance(400 * DAY)

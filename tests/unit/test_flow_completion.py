@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from runclaim import Run
     from tests.unit.bench import Bench
 
-AT_ONCE = Backoff(first=timedelta(microseconds=1), jitter=False)
+AT_ONCE = Backoff(first=timedelta(0), jitter=False)
 
 
 @pytest.fixture(autouse=True)

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
+from sqlalchemy import make_url
 
 from runclaim import Backoff, RunState
+from runclaim.errors import LedgerUnavailable
 from runclaim.ledger.dispatch import Due
 
 if TYPE_CHECKING:
+    from sqlalchemy import URL
+
+    from runclaim.database import Database
     from tests.unit.bench import Bench
 
-AT_ONCE = Backoff(first=timedelta(microseconds=1), jitter=False)
+AT_ONCE = Backoff(first=timedelta(0), jitter=False)
 
 
 class Unprintable(Exception):
@@ -85,6 +91,19 @@ def test_a_worker_that_shuts_down_gives_the_attempt_back(bench: Bench, hears: st
     assert bench.events(run).count("phase.released") == 1
 
 
+def test_a_process_that_is_ended_before_it_hears_of_the_shutdown_waits_to_hear(laptop: Bench):
+    """As when a signal reaches a whole process group: the pool child may be first."""
+    flow = laptop.flow()
+    flow.phase(name="plan", max_attempts=1)(lambda ctx: sys.exit(1))
+    run = flow.enqueue(repo="acme/app", number=7)
+    answers = iter([False, False, False])
+    runner = replace(laptop.runner(), stopping=lambda: next(answers, True))
+    with pytest.raises(SystemExit):
+        runner.deliver(flow, flow.phases["plan"], run.id, 0, inline=lambda *_: True, watcher=laptop.diary)
+
+    assert (RunState.QUEUED, 0) == (run.state, run.view.attempts)
+
+
 def test_a_worker_that_shuts_down_starts_no_further_phase(bench: Bench):
     flow = bench.flow()
 
@@ -98,6 +117,34 @@ def test_a_worker_that_shuts_down_starts_no_further_phase(bench: Bench):
 
     assert bench.diary.lines == [("plan", 1, "success", "queued")]
     assert [(run.id, "deliver")] == [(due.run_id, due.phase) for due in bench.rung]
+
+
+def test_a_ledger_that_goes_away_during_a_body_is_no_error_of_the_attempt(laptop: Bench):
+    """
+    INVARIANT: an end that could not be told is not told as something else.
+
+    Breaks if an unreachable ledger is taken for a failure of the body, which would then be settled as one.
+    """
+    flow = laptop.flow()
+    there = laptop.database.url
+
+    @flow.phase(max_attempts=1, lease=timedelta(milliseconds=200))
+    def plan(ctx):
+        move(laptop.database, make_url("postgresql+psycopg://nobody@127.0.0.1:1/nothing"))
+
+    run = flow.enqueue(repo="acme/app", number=7)
+    with pytest.raises(LedgerUnavailable):
+        laptop.deliver(flow)
+    move(laptop.database, there)
+
+    assert (run.state, run.view.attempts, run.view.error) == (RunState.RUNNING, 1, None)
+    assert laptop.diary.lines == []
+    assert laptop.keeper._kept == {}, "and nobody beats for it: it lapses and is rescued"
+
+
+def move(database: Database, url: URL) -> None:
+    database.close()
+    database.url, database._engine = url, None
 
 
 def test_a_phase_that_this_release_does_not_know_is_left_alone(bench: Bench):

@@ -98,9 +98,8 @@ def test_a_delayed_run_rings_when_it_is_due_and_not_before(bench: Bench):
     review = bench.flow()
     review.phase(plan)
     run = review.using(delay=timedelta(hours=1)).enqueue(repo="acme/app", number=7)
-    bench.finish(review, run)
-
     assert bench.rung == []
+    bench.finish(review, run)
     assert run.state is RunState.QUEUED
     column = "dispatch_due_at = dispatch_due_at - 3600000000, available_at = available_at - 3600000000"
     if bench.database.url.get_backend_name() == "postgresql":

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
+import warnings
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -128,6 +131,19 @@ def test_an_overdue_body_is_told_of_once_it_is_overdue_and_again_after_its_grace
     database.close()
 
 
+def test_a_body_that_ended_just_now_is_not_told_of_as_overdue(bench: Bench, claim: Claim):
+    """Breaks if the keeper interrupts its process without looking whose body runs there by now."""
+    told: list[int] = []
+    keeper = Keeper(bench.database, on_overdue=lambda _claim, times: told.append(times))
+    keeper.watch(claim, lease=LONG, max_duration=LONG)
+    (kept,) = keeper._kept.values()
+    keeper.forget(claim)
+    keeper._tell_overdue(kept)
+    keeper.close()
+
+    assert told == []
+
+
 def test_totals_are_written_once_however_many_threads_count(bench: Bench):
     def count() -> None:
         for _ in range(50):
@@ -141,3 +157,23 @@ def test_totals_are_written_once_however_many_threads_count(bench: Bench):
 
     assert bench.totals() == {("duplicates_refused", "review"): 200}
     assert bench.totals() == {("duplicates_refused", "review"): 200}
+
+
+def test_a_forked_process_starts_a_keeper_of_its_own(laptop: Bench):
+    """Breaks if a child believes in its parent's thread, counts its parent's totals again, or waits for its locks."""
+    laptop.keeper.count("duplicates_refused", "review")
+    laptop.keeper._wake.acquire()  # as some thread of the parent may have at that moment
+    with warnings.catch_warnings(action="ignore"):  # newer Pythons warn of a fork beside threads: that is the point
+        child = os.fork()
+    if child == 0:
+        laptop.keeper.count("duplicates_refused", "review")
+        laptop.keeper.close()
+        os._exit(0)
+    laptop.keeper._wake.release()
+
+    try:
+        until(lambda: os.waitpid(child, os.WNOHANG)[0] == child, "the end of the child")
+    except AssertionError:
+        os.kill(child, signal.SIGKILL)
+        raise
+    assert laptop.totals() == {("duplicates_refused", "review"): 2}

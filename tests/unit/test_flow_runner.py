@@ -14,7 +14,7 @@ from runclaim.ledger.dispatch import Due
 if TYPE_CHECKING:
     from tests.unit.bench import Bench
 
-AT_ONCE = Backoff(first=timedelta(microseconds=1), jitter=False)
+AT_ONCE = Backoff(first=timedelta(0), jitter=False)
 AN_HOUR = Backoff(first=timedelta(hours=1), jitter=False, ceiling=timedelta(hours=2))
 
 
@@ -38,6 +38,7 @@ def test_phases_follow_each_other_in_one_delivery(bench: Bench):
     ]
     assert bench.rung == []
     assert run.results == {"plan": "a1", "deliver": "a1b2", "compound": "acme/app:pr-7"}
+    assert bench.keeper._kept == {}, "and nobody beats any more"
 
 
 def test_a_phase_that_may_not_follow_goes_through_the_broker(bench: Bench):

@@ -107,6 +107,14 @@ def test_a_savepoint_that_is_kept_rings_after_the_whole_commit(bench: Bench, rev
     assert [due.key for due in bench.rung] == ["acme/app:pr-7"]
 
 
+def test_a_kept_savepoint_of_a_session_that_is_closed_is_gone_too(bench: Bench, review, db):
+    with db.begin_nested():
+        review.enqueue(repo="acme/app", number=7, session=db)
+    db.close()
+
+    assert [[], 0] == [bench.rung, bench.count("runclaim_runs")]
+
+
 def test_a_kept_savepoint_inside_one_that_rolls_back_is_gone_too(bench: Bench, review, db):
     outer = db.begin_nested()
     with db.begin_nested():

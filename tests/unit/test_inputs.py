@@ -123,8 +123,8 @@ BAD = {
         {"number": 7, "day": date(2031, 5, 1), "colour": "red"},
         "colour: is no field of OrderModel; it has number, day, label",
     ),
-    "another class": (Part, AN_ORDER, "input: is a Order; pass a Part or its fields by name"),
-    "no mapping": (OrderDict, 7, "input: is a int; pass a OrderDict or its fields by name"),
+    "another class": (Part, AN_ORDER, "input: is of type Order; pass Part(…) or its fields by name"),
+    "no mapping": (OrderDict, 7, "input: is of type int; pass OrderDict(…) or its fields by name"),
     "a wrong value in a dataclass": (Part, Part(name=7), "name: Expected `str`, got `int`"),  # type: ignore[arg-type]
     "a wrong value in a model": (OrderModel, {"number": 7, "day": "monday"}, "day: Input should be a valid date"),
 }
