@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -42,9 +43,11 @@ def statistics(postgres_url: str, postgres_server: str) -> Iterator[Any]:
     engine.dispose()
 
 
-def lpushes(site: Site) -> int:
+def sent(site: Site) -> Counter[str]:
+    """How many messages (LPUSH) and events (PUBLISH) the broker was sent, by anybody, since it started."""
     with redis.Redis.from_url(site.told["broker"]) as client:
-        return int(client.info("commandstats").get("cmdstat_lpush", {"calls": 0})["calls"])
+        told = client.info("commandstats")
+    return Counter({name: told.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in ("lpush", "publish")})
 
 
 def rest(site: Site) -> None:
@@ -65,15 +68,16 @@ def test_a_run_costs_one_message_and_at_most_five_commits(postgres_site: Site, s
     site.enqueue("warm")
     rest(site)
     commits, _ = statistics()
-    messages = lpushes(site)
+    before = sent(site)
     runs = [site.enqueue(f"run{n}") for n in range(RUNS)]
     worker = site.worker(pool="threads", concurrency=2)
     site.ended(*runs)
-    pushed = lpushes(site) - messages
+    messages = sent(site) - before
     worker.stop()
     rest(site)
 
-    assert pushed == RUNS
+    # And nobody listens, so no task event is sent.
+    assert messages == {"lpush": RUNS}
     # The run that warmed up is completed by this worker too: its claim and its three completions.
     assert 5 * RUNS <= statistics()[0] - commits <= 5 * RUNS + 4 + 5
     assert len(site.rows()) == 3 * (RUNS + 1)

@@ -97,6 +97,19 @@ def test_a_body_that_outlives_its_max_duration_is_interrupted(redis_site: Site):
     assert [1, 2] == [start.attempt for start in redis_site.starts(run, "second")]
 
 
+@pytest.mark.site(settings=NO_RESCUE, phases={"second": {"max_duration": 1.0}})
+def test_a_thread_that_outlives_its_max_duration_keeps_its_slot_and_not_its_run(redis_site: Site):
+    """Nobody can end a thread: its worker says so, lives on, and the run goes on in another slot."""
+    run = redis_site.enqueue("x", second="hang 1")
+    worker = redis_site.worker(pool="threads", concurrency=2)
+    redis_site.ended(run, upkeep=True)
+
+    worker.said("is past its max_duration and holds its slot")
+    assert "interrupting" not in worker.text
+    assert [1, 2] == [start.attempt for start in redis_site.starts(run, "second")]
+    assert [("x", phase) for phase in ("first", "second", "third")] == redis_site.rows()
+
+
 @pytest.mark.site(settings=NO_RESCUE, phases={"first": {"max_attempts": 2}})
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
 def test_a_body_that_ends_its_process_ends_its_run(redis_site: Site, pool: str):
