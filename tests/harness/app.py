@@ -24,10 +24,11 @@ if TYPE_CHECKING:
     from runclaim.flows.flow import Flow
 
 metadata = MetaData()
-#: Written by `ctx.in_completion`, read by the tests. No constraint: a second completion is a second row.
+#: Written by `ctx.in_completion`, read by the tests in the order of writing. A second completion is a second row.
 rows_table = Table(
     "harness_rows",
     metadata,
+    Column("number", Integer, primary_key=True),
     Column("run_id", Text),
     Column("name", Text),
     Column("phase", Text),

@@ -93,7 +93,7 @@ class Site(Processes):
 
     def rows(self, run: Run | None = None) -> list[tuple[str, str]]:
         """(name, phase) of each row that a completion wrote, in order; this is what must have no repeats."""
-        asked = select(rows_table.c.run_id, rows_table.c.name, rows_table.c.phase)
+        asked = select(rows_table).order_by(rows_table.c.number)
         found = self.database.ask(lambda conn: conn.execute(asked).all())
         return [(row.name, row.phase) for row in found if run is None or row.run_id == run.id]
 

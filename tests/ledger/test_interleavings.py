@@ -513,38 +513,6 @@ def test_sets_of_claims_in_any_order_do_not_deadlock(db, level):
         assert len(each.answers[1]) == 2
 
 
-def planned_otherwise(db, verb, *arguments):
-    """The verb on a plan that takes the runs as they lie in their table."""
-
-    def work(conn):
-        conn.exec_driver_sql("SET LOCAL enable_seqscan = on; SET LOCAL enable_hashjoin = on")
-        conn.exec_driver_sql("SET LOCAL enable_nestloop = off; SET LOCAL enable_indexscan = off")
-        return verb(conn, *arguments)
-
-    return partial(db.run, work)
-
-
-def test_a_set_is_locked_in_the_order_of_its_ids_whatever_its_plan_is(db, level):
-    """
-    INVARIANT: the lock order does not hang on the planner.
-
-    Breaks if the runs are only sorted, and not locked before they are written.
-    """
-
-    def scripts():
-        one, other = make(db, claimed_runs, 2)
-        # Its new version lies behind the other run's.
-        make(db, heartbeat, [(min(one, other, key=lambda claim: claim.run_id), LEASE)])
-        return [
-            script(db, heartbeat, [(one, LEASE)]),
-            script(db, cancel, [one.run_id, other.run_id]),
-            planned_otherwise(db, complete, [completion(one), completion(other)]),
-        ]
-
-    for each in played(db, scripts):
-        assert len(each.answers[2]) == 2
-
-
 def test_a_completion_that_enqueues_and_a_newer_run_of_its_subject_do_not_deadlock(db, level):
     """
     INVARIANT: the user's rows, run keys, subjects, runs: everybody locks in this order, the CAS last.

@@ -10,19 +10,21 @@ from sqlalchemy.exc import OperationalError
 
 from runclaim.ledger import read
 from runclaim.ledger.cancel import cancel
+from runclaim.ledger.complete import complete
 from runclaim.ledger.enqueue import enqueue
 from runclaim.ledger.fail import fail
 from runclaim.ledger.heartbeat import heartbeat
 from runclaim.ledger.purge import purge
 from runclaim.ledger.rescue import rescue
 from runclaim.states import TERMINAL
-from tests.ledger.concurrency import PATIENCE, Actor, blocked, until
+from tests.ledger.concurrency import PATIENCE, Actor, blocked, refusals, together, until
 from tests.ledger.factories import (
     LEASE,
     canceled_run,
     claim_again,
     claimed_run,
     claimed_runs,
+    completion,
     due,
     failure,
     finish,
@@ -139,6 +141,29 @@ def test_a_zombies_late_claim_does_not_take_a_later_attempt(postgres, first, sec
     assert waiting.result(PATIENCE) is None
 
 
+def test_a_set_is_locked_in_the_order_of_its_ids_whatever_its_plan_is(postgres, first, second):
+    """
+    INVARIANT: the lock order does not hang on the planner.
+
+    Breaks if the runs are only sorted, and not locked before they are written: one statement would take them by
+    their ids, the other as they lie in the table, and both would wait for the row that the other has.
+    """
+    one, other = sorted(postgres.run(lambda conn: claimed_runs(conn, 2)), key=lambda claim: claim.run_id)
+    # Its new version lies behind the other run's.
+    postgres.run(lambda conn: heartbeat(conn, [(one, LEASE)]))
+    first.do(lambda conn: heartbeat(conn, [(other, LEASE)]))
+    second.do(lambda conn: conn.exec_driver_sql("SET LOCAL enable_nestloop = off; SET LOCAL enable_indexscan = off"))
+    with Actor(postgres) as third:
+        completing = blocked(postgres, second, lambda conn: complete(conn, [completion(one), completion(other)]))
+        canceling = blocked(postgres, third, lambda conn: cancel(conn, [one.run_id, other.run_id]))
+        first.commit()
+
+        assert len(completing.result(PATIENCE)) == 2
+        second.commit()
+        assert len(canceling.result(PATIENCE)) == 2
+        third.commit()
+
+
 def test_rescuers_and_beats_pass_over_what_others_hold(postgres, first):
     """
     INVARIANT: one process that is stuck in a transaction stops no sweep.
@@ -228,6 +253,41 @@ def until_blocked(database, actor):
     with database.engine.connect() as conn:
         watcher = conn.execution_options(isolation_level="AUTOCOMMIT")
         until(lambda: actor.is_blocked(watcher), what="a lock wait")
+
+
+def test_two_batches_with_the_same_keys_in_opposite_orders_do_not_wait_in_a_circle(postgres, slow_keys):
+    """
+    INVARIANT: run keys are locked in sorted order.
+
+    Breaks if they are taken in the order of the batch.
+    """
+    keys = [f"pr-{number}" for number in range(10)]
+
+    def batch(number):
+        runs = [new_run(key) for key in (keys if number else reversed(keys))]
+        return postgres.run(lambda conn: enqueue(conn, runs))
+
+    with refusals(postgres) as refused:
+        made = together(2, batch)
+
+    assert sum(each.created for batch in made for each in batch) == len(keys)
+    assert refused == []
+
+
+@pytest.fixture
+def slow_keys(postgres):
+    """Each key takes a moment, so that two batches are surely under way at the same time."""
+    with postgres.begin() as conn:
+        conn.exec_driver_sql(
+            "CREATE FUNCTION test_wait() RETURNS trigger LANGUAGE plpgsql"
+            " AS 'BEGIN PERFORM pg_sleep(0.005); RETURN NEW; END'"
+        )
+        conn.exec_driver_sql(
+            "CREATE TRIGGER test_wait BEFORE INSERT ON runclaim_run_keys FOR EACH ROW EXECUTE FUNCTION test_wait()"
+        )
+    yield
+    with postgres.begin() as conn:
+        conn.exec_driver_sql("DROP FUNCTION test_wait CASCADE")
 
 
 def test_a_lock_timeout_of_the_callers_own_transaction_is_the_callers_to_handle(postgres, first):
