@@ -4,25 +4,51 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, cast
 
+from runclaim.models.act import Act
+from runclaim.models.action import Action
 from runclaim.models.base import Base
 from runclaim.models.counter import Counter
 from runclaim.models.dedup_key import DedupKey
 from runclaim.models.event import Event
+from runclaim.models.finding import Finding
 from runclaim.models.phase_result import PhaseResult
 from runclaim.models.run import Run
 from runclaim.models.run_key import RunKey
+from runclaim.models.session import NamedSession, Session
+from runclaim.models.signal import Signal
 from runclaim.models.subject import Subject
 
 if TYPE_CHECKING:
     from sqlalchemy import Table
 
 metadata: Final = Base.metadata
+actions: Final = cast("Table", Action.__table__)
+acts: Final = cast("Table", Act.__table__)
 counters: Final = cast("Table", Counter.__table__)
 dedup_keys: Final = cast("Table", DedupKey.__table__)
 events: Final = cast("Table", Event.__table__)
+findings: Final = cast("Table", Finding.__table__)
+named_sessions: Final = cast("Table", NamedSession.__table__)
 phase_results: Final = cast("Table", PhaseResult.__table__)
 run_keys: Final = cast("Table", RunKey.__table__)
 runs: Final = cast("Table", Run.__table__)
+sessions: Final = cast("Table", Session.__table__)
+signals: Final = cast("Table", Signal.__table__)
 subjects: Final = cast("Table", Subject.__table__)
 
-__all__ = ["counters", "dedup_keys", "events", "metadata", "phase_results", "run_keys", "runs", "subjects"]
+__all__ = [
+    "actions",
+    "acts",
+    "counters",
+    "dedup_keys",
+    "events",
+    "findings",
+    "metadata",
+    "named_sessions",
+    "phase_results",
+    "run_keys",
+    "runs",
+    "sessions",
+    "signals",
+    "subjects",
+]

@@ -42,6 +42,10 @@ class Run(Base):
     phase: Mapped[str] = mapped_column(Text)
     queue: Mapped[str | None] = mapped_column(Text)
     state: Mapped[str] = mapped_column(Text)
+    #: The signal that the phase at the cursor waits for; `None` when it waits for none.
+    waits_for: Mapped[str | None] = mapped_column(Text)
+    #: The names of the signals that were received, each between bars: `|approved|`.
+    signals: Mapped[str] = mapped_column(Text, server_default="")
     #: Goes up by one at every transition and never comes down.
     fence: Mapped[int] = mapped_column(BigInteger, default=0)
     #: The nonce of the current claim; with the fence the proof that a claim is current.

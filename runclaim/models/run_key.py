@@ -23,6 +23,8 @@ class RunKey(Base):
     key_hash: Mapped[str] = mapped_column(Text, primary_key=True)
     #: No foreign key: the run may be purged before its key.
     run_id: Mapped[str] = mapped_column(Id)
+    #: The number of that run among the runs of this key: 0, 1, 2, …
+    rerun: Mapped[int] = mapped_column(server_default="0")
     #: SHA-256 of the input's canonical JSON: the same key with another input is a conflict.
     fingerprint: Mapped[str] = mapped_column(Text)
     expires_at: Mapped[datetime] = mapped_column(Instant)

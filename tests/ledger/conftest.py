@@ -21,7 +21,16 @@ if TYPE_CHECKING:
 
     from runclaim.ledger.claim import Claim
 
-TABLES = ("phase_results", "events", "runs", "run_keys", "subjects", "counters", "dedup_keys")
+TABLES = (
+    "phase_results",
+    "events",
+    "runs",
+    "run_keys",
+    "subjects",
+    "counters",
+    "dedup_keys",
+    "named_sessions",
+)
 
 
 def migrated(url: str) -> Iterator[Database]:

@@ -134,11 +134,23 @@ def catalog_of_sqlite(conn):
     for name, sql in conn.exec_driver_sql("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").all():
         flat = re.sub(r"\s+", " ", sql)
         if flat.startswith("CREATE TABLE"):
-            # The order in which a table's constraints are written means nothing.
+            # The order in which a table's columns and constraints are written means nothing.
             inside = flat[flat.index("(") + 1 : flat.rindex(")")]
-            yield from (f"{name}: {part.strip()}" for part in re.split(r", (?=CONSTRAINT )", inside))
+            yield from (f"{name}: {part}" for part in parts(inside))
         else:
             yield flat
+
+
+def parts(listed):
+    """What stands between the commas that are in no brackets."""
+    depth, part = 0, ""
+    for sign in f"{listed},":
+        depth += (sign == "(") - (sign == ")")
+        if sign == "," and not depth:
+            yield part.strip()
+            part = ""
+        else:
+            part += sign
 
 
 def test_the_ledgers_clock_goes_on_inside_a_transaction_and_inside_a_statement(postgres):

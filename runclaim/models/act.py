@@ -1,0 +1,32 @@
+"""Table runclaim_acts: calls that a body made through `ctx.act`, whose answers it needs at every attempt."""
+
+from __future__ import annotations
+
+from datetime import datetime  # noqa: TC003 - SQLAlchemy reads the annotations
+from typing import Any
+
+from sqlalchemy import CheckConstraint, ForeignKey, Text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from runclaim.clock import Instant
+from runclaim.models.base import Base
+from runclaim.rowset import Id, Json
+
+
+class Act(Base):
+    """One call out of a body: written before it is made, and once more with its answer."""
+
+    __tablename__ = "runclaim_acts"
+
+    run_id: Mapped[str] = mapped_column(Id, ForeignKey("runclaim_runs.id", ondelete="CASCADE"), primary_key=True)
+    phase: Mapped[str] = mapped_column(Text, primary_key=True)
+    name: Mapped[str] = mapped_column(Text, primary_key=True)
+    state: Mapped[str] = mapped_column(Text)
+    answer: Mapped[Any] = mapped_column(Json, nullable=True)
+    attempted_at: Mapped[datetime] = mapped_column(Instant)
+    answered_at: Mapped[datetime | None] = mapped_column(Instant)
+
+    __table_args__ = (
+        CheckConstraint("state IN ('sending', 'posted')", name="state_known"),
+        CheckConstraint("(state = 'posted') = (answered_at IS NOT NULL)", name="answered_iff_posted"),
+    )
