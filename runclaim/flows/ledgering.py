@@ -7,7 +7,7 @@ Reached lazily: declaring flows connects to nothing. The schema is checked once 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from runclaim import failpoints, migrations
 from runclaim.database import Database
@@ -27,10 +27,13 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from runclaim.config import Config
+    from runclaim.flows.action import Action
     from runclaim.flows.flow import Flow
     from runclaim.flows.publishing import Publisher
     from runclaim.ledger.new_run import NewRun
     from runclaim.ledger.read import RunView
+
+T = TypeVar("T")
 
 
 class Ledger:
@@ -40,6 +43,8 @@ class Ledger:
         self._config, self._publisher = config, publisher
         self._database: Database | None = None
         self._checked_in = 0
+        #: The declared actions of the application, by their kinds.
+        self.actions: dict[str, Action] = {}
 
     @property
     def config(self) -> Config:
@@ -99,6 +104,10 @@ class Ledger:
     def handle(self, run_id: str, flow: Flow[Any] | None = None, *, created: bool = False) -> Run:
         """A handle on a run."""
         return Run(self, run_id, flow, created=created)
+
+    def ask(self, question: Callable[[Connection], T]) -> T:
+        """The answer to a question that only reads. Raises: LedgerUnavailable."""
+        return self.database.ask(question)
 
     def view(self, run_id: str) -> RunView:
         """The run as it stands. Raises: RunNotFound."""

@@ -13,6 +13,7 @@ from runclaim.clock import now, shifted
 from runclaim.events import EventType
 from runclaim.ledger.fence import held, locked, proofs, state
 from runclaim.ledger.journal import Entry, append
+from runclaim.ledger.planning import Hooks, Stopped, add_actions_once
 from runclaim.models import runs
 from runclaim.rowset import as_json, pack
 from runclaim.states import TERMINAL, RunState
@@ -72,6 +73,7 @@ _FAIL: Final = (
     )
     .returning(runs.c.id, runs.c.state, runs.c.fence)
 )
+_STOPS: Final = frozenset({RunState.BLOCKED, RunState.FAILED})
 _ENDS: Final = {
     RunState.CANCELED: EventType.RUN_CANCELED,
     RunState.BLOCKED: EventType.RUN_BLOCKED,
@@ -79,9 +81,9 @@ _ENDS: Final = {
 }
 
 
-def fail(conn: Connection, failures: Collection[Failure]) -> dict[str, RunState]:
+def fail(conn: Connection, failures: Collection[Failure], *, hooks: Hooks = lambda _stopped: ()) -> dict[str, RunState]:
     """
-    End each attempt whose claim is still current.
+    End each attempt whose claim is still current; `hooks` tells what to plan for a run that stops here.
 
     Returns: run id → the run's state now. A run that is missing lost its claim. The caller owns the transaction.
     """
@@ -97,7 +99,14 @@ def fail(conn: Connection, failures: Collection[Failure]) -> dict[str, RunState]
     ]
     found = [(run_id, RunState(after), fence) for run_id, after, fence in conn.execute(_FAIL, {"ended": pack(rows)})]
     append(conn, (entry for run_id, after, fence in found for entry in _entries(by_run[run_id], after, fence)))
+    stopped = [_stopped(by_run[run_id], after) for run_id, after, _ in found if after in _STOPS]
+    add_actions_once(conn, [hook for each in stopped for hook in hooks(each)])
     return {run_id: after for run_id, after, _ in found}
+
+
+def _stopped(failure: Failure, after: RunState) -> Stopped:
+    claim = failure.claim
+    return Stopped(claim.run_id, claim.flow, claim.key, claim.phase, after, failure.error)
 
 
 def _entries(failure: Failure, after: RunState, fence: int) -> Iterator[Entry]:

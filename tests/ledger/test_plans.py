@@ -72,7 +72,8 @@ RUNS = f"""
         2, 1, 3, 3, 0, 0, 0, 0, 0, {{at}}, {{at}}, {{at}}, {{at}}, {{at}}
     FROM {{series}}"""
 KEYS = """
-    INSERT INTO runclaim_run_keys SELECT 'default/review', 'hash-' || n, {id}, 'print', {at} FROM {series}"""
+    INSERT INTO runclaim_run_keys (namespace, key_hash, run_id, fingerprint, expires_at)
+    SELECT 'default/review', 'hash-' || n, {id}, 'print', {at} FROM {series}"""
 RESULTS = """
     INSERT INTO runclaim_phase_results
         (run_id, phase, position, result, fence, owner, worker, attempts, started_at, finished_at)
