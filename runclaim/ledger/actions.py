@@ -86,7 +86,11 @@ _CLAIM: Final = (
     .returning(*_CLAIM_COLUMNS)
 )
 _READ_BACK: Final = select(*_CLAIM_COLUMNS).where(
-    actions.c.owner == bindparam("by_owner"), actions.c.state == action_state("sending"), OPEN
+    actions.c.owner == bindparam("by_owner"),
+    actions.c.state == action_state("sending"),
+    OPEN,
+    # A claim that was just made; so bounded, the index of what is due finds it.
+    actions.c.available_at > select(now()).scalar_subquery(),
 )
 
 

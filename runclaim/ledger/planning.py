@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import BigInteger, Text, and_, false, insert, literal_column, select, true, update
+from sqlalchemy import BigInteger, Text, and_, case, false, insert, literal_column, null, select, true, update
 from sqlalchemy.dialects.postgresql import insert as insert_on_postgresql
 from sqlalchemy.dialects.sqlite import insert as insert_on_sqlite
 
@@ -144,18 +144,18 @@ def count_pending(conn: Connection, more: Mapping[str, int]) -> None:
 _outdated: Final = rowset("outdated", run_id=Id())
 _unsent: Final = and_(actions.c.state == action_state("planned"), ~actions.c.uncertain)
 _SUPERSEDED: Final = '{"type":"Superseded","message":"its run was superseded before it was sent"}'
-_MARK: Final = update(actions).where(actions.c.run_id == _outdated.c.run_id, OPEN, ~_unsent).values(superseded=true())
 _DROP: Final = (
     update(actions)
-    .where(actions.c.run_id == _outdated.c.run_id, _unsent)
+    .where(actions.c.run_id == _outdated.c.run_id, OPEN)
     .values(
-        state=action_state("failed"),
         superseded=true(),
-        fence=actions.c.fence + 1,
-        error=as_json(literal_column(f"'{_SUPERSEDED}'", Text())),
-        ended_at=now(),
+        # A sender keeps its claim.
+        fence=case((_unsent, actions.c.fence + 1), else_=actions.c.fence),
+        state=case((_unsent, action_state("failed")), else_=actions.c.state),
+        error=case((_unsent, as_json(literal_column(f"'{_SUPERSEDED}'", Text()))), else_=actions.c.error),
+        ended_at=case((_unsent, now()), else_=null()),
     )
-    .returning(actions.c.run_id)
+    .returning(actions.c.run_id, actions.c.state)
 )
 
 
@@ -165,12 +165,10 @@ def drop_actions(conn: Connection, run_ids: Collection[str]) -> None:
 
     What is being sent, or may have arrived, is marked: it may be looked up, and is never sent again.
     """
-    if not run_ids:
-        return
-    rows = {"outdated": pack({"run_id": run_id} for run_id in run_ids)}
-    dropped = conn.execute(_DROP, rows).scalars().all()
-    conn.execute(_MARK, rows)
-    count_pending(conn, {run_id: -dropped.count(run_id) for run_id in dropped})
+    if run_ids:
+        found = conn.execute(_DROP, {"outdated": pack({"run_id": run_id} for run_id in run_ids)}).all()
+        dropped = [run_id for run_id, state in found if state == "failed"]
+        count_pending(conn, {run_id: -dropped.count(run_id) for run_id in dropped})
 
 
 def _row(new: NewAction) -> dict[str, Any]:
