@@ -67,8 +67,10 @@ class Sender:
             return claim_actions(conn, kinds, owner=owner)
 
         found = self.database.run(work, read_back=lambda conn: claimed_actions(conn, owner=owner) or None)
+        if not found:
+            return None
         failpoints.hit("action.after_claim")
-        return found[0] if found else None
+        return found[0]
 
     def _settle(self, sent: Sent) -> None:
         after = self.database.run(
