@@ -42,7 +42,9 @@ from tests.ledger.factories import (
     new_run,
     queued_run,
     queued_runs,
+    send,
     take_all,
+    waiting_run,
     wanted,
 )
 from tests.ledger.sql import statements_of
@@ -72,13 +74,16 @@ RUNS = f"""
         2, 1, 3, 3, 0, 0, 0, 0, 0, {{at}}, {{at}}, {{at}}, {{at}}, {{at}}
     FROM {{series}}"""
 KEYS = """
-    INSERT INTO runclaim_run_keys SELECT 'default/review', 'hash-' || n, {id}, 'print', {at} FROM {series}"""
+    INSERT INTO runclaim_run_keys (namespace, key_hash, run_id, fingerprint, expires_at)
+    SELECT 'default/review', 'hash-' || n, {id}, 'print', {at} FROM {series}"""
 RESULTS = """
     INSERT INTO runclaim_phase_results
         (run_id, phase, position, result, fence, owner, worker, attempts, started_at, finished_at)
     SELECT {id}, 'plan', 0, '1', 1, 'owner', 'node:1', 1, {at}, {at} FROM {series}"""
 EVENTS = """
     INSERT INTO runclaim_events (run_id, type, fence, at) SELECT {id}, 'run.succeeded', 2, {at} FROM {series}"""
+SIGNALS = """
+    INSERT INTO runclaim_signals SELECT {id}, 'approved', '1', 'null', {at} FROM {series}"""
 WINDOWS = """
     INSERT INTO runclaim_dedup_keys SELECT 'default/hook/payload', 'hash-' || n, {id}, {at} FROM {series}"""
 SUBJECTS = """
@@ -87,7 +92,7 @@ SUBJECTS = """
 
 def load_history(conn):
     dialect = conn.dialect.name
-    tables = [(each, HISTORY) for each in (RUNS, KEYS, RESULTS, EVENTS, WINDOWS)]
+    tables = [(each, HISTORY) for each in (RUNS, KEYS, RESULTS, EVENTS, SIGNALS, WINDOWS)]
     for statement, many in [*tables, (SUBJECTS, 500)]:
         series = SERIES[dialect].format(many=many)
         conn.execute(text(statement.format(id=ID[dialect], at=LONG_AGO[dialect], series=series).replace(":", "\\:")))
@@ -257,6 +262,18 @@ VERBS = {
         lambda conn: read.journal(conn, queued_run(conn)),
         {("runclaim_events", "ix_runclaim_events_run_id")},
     ),
+    "signal": (
+        lambda conn: send(conn, waiting_run(conn)),
+        {(RUN, "pk_runclaim_runs"), ("runclaim_signals", "pk_runclaim_signals")},
+    ),
+    "signal again": (
+        lambda conn: [send(conn, run_id, signal_id=each) for run_id in [queued_run(conn)] for each in "122"],
+        {(RUN, "pk_runclaim_runs"), ("runclaim_signals", "pk_runclaim_signals")},
+    ),
+    "read a signal": (
+        lambda conn: read.signal(conn, queued_run(conn), "approved"),
+        {("runclaim_signals", "pk_runclaim_signals")},
+    ),
     "run": (lambda conn: read.run(conn, queued_run(conn)), {(RUN, "pk_runclaim_runs")}),
     "results": (
         lambda conn: read.results(conn, queued_run(conn)),
@@ -286,7 +303,7 @@ def test_a_verb_reads_by_index_however_long_the_history_is(conn, name):
 
 def test_a_purge_finds_the_children_of_a_run_by_index(conn):
     """The database looks for them itself, once for every run it deletes."""
-    for table in ("runclaim_events", "runclaim_phase_results"):
+    for table in ("runclaim_events", "runclaim_phase_results", "runclaim_signals"):
         name = "%(run_id)s::UUID" if conn.dialect.name == "postgresql" else ":run_id"
         run_id = "00000000-0000-0000-0000-000000000004"
         found = scans(conn, f"DELETE FROM {table} WHERE run_id = {name}", {"run_id": run_id})
