@@ -127,6 +127,8 @@ class Attempt:
             input=self.flow.input_type.load(claim.input),
             results=self._results,
             check=self._check,
+            on=self.phase.options.on,
+            signal=lambda name: self._database.ask(lambda conn: read.signal(conn, claim.run_id, name)),
         )
 
     def _results(self) -> Mapping[str, Any]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Text, and_, bindparam, case, func, select, true, update
+from sqlalchemy import Text, and_, bindparam, case, func, or_, select, true, update
 from sqlalchemy.dialects.postgresql import insert as insert_on_postgresql
 from sqlalchemy.dialects.sqlite import insert as insert_on_sqlite
 
@@ -40,11 +40,12 @@ class Answer(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Signaled:
-    """The answer to a signal; `due` is what to publish after the commit, if the run can be claimed now."""
+    """The answer to a signal; `due` is what to publish after the commit, if the run may go on now."""
 
     answer: Answer
-    #: Whether the run waited for it, and goes on.
+    #: Whether the run waited for it, and goes on with `phase`.
     moved: bool = False
+    phase: str | None = None
     due: Due | None = None
 
 
@@ -76,7 +77,8 @@ _SIGNAL: Final = (
         runs.c.priority,
         in_state(RunState.QUEUED),
         runs.c.waits_for,
-        runs.c.available_at <= now(),
+        # What was dispatched and not claimed may have been refused for want of this signal.
+        and_(runs.c.available_at <= now(), or_(runs.c.waits_for == _its_name, runs.c.dispatches > 0)),
     )
 )
 _latest: Final = (
@@ -124,7 +126,7 @@ def signal(
     *message, queued, waits_for, available = row
     append(conn, [_entry(run_id, row.fence, name, signal_id)])
     moved = bool(queued) and waits_for == name
-    return Signaled(Answer.DELIVERED, moved, Due(*message) if queued and available else None)
+    return Signaled(Answer.DELIVERED, moved, row.phase, Due(*message) if queued and available else None)
 
 
 def delivered(conn: Connection, run_id: str, name: str, *, signal_id: str) -> Signaled | None:

@@ -26,23 +26,28 @@ def context(
     *,
     phase: str | None = None,
     results: Mapping[Phase[InputT, Any], Any] | None = None,
+    signals: Mapping[str, Any] | None = None,
     attempt: int = 1,
 ) -> Context[InputT]:
     """
     A context as the worker would give it; `phase` defaults to the flow's first.
 
-    What a body hands to `in_completion` is kept in `ctx.completions`; `ctx.check()` never raises. Raises:
-    InputError when the input does not fit the flow.
+    `signals` maps the names of received signals to what they carried. What a body hands to `in_completion` is kept
+    in `ctx.completions`; `ctx.check()` never raises. Raises: InputError when the input does not fit the flow.
     """
     checked = flow.input_type.check(value)
     recorded = {each.name: each.result_type.plain(result) for each, result in (results or {}).items()}
+    current = phase or next(iter(flow.phases))
+    heard = dict(signals or {})
     return Context(
         run_id="00000000-0000-7000-8000-000000000000",
         key=flow.key_of(checked).text,
         subject=flow.subject_of(checked),
-        phase=phase or next(iter(flow.phases)),
+        phase=current,
         attempt=attempt,
         input=checked,
         results=lambda: recorded,
         check=lambda: None,
+        on=flow.phases[current].options.on,
+        signal=lambda name: (heard[name],) if name in heard else None,
     )

@@ -19,6 +19,7 @@ from runclaim.ledger.retry import retry
 from runclaim.ledger.signal import Answer, delivered
 from runclaim.states import PhaseStatus, RunState
 from tests.ledger.factories import (
+    DISPATCH_AFTER,
     FLOW,
     LEASE,
     MAX_DURATION,
@@ -249,10 +250,16 @@ def test_a_claim_without_the_signal_is_refused_whatever_queued_the_run(conn, clo
     asked = wanted(conn, claimed_run.run_id)
 
     assert take(conn, asked, phase=PHASES[1], waits_for=SIGNAL) is None
+    clock.advance(DISPATCH_AFTER)
+    due(conn)
     told = send(conn, claimed_run.run_id)
     assert (False, asked.seen) == (told.moved, told.due.fence)
     assert take(conn, asked, phase=PHASES[1], waits_for=SIGNAL) is not None
     assert 1 == len(claimed(conn, [asked]))
+
+
+def test_a_queued_run_whose_message_is_on_its_way_is_not_published_again_for_a_signal(conn, clock, queued_run):
+    assert send(conn, queued_run).due is None
 
 
 def test_a_phase_of_a_waiting_run_is_pending_and_the_run_says_what_it_waits_for(conn, clock):
