@@ -17,6 +17,7 @@ from sqlalchemy import text
 from runclaim import migrations
 from runclaim.database import Database
 from runclaim.errors import KeyConflict
+from runclaim.keys import run_key
 from runclaim.ledger import read
 from runclaim.ledger.cancel import cancel
 from runclaim.ledger.claim import claimed
@@ -25,6 +26,7 @@ from runclaim.ledger.dedup import forget
 from runclaim.ledger.enqueue import enqueue
 from runclaim.ledger.fail import fail
 from runclaim.ledger.heartbeat import heartbeat
+from runclaim.ledger.identity import find_runs
 from runclaim.ledger.purge import purge, purge_keys
 from runclaim.ledger.release import release
 from runclaim.ledger.rescue import rescue, rescue_worker
@@ -261,6 +263,10 @@ VERBS = {
     "journal": (
         lambda conn: read.journal(conn, queued_run(conn)),
         {("runclaim_events", "ix_runclaim_events_run_id")},
+    ),
+    "find a run": (
+        lambda conn: queued_run(conn, "again") and find_runs(conn, "default/review", [run_key(["again"]).hash]),
+        {("runclaim_run_keys", "pk_runclaim_run_keys"), (RUN, "pk_runclaim_runs")},
     ),
     "signal": (
         lambda conn: send(conn, waiting_run(conn)),
