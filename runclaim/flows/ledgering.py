@@ -17,8 +17,10 @@ from runclaim.ledger import read
 from runclaim.ledger.cancel import cancel
 from runclaim.ledger.dispatch import Due
 from runclaim.ledger.enqueue import Enqueued, enqueue
+from runclaim.ledger.identity import find_runs
 from runclaim.ledger.resume import resume
 from runclaim.ledger.retry import retry
+from runclaim.ledger.signal import Answer, Signaled, delivered
 from runclaim.states import LIVE, RunState
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from runclaim.flows.action import Action
     from runclaim.flows.flow import Flow
     from runclaim.flows.publishing import Publisher
+    from runclaim.flows.signaling import Signal
     from runclaim.ledger.new_run import NewRun
     from runclaim.ledger.read import RunView
 
@@ -92,12 +95,12 @@ class Ledger:
         return made
 
     def publish(self, wanted: Sequence[NewRun], made: Sequence[Enqueued]) -> None:
-        """Ring for every run that was created and is due now. Never raises for a silent broker."""
+        """Ring for every run that was created and is due now, none that waits. Never raises for a silent broker."""
         self.publisher.publish(
             [
                 Due(new.run_id, 0, new.flow, new.phases[0], new.queue, new.key.text, new.priority)
                 for new, found in zip(wanted, made, strict=True)
-                if found.created and not new.delay
+                if found.created and not new.delay and new.waits_for is None
             ]
         )
 
@@ -131,6 +134,22 @@ class Ledger:
     def resume(self, run_id: str, *, by: str) -> None:
         """Go on with a blocked run. Raises: StateConflict, RunNotFound."""
         self._again("resume", run_id, by)
+
+    def signal(self, run_id: str, given: Signal) -> None:
+        """Deliver a signal once, and ring if the run goes on by it. Raises: StateConflict, RunNotFound."""
+
+        def read_back(conn: Connection) -> Signaled | None:
+            return delivered(conn, run_id, given.name, signal_id=given.id)
+
+        told = self.database.run(lambda conn: given.deliver(conn, run_id), read_back=read_back)
+        if told.answer is Answer.NOT_LIVE:
+            raise StateConflict(run_id, "signal", self.view(run_id).state)
+        if told.due is not None:
+            self.publisher.publish([told.due])
+
+    def find(self, namespace: str, hashes: Collection[str]) -> list[str]:
+        """The ids of the runs that stand under any of these keys."""
+        return self.database.ask(lambda conn: find_runs(conn, namespace, hashes))
 
     def _again(self, verb: str, run_id: str, by: str) -> None:
         move = retry if verb == "retry" else resume
