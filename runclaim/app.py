@@ -56,7 +56,7 @@ class Runclaim:
         self._settings = settings
         self._config: Config | None = None
         broker = Broker(app, lambda: self.config)
-        self.ledger = Ledger(lambda: self.config, lambda: broker)
+        self.ledger = Ledger(lambda: self.config, lambda: broker, self.flows)
         self._runtime = Runtime(app, self.ledger, broker, self.flows)
         upkeep.register(app, self._runtime)
         beat.schedule(app, lambda: self.config)

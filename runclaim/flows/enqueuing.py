@@ -15,8 +15,8 @@ from sqlalchemy.orm import Session, scoped_session
 
 from runclaim.errors import DeclarationError, InputError
 from runclaim.flows.after_commit import after_commit
+from runclaim.flows.making import ENQUEUE, RERUN
 from runclaim.keys import LONGEST, check_name, fingerprint, uuid7
-from runclaim.ledger.enqueue import Enqueued, enqueue
 from runclaim.ledger.new_run import NewRun
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from runclaim.flows.flow import Flow
     from runclaim.flows.handle import Run
     from runclaim.flows.ledgering import Ledger
+    from runclaim.ledger.enqueue import Enqueued
 
     AnySession = Session | scoped_session[Session]
     AnyAsyncSession = AsyncSession | async_scoped_session[AsyncSession]
@@ -41,6 +42,7 @@ class Options:
     delay: timedelta | None = None
     priority: int = 0
     project: str | None = None
+    rerun: bool = False
 
     def __post_init__(self) -> None:
         if self.delay is not None and not (isinstance(self.delay, timedelta) and timedelta(0) <= self.delay <= LONGEST):
@@ -56,6 +58,7 @@ class Enqueuing(Generic[InputT]):
 
     def __init__(self, flow: Flow[InputT], ledger: Ledger, options: Options) -> None:
         self._flow, self._ledger, self._options = flow, ledger, options
+        self._way = RERUN if options.rerun else ENQUEUE
 
     def enqueue(self, value: InputT | None = None, /, *, session: AnySession | None = None, **fields: Any) -> Run:
         """See `Flow.enqueue`."""
@@ -68,7 +71,8 @@ class Enqueuing(Generic[InputT]):
         wanted = [self.new_run(value) for value in values]
         if not wanted:
             return []
-        made = self._ledger.enqueue(wanted) if session is None else self._join(_plain(session), wanted)
+        alone = session is None
+        made = self._ledger.enqueue(wanted, self._way) if alone else self._join(_plain(session), wanted)
         return self._handles(made)
 
     async def aenqueue(
@@ -77,7 +81,7 @@ class Enqueuing(Generic[InputT]):
         """See `Flow.aenqueue`."""
         wanted = [self.new_run(self._given(value, fields))]
         if session is None:
-            made = await asyncio.to_thread(self._ledger.enqueue, wanted)
+            made = await asyncio.to_thread(self._ledger.enqueue, wanted, self._way)
         else:
             await asyncio.to_thread(self._ledger.require_schema)
             loop = asyncio.get_running_loop()
@@ -92,7 +96,7 @@ class Enqueuing(Generic[InputT]):
         self._ledger.require_schema()
         conn = session.connection()
         self._ledger.require_kind(conn.dialect.name)
-        made = enqueue(conn, wanted)
+        made = self._way.make(conn, wanted)
 
         def ring() -> None:
             if loop is None:

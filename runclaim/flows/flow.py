@@ -129,16 +129,17 @@ class Flow(Generic[InputT]):
         return [text]
 
     def using(
-        self, *, delay: timedelta | None = None, priority: int = 0, project: str | None = None
+        self, *, delay: timedelta | None = None, priority: int = 0, project: str | None = None, rerun: bool = False
     ) -> Enqueuing[InputT]:
         """
         Enqueue with options: `flow.using(delay=timedelta(minutes=5)).enqueue(…)`.
 
-        `priority` goes to the broker (0 to 9; higher first on RabbitMQ, lower first on Redis, as in Celery).
+        `priority` goes to the broker (0 to 9; higher first on RabbitMQ, lower first on Redis, as in Celery). `rerun`
+        makes a new run also for a key that has one, under its next number, and supersedes the older one.
         """
         if not self.phases:
             raise DeclarationError(f"flow {self.name} has no phases: declare one with @{self.name}.phase")
-        return Enqueuing(self, self._ledger, Options(delay=delay, priority=priority, project=project))
+        return Enqueuing(self, self._ledger, Options(delay=delay, priority=priority, project=project, rerun=rerun))
 
     def enqueue(self, value: InputT | None = None, /, *, session: AnySession | None = None, **fields: Any) -> Run:
         """

@@ -101,5 +101,15 @@ class Run:
         """Go on with a blocked run, from its blocked phase. Raises: StateConflict, RunNotFound."""
         self._ledger.resume(self.id, by=by)
 
+    def rerun(self, *, by: str = "") -> Run:
+        """
+        Do it all again: a new run of the same key and input, with the phases that its flow declares now.
+
+        It gets the key's next number and supersedes the key's older run if that is still live; from now on the key
+        names it. Raises: RunNotFound for a purged run, DeclarationError when this application does not have its
+        flow, InputError when the flow no longer takes its input.
+        """
+        return self._ledger.rerun(self.id, self._flow, by=by)
+
     def __repr__(self) -> str:
         return f"<run {self.id}{' (created)' if self.created else ''}>"

@@ -7,28 +7,33 @@ Reached lazily: declaring flows connects to nothing. The schema is checked once 
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from runclaim import failpoints, migrations
 from runclaim.database import Database
-from runclaim.errors import ConfigError, RunNotFound, StateConflict
+from runclaim.errors import ConfigError, DeclarationError, RunNotFound, StateConflict
 from runclaim.flows.handle import Run
+from runclaim.flows.making import ENQUEUE, RERUN, Way
+from runclaim.flows.reruns import again
 from runclaim.ledger import read
 from runclaim.ledger.cancel import cancel
 from runclaim.ledger.dispatch import Due
-from runclaim.ledger.enqueue import Enqueued, enqueue
+from runclaim.ledger.identity import recorded_fingerprint
+from runclaim.ledger.rerun import rerun
 from runclaim.ledger.resume import resume
 from runclaim.ledger.retry import retry
 from runclaim.states import LIVE, RunState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from sqlalchemy import Connection
 
     from runclaim.config import Config
     from runclaim.flows.flow import Flow
     from runclaim.flows.publishing import Publisher
+    from runclaim.ledger.enqueue import Enqueued
     from runclaim.ledger.new_run import NewRun
     from runclaim.ledger.read import RunView
 
@@ -36,8 +41,15 @@ if TYPE_CHECKING:
 class Ledger:
     """What flows and handles ask of the database and the broker."""
 
-    def __init__(self, config: Callable[[], Config], publisher: Callable[[], Publisher]) -> None:
+    def __init__(
+        self,
+        config: Callable[[], Config],
+        publisher: Callable[[], Publisher],
+        flows: Mapping[str, Flow[Any]] | None = None,
+    ) -> None:
         self._config, self._publisher = config, publisher
+        #: The application's flows by name; the application adds to them as it declares them.
+        self.flows: Mapping[str, Flow[Any]] = {} if flows is None else flows
         self._database: Database | None = None
         self._checked_in = 0
 
@@ -73,15 +85,16 @@ class Ledger:
                 f" which needs {kind}. Set RUNCLAIM_DATABASE_URL to the session's database, or enqueue without session="
             )
 
-    def enqueue(self, wanted: Sequence[NewRun]) -> list[Enqueued]:
+    def enqueue(self, wanted: Sequence[NewRun], way: Way = ENQUEUE) -> list[Enqueued]:
         """Make the runs in a transaction of their own, then publish what was created."""
 
         def work(conn: Connection) -> list[Enqueued]:
-            made = enqueue(conn, wanted)
+            made = way.make(conn, wanted)
             failpoints.hit("enqueue.before_commit")
             return made
 
-        made = self.database.run(work)
+        ask = way.read_back
+        made = self.database.run(work, read_back=None if ask is None else lambda conn: ask(conn, wanted))
         failpoints.hit("enqueue.after_commit")
         self.publish(wanted, made)
         return made
@@ -123,6 +136,16 @@ class Ledger:
         """Go on with a blocked run. Raises: StateConflict, RunNotFound."""
         self._again("resume", run_id, by)
 
+    def rerun(self, run_id: str, flow: Flow[Any] | None, *, by: str) -> Run:
+        """Make a new run of a run's key. Raises: RunNotFound, InputError, DeclarationError."""
+        view = self.view(run_id)
+        found = flow or self.flows.get(view.flow)
+        if found is None:
+            raise DeclarationError(f"this application has no flow {view.flow}: rerun run {run_id} where it is declared")
+        new = again(found, view, lambda key: self.database.ask(lambda conn: recorded_fingerprint(conn, *key)))
+        made = self.enqueue([new], Way(partial(rerun, by=by), RERUN.read_back))
+        return self.handle(made[0].run_id, found, created=True)
+
     def _again(self, verb: str, run_id: str, by: str) -> None:
         move = retry if verb == "retry" else resume
         before = self.view(run_id)
@@ -137,5 +160,6 @@ class Ledger:
             self.publisher.publish([Due(run_id, view.fence, view.flow, view.phase, view.queue, view.key, 0)])
             return
         wanted = RunState.FAILED if verb == "retry" else RunState.BLOCKED
-        why = "its subject has a newer run" if view.state is wanted else f"only a {wanted} run can be"
+        newer = f"its {'subject' if view.subject else 'key'} has a newer run"
+        why = newer if view.state is wanted else f"only a {wanted} run can be"
         raise StateConflict(run_id, verb, view.state, why)

@@ -27,6 +27,7 @@ from runclaim.ledger.fail import fail
 from runclaim.ledger.heartbeat import heartbeat
 from runclaim.ledger.purge import purge, purge_keys
 from runclaim.ledger.release import release
+from runclaim.ledger.rerun import rerun
 from runclaim.ledger.rescue import rescue, rescue_worker
 from runclaim.ledger.retry import retry
 from runclaim.models import metadata
@@ -72,7 +73,8 @@ RUNS = f"""
         2, 1, 3, 3, 0, 0, 0, 0, 0, {{at}}, {{at}}, {{at}}, {{at}}, {{at}}
     FROM {{series}}"""
 KEYS = """
-    INSERT INTO runclaim_run_keys SELECT 'default/review', 'hash-' || n, {id}, 'print', {at} FROM {series}"""
+    INSERT INTO runclaim_run_keys (namespace, key_hash, run_id, fingerprint, expires_at)
+    SELECT 'default/review', 'hash-' || n, {id}, 'print', {at} FROM {series}"""
 RESULTS = """
     INSERT INTO runclaim_phase_results
         (run_id, phase, position, result, fence, owner, worker, attempts, started_at, finished_at)
@@ -208,6 +210,10 @@ VERBS = {
     ),
     "enqueue a free key": (free_again, {("runclaim_run_keys", "pk_runclaim_run_keys"), (RUN, "pk_runclaim_runs")}),
     "enqueue refused": (refused, {("runclaim_run_keys", "pk_runclaim_run_keys")}),
+    "rerun": (
+        lambda conn: queued_run(conn, "again") and rerun(conn, [new_run("again"), new_run("other")]),
+        {("runclaim_run_keys", "pk_runclaim_run_keys"), (RUN, "pk_runclaim_runs")},
+    ),
     "claim": (
         lambda conn: take_all(conn, [wanted(conn, run_id) for run_id in queued_runs(conn, 3)]),
         {(RUN, "pk_runclaim_runs")},
