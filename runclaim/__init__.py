@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from runclaim.app import Runclaim
-    from runclaim.errors import Blocked, ClaimLost, InputError, KeyConflict, Retry, RunclaimError, Skip
+    from runclaim.errors import Blocked, ClaimLost, InputError, KeyConflict, Retry, RunclaimError, RunExists, Skip
     from runclaim.flows.context import Context
     from runclaim.flows.handle import Run
     from runclaim.retries import Backoff
@@ -27,6 +27,7 @@ __all__ = [
     "KeyConflict",
     "Retry",
     "Run",
+    "RunExists",
     "RunState",
     "Runclaim",
     "RunclaimError",

@@ -15,9 +15,10 @@ from sqlalchemy.orm import Session, scoped_session
 
 from runclaim.errors import DeclarationError, InputError
 from runclaim.flows.after_commit import after_commit
-from runclaim.flows.making import ENQUEUE, RERUN
-from runclaim.keys import LONGEST, check_name, fingerprint, uuid7
+from runclaim.flows.making import ENQUEUE, RERUN, Way, recovery
+from runclaim.keys import LONGEST, check_id, check_name, fingerprint, uuid7
 from runclaim.ledger.new_run import NewRun
+from runclaim.rowset import as_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -43,6 +44,7 @@ class Options:
     priority: int = 0
     project: str | None = None
     rerun: bool = False
+    run_id: str | None = None
 
     def __post_init__(self) -> None:
         if self.delay is not None and not (isinstance(self.delay, timedelta) and timedelta(0) <= self.delay <= LONGEST):
@@ -51,6 +53,10 @@ class Options:
             raise DeclarationError(f"priority is a number from 0 to 9, not {self.priority!r}")
         if self.project is not None:
             check_name("project", self.project)
+        if self.run_id is not None:
+            check_id("run_id", self.run_id)
+            if self.rerun:
+                raise DeclarationError("a rerun gets an id of its own: give rerun=True or run_id=…, not both")
 
 
 class Enqueuing(Generic[InputT]):
@@ -58,7 +64,13 @@ class Enqueuing(Generic[InputT]):
 
     def __init__(self, flow: Flow[InputT], ledger: Ledger, options: Options) -> None:
         self._flow, self._ledger, self._options = flow, ledger, options
-        self._way = RERUN if options.rerun else ENQUEUE
+
+    @property
+    def _way(self) -> Way:
+        """How the runs of one call are made."""
+        if self._options.run_id is not None:
+            return recovery()
+        return RERUN if self._options.rerun else ENQUEUE
 
     def enqueue(self, value: InputT | None = None, /, *, session: AnySession | None = None, **fields: Any) -> Run:
         """See `Flow.enqueue`."""
@@ -71,6 +83,8 @@ class Enqueuing(Generic[InputT]):
         wanted = [self.new_run(value) for value in values]
         if not wanted:
             return []
+        if len(wanted) > 1 and self._options.run_id is not None:
+            raise InputError("run_id", f"names one run, and {len(wanted)} inputs are given")
         alone = session is None
         made = self._ledger.enqueue(wanted, self._way) if alone else self._join(_plain(session), wanted)
         return self._handles(made)
@@ -122,7 +136,7 @@ class Enqueuing(Generic[InputT]):
         plain = flow.input_type.dump(value)
         first = next(iter(flow.phases.values()))
         return NewRun(
-            run_id=uuid7(),
+            run_id=as_id(self._options.run_id) if self._options.run_id else uuid7(),
             project=self._options.project or config.project,
             flow=flow.name,
             key=flow.key_of(value),

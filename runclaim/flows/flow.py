@@ -129,17 +129,26 @@ class Flow(Generic[InputT]):
         return [text]
 
     def using(
-        self, *, delay: timedelta | None = None, priority: int = 0, project: str | None = None, rerun: bool = False
+        self,
+        *,
+        delay: timedelta | None = None,
+        priority: int = 0,
+        project: str | None = None,
+        rerun: bool = False,
+        run_id: str | None = None,
     ) -> Enqueuing[InputT]:
         """
         Enqueue with options: `flow.using(delay=timedelta(minutes=5)).enqueue(…)`.
 
         `priority` goes to the broker (0 to 9; higher first on RabbitMQ, lower first on Redis, as in Celery). `rerun`
-        makes a new run also for a key that has one, under its next number, and supersedes the older one.
+        makes a new run also for a key that has one, under its next number, and supersedes the older one. `run_id`
+        inserts the run under that id or raises RunExists; it never finds one.
         """
         if not self.phases:
             raise DeclarationError(f"flow {self.name} has no phases: declare one with @{self.name}.phase")
-        return Enqueuing(self, self._ledger, Options(delay=delay, priority=priority, project=project, rerun=rerun))
+        return Enqueuing(
+            self, self._ledger, Options(delay=delay, priority=priority, project=project, rerun=rerun, run_id=run_id)
+        )
 
     def enqueue(self, value: InputT | None = None, /, *, session: AnySession | None = None, **fields: Any) -> Run:
         """

@@ -37,7 +37,7 @@ KEY_ROWS: Final = (
     .where(true())
     .order_by(_keys.c.namespace, _keys.c.key_hash)
 )
-_TAKE_KEYS: Final = {
+TAKE_KEYS: Final = {
     dialect: upsert(run_keys)
     .from_select(KEY_COLUMNS, KEY_ROWS)
     .on_conflict_do_nothing(index_elements=["namespace", "key_hash"])
@@ -48,7 +48,7 @@ _TAKE_KEYS: Final = {
 FEW: Final = select(*_keys.c).limit(select(func.count()).select_from(_keys).scalar_subquery()).subquery("few")
 SAME_KEY: Final = and_(run_keys.c.namespace == FEW.c.namespace, run_keys.c.key_hash == FEW.c.key_hash)
 # An expired key whose run is purged is free; while the run stands, its key stands.
-_FREE_EXPIRED: Final = delete(run_keys).where(
+FREE_EXPIRED: Final = delete(run_keys).where(
     tuple_(run_keys.c.namespace, run_keys.c.key_hash).in_(select(FEW.c.namespace, FEW.c.key_hash)),
     run_keys.c.expires_at <= now(),
     ~exists(select(true()).select_from(runs).where(runs.c.id == run_keys.c.run_id).correlate(run_keys)),
@@ -94,7 +94,7 @@ def take_keys(conn: Connection, first: dict[tuple[str, str], NewRun]) -> tuple[s
     missing = dict(first)
     for _ in range(ROUNDS):
         rows = {"keys": pack(key_row(each) for each in missing.values())}
-        taken |= set(conn.execute(_TAKE_KEYS[conn.dialect.name], rows).scalars())
+        taken |= set(conn.execute(TAKE_KEYS[conn.dialect.name], rows).scalars())
         for key, each in list(missing.items()):
             if each.run_id in taken:
                 holders[key] = missing.pop(key).run_id
@@ -128,7 +128,7 @@ def find_holders(conn: Connection, missing: dict[tuple[str, str], NewRun], holde
             raise _conflict(each, run_id, recorded)
         holders[namespace, key_hash] = run_id
     if some_are_free:
-        conn.execute(_FREE_EXPIRED, rows)
+        conn.execute(FREE_EXPIRED, rows)
 
 
 def restless(many: int) -> LedgerUnavailable:

@@ -16,7 +16,7 @@ from sqlalchemy import text
 
 from runclaim import migrations
 from runclaim.database import Database
-from runclaim.errors import KeyConflict
+from runclaim.errors import KeyConflict, RunExists
 from runclaim.ledger import read
 from runclaim.ledger.cancel import cancel
 from runclaim.ledger.claim import claimed
@@ -26,6 +26,7 @@ from runclaim.ledger.enqueue import enqueue
 from runclaim.ledger.fail import fail
 from runclaim.ledger.heartbeat import heartbeat
 from runclaim.ledger.purge import purge, purge_keys
+from runclaim.ledger.recover import recover
 from runclaim.ledger.release import release
 from runclaim.ledger.rerun import rerun
 from runclaim.ledger.rescue import rescue, rescue_worker
@@ -200,6 +201,12 @@ def refused(conn):
         enqueue(conn, [new_run("other"), new_run("again", input={})])
 
 
+def recovered_twice(conn):
+    recover(conn, new_run("lost"), nonce="a")
+    with suppress(RunExists):
+        recover(conn, new_run("lost"), nonce="b")
+
+
 RUN = "runclaim_runs"
 VERBS = {
     "enqueue": (lambda conn: enqueue(conn, [new_run()]), set()),
@@ -214,6 +221,7 @@ VERBS = {
         lambda conn: queued_run(conn, "again") and rerun(conn, [new_run("again"), new_run("other")]),
         {("runclaim_run_keys", "pk_runclaim_run_keys"), (RUN, "pk_runclaim_runs")},
     ),
+    "recover": (recovered_twice, {("runclaim_run_keys", "pk_runclaim_run_keys"), (RUN, "pk_runclaim_runs")}),
     "claim": (
         lambda conn: take_all(conn, [wanted(conn, run_id) for run_id in queued_runs(conn, 3)]),
         {(RUN, "pk_runclaim_runs")},
