@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from runclaim.app import Runclaim
-    from runclaim.errors import Blocked, ClaimLost, InputError, KeyConflict, Retry, RunclaimError, RunExists, Skip
+    from runclaim.errors import (
+        Blocked,
+        ClaimLost,
+        InputError,
+        KeyConflict,
+        LedgerClosed,
+        Retry,
+        RunclaimError,
+        RunExists,
+        Skip,
+    )
     from runclaim.flows.context import Context
     from runclaim.flows.handle import Run
     from runclaim.retries import Backoff
@@ -25,6 +35,7 @@ __all__ = [
     "Context",
     "InputError",
     "KeyConflict",
+    "LedgerClosed",
     "Retry",
     "Run",
     "RunExists",

@@ -55,9 +55,9 @@ class Runclaim:
         self.webhooks: dict[str, Webhook[Any]] = {}
         self._settings = settings
         self._config: Config | None = None
-        broker = Broker(app, lambda: self.config)
-        self.ledger = Ledger(lambda: self.config, lambda: broker, self.flows)
-        self._runtime = Runtime(app, self.ledger, broker, self.flows)
+        self._broker = Broker(app, lambda: self.config)
+        self.ledger = Ledger(lambda: self.config, lambda: self._broker, self.flows)
+        self._runtime = Runtime(app, self.ledger, self._broker, self.flows)
         upkeep.register(app, self._runtime)
         beat.schedule(app, lambda: self.config)
         worker.attach(app, self._runtime)
@@ -130,8 +130,19 @@ class Runclaim:
         return declare
 
     def get(self, run_id: str) -> Run:
-        """A handle on an existing run; nothing is read yet."""
+        """A handle on an existing run; nothing is read yet. Raises: LedgerClosed."""
         return self.ledger.handle(run_id)
+
+    def close(self) -> None:
+        """
+        End this process's use of the ledger: threads, connections to the database and to the broker.
+
+        Every later call raises LedgerClosed, reads too; closing twice is fine. Claims that this process still holds
+        are rescued when their leases lapse, so a worker is stopped and not closed.
+        """
+        self.ledger.close()
+        self._runtime.close(for_good=True)
+        self._broker.close()
 
     def _on_phase(self, flow: Flow[Any], phase: Phase[Any, Any]) -> None:
         phase_task.register(self.app, self._runtime, flow, phase)

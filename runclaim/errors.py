@@ -126,6 +126,13 @@ class LedgerUnavailable(RunclaimError):
     """The database did not answer in time. Nothing is known to be lost; try again."""
 
 
+class LedgerClosed(RunclaimError):
+    """`Runclaim.close()` was called in this process: nothing is read or written any more."""
+
+    def __init__(self) -> None:
+        super().__init__("this Runclaim was closed in this process; call close() last, when nothing uses it any more")
+
+
 class RunFailed(RunclaimError):
     """A waited-for run ended without success; `state` and `error` say how."""
 

@@ -80,6 +80,7 @@ class Enqueuing(Generic[InputT]):
         self, values: Iterable[InputT | Mapping[str, Any]], *, session: AnySession | None = None
     ) -> list[Run]:
         """See `Flow.enqueue_many`."""
+        self._ledger.require_open()
         wanted = [self.new_run(value) for value in values]
         if not wanted:
             return []

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from runclaim import failpoints, migrations
 from runclaim.database import Database
-from runclaim.errors import ConfigError, DeclarationError, RunNotFound, StateConflict
+from runclaim.errors import ConfigError, DeclarationError, LedgerClosed, RunNotFound, StateConflict
 from runclaim.flows.handle import Run
 from runclaim.flows.making import ENQUEUE, RERUN, Way
 from runclaim.flows.reruns import again
@@ -52,6 +52,7 @@ class Ledger:
         self.flows: Mapping[str, Flow[Any]] = {} if flows is None else flows
         self._database: Database | None = None
         self._checked_in = 0
+        self._is_closed = False
 
     @property
     def config(self) -> Config:
@@ -65,7 +66,8 @@ class Ledger:
 
     @property
     def database(self) -> Database:
-        """The ledger's database, its schema checked. Raises: SchemaBehind."""
+        """The ledger's database, its schema checked. Raises: LedgerClosed, SchemaBehind."""
+        self.require_open()
         if self._database is None:
             self._database = Database(self.config.database_url, patience=self.config.ledger_patience)
         if self._checked_in != os.getpid():
@@ -73,8 +75,19 @@ class Ledger:
             self._checked_in = os.getpid()
         return self._database
 
+    def require_open(self) -> None:
+        """For what may answer without the database. Raises: LedgerClosed."""
+        if self._is_closed:
+            raise LedgerClosed
+
+    def close(self) -> None:
+        """Close the connections for good: every call after this raises LedgerClosed."""
+        self._is_closed = True
+        if self._database is not None:
+            self._database.shut()
+
     def require_schema(self) -> None:
-        """For what runs on somebody else's connection. Raises: SchemaBehind."""
+        """For what runs on somebody else's connection. Raises: LedgerClosed, SchemaBehind."""
         _ = self.database
 
     def require_kind(self, dialect: str) -> None:
@@ -101,6 +114,9 @@ class Ledger:
 
     def publish(self, wanted: Sequence[NewRun], made: Sequence[Enqueued]) -> None:
         """Ring for every run that was created and is due now. Never raises for a silent broker."""
+        if self._is_closed:
+            # The commit of an application that has closed us already; dispatch will ring.
+            return
         self.publisher.publish(
             [
                 Due(new.run_id, 0, new.flow, new.phases[0], new.queue, new.key.text, new.priority)
@@ -110,7 +126,8 @@ class Ledger:
         )
 
     def handle(self, run_id: str, flow: Flow[Any] | None = None, *, created: bool = False) -> Run:
-        """A handle on a run."""
+        """A handle on a run. Raises: LedgerClosed."""
+        self.require_open()
         return Run(self, run_id, flow, created=created)
 
     def view(self, run_id: str) -> RunView:

@@ -56,18 +56,19 @@ class Runtime:
 
     @property
     def keeper(self) -> Keeper:
-        """The keeper of this process; its connection is its own, so no body can take it away."""
+        """The keeper of this process; its connection is its own, so no body can take it away. Raises: LedgerClosed."""
+        self.ledger.require_open()
         if self._keeper is None:
             config = self.ledger.config
             database = Database(config.database_url, pool_size=1, patience=config.ledger_patience)
             self._keeper = Keeper(database, on_overdue=self._end_overdue)
         return self._keeper
 
-    def close(self) -> None:
-        """Write the counted totals; called when the process ends."""
+    def close(self, *, for_good: bool = False) -> None:
+        """Write the counted totals; called when the process ends, and `for_good` when the application says so."""
         if self._keeper is not None:
             try:
-                self._keeper.close()
+                (self._keeper.shut if for_good else self._keeper.close)()
             except RunclaimError as error:
                 logger.warning("totals of this process were not written: %s", error)
 

@@ -6,12 +6,13 @@ from datetime import timedelta
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
 
 from runclaim.errors import RunExists
 from runclaim.ledger import read
-from runclaim.ledger.enqueue import Enqueued, enqueue
+from runclaim.ledger.enqueue import Enqueued, enqueue, insert_runs
 from runclaim.ledger.purge import purge
-from runclaim.ledger.recover import recover, recovered
+from runclaim.ledger.recover import _is_taken_id, recover, recovered
 from runclaim.states import TERMINAL, RunState
 from tests.ledger.concurrency import Actor, blocked, together
 from tests.ledger.factories import new_run, queued_run, succeeded_run
@@ -145,3 +146,16 @@ def test_an_enqueue_and_a_recovery_of_one_key_at_once_make_one_run(database):
     assert sum(together(16, work)) == 1
     with database.read() as conn:
         assert conn.execute(text("SELECT count(*) FROM runclaim_runs")).scalar_one() == 1
+
+
+def test_the_primary_keys_refusal_is_known_by_its_code(conn):
+    """INVARIANT: errors are told apart by code and constraint. Breaks if any refused row is taken for a taken id."""
+    run = new_run()
+    enqueue(conn, [run])
+    with pytest.raises(IntegrityError) as taken, conn.begin_nested():
+        insert_runs(conn, [run])
+    with pytest.raises(IntegrityError) as another, conn.begin_nested():
+        insert_runs(conn, [new_run(max_attempts=-1)])
+
+    assert _is_taken_id(taken.value)
+    assert not _is_taken_id(another.value)
