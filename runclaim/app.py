@@ -17,6 +17,7 @@ from runclaim.config import Config, resolve
 from runclaim.errors import DeclarationError
 from runclaim.flows.flow import Flow
 from runclaim.flows.ledgering import Ledger
+from runclaim.flows.retention import Retention
 from runclaim.flows.webhooks import MAX_BODY_BYTES, Delivery, Webhook
 from runclaim.signatures import check_secrets
 from runclaim.tasks import phase_task, upkeep
@@ -24,6 +25,7 @@ from runclaim.tasks.runtime import Runtime
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from datetime import timedelta
 
     from celery import Celery
 
@@ -76,17 +78,36 @@ class Runclaim:
         *,
         key: str | Callable[[InputT], str],
         subject: str | Callable[[InputT], str] | None = None,
+        keep_succeeded: timedelta | None = None,
+        keep_failed: timedelta | None = None,
+        keep_canceled: timedelta | None = None,
+        keep_superseded: timedelta | None = None,
     ) -> Flow[InputT]:
         """
         Declare a flow. Its phases follow with `@flow.phase`.
 
         `input_type` is a dataclass, a TypedDict or a pydantic model. `key` is a template of its fields, or a
         function of the input, and names a run for good: the same key is the same run. `subject` names what
-        successive runs are about; a newer run of a subject supersedes the older ones. Raises: DeclarationError.
+        successive runs are about; a newer run of a subject supersedes the older ones. `keep_…` says how long its runs
+        are kept once they have ended, else the settings do. Raises: DeclarationError.
         """
         if name in self.flows:
             raise DeclarationError(f"this app already has a flow {name}; give the second another name")
-        flow = Flow(name, input_type, key=key, subject=subject, ledger=self.ledger, on_phase=self._on_phase)
+        retention = Retention(
+            keep_succeeded=keep_succeeded,
+            keep_failed=keep_failed,
+            keep_canceled=keep_canceled,
+            keep_superseded=keep_superseded,
+        )
+        flow = Flow(
+            name,
+            input_type,
+            key=key,
+            subject=subject,
+            ledger=self.ledger,
+            on_phase=self._on_phase,
+            retention=retention,
+        )
         self.flows[name] = flow
         return flow
 

@@ -14,6 +14,7 @@ from runclaim.errors import DeclarationError, InputError
 from runclaim.flows.enqueuing import Enqueuing, Options
 from runclaim.flows.inputs import InputType
 from runclaim.flows.phase import Phase, PhaseOptions, name_of
+from runclaim.flows.retention import Retention
 from runclaim.keys import RunKey, Template, check_name, check_text, run_key
 
 if TYPE_CHECKING:
@@ -50,10 +51,12 @@ class Flow(Generic[InputT]):
         subject: str | Callable[[InputT], str] | None,
         ledger: Ledger,
         on_phase: OnPhase,
+        retention: Retention | None = None,
     ) -> None:
         self.name = check_name("flow", name)
         self.input_type = InputType(input_type)
         self.phases: dict[str, Phase[InputT, Any]] = {}
+        self.retention = retention or Retention()
         self._key = self._template(key, "key")
         self._subject = None if subject is None else self._template(subject, "subject")
         self._ledger, self._on_phase = ledger, on_phase

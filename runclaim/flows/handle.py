@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from runclaim.flows.flow import Flow
     from runclaim.flows.ledgering import Ledger
-    from runclaim.ledger.read import RunView
+    from runclaim.ledger.read import EventView, RunView
 
 
 class Run:
@@ -58,6 +58,11 @@ class Run:
         if view.state is not RunState.SUCCEEDED:
             raise StateConflict(self.id, "read the result of", view.state)
         return self.results[view.phase]
+
+    @property
+    def events(self) -> list[EventView]:
+        """The run's journal, oldest first: what happened, when, and who and what ended it. Raises: RunNotFound."""
+        return self._ledger.journal(self.id)
 
     def wait(self, timeout: timedelta | None = None) -> Any:
         """

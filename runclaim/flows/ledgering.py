@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from runclaim.flows.publishing import Publisher
     from runclaim.ledger.enqueue import Enqueued
     from runclaim.ledger.new_run import NewRun
-    from runclaim.ledger.read import RunView
+    from runclaim.ledger.read import EventView, RunView
 
 
 class Ledger:
@@ -140,6 +140,13 @@ class Ledger:
     def results(self, run_id: str) -> dict[str, Any]:
         """Phase → recorded result."""
         return self.database.ask(lambda conn: read.results(conn, run_id))
+
+    def journal(self, run_id: str) -> list[EventView]:
+        """The run's events, oldest first. Raises: RunNotFound."""
+        found = self.database.ask(lambda conn: read.journal(conn, run_id))
+        if not found:
+            raise RunNotFound(run_id)
+        return found
 
     def cancel(self, run_ids: Collection[str], *, by: str) -> dict[str, RunState]:
         """Cancel what can be; see `ledger.cancel`."""

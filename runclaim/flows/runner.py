@@ -166,7 +166,7 @@ class Runner:
                 if moved.state is RunState.QUEUED and following is not None:
                     self._publish(taken, following, moved.fence)
                 return ended, moved.state, moved.claim
-        state = give_up(self.database, taken, ended, patience=patience)
+        state = give_up(self.database, taken, ended, worker=self.worker, patience=patience)
         if state is RunState.FAILED:
             ended = replace(ended, ending=Ending.FAILURE)
         elif state is None and ended.ending is not Ending.CLAIMLOST:
@@ -186,7 +186,7 @@ class Runner:
             released = Released(taken.run_id, taken.phase, taken.fence, why)
             ended = Ended(Ending.RELEASED, timedelta(0), exception=released)
         try:
-            give_up(self.database, taken, ended, patience=2.0)
+            give_up(self.database, taken, ended, worker=self.worker, patience=2.0)
         except Exception:
             logger.warning("could not give back %s/%s; rescue will", taken.run_id, taken.phase, exc_info=True)
 

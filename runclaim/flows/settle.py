@@ -87,7 +87,7 @@ def _write(conn: Connection, writes: tuple[Callable[[Session], object], ...]) ->
         session.commit()
 
 
-def give_up(database: Database, claim: Claim, ended: Ended, *, patience: float) -> RunState | None:
+def give_up(database: Database, claim: Claim, ended: Ended, *, worker: str, patience: float) -> RunState | None:
     """
     End an attempt that has no result.
 
@@ -95,7 +95,7 @@ def give_up(database: Database, claim: Claim, ended: Ended, *, patience: float) 
     """
     if ended.ending is Ending.CLAIMLOST:
         return None
-    failure = Failure(claim, ended.error(), _VERDICTS.get(ended.ending, Verdict.RETRY), ended.delay)
+    failure = Failure(claim, ended.error(), _VERDICTS.get(ended.ending, Verdict.RETRY), ended.delay, worker)
     released = ended.ending is Ending.RELEASED
 
     def work(conn: Connection) -> dict[str, RunState]:

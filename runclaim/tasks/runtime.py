@@ -13,11 +13,11 @@ from runclaim.database import Database
 from runclaim.errors import RunclaimError
 from runclaim.flows.keeper import Keeper
 from runclaim.flows.publishing import dispatch_due
+from runclaim.flows.retention import of_strangers
 from runclaim.flows.runner import Runner
 from runclaim.ledger.dedup import forget
 from runclaim.ledger.purge import purge, purge_keys
 from runclaim.ledger.rescue import rescue, rescue_worker
-from runclaim.states import RunState
 from runclaim.tasks.flags import Flags
 
 if TYPE_CHECKING:
@@ -128,15 +128,11 @@ class Runtime:
 
     def purge(self) -> int:
         """Delete finished history past its retention; returns how many runs went."""
-        config = self.ledger.config
-        keep = {
-            RunState.SUCCEEDED: config.keep_succeeded,
-            RunState.FAILED: config.keep_failed,
-            RunState.CANCELED: config.keep_canceled,
-            RunState.SUPERSEDED: config.keep_superseded,
-        }
+        config, known = self.ledger.config, list(self.flows.values())
+        keep = of_strangers(config, [flow.retention for flow in known])
+        flows = {flow.name: flow.retention.keep(config) for flow in known}
         total = 0
-        while gone := self.ledger.database.run(lambda conn: purge(conn, keep, limit=_BATCH)):
+        while gone := self.ledger.database.run(lambda conn: purge(conn, keep, flows=flows, limit=_BATCH)):
             total += gone
         while self.ledger.database.run(lambda conn: purge_keys(conn, limit=_BATCH)):
             pass

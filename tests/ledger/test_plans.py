@@ -25,6 +25,7 @@ from runclaim.ledger.dedup import forget
 from runclaim.ledger.enqueue import enqueue
 from runclaim.ledger.fail import fail
 from runclaim.ledger.heartbeat import heartbeat
+from runclaim.ledger.journal import who_canceled
 from runclaim.ledger.purge import purge, purge_keys
 from runclaim.ledger.recover import recover
 from runclaim.ledger.release import release
@@ -256,7 +257,9 @@ VERBS = {
     ),
     "dispatch": (lambda conn: due(conn, limit=10), {(RUN, "ix_runclaim_runs_dispatch_due_at")}),
     "purge": (
-        lambda conn: purge(conn, dict.fromkeys(TERMINAL, DAY), limit=10),
+        lambda conn: purge(
+            conn, dict.fromkeys(TERMINAL, 90 * DAY), flows={"review": dict.fromkeys(TERMINAL, DAY)}, limit=10
+        ),
         {(RUN, "ix_runclaim_runs_finished_at")},
     ),
     "purge_keys": (
@@ -269,6 +272,10 @@ VERBS = {
     ),
     "journal": (
         lambda conn: read.journal(conn, queued_run(conn)),
+        {("runclaim_events", "ix_runclaim_events_run_id")},
+    ),
+    "who canceled": (
+        lambda conn: who_canceled(conn, queued_runs(conn, 3)),
         {("runclaim_events", "ix_runclaim_events_run_id")},
     ),
     "run": (lambda conn: read.run(conn, queued_run(conn)), {(RUN, "pk_runclaim_runs")}),

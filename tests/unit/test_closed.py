@@ -99,6 +99,7 @@ CALLS: dict[str, Callable[[Any], Any]] = {
     "Ledger.handle": lambda ledger: ledger.handle(ID),
     "Ledger.view": lambda ledger: ledger.view(ID),
     "Ledger.results": lambda ledger: ledger.results(ID),
+    "Ledger.journal": lambda ledger: ledger.journal(ID),
     "Ledger.cancel": lambda ledger: ledger.cancel([ID], by=""),
     "Ledger.retry": lambda ledger: ledger.retry(ID, by=""),
     "Ledger.resume": lambda ledger: ledger.resume(ID, by=""),
