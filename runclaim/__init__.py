@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from runclaim.app import Runclaim
     from runclaim.errors import (
+        ActionRejected,
         Blocked,
         ClaimLost,
         InputError,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "ActionRejected",
     "Backoff",
     "Blocked",
     "ClaimLost",

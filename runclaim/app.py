@@ -9,26 +9,29 @@ from __future__ import annotations
 
 import os
 import weakref
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from runclaim import beat, worker
 from runclaim.broker import Broker
 from runclaim.config import Config, resolve
 from runclaim.errors import DeclarationError
+from runclaim.flows.action import Action, ActionOptions
 from runclaim.flows.flow import Flow
 from runclaim.flows.ledgering import Ledger
 from runclaim.flows.retention import Retention
 from runclaim.flows.webhooks import MAX_BODY_BYTES, Delivery, Webhook
+from runclaim.retries import Backoff
 from runclaim.signatures import check_secrets
 from runclaim.tasks import phase_task, upkeep
 from runclaim.tasks.runtime import Runtime
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from datetime import timedelta
 
     from celery import Celery
 
+    from runclaim.flows.action import Handler
     from runclaim.flows.handle import Run
     from runclaim.flows.phase import Phase
 
@@ -146,6 +149,33 @@ class Runclaim:
             if not callable(secret):
                 check_secrets(secrets(), standard=scheme == "standard")
             self.webhooks[name] = made
+            return made
+
+        return declare
+
+    def action(
+        self,
+        kind: str,
+        *,
+        max_attempts: int = 8,
+        backoff: Backoff | None = None,
+        max_duration: timedelta = timedelta(minutes=1),
+        idempotent: bool = False,
+    ) -> Callable[[Handler], Action]:
+        """
+        Declare how a planned action of this kind is sent: `handler(payload, idempotency_key)` returns the upstream id.
+
+        `max_duration` is how long a send may take; `idempotent` says that the other side does nothing twice for one
+        key. Raises: DeclarationError.
+        """
+        options = ActionOptions(
+            max_attempts=max_attempts, backoff=backoff or Backoff(), max_duration=max_duration, idempotent=idempotent
+        )
+
+        def declare(handler: Handler) -> Action:
+            if kind in self.ledger.actions:
+                raise DeclarationError(f"this app already has an action {kind}; give the second another name")
+            made = self.ledger.actions[kind] = Action(kind, handler, options)
             return made
 
         return declare

@@ -31,6 +31,9 @@ logger: Final = logging.getLogger("runclaim.broker")
 #: After a failure nobody waits for the broker again for this long; dispatch publishes what was left out.
 _QUIET_SECONDS: Final = 5.0
 _CONNECTIONS: Final = 10
+#: The task that sends planned actions; one message for each action, up to so many, so that they go side by side.
+DELIVER: Final = "runclaim.deliver"
+_MOST_RINGS: Final = 4
 #: What each kind of transport calls its time-outs; other kinds are left as the application has them.
 _TIMEOUTS: Final = {
     "redis": ("socket_timeout", "socket_connect_timeout"),
@@ -78,6 +81,20 @@ class Broker:
                 len(due) - sent,
             )
         return sent
+
+    def ring_actions(self, many: int) -> None:
+        """Say that so many actions are to be sent. Never raises; what is not said is found by beat."""
+        if many <= 0 or self.is_left_alone:
+            return
+
+        def send(producer: Producer) -> None:
+            for _ in range(min(many, _MOST_RINGS)):
+                self._app.tasks[DELIVER].apply_async(
+                    producer=producer, serializer="json", retry=False, ignore_result=True
+                )
+
+        if (error := self.use(send)) is not None:
+            logger.warning("the broker does not answer (%s); beat will send %d planned actions", error, many)
 
     def use(self, work: Callable[[Producer], None]) -> Exception | None:
         """

@@ -110,6 +110,14 @@ class StateConflict(RunclaimError):
         super().__init__(f"cannot {verb} run {run_id}: it is {state}{f' ({why})' if why else ''}")
 
 
+class NamedSessionMoved(RunclaimError):
+    """Somebody else has kept another provider's session under this name since it was read. Read it again."""
+
+    def __init__(self, name: str, version: int) -> None:
+        self.name, self.version = name, version
+        super().__init__(f"the session named {name!r} is no longer at version {version}: read it again and decide")
+
+
 class SchemaBehind(RunclaimError):
     """The ledger's tables are missing or older than this release. Run `runclaim db upgrade`."""
 
@@ -166,6 +174,10 @@ class Retry(Outcome):
             raise TypeError(f"Retry(after=…) takes a timedelta such as timedelta(minutes=5), not {after!r}")
         self.after = after
         super().__init__(reason)
+
+
+class ActionRejected(Outcome):
+    """The other side will never take this action: it ends as failed. Raised by an action's handler."""
 
 
 class Skip(Outcome):

@@ -177,11 +177,16 @@ def clip(text: str, cap: int = MAX_ERROR_BYTES) -> str:
 
 
 def uuid7() -> str:
-    """A new identifier that sorts by time to the millisecond (RFC 9562, version 7); not a lock, not a clock."""
-    stamp = time.time_ns() // 1_000_000
-    rest = int.from_bytes(os.urandom(10), "big")
-    value = stamp << 80 | 0x7 << 76 | (rest >> 68 & 0xFFF) << 64 | 0b10 << 62 | rest & 0x3FFFFFFFFFFFFFFF
-    return str(uuid.UUID(int=value))
+    """
+    A new identifier that sorts by time to a quarter of a microsecond; not a lock, not a clock.
+
+    RFC 9562, version 7, with the first twelve random bits replaced by the fraction of the millisecond (section 6.2,
+    method 3): what one process makes one after the other sorts in that order.
+    """
+    stamp, nanoseconds = divmod(time.time_ns(), 1_000_000)
+    fraction = (nanoseconds << 12) // 1_000_000
+    rest = int.from_bytes(os.urandom(8), "big") & 0x3FFFFFFFFFFFFFFF
+    return str(uuid.UUID(int=stamp << 80 | 0x7 << 76 | fraction << 64 | 0b10 << 62 | rest))
 
 
 def nonce() -> str:

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, Final
 from runclaim import failpoints
 from runclaim.errors import Blocked, Canceled, ClaimLost, InputError, LedgerUnavailable, Released, Retry, Skip
 from runclaim.flows.context import Context
+from runclaim.flows.notes import Notes
+from runclaim.flows.records import Records
 from runclaim.keys import LONGEST, clip
 from runclaim.ledger import read
 
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from runclaim.flows.keeper import Keeper
     from runclaim.flows.phase import Phase
     from runclaim.ledger.claim import Claim
+    from runclaim.ledger.findings import NewFinding
+    from runclaim.ledger.planning import NewAction
 
 logger: Final = logging.getLogger("runclaim.runner")
 
@@ -60,6 +64,8 @@ class Ended:
     ran: timedelta
     result: str = "null"
     writes: tuple[Callable[[Session], object], ...] = ()
+    findings: tuple[NewFinding, ...] = ()
+    actions: tuple[NewAction, ...] = ()
     exception: BaseException | None = None
     delay: timedelta = timedelta(0)
 
@@ -110,7 +116,10 @@ class Attempt:
         ran = timedelta(seconds=time.monotonic() - started)
         ending = _ending(caught)
         delay = self._delay(caught) if ending is Ending.RETRY else timedelta(0)
-        return Ended(ending, ran, result, tuple(context.completions) if context else (), caught, delay)
+        if context is None:
+            return Ended(ending, ran, exception=caught, delay=delay)
+        found, planned = tuple(context.records.findings), tuple(context.records.actions)
+        return Ended(ending, ran, result, tuple(context.completions), found, planned, caught, delay)
 
     def _delay(self, error: Exception | None) -> timedelta:
         asked = error.after if isinstance(error, Retry) else None
@@ -127,6 +136,8 @@ class Attempt:
             input=self.flow.input_type.load(claim.input),
             results=self._results,
             check=self._check,
+            records=Records(claim.run_id, claim.phase, self.flow.actions),
+            notes=Notes(self._database, claim),
         )
 
     def _results(self) -> Mapping[str, Any]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 
 from runclaim.errors import DeclarationError, InputError
 from runclaim.flows.enqueuing import Enqueuing, Options
+from runclaim.flows.hooks import HookEvent, Hooks
 from runclaim.flows.inputs import InputType
 from runclaim.flows.phase import Phase, PhaseOptions, name_of
 from runclaim.flows.retention import Retention
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from datetime import timedelta
 
+    from runclaim.flows.action import Action
     from runclaim.flows.context import Context
     from runclaim.flows.enqueuing import AnyAsyncSession, AnySession
     from runclaim.flows.handle import Run
@@ -60,6 +62,7 @@ class Flow(Generic[InputT]):
         self._key = self._template(key, "key")
         self._subject = None if subject is None else self._template(subject, "subject")
         self._ledger, self._on_phase = ledger, on_phase
+        self.hooks = Hooks(self.name, ledger.actions)
 
     def _template(self, given: str | Callable[[InputT], str], what: str) -> Template | Callable[[InputT], str]:
         if isinstance(given, str):
@@ -111,6 +114,23 @@ class Flow(Generic[InputT]):
         self.phases[named] = phase
         self._on_phase(self, phase)
         return phase
+
+    @property
+    def actions(self) -> Mapping[str, Action]:
+        """The declared actions of the application, by their kinds."""
+        return self._ledger.actions
+
+    def on_complete(self, hook: Callable[[HookEvent], object]) -> Callable[[HookEvent], object]:
+        """Declare what is told when a phase of a run is complete: once a run and phase. Raises: DeclarationError."""
+        return self.hooks.declare("on_complete", hook)
+
+    def on_blocked(self, hook: Callable[[HookEvent], object]) -> Callable[[HookEvent], object]:
+        """Declare what is told when a run needs a person: once a run and phase. Raises: DeclarationError."""
+        return self.hooks.declare("on_blocked", hook)
+
+    def on_failed(self, hook: Callable[[HookEvent], object]) -> Callable[[HookEvent], object]:
+        """Declare what is told when a run has failed: once a run and phase. Raises: DeclarationError."""
+        return self.hooks.declare("on_failed", hook)
 
     def key_of(self, value: InputT) -> RunKey:
         """The run key of an input. Raises: InputError."""

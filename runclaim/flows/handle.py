@@ -6,6 +6,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from runclaim.errors import RunFailed, StateConflict, WaitTimeout
+from runclaim.ledger.decisions import ActionView, actions_of
+from runclaim.ledger.findings import FindingView, findings_of
+from runclaim.ledger.sessions import SessionView, sessions_of
 from runclaim.states import TERMINAL, PhaseStatus, RunState
 
 if TYPE_CHECKING:
@@ -63,6 +66,21 @@ class Run:
     def events(self) -> list[EventView]:
         """The run's journal, oldest first: what happened, when, and who and what ended it. Raises: RunNotFound."""
         return self._ledger.journal(self.id)
+
+    @property
+    def findings(self) -> list[FindingView]:
+        """What its complete phases have found, in order."""
+        return self._ledger.ask(lambda conn: findings_of(conn, self.id))
+
+    @property
+    def sessions(self) -> list[SessionView]:
+        """Its sessions with providers, in the order of their starts; also those of phases that go on."""
+        return self._ledger.ask(lambda conn: sessions_of(conn, self.id))
+
+    @property
+    def actions(self) -> list[ActionView]:
+        """What its complete phases have planned, in order, and what became of each."""
+        return self._ledger.ask(lambda conn: actions_of(conn, self.id))
 
     def wait(self, timeout: timedelta | None = None) -> Any:
         """

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from runclaim import failpoints, migrations
 from runclaim.database import Database
@@ -31,11 +31,14 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from runclaim.config import Config
+    from runclaim.flows.action import Action
     from runclaim.flows.flow import Flow
     from runclaim.flows.publishing import Publisher
     from runclaim.ledger.enqueue import Enqueued
     from runclaim.ledger.new_run import NewRun
     from runclaim.ledger.read import EventView, RunView
+
+T = TypeVar("T")
 
 
 class Ledger:
@@ -53,6 +56,8 @@ class Ledger:
         self._database: Database | None = None
         self._checked_in = 0
         self._is_closed = False
+        #: The declared actions of the application, by their kinds.
+        self.actions: dict[str, Action] = {}
 
     @property
     def config(self) -> Config:
@@ -129,6 +134,10 @@ class Ledger:
         """A handle on a run. Raises: LedgerClosed."""
         self.require_open()
         return Run(self, run_id, flow, created=created)
+
+    def ask(self, question: Callable[[Connection], T]) -> T:
+        """The answer to a question that only reads. Raises: LedgerUnavailable."""
+        return self.database.ask(question)
 
     def view(self, run_id: str) -> RunView:
         """The run as it stands. Raises: RunNotFound."""

@@ -133,7 +133,7 @@ class Runner:
             # The ledger is away: the claim lapses and is rescued, and the attempt stays counted.
             raise
         except BaseException as gone:
-            self._cut_off(phase, taken, gone)
+            self._cut_off(flow, phase, taken, gone)
             raise
         finally:
             self.keeper.forget(taken)
@@ -153,6 +153,7 @@ class Runner:
         if ended.ending in _COMPLETE:
             try:
                 following = self._following(flow, phase, taken, inline=inline)
+                ended = replace(ended, actions=(*ended.actions, *flow.hooks.completed(taken)))
                 moved = record(self.database, taken, ended, worker=self.worker, following=following, patience=patience)
             except ClaimLost as lost:
                 logger.debug("%s", lost)
@@ -165,15 +166,16 @@ class Runner:
             else:
                 if moved.state is RunState.QUEUED and following is not None:
                     self._publish(taken, following, moved.fence)
+                self.publisher.ring_actions(len(ended.actions))
                 return ended, moved.state, moved.claim
-        state = give_up(self.database, taken, ended, worker=self.worker, patience=patience)
+        state = give_up(self.database, taken, ended, hooks=flow.hooks.stopped, worker=self.worker, patience=patience)
         if state is RunState.FAILED:
             ended = replace(ended, ending=Ending.FAILURE)
         elif state is None and ended.ending is not Ending.CLAIMLOST:
             ended = replace(ended, ending=Ending.CLAIMLOST)
         return ended, state, None
 
-    def _cut_off(self, phase: Phase[Any, Any], taken: Claim, gone: BaseException) -> None:
+    def _cut_off(self, flow: Flow[Any], phase: Phase[Any, Any], taken: Claim, gone: BaseException) -> None:
         """
         The process or the delivery ends in the middle of an attempt: settle it, if the ledger answers.
 
@@ -186,7 +188,7 @@ class Runner:
             released = Released(taken.run_id, taken.phase, taken.fence, why)
             ended = Ended(Ending.RELEASED, timedelta(0), exception=released)
         try:
-            give_up(self.database, taken, ended, worker=self.worker, patience=2.0)
+            give_up(self.database, taken, ended, hooks=flow.hooks.stopped, worker=self.worker, patience=2.0)
         except Exception:
             logger.warning("could not give back %s/%s; rescue will", taken.run_id, taken.phase, exc_info=True)
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from runclaim.database import Database
     from runclaim.ledger.claim import Claim
+    from runclaim.ledger.planning import Hooks
     from runclaim.states import RunState
 
 logger: Final = logging.getLogger("runclaim.runner")
@@ -51,7 +52,7 @@ def record(
     raises, and LedgerUnavailable.
     """
     skipped = str(ended.exception) if ended.ending is Ending.SKIPPED else None
-    completion = Completion(claim, ended.result, worker, ended.ran, following, skipped)
+    completion = Completion(claim, ended.result, worker, ended.ran, following, skipped, ended.findings, ended.actions)
 
     def work(conn: Connection) -> Moved:
         _write(conn, ended.writes)
@@ -87,9 +88,11 @@ def _write(conn: Connection, writes: tuple[Callable[[Session], object], ...]) ->
         session.commit()
 
 
-def give_up(database: Database, claim: Claim, ended: Ended, *, worker: str, patience: float) -> RunState | None:
+def give_up(
+    database: Database, claim: Claim, ended: Ended, *, hooks: Hooks, worker: str, patience: float
+) -> RunState | None:
     """
-    End an attempt that has no result.
+    End an attempt that has no result; `hooks` tells what is planned for a run that stops here.
 
     Returns: the run's state now, or `None` when the claim was lost before: there is nothing to settle.
     """
@@ -99,7 +102,7 @@ def give_up(database: Database, claim: Claim, ended: Ended, *, worker: str, pati
     released = ended.ending is Ending.RELEASED
 
     def work(conn: Connection) -> dict[str, RunState]:
-        return release(conn, [claim]) if released else fail(conn, [failure])
+        return release(conn, [claim]) if released else fail(conn, [failure], hooks=hooks)
 
     def read_back(conn: Connection) -> dict[str, RunState] | None:
         kind = EventType.PHASE_RELEASED if released else EventType.PHASE_FAILED

@@ -2,7 +2,7 @@
 complete: a phase's result is recorded once, and its run moves on.
 
 The user's rows come before (same transaction), the CAS on the run's row last but for what hangs on it: the
-result and the journal. The next phase is claimed by the same
+result, the findings, the actions and the journal. The next phase is claimed by the same
 statement unless it has to go through the broker.
 """
 
@@ -17,7 +17,9 @@ from runclaim.clock import now, shifted
 from runclaim.events import EventType
 from runclaim.ledger.claim import Claim, earlier
 from runclaim.ledger.fence import PROOF, held, in_state, locked, proofs, state
+from runclaim.ledger.findings import add_findings
 from runclaim.ledger.journal import Entry, append, who_canceled
+from runclaim.ledger.planning import add_actions
 from runclaim.ledger.results import record
 from runclaim.models import phase_results, runs
 from runclaim.rowset import pack, rowset
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from sqlalchemy import Connection
+
+    from runclaim.ledger.findings import NewFinding
+    from runclaim.ledger.planning import NewAction
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +61,8 @@ class Completion:
     ran: timedelta
     next: NextPhase | None
     skipped: str | None = None
+    findings: tuple[NewFinding, ...] = ()
+    actions: tuple[NewAction, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +86,7 @@ _ended: Final = proofs(
     lease_seconds=Double(),
     duration_seconds=Double(),
     dispatch_seconds=Double(),
+    planned_actions=Integer(),
 )
 _done: Final = locked(_ended, held(_ended))
 _ends: Final = _done.c.next_phase.is_(None)
@@ -112,6 +120,7 @@ _COMPLETE: Final = (
         available_at=now(),
         dispatch_due_at=shifted(now(), _done.c.dispatch_seconds),
         dispatches=0,
+        pending_actions=runs.c.pending_actions + _done.c.planned_actions,
         error=null(),
         finished_at=case((_ends, now()), (_canceled, now()), else_=null()),
     )
@@ -152,6 +161,8 @@ def complete(conn: Connection, completions: Collection[Completion]) -> dict[str,
     if moved:
         recorded = [by_run[run_id] for run_id in moved]
         record(conn, recorded)
+        add_findings(conn, [found for each in recorded for found in each.findings])
+        add_actions(conn, [planned for each in recorded for planned in each.actions])
         canceled_by = who_canceled(conn, [each.run_id for each in moved.values() if each.state is RunState.CANCELED])
         append(conn, (entry for each in recorded for entry in _entries(each, moved[each.claim.run_id], canceled_by)))
     return moved
@@ -174,6 +185,7 @@ def completed(conn: Connection, completions: Collection[Completion]) -> dict[str
 def _done_row(completion: Completion) -> dict[str, object]:
     following = completion.next
     row: dict[str, object] = completion.claim.proof() | {"at_cursor": completion.claim.cursor, "dispatch_seconds": 0.0}
+    row["planned_actions"] = len(completion.actions)
     if following is not None:
         row |= {
             "next_phase": following.phase,

@@ -13,6 +13,7 @@ from runclaim.clock import now, shifted
 from runclaim.events import EventType
 from runclaim.ledger.fence import held, locked, proofs, state
 from runclaim.ledger.journal import Entry, append, who_canceled
+from runclaim.ledger.planning import Hooks, Stopped, add_actions_once
 from runclaim.models import runs
 from runclaim.rowset import as_json, pack
 from runclaim.states import TERMINAL, RunState
@@ -73,6 +74,7 @@ _FAIL: Final = (
     )
     .returning(runs.c.id, runs.c.state, runs.c.fence)
 )
+_STOPS: Final = frozenset({RunState.BLOCKED, RunState.FAILED})
 _ENDS: Final = {
     RunState.CANCELED: EventType.RUN_CANCELED,
     RunState.BLOCKED: EventType.RUN_BLOCKED,
@@ -80,9 +82,9 @@ _ENDS: Final = {
 }
 
 
-def fail(conn: Connection, failures: Collection[Failure]) -> dict[str, RunState]:
+def fail(conn: Connection, failures: Collection[Failure], *, hooks: Hooks = lambda _stopped: ()) -> dict[str, RunState]:
     """
-    End each attempt whose claim is still current.
+    End each attempt whose claim is still current; `hooks` tells what to plan for a run that stops here.
 
     Returns: run id → the run's state now. A run that is missing lost its claim. The caller owns the transaction.
     """
@@ -107,7 +109,14 @@ def fail(conn: Connection, failures: Collection[Failure]) -> dict[str, RunState]
             yield from _entries(by_run[run_id], after, fence, said)
 
     append(conn, entries())
+    stopped = [_stopped(by_run[run_id], after) for run_id, after, _ in found if after in _STOPS]
+    add_actions_once(conn, [hook for each in stopped for hook in hooks(each)])
     return {run_id: after for run_id, after, _ in found}
+
+
+def _stopped(failure: Failure, after: RunState) -> Stopped:
+    claim = failure.claim
+    return Stopped(claim.run_id, claim.flow, claim.key, claim.phase, after, failure.error)
 
 
 def _entries(failure: Failure, after: RunState, fence: int, said: dict[str, str]) -> Iterator[Entry]:

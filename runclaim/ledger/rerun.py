@@ -22,6 +22,7 @@ from runclaim.ledger.enqueue import Enqueued, insert_runs
 from runclaim.ledger.fence import locked, state
 from runclaim.ledger.identity import find_holders, first_of_each_key, key_of, key_row
 from runclaim.ledger.journal import Entry, append
+from runclaim.ledger.planning import drop_actions
 from runclaim.models import run_keys, runs
 from runclaim.rowset import Id, pack, rowset
 from runclaim.states import RunState
@@ -156,8 +157,7 @@ def _outdate(conn: Connection, newer: dict[str, str]) -> None:
         return
     rows = {"gone": pack({"run_id": run_id} for run_id in newer)}
     conn.execute(_OUTDATE, rows)
-    ended = [
-        Entry(run_id, EventType.RUN_SUPERSEDED, fence, data={"by_run": newer[run_id]})
-        for run_id, fence in conn.execute(_END, rows)
-    ]
+    found = conn.execute(_END, rows).all()
+    drop_actions(conn, [run_id for run_id, _ in found])
+    ended = [Entry(run_id, EventType.RUN_SUPERSEDED, fence, data={"by_run": newer[run_id]}) for run_id, fence in found]
     append(conn, ended)

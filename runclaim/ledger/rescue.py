@@ -7,6 +7,7 @@ SELECT saw. A loss has a budget of its own beside the attempts: a body that kill
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import and_, bindparam, case, literal, null, or_, select, update
@@ -15,6 +16,7 @@ from runclaim.clock import now
 from runclaim.events import EventType
 from runclaim.ledger.fence import in_state, state
 from runclaim.ledger.journal import Entry, append, who_canceled
+from runclaim.ledger.planning import Hooks, Stopped, add_actions_once
 from runclaim.models import runs
 from runclaim.rowset import Id, as_json, pack, rowset
 from runclaim.states import RunState
@@ -60,7 +62,7 @@ def _rescue(which: ColumnElement[bool]) -> tuple[Select[Any], Update]:
             dispatches=0,
             finished_at=case((or_(_canceled, _spent), now()), else_=null()),
         )
-        .returning(runs.c.id, runs.c.state, runs.c.fence, runs.c.phase, runs.c.attempts)
+        .returning(runs.c.id, runs.c.state, runs.c.fence, runs.c.phase, runs.c.attempts, runs.c.flow, runs.c.key)
     )
     return pick, give_back
 
@@ -70,22 +72,28 @@ _LAPSED: Final = _rescue(runs.c.lease_expires_at <= select(now()).scalar_subquer
 _HELD_BY: Final = _rescue(and_(runs.c.worker == bindparam("of_worker")))
 
 
-def rescue(conn: Connection, *, limit: int = 100) -> dict[str, RunState]:
+def _none(_stopped: Stopped) -> tuple[()]:
+    return ()
+
+
+def rescue(conn: Connection, *, limit: int = 100, hooks: Hooks = _none) -> dict[str, RunState]:
     """
     Give back at most `limit` claims whose lease has lapsed, the oldest first.
 
+    `hooks` tells what to plan for a run whose budget is spent.
+
     Returns: run id → the run's state now. The caller owns the transaction.
     """
-    return _give_back(conn, _LAPSED, {"at_most": limit}, "its lease lapsed")
+    return _give_back(conn, _LAPSED, {"at_most": limit}, "its lease lapsed", hooks)
 
 
-def rescue_worker(conn: Connection, worker: str, *, limit: int = 1000) -> dict[str, RunState]:
+def rescue_worker(conn: Connection, worker: str, *, limit: int = 1000, hooks: Hooks = _none) -> dict[str, RunState]:
     """As `rescue`, for the claims of a process (`node:pid`) that its parent has seen die; no lease is waited for."""
-    return _give_back(conn, _HELD_BY, {"at_most": limit, "of_worker": worker}, "its worker died")
+    return _give_back(conn, _HELD_BY, {"at_most": limit, "of_worker": worker}, "its worker died", hooks)
 
 
 def _give_back(
-    conn: Connection, statements: tuple[Select[Any], Update], values: dict[str, Any], why: str
+    conn: Connection, statements: tuple[Select[Any], Update], values: dict[str, Any], why: str, hooks: Hooks
 ) -> dict[str, RunState]:
     pick, give_back = statements
     held_by: dict[str, str] = dict(conn.execute(pick, values).all())
@@ -96,7 +104,7 @@ def _give_back(
     canceled_by = who_canceled(conn, [run_id for run_id, after, *_ in rows if after == RunState.CANCELED])
 
     def entries() -> Iterator[Entry]:
-        for run_id, after, fence, phase, attempt in rows:
+        for run_id, after, fence, phase, attempt, *_ in rows:
             lost = {"why": why, "worker": held_by[run_id]}
             yield Entry(run_id, EventType.PHASE_RESCUED, fence, phase, attempt, lost)
             if after == RunState.FAILED:
@@ -105,4 +113,10 @@ def _give_back(
                 yield Entry(run_id, EventType.RUN_CANCELED, fence, data={"by": canceled_by.get(run_id, "")})
 
     append(conn, entries())
+    failed = [
+        Stopped(run_id, flow, key, phase, RunState.FAILED, json.loads(_LOST))
+        for run_id, after, _fence, phase, _attempt, flow, key in rows
+        if after == RunState.FAILED
+    ]
+    add_actions_once(conn, [hook for each in failed for hook in hooks(each)])
     return {run_id: RunState(after) for run_id, after, *_ in rows}

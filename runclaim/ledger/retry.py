@@ -13,6 +13,7 @@ from sqlalchemy import bindparam, null, or_, update
 
 from runclaim.clock import now
 from runclaim.events import EventType
+from runclaim.ledger.acts import forget_unanswered
 from runclaim.ledger.fence import in_state, state
 from runclaim.ledger.journal import Entry, append
 from runclaim.models import runs, subjects
@@ -81,5 +82,6 @@ def move(conn: Connection, statement: Update, run_id: str, kind: EventType, by: 
     found = conn.execute(statement, {"its_id": run_id, "newest": newest or 0}).one_or_none()
     if found is None:
         return False
+    forget_unanswered(conn, run_id)
     append(conn, [Entry(run_id, kind, found.fence, found.phase, data={"by": by})])
     return True

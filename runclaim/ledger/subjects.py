@@ -18,6 +18,7 @@ from runclaim.clock import now
 from runclaim.events import EventType
 from runclaim.ledger.fence import state
 from runclaim.ledger.journal import Entry, append
+from runclaim.ledger.planning import drop_actions
 from runclaim.models import runs, subjects
 from runclaim.rowset import pack, rowset
 from runclaim.states import RunState
@@ -114,7 +115,8 @@ def supersede(conn: Connection, fresh: Iterable[NewRun], generations: dict[str, 
         {"project": p, "flow": f, "subject": s, "generation": generations[each.run_id]}
         for (p, f, s), each in newest.items()
     ]
-    found = conn.execute(_SUPERSEDE, {"newest": pack(rows)})
+    found = conn.execute(_SUPERSEDE, {"newest": pack(rows)}).all()
+    drop_actions(conn, [run_id for run_id, *_ in found])
     append(
         conn,
         [

@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import threading
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from runclaim import failpoints
@@ -15,22 +16,28 @@ from runclaim.flows.keeper import Keeper
 from runclaim.flows.publishing import dispatch_due
 from runclaim.flows.retention import of_strangers
 from runclaim.flows.runner import Runner
+from runclaim.flows.sending import Sender
 from runclaim.ledger.dedup import forget
 from runclaim.ledger.purge import purge, purge_keys
 from runclaim.ledger.rescue import rescue, rescue_worker
 from runclaim.tasks.flags import Flags
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from celery import Celery
 
     from runclaim.broker import Broker
     from runclaim.flows.flow import Flow
     from runclaim.flows.ledgering import Ledger
     from runclaim.ledger.claim import Claim
+    from runclaim.ledger.planning import NewAction, Stopped
 
 logger: Final = logging.getLogger("runclaim.worker")
 
 _BATCH: Final = 500
+#: Then it makes room for phases that wait in the same queue.
+_DELIVER_AT_MOST: Final = timedelta(seconds=30)
 
 
 class Runtime:
@@ -91,7 +98,7 @@ class Runtime:
 
         def work() -> None:
             try:
-                found = self.ledger.database.run(lambda conn: rescue_worker(conn, worker))
+                found = self.ledger.database.run(lambda conn: rescue_worker(conn, worker, hooks=self._hooks))
                 if found:
                     logger.warning("%s died; %d of its claims are given back", worker, len(found))
                     self.dispatch()
@@ -104,11 +111,28 @@ class Runtime:
         """Give lapsed claims back, all of them, in batches; returns how many."""
         total = 0
         while True:
-            found = self.ledger.database.run(lambda conn: rescue(conn, limit=_BATCH))
+            found = self.ledger.database.run(lambda conn: rescue(conn, limit=_BATCH, hooks=self._hooks))
             failpoints.hit("rescue.after_commit")
             total += len(found)
             if len(found) < _BATCH:
                 return total
+
+    def _hooks(self, stopped: Stopped) -> Iterable[NewAction]:
+        flow = self.flows.get(stopped.flow)
+        return () if flow is None else flow.hooks.stopped(stopped)
+
+    def deliver(self) -> int:
+        """Send the planned actions that are due; returns how many were taken."""
+        sender = Sender(
+            database=self.ledger.database,
+            actions=self.ledger.actions,
+            stopping=lambda: self.flags.stopping,
+            count=self.keeper.count,
+        )
+        taken, some_are_left = sender.send_due(within=_DELIVER_AT_MOST)
+        if some_are_left and not self.flags.stopping:
+            self.broker.ring_actions(1)
+        return taken
 
     def dispatch(self) -> int:
         """Publish what is due; returns how many messages went."""

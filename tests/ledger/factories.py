@@ -24,6 +24,9 @@ from tests.ledger import audit
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+    from runclaim.ledger.findings import NewFinding
+    from runclaim.ledger.planning import NewAction
+
 FLOW = "review"
 PHASES = ("plan", "deliver", "compound")
 WORKER = "node:1"
@@ -128,11 +131,18 @@ def next_phase(claim: Claim, *, inline: bool = True, **how: Any) -> NextPhase | 
 
 
 def completion(
-    claim: Claim, result: str = '"done"', *, inline: bool = True, skipped: str | None = None, **how: Any
+    claim: Claim,
+    result: str = '"done"',
+    *,
+    inline: bool = True,
+    skipped: str | None = None,
+    findings: tuple[NewFinding, ...] = (),
+    actions: tuple[NewAction, ...] = (),
+    **how: Any,
 ) -> Completion:
     """A phase that ended well and goes on inline, or through the broker."""
-    ran = timedelta(seconds=2)
-    return Completion(claim, result, WORKER, ran, next_phase(claim, inline=inline, **how), skipped)
+    ran, following = timedelta(seconds=2), next_phase(claim, inline=inline, **how)
+    return Completion(claim, result, WORKER, ran, following, skipped, findings, actions)
 
 
 def finish(conn: Connection, claim: Claim, **how: Any) -> Moved | None:

@@ -117,10 +117,10 @@ def test_a_verb_takes_as_many_statements_for_one_run_as_for_200(conn, given, ver
 
 
 @pytest.mark.parametrize("again, made", [(retry, failed_run), (resume, blocked_run)], ids=["retry", "resume"])
-def test_sending_a_run_on_takes_three_statements(conn, again, made):
+def test_sending_a_run_on_takes_four_statements(conn, again, made):
     run_id = made(conn).run_id
 
-    assert len(statements_of(conn, lambda conn: again(conn, run_id))) == 3
+    assert len(statements_of(conn, lambda conn: again(conn, run_id))) == 4
 
 
 def test_a_run_of_three_short_phases_takes_five_commits(database):

@@ -206,4 +206,4 @@ def test_statements_are_prepared_once_on_a_kept_connection(postgres):
     finally:
         event.remove(postgres.engine, "before_cursor_execute", note)
 
-    assert len(seen) == 6
+    assert len(seen) == 7

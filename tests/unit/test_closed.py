@@ -95,6 +95,10 @@ CALLS: dict[str, Callable[[Any], Any]] = {
     "Enqueuing.enqueue_many": lambda enqueuing: enqueuing.enqueue_many([INPUT]),
     "Enqueuing.aenqueue": lambda enqueuing: asyncio.run(enqueuing.aenqueue(INPUT)),
     "Webhook.receive": lambda hook: hook.receive(b"{}", {}),
+    "Runclaim.signal": lambda runs: runs.signal("acme/app:pr-7", "approved", flow="review"),
+    "Flow.find": lambda flow: flow.find("acme/app:pr-7"),
+    "Run.signal": lambda run: run.signal("approved"),
+    "Ledger.ask": lambda ledger: ledger.ask(lambda conn: None),
     "Ledger.enqueue": lambda ledger: ledger.enqueue([]),
     "Ledger.handle": lambda ledger: ledger.handle(ID),
     "Ledger.view": lambda ledger: ledger.view(ID),
@@ -109,10 +113,15 @@ CALLS: dict[str, Callable[[Any], Any]] = {
 }
 #: What declares, computes or tells settings, and reaches neither the database nor the broker.
 REACHES_NOTHING = {
+    "Runclaim.action",
     "Runclaim.config",
     "Runclaim.flow",
     "Runclaim.webhook",
+    "Flow.actions",
     "Flow.key_of",
+    "Flow.on_blocked",
+    "Flow.on_complete",
+    "Flow.on_failed",
     "Flow.phase",
     "Flow.subject_of",
     "Flow.using",
