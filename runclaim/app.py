@@ -19,6 +19,7 @@ from runclaim.errors import DeclarationError, KeyNotFound
 from runclaim.flows.action import Action, ActionOptions
 from runclaim.flows.flow import Flow
 from runclaim.flows.ledgering import Ledger
+from runclaim.flows.retention import Retention
 from runclaim.flows.signaling import flow_for
 from runclaim.flows.webhooks import MAX_BODY_BYTES, Delivery, Mapped, Webhook
 from runclaim.retries import Backoff
@@ -60,9 +61,9 @@ class Runclaim:
         self.webhooks: dict[str, Webhook[Any]] = {}
         self._settings = settings
         self._config: Config | None = None
-        broker = Broker(app, lambda: self.config)
-        self.ledger = Ledger(lambda: self.config, lambda: broker)
-        self._runtime = Runtime(app, self.ledger, broker, self.flows)
+        self._broker = Broker(app, lambda: self.config)
+        self.ledger = Ledger(lambda: self.config, lambda: self._broker, self.flows)
+        self._runtime = Runtime(app, self.ledger, self._broker, self.flows)
         upkeep.register(app, self._runtime)
         beat.schedule(app, lambda: self.config)
         worker.attach(app, self._runtime)
@@ -81,17 +82,36 @@ class Runclaim:
         *,
         key: str | Callable[[InputT], str],
         subject: str | Callable[[InputT], str] | None = None,
+        keep_succeeded: timedelta | None = None,
+        keep_failed: timedelta | None = None,
+        keep_canceled: timedelta | None = None,
+        keep_superseded: timedelta | None = None,
     ) -> Flow[InputT]:
         """
         Declare a flow. Its phases follow with `@flow.phase`.
 
         `input_type` is a dataclass, a TypedDict or a pydantic model. `key` is a template of its fields, or a
         function of the input, and names a run for good: the same key is the same run. `subject` names what
-        successive runs are about; a newer run of a subject supersedes the older ones. Raises: DeclarationError.
+        successive runs are about; a newer run of a subject supersedes the older ones. `keep_…` says how long its runs
+        are kept once they have ended, else the settings do. Raises: DeclarationError.
         """
         if name in self.flows:
             raise DeclarationError(f"this app already has a flow {name}; give the second another name")
-        flow = Flow(name, input_type, key=key, subject=subject, ledger=self.ledger, on_phase=self._on_phase)
+        retention = Retention(
+            keep_succeeded=keep_succeeded,
+            keep_failed=keep_failed,
+            keep_canceled=keep_canceled,
+            keep_superseded=keep_superseded,
+        )
+        flow = Flow(
+            name,
+            input_type,
+            key=key,
+            subject=subject,
+            ledger=self.ledger,
+            on_phase=self._on_phase,
+            retention=retention,
+        )
         self.flows[name] = flow
         return flow
 
@@ -182,8 +202,19 @@ class Runclaim:
         return run.signal(name, payload, id=id)
 
     def get(self, run_id: str) -> Run:
-        """A handle on an existing run; nothing is read yet."""
+        """A handle on an existing run; nothing is read yet. Raises: LedgerClosed."""
         return self.ledger.handle(run_id)
+
+    def close(self) -> None:
+        """
+        End this process's use of the ledger: threads, connections to the database and to the broker.
+
+        Every later call raises LedgerClosed, reads too; closing twice is fine. Claims that this process still holds
+        are rescued when their leases lapse, so a worker is stopped and not closed.
+        """
+        self.ledger.close()
+        self._runtime.close(for_good=True)
+        self._broker.close()
 
     def _on_phase(self, flow: Flow[Any], phase: Phase[Any, Any]) -> None:
         phase_task.register(self.app, self._runtime, flow, phase)

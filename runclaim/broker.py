@@ -159,6 +159,14 @@ class Broker:
         with pool.acquire(block=True, timeout=self._config().publish_timeout.total_seconds()) as producer:
             yield producer
 
+    def close(self) -> None:
+        """Close this process's connections."""
+        if self._pid == os.getpid():
+            with self._lock:
+                pool, self._pool = self._pool, None
+            if pool is not None:
+                pool.force_close_all()
+
     def _new_pool(self) -> Any:
         seconds = self._config().publish_timeout.total_seconds()
         connection = self._app.connection_for_write(connect_timeout=seconds)

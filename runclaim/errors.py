@@ -59,6 +59,21 @@ class KeyConflict(RunclaimError):
         )
 
 
+class RunExists(RunclaimError):
+    """
+    A run was to be inserted under a given id, and the id or the key is taken; nothing was written.
+
+    `found` is the id of the run that is there, `state` its state, `None` when it was purged. Nothing is to be done if
+    it is the run that you meant.
+    """
+
+    def __init__(self, run_id: str, key: str, found: str | None, state: str | None) -> None:
+        self.run_id, self.key, self.found, self.state = run_id, key, found, state
+        there = f"it is {state}" if state else "it was purged, or is being made at this moment"
+        what = f"run {run_id}" if found == run_id else f"another run, {found}, of the key {key!r}"
+        super().__init__(f"run {run_id} was not made: there is {what} already ({there})")
+
+
 class ClaimLost(RunclaimError):
     """
     Another claim is current for this run; this attempt's writes were refused.
@@ -125,6 +140,13 @@ class SchemaBehind(RunclaimError):
 
 class LedgerUnavailable(RunclaimError):
     """The database did not answer in time. Nothing is known to be lost; try again."""
+
+
+class LedgerClosed(RunclaimError):
+    """`Runclaim.close()` was called in this process: nothing is read or written any more."""
+
+    def __init__(self) -> None:
+        super().__init__("this Runclaim was closed in this process; call close() last, when nothing uses it any more")
 
 
 class RunFailed(RunclaimError):

@@ -15,6 +15,7 @@ from runclaim.flows.enqueuing import Enqueuing, Options
 from runclaim.flows.hooks import HookEvent, Hooks
 from runclaim.flows.inputs import InputType
 from runclaim.flows.phase import Phase, PhaseOptions, name_of
+from runclaim.flows.retention import Retention
 from runclaim.flows.routing import Route
 from runclaim.keys import RunKey, Template, check_name, check_text, run_key
 
@@ -57,10 +58,12 @@ class Flow(Generic[InputT]):
         subject: str | Callable[[InputT], str] | None,
         ledger: Ledger,
         on_phase: OnPhase,
+        retention: Retention | None = None,
     ) -> None:
         self.name = check_name("flow", name)
         self.input_type = InputType(input_type)
         self.phases: dict[str, Phase[InputT, Any]] = {}
+        self.retention = retention or Retention()
         self._key = self._template(key, "key")
         self._subject = None if subject is None else self._template(subject, "subject")
         self._ledger, self._on_phase = ledger, on_phase
@@ -156,16 +159,26 @@ class Flow(Generic[InputT]):
         return [text]
 
     def using(
-        self, *, delay: timedelta | None = None, priority: int = 0, project: str | None = None
+        self,
+        *,
+        delay: timedelta | None = None,
+        priority: int = 0,
+        project: str | None = None,
+        rerun: bool = False,
+        run_id: str | None = None,
     ) -> Enqueuing[InputT]:
         """
         Enqueue with options: `flow.using(delay=timedelta(minutes=5)).enqueue(…)`.
 
-        `priority` goes to the broker (0 to 9; higher first on RabbitMQ, lower first on Redis, as in Celery).
+        `priority` goes to the broker (0 to 9; higher first on RabbitMQ, lower first on Redis, as in Celery). `rerun`
+        makes a new run also for a key that has one, under its next number, and supersedes the older one. `run_id`
+        inserts the run under that id or raises RunExists; it never finds one.
         """
         if not self.phases:
             raise DeclarationError(f"flow {self.name} has no phases: declare one with @{self.name}.phase")
-        return Enqueuing(self, self._ledger, Options(delay=delay, priority=priority, project=project))
+        return Enqueuing(
+            self, self._ledger, Options(delay=delay, priority=priority, project=project, rerun=rerun, run_id=run_id)
+        )
 
     def enqueue(self, value: InputT | None = None, /, *, session: AnySession | None = None, **fields: Any) -> Run:
         """

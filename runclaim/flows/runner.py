@@ -169,7 +169,7 @@ class Runner:
                     self._publish(taken, following, moved.fence)
                 self.publisher.ring_actions(len(ended.actions))
                 return ended, moved.state, moved.claim
-        state = give_up(self.database, taken, ended, hooks=flow.hooks.stopped, patience=patience)
+        state = give_up(self.database, taken, ended, hooks=flow.hooks.stopped, worker=self.worker, patience=patience)
         if state is RunState.FAILED:
             ended = replace(ended, ending=Ending.FAILURE)
         elif state is None and ended.ending is not Ending.CLAIMLOST:
@@ -189,7 +189,7 @@ class Runner:
             released = Released(taken.run_id, taken.phase, taken.fence, why)
             ended = Ended(Ending.RELEASED, timedelta(0), exception=released)
         try:
-            give_up(self.database, taken, ended, hooks=flow.hooks.stopped, patience=2.0)
+            give_up(self.database, taken, ended, hooks=flow.hooks.stopped, worker=self.worker, patience=2.0)
         except Exception:
             logger.warning("could not give back %s/%s; rescue will", taken.run_id, taken.phase, exc_info=True)
 

@@ -88,7 +88,9 @@ def _write(conn: Connection, writes: tuple[Callable[[Session], object], ...]) ->
         session.commit()
 
 
-def give_up(database: Database, claim: Claim, ended: Ended, *, hooks: Hooks, patience: float) -> RunState | None:
+def give_up(
+    database: Database, claim: Claim, ended: Ended, *, hooks: Hooks, worker: str, patience: float
+) -> RunState | None:
     """
     End an attempt that has no result; `hooks` tells what is planned for a run that stops here.
 
@@ -96,7 +98,7 @@ def give_up(database: Database, claim: Claim, ended: Ended, *, hooks: Hooks, pat
     """
     if ended.ending is Ending.CLAIMLOST:
         return None
-    failure = Failure(claim, ended.error(), _VERDICTS.get(ended.ending, Verdict.RETRY), ended.delay)
+    failure = Failure(claim, ended.error(), _VERDICTS.get(ended.ending, Verdict.RETRY), ended.delay, worker)
     released = ended.ending is Ending.RELEASED
 
     def work(conn: Connection) -> dict[str, RunState]:

@@ -23,6 +23,7 @@ from runclaim.ledger.fail import fail
 from runclaim.ledger.heartbeat import heartbeat
 from runclaim.ledger.purge import purge, purge_keys
 from runclaim.ledger.release import release
+from runclaim.ledger.rerun import rerun
 from runclaim.ledger.rescue import rescue, rescue_worker
 from runclaim.ledger.resume import resume
 from runclaim.ledger.retry import retry
@@ -71,6 +72,26 @@ def test_two_enqueues_of_one_key_make_one_run(db, level):
 
         assert one.run_id == other.run_id
         assert {one.created, other.created} == {True, False}
+
+
+def test_a_rerun_and_a_retry_of_the_older_run_leave_one_run_of_the_key_alive(db, level):
+    """
+    INVARIANT: one live run a key.
+
+    Breaks if a rerun decides by what it read of the older run, or retry does not look whether its key has moved on.
+    """
+    keys = fresh_keys()
+
+    def scripts():
+        key = next(keys)
+        failed = make(db, failed_run, key).run_id
+        return [script(db, rerun, [new_run(key)]), script(db, retry, failed), lambda: failed]
+
+    for each in played(db, scripts):
+        (made,), _, failed = each.answers
+
+        assert state_of(db, made.run_id) is RunState.QUEUED
+        assert state_of(db, failed) in {RunState.FAILED, RunState.SUPERSEDED}
 
 
 def test_three_enqueues_of_one_key_make_one_run(db, level):
