@@ -89,7 +89,7 @@ class Route:
         told = self.signal.deliver(conn, made.run_id, first_only=True)
         # Another phase may wait for the same name.
         starts = told.moved and self.phase is not None and told.phase == self.phase.name
-        return Landed(made, starts, told.due if told.moved else None)
+        return Landed(made, starts, told.due)
 
     def take(self, ledger: Ledger, flow: Flow[Any]) -> Routed:
         """Write it in a transaction of its own, then publish."""

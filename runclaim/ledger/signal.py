@@ -65,7 +65,6 @@ _SIGNAL: Final = (
         fence=case((_waited, runs.c.fence + 1), else_=runs.c.fence),
         available_at=case((_waited, _from_now), else_=runs.c.available_at),
         dispatch_due_at=case((_waited, _from_now), else_=runs.c.dispatch_due_at),
-        dispatches=case((_waited, 0), else_=runs.c.dispatches),
     )
     .returning(
         runs.c.id,
