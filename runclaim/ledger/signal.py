@@ -71,7 +71,8 @@ _OUTCOME: Final = (
     runs.c.queue,
     runs.c.key,
     runs.c.priority,
-    and_(in_state(RunState.QUEUED), runs.c.waits_for == _its_name),
+    # A run at a phase of that name had not received it before: it waited.
+    runs.c.waits_for == _its_name,
     # What was dispatched and not claimed may have been refused for want of this signal.
     and_(
         in_state(RunState.QUEUED),
