@@ -17,7 +17,9 @@ from runclaim.config import Config, resolve
 from runclaim.errors import DeclarationError
 from runclaim.flows.flow import Flow
 from runclaim.flows.ledgering import Ledger
+from runclaim.flows.resolving import BUILT_IN, Resolver
 from runclaim.flows.webhooks import MAX_BODY_BYTES, Delivery, Webhook
+from runclaim.keys import check_name
 from runclaim.signatures import check_secrets
 from runclaim.tasks import phase_task, upkeep
 from runclaim.tasks.runtime import Runtime
@@ -53,6 +55,7 @@ class Runclaim:
         self.app = app
         self.flows: dict[str, Flow[Any]] = {}
         self.webhooks: dict[str, Webhook[Any]] = {}
+        self._resolvers: dict[str, Resolver] = dict(BUILT_IN)
         self._settings = settings
         self._config: Config | None = None
         broker = Broker(app, lambda: self.config)
@@ -76,17 +79,28 @@ class Runclaim:
         *,
         key: str | Callable[[InputT], str],
         subject: str | Callable[[InputT], str] | None = None,
+        allow_secrets: bool = False,
     ) -> Flow[InputT]:
         """
         Declare a flow. Its phases follow with `@flow.phase`.
 
         `input_type` is a dataclass, a TypedDict or a pydantic model. `key` is a template of its fields, or a
         function of the input, and names a run for good: the same key is the same run. `subject` names what
-        successive runs are about; a newer run of a subject supersedes the older ones. Raises: DeclarationError.
+        successive runs are about; a newer run of a subject supersedes the older ones. An input with what looks
+        like a secret is refused unless `allow_secrets`. Raises: DeclarationError.
         """
         if name in self.flows:
             raise DeclarationError(f"this app already has a flow {name}; give the second another name")
-        flow = Flow(name, input_type, key=key, subject=subject, ledger=self.ledger, on_phase=self._on_phase)
+        flow = Flow(
+            name,
+            input_type,
+            key=key,
+            subject=subject,
+            ledger=self.ledger,
+            on_phase=self._on_phase,
+            allow_secrets=allow_secrets,
+            resolvers=self._resolvers,
+        )
         self.flows[name] = flow
         return flow
 
@@ -126,6 +140,21 @@ class Runclaim:
                 check_secrets(secrets(), standard=scheme == "standard")
             self.webhooks[name] = made
             return made
+
+        return declare
+
+    def secret_resolver(self, name: str) -> Callable[[Resolver], Resolver]:
+        """
+        Declare where references `secret:name:…` lead: the decorated function takes the rest and returns the value.
+
+        It raises LookupError for what it does not have. Raises: DeclarationError for a name that is taken.
+        """
+        if check_name("secret resolver", name) in self._resolvers:
+            raise DeclarationError(f"there already is a secret resolver {name}; give the second another name")
+
+        def declare(resolve: Resolver) -> Resolver:
+            self._resolvers[name] = resolve
+            return resolve
 
         return declare
 

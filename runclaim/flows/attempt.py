@@ -7,19 +7,30 @@ KeyboardInterrupt) passes through, and the runner gives the claim back.
 
 from __future__ import annotations
 
-import logging
 import time
-import traceback
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
-from runclaim import failpoints
-from runclaim.errors import Blocked, Canceled, ClaimLost, InputError, LedgerUnavailable, Released, Retry, Skip
+from runclaim import failpoints, logs
+from runclaim.errors import (
+    Blocked,
+    Canceled,
+    ClaimLost,
+    InputError,
+    LedgerUnavailable,
+    Released,
+    Retry,
+    RunclaimError,
+    Skip,
+)
 from runclaim.flows.context import Context
-from runclaim.keys import LONGEST, clip
+from runclaim.flows.resolving import Secrets
+from runclaim.flows.telling import said, told
+from runclaim.keys import LONGEST
 from runclaim.ledger import read
+from runclaim.secrets import redact
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -32,7 +43,7 @@ if TYPE_CHECKING:
     from runclaim.flows.phase import Phase
     from runclaim.ledger.claim import Claim
 
-logger: Final = logging.getLogger("runclaim.runner")
+logger: Final = logs.logger("runclaim.runner")
 
 #: `ctx.check` asks the ledger itself at most this often; between, it believes the keeper.
 _ASK_SECONDS: Final = 1.0
@@ -62,15 +73,17 @@ class Ended:
     writes: tuple[Callable[[Session], object], ...] = ()
     exception: BaseException | None = None
     delay: timedelta = timedelta(0)
+    #: Redacts a text: what looks like a secret, and the values that the attempt was given.
+    hide: Callable[[str], str] = redact
 
     def error(self) -> dict[str, Any]:
-        """The exception as the ledger keeps it, cut to 8 kB."""
-        found = self.exception
-        return {
-            "type": type(found).__name__,
-            "message": clip(_said(found), 2048),
-            "traceback": clip("".join(traceback.format_exception(found)), 6144),
-        }
+        """The exception as the ledger keeps it: redacted, cut to 8 kB."""
+        return told(self.exception or RunclaimError("ended without an error"), self.hide)
+
+    @property
+    def skipped(self) -> str | None:
+        """Why the phase had nothing to do; `None` unless its body raised `Skip`."""
+        return said(self.exception, self.hide) if self.exception and self.ending is Ending.SKIPPED else None
 
 
 class Attempt:
@@ -91,6 +104,7 @@ class Attempt:
         self._database, self._keeper, self._stopping = database, keeper, stopping
         self._known = known_results
         self._asked_at = time.monotonic()
+        self.secrets = Secrets(flow.resolvers)
 
     def run(self) -> Ended:
         """Run the body once."""
@@ -110,7 +124,8 @@ class Attempt:
         ran = timedelta(seconds=time.monotonic() - started)
         ending = _ending(caught)
         delay = self._delay(caught) if ending is Ending.RETRY else timedelta(0)
-        return Ended(ending, ran, result, tuple(context.completions) if context else (), caught, delay)
+        writes = tuple(context.completions) if context else ()
+        return Ended(ending, ran, result, writes, caught, delay, self.secrets.redact)
 
     def _delay(self, error: Exception | None) -> timedelta:
         asked = error.after if isinstance(error, Retry) else None
@@ -127,6 +142,7 @@ class Attempt:
             input=self.flow.input_type.load(claim.input),
             results=self._results,
             check=self._check,
+            secret=self.secrets.get,
         )
 
     def _results(self) -> Mapping[str, Any]:
@@ -154,13 +170,6 @@ class Attempt:
             raise ClaimLost(claim.run_id, claim.phase, claim.fence, f"the run is {state}")
         if standing.cancel_requested:
             raise Canceled(claim.run_id, claim.phase, claim.fence, "someone asked to cancel the run")
-
-
-def _said(error: BaseException | None) -> str:
-    try:
-        return str(error)
-    except Exception:  # noqa: BLE001 - what cannot even be printed ends its attempt like anything else
-        return "its text could not be made"
 
 
 #: The first class that fits decides; any other exception is an error, and errors are tried again.

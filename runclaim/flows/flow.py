@@ -14,6 +14,7 @@ from runclaim.errors import DeclarationError, InputError
 from runclaim.flows.enqueuing import Enqueuing, Options
 from runclaim.flows.inputs import InputType
 from runclaim.flows.phase import Phase, PhaseOptions, name_of
+from runclaim.flows.resolving import BUILT_IN
 from runclaim.keys import RunKey, Template, check_name, check_text, run_key
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from runclaim.flows.enqueuing import AnyAsyncSession, AnySession
     from runclaim.flows.handle import Run
     from runclaim.flows.ledgering import Ledger
+    from runclaim.flows.resolving import Resolver
     from runclaim.retries import Backoff
 
 InputT = TypeVar("InputT")
@@ -50,12 +52,15 @@ class Flow(Generic[InputT]):
         subject: str | Callable[[InputT], str] | None,
         ledger: Ledger,
         on_phase: OnPhase,
+        allow_secrets: bool = False,
+        resolvers: Mapping[str, Resolver] = BUILT_IN,
     ) -> None:
         self.name = check_name("flow", name)
         self.input_type = InputType(input_type)
         self.phases: dict[str, Phase[InputT, Any]] = {}
         self._key = self._template(key, "key")
         self._subject = None if subject is None else self._template(subject, "subject")
+        self.allow_secrets, self.resolvers = allow_secrets, resolvers
         self._ledger, self._on_phase = ledger, on_phase
 
     def _template(self, given: str | Callable[[InputT], str], what: str) -> Template | Callable[[InputT], str]:

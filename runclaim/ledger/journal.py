@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import BigInteger, Integer, Text, insert, select, true
 
 from runclaim.clock import now
+from runclaim.keys import check_text
 from runclaim.models import events
 from runclaim.rowset import Id, as_json, pack, rowset
+from runclaim.secrets import refuse_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -47,6 +49,13 @@ class Entry:
     phase: str | None = None
     attempt: int | None = None
     data: Any = None
+
+
+def told_by(by: str) -> dict[str, str]:
+    """The data of an event that somebody asked for. Raises: InputError, before anything is written."""
+    if by:
+        refuse_secrets("by", check_text("by", by))
+    return {"by": by}
 
 
 def append(conn: Connection, entries: Iterable[Entry]) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
-from runclaim import failpoints
+from runclaim import failpoints, logs
 from runclaim.database import Database
 from runclaim.errors import RunclaimError
 from runclaim.flows.keeper import Keeper
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from runclaim.flows.ledgering import Ledger
     from runclaim.ledger.claim import Claim
 
-logger: Final = logging.getLogger("runclaim.worker")
+logger: Final = logs.logger("runclaim.worker")
 
 _BATCH: Final = 500
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from runclaim.errors import SecretUnavailable
 from runclaim.flows.context import Context
+from runclaim.flows.resolving import parts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,15 +29,24 @@ def context(
     phase: str | None = None,
     results: Mapping[Phase[InputT, Any], Any] | None = None,
     attempt: int = 1,
+    secrets: Mapping[str, str] | None = None,
 ) -> Context[InputT]:
     """
     A context as the worker would give it; `phase` defaults to the flow's first.
 
+    `secrets` are what `ctx.secret` gives, by reference: `{"secret:env:TOKEN": "value"}`; nothing else is resolved.
     What a body hands to `in_completion` is kept in `ctx.completions`; `ctx.check()` never raises. Raises:
     InputError when the input does not fit the flow.
     """
     checked = flow.input_type.check(value)
     recorded = {each.name: each.result_type.plain(result) for each, result in (results or {}).items()}
+
+    def secret(reference: str) -> str:
+        parts(reference)
+        if reference not in (secrets or {}):
+            raise SecretUnavailable(reference, "is not among the secrets= of this test's context")
+        return (secrets or {})[reference]
+
     return Context(
         run_id="00000000-0000-7000-8000-000000000000",
         key=flow.key_of(checked).text,
@@ -45,4 +56,5 @@ def context(
         input=checked,
         results=lambda: recorded,
         check=lambda: None,
+        secret=secret,
     )
