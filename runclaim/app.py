@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from runclaim import beat, worker
 from runclaim.broker import Broker
 from runclaim.config import Config, resolve
-from runclaim.errors import DeclarationError
+from runclaim.errors import DeclarationError, InputError
 from runclaim.flows.flow import Flow
 from runclaim.flows.ledgering import Ledger
 from runclaim.flows.resolving import BUILT_IN, Resolver
@@ -38,6 +38,17 @@ InputT = TypeVar("InputT")
 _ATTACHED: Final[weakref.WeakSet[Celery]] = weakref.WeakSet()
 
 
+class _Named(dict[str, Any]):
+    """What the app declared, by name; a name that somebody outside made up is an input like any other."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__()
+        self._what = what
+
+    def __missing__(self, name: str) -> Any:
+        raise InputError(self._what, f"there is no {name!r:.100}; this app has {', '.join(self) or 'none'}")
+
+
 class Runclaim:
     """
     Durable runs on a Celery app. `settings` are the fields of `runclaim.config.Config`.
@@ -53,8 +64,8 @@ class Runclaim:
             )
         _ATTACHED.add(app)
         self.app = app
-        self.flows: dict[str, Flow[Any]] = {}
-        self.webhooks: dict[str, Webhook[Any]] = {}
+        self.flows: dict[str, Flow[Any]] = _Named("flow")
+        self.webhooks: dict[str, Webhook[Any]] = _Named("trigger")
         self._resolvers: dict[str, Resolver] = dict(BUILT_IN)
         self._settings = settings
         self._config: Config | None = None

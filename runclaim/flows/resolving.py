@@ -21,6 +21,7 @@ from runclaim.secrets import redact
 #: From what stands after `secret:resolver:` to the value. Raises: LookupError when it has none of that name.
 Resolver = Callable[[str], str]
 
+_PREFIX: Final = "secret:"
 _REFERENCE: Final = re.compile(r"secret:([A-Za-z][A-Za-z0-9_.-]{0,99}):([^\x00-\x1f\x7f\ud800-\udfff]{1,512})")
 #: A shorter value, or line of one, stands in ordinary text by accident.
 _SHORTEST_VALUE: Final = 4
@@ -37,9 +38,10 @@ BUILT_IN: Final[Mapping[str, Resolver]] = {"env": env}
 
 def parts(reference: Any) -> tuple[str, str]:
     """The resolver and the name. Raises: SecretUnavailable, which does not repeat what may be the secret itself."""
-    found = _REFERENCE.fullmatch(reference) if isinstance(reference, str) else None
-    if found is None:
-        raise SecretUnavailable(None, f"a {type(reference).__name__} is no reference; write secret:env:NAME")
+    if not (isinstance(reference, str) and reference.startswith(_PREFIX)):
+        raise SecretUnavailable(None, f"this {type(reference).__name__} is no reference; write secret:env:NAME")
+    if (found := _REFERENCE.fullmatch(reference)) is None:
+        raise SecretUnavailable(reference, "is no reference; write secret:env:NAME")
     return found[1], found[2]
 
 
@@ -56,8 +58,9 @@ class Secrets:
         try:
             kind, name = parts(reference)
         except SecretUnavailable:
-            # Most likely the value, where its reference belongs.
-            self._hide(str(reference), "no reference")
+            if isinstance(reference, str) and not reference.startswith(_PREFIX):
+                # Most likely the value, where its reference belongs.
+                self._hide(reference, "no reference")
             raise
         if kind not in self._resolvers:
             raise SecretUnavailable(reference, f"there is no resolver {kind}, only {', '.join(self._resolvers)}")

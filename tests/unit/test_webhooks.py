@@ -231,3 +231,14 @@ def test_mistakes_in_a_declaration_fail_at_once(hooked: Hooked):
         hooked.runs.webhook("other", flow=flow, secret=SECRET, scheme="svix")(lambda _: None)
     with pytest.raises(ConfigError, match="at least 16"):
         hooked.runs.webhook("weak", flow=flow, secret="short")(lambda _: None)
+
+
+@pytest.mark.parametrize("name", ["nobody", "", "a\x00b"])
+def test_an_unknown_trigger_or_flow_is_an_input_that_is_refused(hooked: Hooked, name: str):
+    with pytest.raises(InputError, match=r"there is no .*; this app has github") as trigger:
+        hooked.runs.webhooks[name]
+    with pytest.raises(InputError, match=r"there is no .*; this app has review") as flow:
+        hooked.runs.flows[name]
+
+    assert ("trigger", "flow") == (trigger.value.field, flow.value.field)
+    assert (None, None) == (hooked.runs.webhooks.get(name), hooked.runs.flows.get(name))
