@@ -8,6 +8,7 @@ import logging
 import sys
 from dataclasses import dataclass
 from datetime import timedelta
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -29,6 +30,10 @@ AT_ONCE = Backoff(first=timedelta(0), jitter=False)
 CANARY = "ghp_" + "Can4ry" * 6
 PLAIN = 'sw0rd"fish & ünlike\nany other line'
 REFERENCE = "secret:env:CANARY"
+
+
+class Kind(Enum):
+    ONE = "one"
 
 
 @dataclass(frozen=True)
@@ -112,10 +117,11 @@ def test_a_refusal_for_another_reason_does_not_tell_the_secret(laptop: Bench):
         name: str
         how: str = "x"
         number: int = 0
+        kind: Kind | None = None
 
     flow = laptop.flow("job", Narrow, key="{name}")
     flow.phase(name="plan")(lambda ctx: None)
-    for fields in ({CANARY: 1, "name": "a"}, {"name": "a", "number": CANARY}):
+    for fields in ({CANARY: 1, "name": "a"}, {"name": "a", "number": CANARY}, {"name": "a", "kind": CANARY}):
         with pytest.raises(InputError) as refused:
             flow.enqueue(**fields)
         assert [] == leaks(str(told(refused.value, str)), CANARY)
