@@ -70,6 +70,7 @@ def build(told: dict[str, Any]) -> Stage:
         Work,
         key="{name}",
         subject=(lambda work: work.about) if told.get("subjects") else None,
+        allow_secrets=told.get("allow_secrets", False),
     )
     # A task of the application's own, beside the phases.
     app.task(hello, name="own.hello", shared=False)

@@ -175,6 +175,20 @@ def test_data_as_deep_as_json_can_be_is_looked_through():
     assert veiled(value) == "[redacted: GitHub token]"
 
 
+@pytest.mark.parametrize(
+    "text, left",
+    [
+        (f"AKIA{'IOSFODNN7EXAMPLE'}{TOKEN}", "[redacted: GitHub token]"),
+        (f"see my-{TOKEN}-rest, and more", "see [redacted: GitHub token], and more"),
+        (f"{TOKEN} {TOKEN}", "[redacted: GitHub token] [redacted: GitHub token]"),
+        (f"{TOKEN}.{TOKEN}", "[redacted: GitHub token].[redacted: GitHub token]"),
+        (f"https://me:{TOKEN}@host/x", "https://[redacted: URL with a password]@host/x"),
+    ],
+)
+def test_a_mark_stands_for_all_of_a_word_once(text: str, left: str):
+    assert left == redact(text)
+
+
 GLUE = st.sampled_from(
     ["", " ", "\n", "\\n", "'", '"', "_", "-", "x", ".", "/", "@", ":", "://", "=", "Bearer ", "%20"]
 )

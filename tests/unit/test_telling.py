@@ -26,6 +26,18 @@ def test_what_celery_and_flower_are_told_of_an_error_holds_no_secret():
     assert len(shown(leaky, redact).encode()) <= 500
 
 
+def test_an_error_is_looked_at_whole_with_its_cause_and_its_arguments():
+    class Short(Exception):
+        def __str__(self) -> str:
+            return "short"
+
+    caused = ValueError("no secret")
+    caused.__cause__ = ValueError(CANARY)
+    for leaky in (Short(CANARY), caused):
+        assert CANARY not in str(told(harmless(leaky, redact), str))
+        assert CANARY not in repr(harmless(leaky, redact))
+
+
 @pytest.mark.parametrize("letter", ["x", "é", "\U0001f600", "\x00", "\ud800"])
 def test_an_error_takes_8_kb_at_most_and_keeps_its_head_and_its_tail(letter: str):
     long = type("E" * 9000, (ValueError,), {})
@@ -38,7 +50,8 @@ def test_an_error_takes_8_kb_at_most_and_keeps_its_head_and_its_tail(letter: str
     assert error["traceback"].endswith("tail\n")
 
 
-@pytest.mark.parametrize("place", range(960, 1030, 2))
+#: Where the message is cut, and where its traceback is.
+@pytest.mark.parametrize("place", [*range(960, 1030, 2), *range(2860, 2940, 2)])
 def test_a_secret_at_the_cut_leaves_no_half(place: int):
     """Breaks if the text is cut first: half a token looks like none."""
     error = told(ValueError(f"{'x ' * (place // 2)}{CANARY}{' y' * 5000}"), redact)
