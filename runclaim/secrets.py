@@ -21,7 +21,7 @@ _RUN: Final = re.compile(r"[A-Za-z0-9_-]*")
 _START: Final = r"(?:(?<![A-Za-z0-9_-])|(?<=\\[nrt]))"
 _PEM: Final = r"[A-Z0-9 ]{0,30}PRIVATE KEY(?: BLOCK)?-----"
 #: What documents write where a password goes.
-_PLACEHOLDER: Final = r"(?:\*+|\$\{?\w+\}?|\{[\w.]*\}|%s|%\(\w+\)s)@"
+_PLACEHOLDER: Final = r"(?:\*+|\$\{?\w+\}?|\{[\w.]*\}|\[+\w*\]+|%s|%\(\w+\)s)@"
 #: A port and the end of the authority: what comes before a later `@` is no password.
 _PORT: Final = r"\d{1,5}[?#,;'&)\]}\\]"
 

@@ -201,7 +201,8 @@ def test_no_secret_of_a_body_is_in_the_database_or_the_log_however_it_ends(bench
 
     assert run.state in {RunState.FAILED, RunState.BLOCKED, RunState.SUCCEEDED}
     assert [] == leaks(dump(bench) + caplog.text, CANARY, PLAIN)
-    if run.state is RunState.FAILED:
+    # Of a statement's values an error shows none.
+    if run.state is RunState.FAILED and way != "SQL":
         assert f"[redacted: {REFERENCE}]" in str(run.view.error)
 
 

@@ -104,6 +104,7 @@ def pieces(secret: str) -> set[str]:
         "git@github.com:acme/app.git",
         "postgresql://app:***@db/app",
         "postgresql://${USER}:${PASSWORD}@db/app and redis://:$PASSWORD@host and x://{user}:{password}@h",
+        "redis://[[username]:[password]]@localhost:6379/0",
         "postgresql://%s:%s@%s/%s and x://%(user)s:%(password)s@h",
         "acme/app:pr-7:base-a1:head-b2",
         "secret:env:GITHUB_TOKEN",
