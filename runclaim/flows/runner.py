@@ -18,6 +18,7 @@ from runclaim.errors import ClaimLost, LedgerUnavailable, Released
 from runclaim.flows.attempt import Attempt, Ended, Ending
 from runclaim.flows.execution import Execution, Watcher
 from runclaim.flows.settle import give_up, record
+from runclaim.flows.telling import harmless
 from runclaim.keys import nonce
 from runclaim.ledger.claim import Claim, Wanted, claim, claimed
 from runclaim.ledger.complete import NextPhase
@@ -133,6 +134,8 @@ class Runner:
             raise
         except BaseException as gone:
             self._cut_off(phase, taken, gone, attempt)
+            if (told := harmless(gone, attempt.secrets.redact)) is not gone:
+                raise told from None
             raise
         finally:
             self.keeper.forget(taken)

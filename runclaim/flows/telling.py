@@ -42,8 +42,17 @@ def shown(error: BaseException, hide: Callable[[str], str]) -> str:
 
 
 def harmless(error: BaseException, hide: Callable[[str], str]) -> BaseException:
-    """The exception itself, to be raised where others log it; when it holds a secret, a `Redacted` in its place."""
+    """
+    The exception itself, to be raised where others log it; when it holds a secret, a `Redacted` in its place.
+
+    What ends the process goes on doing so, with its words redacted.
+    """
     if all(hide(text) == text for text in (_traceback(error), _repr(error))):
+        return error
+    if isinstance(error, SystemExit):
+        # The interpreter prints what it was given.
+        return SystemExit(error.code if isinstance(error.code, int) else said(error, hide))
+    if not isinstance(error, Exception):
         return error
     redacted = Redacted(f"{type(error).__name__}: {said(error, hide)}")
     redacted.add_note(told(error, hide)["traceback"])

@@ -38,6 +38,16 @@ def test_an_error_is_looked_at_whole_with_its_cause_and_its_arguments():
         assert CANARY not in repr(harmless(leaky, redact))
 
 
+def test_what_ends_a_process_still_ends_it():
+    coded = SystemExit(3)
+    coded.__cause__ = ValueError(CANARY)
+    interrupt = KeyboardInterrupt(CANARY)
+
+    assert (3, None) == (harmless(coded, redact).code, harmless(coded, redact).__cause__)
+    assert "[redacted: GitHub token]" == harmless(SystemExit(CANARY), redact).code
+    assert interrupt is harmless(interrupt, redact)
+
+
 @pytest.mark.parametrize("letter", ["x", "é", "\U0001f600", "\x00", "\ud800"])
 def test_an_error_takes_8_kb_at_most_and_keeps_its_head_and_its_tail(letter: str):
     long = type("E" * 9000, (ValueError,), {})
