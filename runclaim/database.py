@@ -34,6 +34,8 @@ _REPEAT_STATES: Final = frozenset({"40001", "40P01", "55P03", "53100", "53200"})
 #: Connection exceptions, shutting down, starting up, too many connections (PostgreSQL, appendix A).
 _GONE_STATES: Final = ("08", "57P01", "57P02", "57P03", "53300")
 _SQLITE_BUSY, _SQLITE_LOCKED, _SQLITE_FULL = 5, 6, 13
+#: Inputs and results stand in no error: SQLAlchemy would show them, and cut, so that a secret may look like none.
+_QUIET: Final[dict[str, Any]] = {"hide_parameters": True}
 _POSTGRESQL_ARGS: Final = {
     "application_name": "runclaim",
     "connect_timeout": 5,
@@ -218,12 +220,12 @@ forks.close_before(_close_idle_sqlite)
 
 def _engine(url: URL, pool_size: int) -> Engine:
     if url.get_backend_name() == "sqlite":
-        engine = create_engine(url, pool_size=pool_size, max_overflow=20, connect_args={"timeout": 15.0})
+        engine = create_engine(url, max_overflow=20, connect_args={"timeout": 15.0}, pool_size=pool_size, **_QUIET)
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
     return create_engine(
-        url, pool_size=pool_size, max_overflow=20, pool_timeout=10, connect_args=dict(_POSTGRESQL_ARGS)
+        url, max_overflow=20, pool_timeout=10, connect_args=dict(_POSTGRESQL_ARGS), pool_size=pool_size, **_QUIET
     )
 
 

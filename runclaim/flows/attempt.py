@@ -7,21 +7,32 @@ KeyboardInterrupt) passes through, and the runner gives the claim back.
 
 from __future__ import annotations
 
-import logging
 import time
-import traceback
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
-from runclaim import failpoints
-from runclaim.errors import Blocked, Canceled, ClaimLost, InputError, LedgerUnavailable, Released, Retry, Skip
+from runclaim import failpoints, logs
+from runclaim.errors import (
+    Blocked,
+    Canceled,
+    ClaimLost,
+    InputError,
+    LedgerUnavailable,
+    Released,
+    Retry,
+    RunclaimError,
+    Skip,
+)
 from runclaim.flows.context import Context
 from runclaim.flows.notes import Notes
 from runclaim.flows.records import Records
-from runclaim.keys import LONGEST, clip
+from runclaim.flows.resolving import Secrets
+from runclaim.flows.telling import said, told
+from runclaim.keys import LONGEST
 from runclaim.ledger import read
+from runclaim.secrets import redact
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -36,7 +47,7 @@ if TYPE_CHECKING:
     from runclaim.ledger.findings import NewFinding
     from runclaim.ledger.planning import NewAction
 
-logger: Final = logging.getLogger("runclaim.runner")
+logger: Final = logs.logger("runclaim.runner")
 
 #: `ctx.check` asks the ledger itself at most this often; between, it believes the keeper.
 _ASK_SECONDS: Final = 1.0
@@ -68,15 +79,17 @@ class Ended:
     actions: tuple[NewAction, ...] = ()
     exception: BaseException | None = None
     delay: timedelta = timedelta(0)
+    #: Redacts a text: what looks like a secret, and the values that the attempt was given.
+    hide: Callable[[str], str] = redact
 
     def error(self) -> dict[str, Any]:
-        """The exception as the ledger keeps it, cut to 8 kB."""
-        found = self.exception
-        return {
-            "type": type(found).__name__,
-            "message": clip(_said(found), 2048),
-            "traceback": clip("".join(traceback.format_exception(found)), 6144),
-        }
+        """The exception as the ledger keeps it: redacted, cut to 8 kB."""
+        return told(self.exception or RunclaimError("ended without an error"), self.hide)
+
+    @property
+    def skipped(self) -> str | None:
+        """Why the phase had nothing to do; `None` unless its body raised `Skip`."""
+        return said(self.exception, self.hide) if self.exception and self.ending is Ending.SKIPPED else None
 
 
 class Attempt:
@@ -97,6 +110,7 @@ class Attempt:
         self._database, self._keeper, self._stopping = database, keeper, stopping
         self._known = known_results
         self._asked_at = time.monotonic()
+        self.secrets = Secrets(flow.resolvers)
 
     def run(self) -> Ended:
         """Run the body once."""
@@ -117,9 +131,18 @@ class Attempt:
         ending = _ending(caught)
         delay = self._delay(caught) if ending is Ending.RETRY else timedelta(0)
         if context is None:
-            return Ended(ending, ran, exception=caught, delay=delay)
-        found, planned = tuple(context.records.findings), tuple(context.records.actions)
-        return Ended(ending, ran, result, tuple(context.completions), found, planned, caught, delay)
+            return Ended(ending, ran, exception=caught, delay=delay, hide=self.secrets.redact)
+        return Ended(
+            ending,
+            ran,
+            result,
+            writes=tuple(context.completions),
+            findings=tuple(context.records.findings),
+            actions=tuple(context.records.actions),
+            exception=caught,
+            delay=delay,
+            hide=self.secrets.redact,
+        )
 
     def _delay(self, error: Exception | None) -> timedelta:
         asked = error.after if isinstance(error, Retry) else None
@@ -140,6 +163,7 @@ class Attempt:
             notes=Notes(self._database, claim),
             on=self.phase.options.on,
             signal=lambda name: self._database.ask(lambda conn: read.signal(conn, claim.run_id, name)),
+            secret=self.secrets.get,
         )
 
     def _results(self) -> Mapping[str, Any]:
@@ -167,13 +191,6 @@ class Attempt:
             raise ClaimLost(claim.run_id, claim.phase, claim.fence, f"the run is {state}")
         if standing.cancel_requested:
             raise Canceled(claim.run_id, claim.phase, claim.fence, "someone asked to cancel the run")
-
-
-def _said(error: BaseException | None) -> str:
-    try:
-        return str(error)
-    except Exception:  # noqa: BLE001 - what cannot even be printed ends its attempt like anything else
-        return "its text could not be made"
 
 
 #: The first class that fits decides; any other exception is an error, and errors are tried again.

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from runclaim import failpoints
+from runclaim import failpoints, logs
 from runclaim.errors import ActionRejected, Retry
 from runclaim.keys import clip, nonce
 from runclaim.ledger.actions import ActionClaim, claim_actions, claimed_actions
 from runclaim.ledger.outbox import ActionState, Sent, settle_actions, settled_actions
+from runclaim.secrets import redact
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from runclaim.database import Database
     from runclaim.flows.action import Action, Lookup
 
-logger: Final = logging.getLogger("runclaim.actions")
+logger: Final = logs.logger("runclaim.actions")
 
 _NOW: Final = timedelta(0)
 
@@ -146,11 +147,11 @@ def _upstream(found: str | int | None) -> str | None:
 
 
 def _said(error: Exception) -> str:
-    return clip(str(error) or type(error).__name__, 2048)
+    return clip(redact(str(error)) or type(error).__name__, 2048)
 
 
 def _error(kind: str, error: object) -> dict[str, Any]:
-    return {"type": kind, "message": clip(str(error), 2048)}
+    return {"type": kind, "message": clip(redact(str(error)), 2048)}
 
 
 def _failed(claim: ActionClaim, kind: str, message: str) -> Sent:

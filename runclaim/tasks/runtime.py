@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import threading
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from runclaim import failpoints
+from runclaim import failpoints, logs
 from runclaim.database import Database
 from runclaim.errors import RunclaimError
 from runclaim.flows.keeper import Keeper
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from runclaim.ledger.claim import Claim
     from runclaim.ledger.planning import NewAction, Stopped
 
-logger: Final = logging.getLogger("runclaim.worker")
+logger: Final = logs.logger("runclaim.worker")
 
 _BATCH: Final = 500
 #: Then it makes room for phases that wait in the same queue.

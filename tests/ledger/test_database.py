@@ -207,3 +207,12 @@ def test_statements_are_prepared_once_on_a_kept_connection(postgres):
         event.remove(postgres.engine, "before_cursor_execute", note)
 
     assert len(seen) == 7
+
+
+def test_an_error_of_a_statement_does_not_show_its_values(database):
+    """Long ones would be cut in the middle, and half a secret looks like none."""
+    with pytest.raises(DBAPIError) as failed:
+        database.run(lambda conn: conn.execute(text("SELECT :value + nothing"), {"value": "x" * 1000}))
+
+    assert "xxx" not in str(failed.value)
+    assert "SELECT" in str(failed.value)
