@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import timedelta
 from random import Random
 from typing import TYPE_CHECKING
 
 import pytest
 from celery import Celery
+from reviewer.work import PullRequest
 from trial.deliveries import Sender, at_once, tampered
-from trial.payloads import Pull, pull_request
+from trial.payloads import pull_request
 
 from runclaim import Context, Runclaim, migrations
 from runclaim.database import Database
@@ -24,14 +25,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SECRET = "a secret of thirty-two characters"
-
-
-@dataclass(frozen=True)
-class PullRequest:
-    repo: str
-    number: int
-    base: str
-    head: str
 
 
 @pytest.fixture
@@ -56,7 +49,7 @@ def trigger(database_url: str) -> Iterator[Webhook[PullRequest]]:
             return None
         pull = delivery.payload["pull_request"]
         repo = delivery.payload["repository"]["full_name"]
-        return PullRequest(repo, pull["number"], pull["base"]["sha"], pull["head"]["sha"])
+        return PullRequest(repo, pull["number"], pull["base"]["sha"], pull["head"]["sha"], "/clones/app")
 
     yield hook
     runs.ledger.database.close()
@@ -69,12 +62,13 @@ def sender() -> Sender:
 
 
 @pytest.fixture
-def pull(clone: Path) -> Pull:
+def pull(clone: Path) -> PullRequest:
     """The second commit as a pull request."""
-    return Pull(str(clone), "acme/app", 7, git(clone, "rev-parse", "HEAD~2"), git(clone, "rev-parse", "HEAD~1"))
+    base, head = (git(clone, "rev-parse", f"HEAD~{back}") for back in (2, 1))
+    return PullRequest("acme/app", 7, base, head, str(clone))
 
 
-def test_a_payload_tells_what_git_knows_of_the_commits(pull: Pull):
+def test_a_payload_tells_what_git_knows_of_the_commits(pull: PullRequest):
     told = pull_request("opened", pull)
     found = told["pull_request"]
 
@@ -85,7 +79,7 @@ def test_a_payload_tells_what_git_knows_of_the_commits(pull: Pull):
     assert "2026-01-02T03:04:05" == found["created_at"][:19]
 
 
-def test_a_push_tells_the_head_it_replaced_and_nothing_else_does(pull: Pull):
+def test_a_push_tells_the_head_it_replaced_and_nothing_else_does(pull: PullRequest):
     pushed, opened = pull_request("synchronize", pull, before="a1"), pull_request("opened", pull)
 
     assert ("a1", pull.head) == (pushed["before"], pushed["after"])
@@ -94,12 +88,12 @@ def test_a_push_tells_the_head_it_replaced_and_nothing_else_does(pull: Pull):
 
 def test_a_first_commit_is_paired_with_the_empty_tree(clone: Path):
     empty, first = git(clone, "hash-object", "-t", "tree", "/dev/null"), git(clone, "rev-parse", "HEAD~2")
-    found = pull_request("opened", Pull(str(clone), "acme/app", 1, empty, first))["pull_request"]
+    found = pull_request("opened", PullRequest("acme/app", 1, empty, first, str(clone)))["pull_request"]
 
     assert (1, 0, empty) == (found["additions"], found["deletions"], found["base"]["sha"])
 
 
-def test_a_double_click_makes_one_run_of_the_pair(trigger: Webhook[PullRequest], sender: Sender, pull: Pull):
+def test_a_double_click_makes_one_run_of_the_pair(trigger: Webhook[PullRequest], sender: Sender, pull: PullRequest):
     click = sender.delivery(pull_request("opened", pull))
     first, second = at_once(trigger.receive, click, click)
 
@@ -108,7 +102,9 @@ def test_a_double_click_makes_one_run_of_the_pair(trigger: Webhook[PullRequest],
     assert f"acme/app:pr-7:base-{pull.base}:head-{pull.head}" == first.run.view.key
 
 
-def test_a_later_delivery_about_the_same_pair_finds_its_run(trigger: Webhook[PullRequest], sender: Sender, pull: Pull):
+def test_a_later_delivery_about_the_same_pair_finds_its_run(
+    trigger: Webhook[PullRequest], sender: Sender, pull: PullRequest
+):
     first, again = (sender.delivery(pull_request(action, pull)) for action in ("opened", "reopened"))
     made = trigger.receive(first.body, first.headers)
     found = trigger.receive(again.body, again.headers)
@@ -121,10 +117,10 @@ def test_a_later_delivery_about_the_same_pair_finds_its_run(trigger: Webhook[Pul
 
 
 def test_a_push_supersedes_the_run_of_the_older_pair(
-    trigger: Webhook[PullRequest], sender: Sender, pull: Pull, clone: Path
+    trigger: Webhook[PullRequest], sender: Sender, pull: PullRequest, clone: Path
 ):
     head = git(clone, "rev-parse", "HEAD")
-    newer = Pull(pull.clone, pull.repo, pull.number, pull.base, head)
+    newer = replace(pull, head=head)
     opened = sender.delivery(pull_request("opened", pull))
     pushed = sender.delivery(pull_request("synchronize", newer, before=pull.head))
     old, new = (trigger.receive(each.body, each.headers).run for each in (opened, pushed))
@@ -136,7 +132,7 @@ def test_a_push_supersedes_the_run_of_the_older_pair(
 
 @pytest.mark.parametrize("how", ["signed with another secret", "changed on the way"])
 def test_a_delivery_that_is_not_the_forges_is_refused(
-    trigger: Webhook[PullRequest], sender: Sender, pull: Pull, how: str
+    trigger: Webhook[PullRequest], sender: Sender, pull: PullRequest, how: str
 ):
     payload = pull_request("opened", pull)
     bad = sender.forged(payload) if "secret" in how else tampered(sender.delivery(payload))
@@ -147,7 +143,7 @@ def test_a_delivery_that_is_not_the_forges_is_refused(
     assert json.loads(bad.body) == payload
 
 
-def test_a_seed_gives_the_same_deliveries_again(pull: Pull):
+def test_a_seed_gives_the_same_deliveries_again(pull: PullRequest):
     payload = pull_request("opened", pull)
     one, other = (Sender(secret=SECRET, rng=Random(9)).delivery(payload) for _ in range(2))
 

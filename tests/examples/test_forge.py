@@ -133,7 +133,7 @@ def test_a_slow_answer_is_about_a_comment_that_is_there_before_the_sender_gives_
 
 @pytest.mark.parametrize("fault, status", [(Fault.LOST_REPLY, None), (Fault.ERROR_BEFORE, 502), (Fault.REFUSED, 200)])
 def test_a_listing_misbehaves_too_but_is_not_refused(forge: Forge, fault, status):
-    plan(forge, first=[fault])
+    plan(forge, rates={fault: 1})
     answer = ask(forge.url, "GET", ISSUE)
 
     assert status == (answer and answer.status)
@@ -141,12 +141,21 @@ def test_a_listing_misbehaves_too_but_is_not_refused(forge: Forge, fault, status
 
 def test_a_plan_gives_the_same_faults_to_the_same_numbers_and_each_at_its_rate():
     rates = {Fault.LOST_REPLY: 0.2, Fault.ERROR_BEFORE: 0.1}
-    met = [Plan(seed=4, rates=rates).fault(number) for number in range(1, 2001)]
+    met = [Plan(seed=4, rates=rates).fault("POST", number) for number in range(1, 2001)]
     counts = Counter(met)
 
-    assert met == [Plan(seed=4, rates=rates).fault(number) for number in range(1, 2001)]
-    assert met != [Plan(seed=5, rates=rates).fault(number) for number in range(1, 2001)]
+    assert met == [Plan(seed=4, rates=rates).fault("POST", number) for number in range(1, 2001)]
+    assert met != [Plan(seed=5, rates=rates).fault("POST", number) for number in range(1, 2001)]
     assert (0.2, 0.1) == (round(counts[Fault.LOST_REPLY] / 2000, 1), round(counts[Fault.ERROR_BEFORE] / 2000, 1))
+
+
+def test_a_listing_takes_no_fault_from_the_first_posts(forge: Forge):
+    plan(forge, first=[Fault.ERROR_AFTER])
+    listed, met = ask(forge.url, "GET", ISSUE), say(forge.url)
+
+    assert listed is not None
+    assert met is not None
+    assert (200, 500) == (listed.status, met.status)
 
 
 def test_no_plan_that_is_none_replaces_the_one_there_is(forge: Forge):

@@ -1,5 +1,5 @@
 """
-How the forge misbehaves: a plan, and one fault for each request, by the request's number alone.
+How the forge misbehaves: a plan, and one fault for each request, by its method and number alone.
 
 Numbers are kept with the comments, so a plan goes on where it was when the forge was killed.
 """
@@ -37,23 +37,23 @@ class Plan:
     """
     Which request meets which fault.
 
-    The first requests of the plan meet the faults in `first`, one each; those after them meet one by chance, each
-    at its rate. What was applied too late to be seen by a lookup is not among them: no sender could tell.
+    The plan's first posts meet the faults in `first`, one each; every other request meets one by chance, each at its
+    rate. What is applied only after its sender has given up and asked is not among them: no sender could tell.
     """
 
     seed: int = 0
     rates: Mapping[Fault, float] = field(default_factory=dict)
     first: tuple[Fault, ...] = ()
     slow_seconds: float = 1.0
-    #: The number of the request before the plan's first.
+    #: The number of the post before the plan's first.
     since: int = 0
 
-    def fault(self, number: int) -> Fault:
-        """What the request of this number meets."""
+    def fault(self, method: str, number: int) -> Fault:
+        """What the request of this number among those of its method meets."""
         place = number - self.since - 1
-        if place < len(self.first):
+        if method == "POST" and place < len(self.first):
             return self.first[place]
-        chance = Random(f"{self.seed}:{number}").random()  # noqa: S311 - a seed is for repeating
+        chance = Random(f"{self.seed}:{method}:{number}").random()  # noqa: S311 - a seed is for repeating
         for fault, rate in self.rates.items():
             if (chance := chance - rate) < 0:
                 return fault

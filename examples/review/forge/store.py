@@ -78,14 +78,14 @@ class Store:
     def set_plan(self, found: dict[str, Any]) -> Plan:
         """From the next request on, misbehave as it says. Raises: ValueError, TypeError; the old plan stays then."""
         with self._lock:
-            plan = Plan.read(found, since=self._last_number())
+            plan = Plan.read(found, since=self._count("POST"))
             self._conn.execute("INSERT OR REPLACE INTO plan VALUES (1, ?)", [plan.write()])
             return plan
 
     def post(self, path: str, body: str, comment: dict[str, Any]) -> tuple[Fault, Plan, Comment | None]:
         """Decide what the request meets, apply it if it is to take effect, and log it; all in one commit."""
         with self._lock, _immediate(self._conn):
-            plan, fault = self._decide()
+            plan, fault = self._decide("POST")
             made = self._add(comment) if fault.applies else None
             self._log("POST", path, body, fault, applied=fault.applies)
             return fault, plan, made
@@ -93,7 +93,7 @@ class Store:
     def get(self, path: str) -> tuple[Fault, Plan]:
         """Decide what a request meets that only reads, and log it; there is nothing to apply, nor to refuse."""
         with self._lock, _immediate(self._conn):
-            plan, fault = self._decide()
+            plan, fault = self._decide("GET")
             fault = Fault.NONE if fault is Fault.REFUSED else fault
             self._log("GET", path, None, fault, applied=False)
             return fault, plan
@@ -107,13 +107,13 @@ class Store:
             ).fetchall()
         return [Comment(*row) for row in found[:size]], len(found) > size
 
-    def _decide(self) -> tuple[Plan, Fault]:
+    def _decide(self, method: str) -> tuple[Plan, Fault]:
         row = self._conn.execute("SELECT plan FROM plan").fetchone()
         plan = Plan.read(json.loads(row[0]), since=0) if row else Plan()
-        return plan, plan.fault(self._last_number() + 1)
+        return plan, plan.fault(method, self._count(method) + 1)
 
-    def _last_number(self) -> int:
-        return int(self._conn.execute("SELECT coalesce(max(number), 0) FROM requests").fetchone()[0])
+    def _count(self, method: str) -> int:
+        return int(self._conn.execute("SELECT count(*) FROM requests WHERE method = ?", [method]).fetchone()[0])
 
     def _add(self, comment: dict[str, Any]) -> Comment:
         row = self._conn.execute(

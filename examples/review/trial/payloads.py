@@ -8,10 +8,12 @@ asks for. What git does not know (numbers, names of accounts) is made up, and th
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from reviewer.changes import commit, lines_changed
+
+if TYPE_CHECKING:
+    from reviewer.work import PullRequest
 
 Action = Literal["opened", "synchronize", "reopened"]
 
@@ -19,18 +21,7 @@ _SITE = "https://forge.example"
 _BRANCH = "main"
 
 
-@dataclass(frozen=True)
-class Pull:
-    """A pull request as it stands: which two commits of which clone, under which name and number."""
-
-    clone: str
-    repo: str
-    number: int
-    base: str
-    head: str
-
-
-def pull_request(action: Action, pull: Pull, *, before: str | None = None) -> dict[str, Any]:
+def pull_request(action: Action, pull: PullRequest, *, before: str | None = None) -> dict[str, Any]:
     """The payload of an event about `pull`; `before` is the head that a push replaced."""
     pushed = {"before": before, "after": pull.head} if action == "synchronize" else {}
     return {
@@ -44,7 +35,7 @@ def pull_request(action: Action, pull: Pull, *, before: str | None = None) -> di
     }
 
 
-def _pull(pull: Pull) -> dict[str, Any]:
+def _pull(pull: PullRequest) -> dict[str, Any]:
     api, page = f"{_SITE}/api/repos/{pull.repo}", f"{_SITE}/{pull.repo}/pull/{pull.number}"
     change = commit(pull.clone, pull.head)
     added, deleted, files = lines_changed(pull.clone, pull.base, pull.head)
@@ -108,7 +99,7 @@ def _pull(pull: Pull) -> dict[str, Any]:
     }
 
 
-def _side(pull: Pull, ref: str, sha: str, user: dict[str, Any]) -> dict[str, Any]:
+def _side(pull: PullRequest, ref: str, sha: str, user: dict[str, Any]) -> dict[str, Any]:
     label = f"{pull.repo.partition('/')[0]}:{ref}"
     return {"label": label, "ref": ref, "sha": sha, "user": user, "repo": _repository(pull.repo)}
 
