@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from runclaim.app import Runclaim
-    from runclaim.errors import Blocked, ClaimLost, InputError, KeyConflict, Retry, RunclaimError, Skip
+    from runclaim.errors import (
+        ActionRejected,
+        Blocked,
+        ClaimLost,
+        InputError,
+        KeyConflict,
+        LedgerClosed,
+        Retry,
+        RunclaimError,
+        RunExists,
+        Skip,
+    )
     from runclaim.flows.context import Context
     from runclaim.flows.handle import Run
     from runclaim.retries import Backoff
@@ -19,14 +30,17 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "ActionRejected",
     "Backoff",
     "Blocked",
     "ClaimLost",
     "Context",
     "InputError",
     "KeyConflict",
+    "LedgerClosed",
     "Retry",
     "Run",
+    "RunExists",
     "RunState",
     "Runclaim",
     "RunclaimError",

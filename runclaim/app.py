@@ -9,26 +9,33 @@ from __future__ import annotations
 
 import os
 import weakref
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from runclaim import beat, worker
 from runclaim.broker import Broker
 from runclaim.config import Config, resolve
-from runclaim.errors import DeclarationError, InputError
+from runclaim.errors import DeclarationError, KeyNotFound
+from runclaim.flows.action import Action, ActionOptions
 from runclaim.flows.flow import Flow
 from runclaim.flows.ledgering import Ledger
+from runclaim.flows.named import Named
 from runclaim.flows.resolving import BUILT_IN, Resolver
-from runclaim.flows.webhooks import MAX_BODY_BYTES, Delivery, Webhook
+from runclaim.flows.retention import Retention
+from runclaim.flows.signaling import flow_for
+from runclaim.flows.webhooks import MAX_BODY_BYTES, Delivery, Mapped, Webhook
 from runclaim.keys import check_name
+from runclaim.retries import Backoff
 from runclaim.signatures import check_secrets
 from runclaim.tasks import phase_task, upkeep
 from runclaim.tasks.runtime import Runtime
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from celery import Celery
 
+    from runclaim.flows.action import Handler
     from runclaim.flows.handle import Run
     from runclaim.flows.phase import Phase
 
@@ -36,17 +43,6 @@ InputT = TypeVar("InputT")
 
 #: Of two on one app only the first would have its rescue and dispatch.
 _ATTACHED: Final[weakref.WeakSet[Celery]] = weakref.WeakSet()
-
-
-class _Named(dict[str, Any]):
-    """What the app declared, by name; a name that somebody outside made up is an input like any other."""
-
-    def __init__(self, what: str) -> None:
-        super().__init__()
-        self._what = what
-
-    def __missing__(self, name: str) -> Any:
-        raise InputError(self._what, f"there is no {name!r:.100}; this app has {', '.join(self) or 'none'}")
 
 
 class Runclaim:
@@ -64,14 +60,14 @@ class Runclaim:
             )
         _ATTACHED.add(app)
         self.app = app
-        self.flows: dict[str, Flow[Any]] = _Named("flow")
-        self.webhooks: dict[str, Webhook[Any]] = _Named("trigger")
+        self.flows: dict[str, Flow[Any]] = Named("flow")
+        self.webhooks: dict[str, Webhook[Any]] = Named("trigger")
         self._resolvers: dict[str, Resolver] = dict(BUILT_IN)
         self._settings = settings
         self._config: Config | None = None
-        broker = Broker(app, lambda: self.config)
-        self.ledger = Ledger(lambda: self.config, lambda: broker)
-        self._runtime = Runtime(app, self.ledger, broker, self.flows)
+        self._broker = Broker(app, lambda: self.config)
+        self.ledger = Ledger(lambda: self.config, lambda: self._broker, self.flows)
+        self._runtime = Runtime(app, self.ledger, self._broker, self.flows)
         upkeep.register(app, self._runtime)
         beat.schedule(app, lambda: self.config)
         worker.attach(app, self._runtime)
@@ -91,17 +87,28 @@ class Runclaim:
         key: str | Callable[[InputT], str],
         subject: str | Callable[[InputT], str] | None = None,
         allow_secrets: bool = False,
+        keep_succeeded: timedelta | None = None,
+        keep_failed: timedelta | None = None,
+        keep_canceled: timedelta | None = None,
+        keep_superseded: timedelta | None = None,
     ) -> Flow[InputT]:
         """
         Declare a flow. Its phases follow with `@flow.phase`.
 
         `input_type` is a dataclass, a TypedDict or a pydantic model. `key` is a template of its fields, or a
         function of the input, and names a run for good: the same key is the same run. `subject` names what
-        successive runs are about; a newer run of a subject supersedes the older ones. An input with what looks
-        like a secret is refused unless `allow_secrets`. Raises: DeclarationError.
+        successive runs are about; a newer run of a subject supersedes the older ones. An input with what looks like a
+        secret is refused unless `allow_secrets`. `keep_…` says how long its runs are kept once they have ended, else
+        the settings do. Raises: DeclarationError.
         """
         if name in self.flows:
             raise DeclarationError(f"this app already has a flow {name}; give the second another name")
+        retention = Retention(
+            keep_succeeded=keep_succeeded,
+            keep_failed=keep_failed,
+            keep_canceled=keep_canceled,
+            keep_superseded=keep_superseded,
+        )
         flow = Flow(
             name,
             input_type,
@@ -111,6 +118,7 @@ class Runclaim:
             on_phase=self._on_phase,
             allow_secrets=allow_secrets,
             resolvers=self._resolvers,
+            retention=retention,
         )
         self.flows[name] = flow
         return flow
@@ -123,9 +131,9 @@ class Runclaim:
         secret: str | Sequence[str] | Callable[[], str | Sequence[str]],
         scheme: str = "github",
         max_body_bytes: int = MAX_BODY_BYTES,
-    ) -> Callable[[Callable[[Delivery], InputT | Mapping[str, Any] | None]], Webhook[InputT]]:
+    ) -> Callable[[Callable[[Delivery], Mapped[InputT]]], Webhook[InputT]]:
         """
-        Declare a webhook: the decorated function maps a verified delivery to the flow's input, or to `None`.
+        Declare a webhook: the decorated function maps a verified delivery to the flow's input, an `Event`, or `None`.
 
         `scheme` is `github` or `standard` (Standard Webhooks). Several secrets may be given while one replaces the
         other; a function is asked at each delivery. Raises: DeclarationError, and ConfigError for a weak secret.
@@ -137,7 +145,7 @@ class Runclaim:
             found = secret() if callable(secret) else secret
             return [found] if isinstance(found, str) else found
 
-        def declare(to_input: Callable[[Delivery], InputT | Mapping[str, Any] | None]) -> Webhook[InputT]:
+        def declare(to_input: Callable[[Delivery], Mapped[InputT]]) -> Webhook[InputT]:
             made = Webhook(
                 name,
                 flow=flow,
@@ -169,9 +177,67 @@ class Runclaim:
 
         return declare
 
+    def action(
+        self,
+        kind: str,
+        *,
+        max_attempts: int = 8,
+        backoff: Backoff | None = None,
+        max_duration: timedelta = timedelta(minutes=1),
+        idempotent: bool = False,
+    ) -> Callable[[Handler], Action]:
+        """
+        Declare how a planned action of this kind is sent: `handler(payload, idempotency_key)` returns the upstream id.
+
+        `max_duration` is how long a send may take; `idempotent` says that the other side does nothing twice for one
+        key. Raises: DeclarationError.
+        """
+        options = ActionOptions(
+            max_attempts=max_attempts, backoff=backoff or Backoff(), max_duration=max_duration, idempotent=idempotent
+        )
+
+        def declare(handler: Handler) -> Action:
+            if kind in self.ledger.actions:
+                raise DeclarationError(f"this app already has an action {kind}; give the second another name")
+            made = self.ledger.actions[kind] = Action(kind, handler, options)
+            return made
+
+        return declare
+
+    def signal(
+        self,
+        key: str,
+        name: str,
+        payload: Any = None,
+        *,
+        id: str | None = None,  # noqa: A002 - as in events
+        flow: Flow[Any] | str | None = None,
+    ) -> Run:
+        """
+        Tell the run of a key of an outside event, as `Run.signal` does; `flow` when several wait for that name.
+
+        Raises: KeyNotFound when there is no run of that key, InputError, StateConflict when the run has ended.
+        """
+        found = flow_for(self.flows, name, flow)
+        run = found.find(key)
+        if run is None:
+            raise KeyNotFound(found.name, key)
+        return run.signal(name, payload, id=id)
+
     def get(self, run_id: str) -> Run:
-        """A handle on an existing run; nothing is read yet."""
+        """A handle on an existing run; nothing is read yet. Raises: LedgerClosed."""
         return self.ledger.handle(run_id)
+
+    def close(self) -> None:
+        """
+        End this process's use of the ledger: threads, connections to the database and to the broker.
+
+        Every later call raises LedgerClosed, reads too; closing twice is fine. Claims that this process still holds
+        are rescued when their leases lapse, so a worker is stopped and not closed.
+        """
+        self.ledger.close()
+        self._runtime.close(for_good=True)
+        self._broker.close()
 
     def _on_phase(self, flow: Flow[Any], phase: Phase[Any, Any]) -> None:
         phase_task.register(self.app, self._runtime, flow, phase)

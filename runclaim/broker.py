@@ -33,6 +33,9 @@ logger: Final = logs.logger("runclaim.broker")
 #: After a failure nobody waits for the broker again for this long; dispatch publishes what was left out.
 _QUIET_SECONDS: Final = 5.0
 _CONNECTIONS: Final = 10
+#: The task that sends planned actions; one message for each action, up to so many, so that they go side by side.
+DELIVER: Final = "runclaim.deliver"
+_MOST_RINGS: Final = 4
 #: What each kind of transport calls its time-outs; other kinds are left as the application has them.
 _TIMEOUTS: Final = {
     "redis": ("socket_timeout", "socket_connect_timeout"),
@@ -80,6 +83,20 @@ class Broker:
                 len(due) - sent,
             )
         return sent
+
+    def ring_actions(self, many: int) -> None:
+        """Say that so many actions are to be sent. Never raises; what is not said is found by beat."""
+        if many <= 0 or self.is_left_alone:
+            return
+
+        def send(producer: Producer) -> None:
+            for _ in range(min(many, _MOST_RINGS)):
+                self._app.tasks[DELIVER].apply_async(
+                    producer=producer, serializer="json", retry=False, ignore_result=True
+                )
+
+        if (error := self.use(send)) is not None:
+            logger.warning("the broker does not answer (%s); beat will send %d planned actions", error, many)
 
     def use(self, work: Callable[[Producer], None]) -> Exception | None:
         """
@@ -143,6 +160,14 @@ class Broker:
             pool = self._pool
         with pool.acquire(block=True, timeout=self._config().publish_timeout.total_seconds()) as producer:
             yield producer
+
+    def close(self) -> None:
+        """Close this process's connections."""
+        if self._pid == os.getpid():
+            with self._lock:
+                pool, self._pool = self._pool, None
+            if pool is not None:
+                pool.force_close_all()
 
     def _new_pool(self) -> Any:
         seconds = self._config().publish_timeout.total_seconds()

@@ -38,6 +38,8 @@ class Config:
     rescue_every: timedelta = timedelta(seconds=15)
     #: How often beat publishes what is due: the resolution of delays and backoff.
     dispatch_every: timedelta = timedelta(seconds=5)
+    #: How often beat has planned actions sent: the resolution of their back-off. A fresh one is sent at once.
+    deliver_every: timedelta = timedelta(seconds=5)
     #: A queued run whose message seems lost is published again after this, then after twice this, and so on.
     dispatch_after: timedelta = timedelta(seconds=30)
     #: How often beat deletes finished history.

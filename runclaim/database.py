@@ -20,7 +20,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from runclaim import forks
-from runclaim.errors import ConfigError, LedgerUnavailable
+from runclaim.errors import ConfigError, LedgerClosed, LedgerUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -85,6 +85,7 @@ class Database:
         self._pool_size = pool_size
         self._engine: Engine | None = None
         self._pid = 0
+        self._is_shut = False
         if self.url.get_backend_name() == "sqlite" and self.url.database in {None, "", ":memory:"}:
             raise ConfigError("database_url names no file: workers and callers share the ledger, use sqlite:///file.db")
         _DATABASES.add(self)
@@ -94,7 +95,9 @@ class Database:
 
     @property
     def engine(self) -> Engine:
-        """The engine of this process. A connection made before a fork is never used after it."""
+        """The engine of this process. A connection made before a fork is never used after it. Raises: LedgerClosed."""
+        if self._is_shut:
+            raise LedgerClosed
         if self._engine is None:
             self._engine = _engine(self.url, self._pool_size)
         elif self._pid != os.getpid():
@@ -186,6 +189,11 @@ class Database:
         """Close this process's connections. The database can be used again; it connects anew."""
         if self._engine is not None:
             self._engine.dispose()
+
+    def shut(self) -> None:
+        """Close for good: whatever comes later raises LedgerClosed."""
+        self._is_shut = True
+        self.close()
 
 
 _DATABASES: Final[weakref.WeakSet[Database]] = weakref.WeakSet()

@@ -79,6 +79,21 @@ class KeyConflict(RunclaimError):
         )
 
 
+class RunExists(RunclaimError):
+    """
+    A run was to be inserted under a given id, and the id or the key is taken; nothing was written.
+
+    `found` is the id of the run that is there, `state` its state, `None` when it was purged. Nothing is to be done if
+    it is the run that you meant.
+    """
+
+    def __init__(self, run_id: str, key: str, found: str | None, state: str | None) -> None:
+        self.run_id, self.key, self.found, self.state = run_id, key, found, state
+        there = f"it is {state}" if state else "it was purged, or is being made at this moment"
+        what = f"run {run_id}" if found == run_id else f"another run, {found}, of the key {key!r}"
+        super().__init__(f"run {run_id} was not made: there is {what} already ({there})")
+
+
 class ClaimLost(RunclaimError):
     """
     Another claim is current for this run; this attempt's writes were refused.
@@ -107,12 +122,28 @@ class RunNotFound(RunclaimError):
         super().__init__(f"no run {run_id}: it never existed, or was purged after its retention")
 
 
+class KeyNotFound(RunNotFound):
+    """No run has this key, or it was purged after its retention. Enqueue one, or look at the key's spelling."""
+
+    def __init__(self, flow: str, key: str) -> None:
+        self.flow, self.key, self.run_id = flow, key, ""
+        RunclaimError.__init__(self, f"{flow} has no run {key!r}: it never existed, or was purged after its retention")
+
+
 class StateConflict(RunclaimError):
     """The run's state does not allow this. Read `state` and decide again."""
 
     def __init__(self, run_id: str, verb: str, state: str, why: str = "") -> None:
         self.run_id, self.verb, self.state = run_id, verb, state
         super().__init__(f"cannot {verb} run {run_id}: it is {state}{f' ({why})' if why else ''}")
+
+
+class NamedSessionMoved(RunclaimError):
+    """Somebody else has kept another provider's session under this name since it was read. Read it again."""
+
+    def __init__(self, name: str, version: int) -> None:
+        self.name, self.version = name, version
+        super().__init__(f"the session named {name!r} is no longer at version {version}: read it again and decide")
 
 
 class SchemaBehind(RunclaimError):
@@ -129,6 +160,13 @@ class SchemaBehind(RunclaimError):
 
 class LedgerUnavailable(RunclaimError):
     """The database did not answer in time. Nothing is known to be lost; try again."""
+
+
+class LedgerClosed(RunclaimError):
+    """`Runclaim.close()` was called in this process: nothing is read or written any more."""
+
+    def __init__(self) -> None:
+        super().__init__("this Runclaim was closed in this process; call close() last, when nothing uses it any more")
 
 
 class RunFailed(RunclaimError):
@@ -164,6 +202,10 @@ class Retry(Outcome):
             raise TypeError(f"Retry(after=…) takes a timedelta such as timedelta(minutes=5), not {after!r}")
         self.after = after
         super().__init__(reason)
+
+
+class ActionRejected(Outcome):
+    """The other side will never take this action: it ends as failed. Raised by an action's handler."""
 
 
 class Skip(Outcome):

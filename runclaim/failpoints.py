@@ -25,6 +25,9 @@ NAMES: Final = (
     "complete.after_commit",
     "dispatch.after_commit",
     "rescue.after_commit",
+    "action.after_claim",
+    "action.before_send",
+    "action.after_send",
 )
 
 

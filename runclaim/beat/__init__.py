@@ -26,6 +26,7 @@ def schedule(app: Celery, config: Callable[[], Config]) -> None:
         for name, every in (
             (upkeep.RESCUE, settings.rescue_every),
             (upkeep.DISPATCH, settings.dispatch_every),
+            (upkeep.DELIVER, settings.deliver_every),
             (upkeep.PURGE, settings.purge_every),
             (upkeep.FORGET, settings.forget_every),
         ):

@@ -26,6 +26,8 @@ from runclaim.errors import (
     Skip,
 )
 from runclaim.flows.context import Context
+from runclaim.flows.notes import Notes
+from runclaim.flows.records import Records
 from runclaim.flows.resolving import Secrets
 from runclaim.flows.telling import said, told
 from runclaim.keys import LONGEST
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
     from runclaim.flows.keeper import Keeper
     from runclaim.flows.phase import Phase
     from runclaim.ledger.claim import Claim
+    from runclaim.ledger.findings import NewFinding
+    from runclaim.ledger.planning import NewAction
 
 logger: Final = logs.logger("runclaim.runner")
 
@@ -71,6 +75,8 @@ class Ended:
     ran: timedelta
     result: str = "null"
     writes: tuple[Callable[[Session], object], ...] = ()
+    findings: tuple[NewFinding, ...] = ()
+    actions: tuple[NewAction, ...] = ()
     exception: BaseException | None = None
     delay: timedelta = timedelta(0)
     #: Redacts a text: what looks like a secret, and the values that the attempt was given.
@@ -124,8 +130,11 @@ class Attempt:
         ran = timedelta(seconds=time.monotonic() - started)
         ending = _ending(caught)
         delay = self._delay(caught) if ending is Ending.RETRY else timedelta(0)
-        writes = tuple(context.completions) if context else ()
-        return Ended(ending, ran, result, writes, caught, delay, self.secrets.redact)
+        hide = self.secrets.redact
+        if context is None:
+            return Ended(ending, ran, exception=caught, delay=delay, hide=hide)
+        found, planned = tuple(context.records.findings), tuple(context.records.actions)
+        return Ended(ending, ran, result, tuple(context.completions), found, planned, caught, delay, hide)
 
     def _delay(self, error: Exception | None) -> timedelta:
         asked = error.after if isinstance(error, Retry) else None
@@ -143,6 +152,10 @@ class Attempt:
             results=self._results,
             check=self._check,
             secret=self.secrets.get,
+            records=Records(claim.run_id, claim.phase, self.flow.actions),
+            notes=Notes(self._database, claim),
+            on=self.phase.options.on,
+            signal=lambda name: self._database.ask(lambda conn: read.signal(conn, claim.run_id, name)),
         )
 
     def _results(self) -> Mapping[str, Any]:

@@ -15,9 +15,10 @@ from sqlalchemy.orm import Session, scoped_session
 
 from runclaim.errors import DeclarationError, InputError
 from runclaim.flows.after_commit import after_commit
-from runclaim.keys import LONGEST, check_name, fingerprint, uuid7
-from runclaim.ledger.enqueue import Enqueued, enqueue
+from runclaim.flows.making import ENQUEUE, RERUN, Way, recovery
+from runclaim.keys import LONGEST, check_id, check_name, fingerprint, uuid7
 from runclaim.ledger.new_run import NewRun
+from runclaim.rowset import as_id
 from runclaim.secrets import refuse_secrets
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from runclaim.flows.flow import Flow
     from runclaim.flows.handle import Run
     from runclaim.flows.ledgering import Ledger
+    from runclaim.ledger.enqueue import Enqueued
 
     AnySession = Session | scoped_session[Session]
     AnyAsyncSession = AsyncSession | async_scoped_session[AsyncSession]
@@ -42,6 +44,8 @@ class Options:
     delay: timedelta | None = None
     priority: int = 0
     project: str | None = None
+    rerun: bool = False
+    run_id: str | None = None
 
     def __post_init__(self) -> None:
         if self.delay is not None and not (isinstance(self.delay, timedelta) and timedelta(0) <= self.delay <= LONGEST):
@@ -50,6 +54,10 @@ class Options:
             raise DeclarationError(f"priority is a number from 0 to 9, not {self.priority!r}")
         if self.project is not None:
             check_name("project", self.project)
+        if self.run_id is not None:
+            check_id("run_id", self.run_id)
+            if self.rerun:
+                raise DeclarationError("a rerun gets an id of its own: give rerun=True or run_id=…, not both")
 
 
 class Enqueuing(Generic[InputT]):
@@ -57,6 +65,13 @@ class Enqueuing(Generic[InputT]):
 
     def __init__(self, flow: Flow[InputT], ledger: Ledger, options: Options) -> None:
         self._flow, self._ledger, self._options = flow, ledger, options
+
+    @property
+    def _way(self) -> Way:
+        """How the runs of one call are made."""
+        if self._options.run_id is not None:
+            return recovery()
+        return RERUN if self._options.rerun else ENQUEUE
 
     def enqueue(self, value: InputT | None = None, /, *, session: AnySession | None = None, **fields: Any) -> Run:
         """See `Flow.enqueue`."""
@@ -66,10 +81,14 @@ class Enqueuing(Generic[InputT]):
         self, values: Iterable[InputT | Mapping[str, Any]], *, session: AnySession | None = None
     ) -> list[Run]:
         """See `Flow.enqueue_many`."""
+        self._ledger.require_open()
         wanted = [self.new_run(value) for value in values]
         if not wanted:
             return []
-        made = self._ledger.enqueue(wanted) if session is None else self._join(_plain(session), wanted)
+        if len(wanted) > 1 and self._options.run_id is not None:
+            raise InputError("run_id", f"names one run, and {len(wanted)} inputs are given")
+        alone = session is None
+        made = self._ledger.enqueue(wanted, self._way) if alone else self._join(_plain(session), wanted)
         return self._handles(made)
 
     async def aenqueue(
@@ -78,7 +97,7 @@ class Enqueuing(Generic[InputT]):
         """See `Flow.aenqueue`."""
         wanted = [self.new_run(self._given(value, fields))]
         if session is None:
-            made = await asyncio.to_thread(self._ledger.enqueue, wanted)
+            made = await asyncio.to_thread(self._ledger.enqueue, wanted, self._way)
         else:
             await asyncio.to_thread(self._ledger.require_schema)
             loop = asyncio.get_running_loop()
@@ -93,7 +112,7 @@ class Enqueuing(Generic[InputT]):
         self._ledger.require_schema()
         conn = session.connection()
         self._ledger.require_kind(conn.dialect.name)
-        made = enqueue(conn, wanted)
+        made = self._way.make(conn, wanted)
 
         def ring() -> None:
             if loop is None:
@@ -128,7 +147,7 @@ class Enqueuing(Generic[InputT]):
         self._refuse_secrets("subject", subject)
         first = next(iter(flow.phases.values()))
         return NewRun(
-            run_id=uuid7(),
+            run_id=as_id(self._options.run_id) if self._options.run_id else uuid7(),
             project=self._options.project or config.project,
             flow=flow.name,
             key=key,
@@ -143,6 +162,7 @@ class Enqueuing(Generic[InputT]):
             delay=self._options.delay or timedelta(0),
             dispatch_after=config.dispatch_after,
             keep_key=config.keep_keys,
+            waits_for=first.options.on,
         )
 
 

@@ -8,28 +8,35 @@ broker is reached through the application's `Ledger`, so a declared flow is chea
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, overload
 
 from runclaim.errors import DeclarationError, InputError
 from runclaim.flows.enqueuing import Enqueuing, Options
+from runclaim.flows.hooks import HookEvent, Hooks
 from runclaim.flows.inputs import InputType
 from runclaim.flows.phase import Phase, PhaseOptions, name_of
 from runclaim.flows.resolving import BUILT_IN
+from runclaim.flows.retention import Retention
+from runclaim.flows.routing import Route
 from runclaim.keys import RunKey, Template, check_name, check_text, run_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from datetime import timedelta
 
+    from runclaim.flows.action import Action
     from runclaim.flows.context import Context
     from runclaim.flows.enqueuing import AnyAsyncSession, AnySession
     from runclaim.flows.handle import Run
     from runclaim.flows.ledgering import Ledger
-    from runclaim.flows.resolving import Resolver
+    from runclaim.flows.routing import Event, Routed
     from runclaim.retries import Backoff
 
 InputT = TypeVar("InputT")
 ResultT = TypeVar("ResultT")
+
+#: More readings of one key's text are a mistake: a template without anything between its fields.
+_MOST_READINGS: Final = 64
 
 
 class OnPhase(Protocol):
@@ -53,15 +60,18 @@ class Flow(Generic[InputT]):
         ledger: Ledger,
         on_phase: OnPhase,
         allow_secrets: bool = False,
-        resolvers: Mapping[str, Resolver] = BUILT_IN,
+        resolvers: Mapping[str, Callable[[str], str]] = BUILT_IN,
+        retention: Retention | None = None,
     ) -> None:
         self.name = check_name("flow", name)
         self.input_type = InputType(input_type)
         self.phases: dict[str, Phase[InputT, Any]] = {}
+        self.retention = retention or Retention()
         self._key = self._template(key, "key")
         self._subject = None if subject is None else self._template(subject, "subject")
         self.allow_secrets, self.resolvers = allow_secrets, resolvers
         self._ledger, self._on_phase = ledger, on_phase
+        self.hooks = Hooks(self.name, ledger.actions)
 
     def _template(self, given: str | Callable[[InputT], str], what: str) -> Template | Callable[[InputT], str]:
         if isinstance(given, str):
@@ -86,6 +96,7 @@ class Flow(Generic[InputT]):
         lease: timedelta | None = None,
         max_duration: timedelta | None = None,
         queue: str | None = None,
+        on: str | None = None,
     ) -> Callable[[Callable[[Context[InputT]], ResultT]], Phase[InputT, ResultT]]: ...
 
     def phase(self, *body: Any, **options: Any) -> Any:
@@ -93,7 +104,8 @@ class Flow(Generic[InputT]):
         Declare the next phase. Phases run in the order of their declarations.
 
         `max_attempts` bounds the starts of the body, `max_losses` those that end with a dead worker; `lease` and
-        `max_duration` are `timedelta`; `queue` is a Celery queue. Raises: DeclarationError.
+        `max_duration` are `timedelta`; `queue` is a Celery queue; `on` names the signal that the phase waits for.
+        Raises: DeclarationError.
         """
         if not body:
             return lambda found: self._declare(found, options)
@@ -113,6 +125,23 @@ class Flow(Generic[InputT]):
         self.phases[named] = phase
         self._on_phase(self, phase)
         return phase
+
+    @property
+    def actions(self) -> Mapping[str, Action]:
+        """The declared actions of the application, by their kinds."""
+        return self._ledger.actions
+
+    def on_complete(self, hook: Callable[[HookEvent], object]) -> Callable[[HookEvent], object]:
+        """Declare what is told when a phase of a run is complete: once a run and phase. Raises: DeclarationError."""
+        return self.hooks.declare("on_complete", hook)
+
+    def on_blocked(self, hook: Callable[[HookEvent], object]) -> Callable[[HookEvent], object]:
+        """Declare what is told when a run needs a person: once a run and phase. Raises: DeclarationError."""
+        return self.hooks.declare("on_blocked", hook)
+
+    def on_failed(self, hook: Callable[[HookEvent], object]) -> Callable[[HookEvent], object]:
+        """Declare what is told when a run has failed: once a run and phase. Raises: DeclarationError."""
+        return self.hooks.declare("on_failed", hook)
 
     def key_of(self, value: InputT) -> RunKey:
         """The run key of an input. Raises: InputError."""
@@ -134,16 +163,26 @@ class Flow(Generic[InputT]):
         return [text]
 
     def using(
-        self, *, delay: timedelta | None = None, priority: int = 0, project: str | None = None
+        self,
+        *,
+        delay: timedelta | None = None,
+        priority: int = 0,
+        project: str | None = None,
+        rerun: bool = False,
+        run_id: str | None = None,
     ) -> Enqueuing[InputT]:
         """
         Enqueue with options: `flow.using(delay=timedelta(minutes=5)).enqueue(…)`.
 
-        `priority` goes to the broker (0 to 9; higher first on RabbitMQ, lower first on Redis, as in Celery).
+        `priority` goes to the broker (0 to 9; higher first on RabbitMQ, lower first on Redis, as in Celery). `rerun`
+        makes a new run also for a key that has one, under its next number, and supersedes the older one. `run_id`
+        inserts the run under that id or raises RunExists; it never finds one.
         """
         if not self.phases:
             raise DeclarationError(f"flow {self.name} has no phases: declare one with @{self.name}.phase")
-        return Enqueuing(self, self._ledger, Options(delay=delay, priority=priority, project=project))
+        return Enqueuing(
+            self, self._ledger, Options(delay=delay, priority=priority, project=project, rerun=rerun, run_id=run_id)
+        )
 
     def enqueue(self, value: InputT | None = None, /, *, session: AnySession | None = None, **fields: Any) -> Run:
         """
@@ -170,6 +209,31 @@ class Flow(Generic[InputT]):
     def get(self, run_id: str) -> Run:
         """A handle on an existing run of this flow; nothing is read yet."""
         return self._ledger.handle(run_id, self)
+
+    def find(self, key: str, *, project: str | None = None) -> Run | None:
+        """
+        The run of a key, given as the text that people read; `None` when there is none, or it was purged.
+
+        Raises: InputError when the text could be the key of two runs: `"a:b" + "c"`, `"a" + "b:c"`. Use their ids.
+        """
+        text, config = check_text("key", key), self._ledger.config
+        made = self._key
+        ways = made.readings(text, at_most=_MOST_READINGS + 1) if isinstance(made, Template) else [(text,)]
+        if len(ways) > _MOST_READINGS:
+            raise InputError("key", f"can be read in more than {_MOST_READINGS} ways; use the id of the run")
+        found = self._ledger.find(f"{project or config.project}/{self.name}", [run_key(parts).hash for parts in ways])
+        if len(found) > 1:
+            raise InputError("key", f"names several runs of {self.name} ({', '.join(found)}); use the id of one")
+        return self.get(found[0]) if found else None
+
+    def route(self, event: Event[InputT]) -> Routed:
+        """
+        Start the phase that an outside event calls for, in the run of its input's key, which is made if need be.
+
+        An existing run keeps the state of its phases; a phase that is active or complete is left alone; an event for
+        a phase that is not reached yet is kept for it. Raises: InputError, KeyConflict, LedgerUnavailable.
+        """
+        return Route.of(self, event).take(self._ledger, self)
 
     def __repr__(self) -> str:
         return f"<flow {self.name}: {' → '.join(self.phases) or 'no phases'}>"

@@ -6,6 +6,10 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from runclaim.errors import RunFailed, StateConflict, WaitTimeout
+from runclaim.flows.signaling import Signal
+from runclaim.ledger.decisions import ActionView, actions_of
+from runclaim.ledger.findings import FindingView, findings_of
+from runclaim.ledger.sessions import SessionView, sessions_of
 from runclaim.states import TERMINAL, PhaseStatus, RunState
 
 if TYPE_CHECKING:
@@ -13,7 +17,7 @@ if TYPE_CHECKING:
 
     from runclaim.flows.flow import Flow
     from runclaim.flows.ledgering import Ledger
-    from runclaim.ledger.read import RunView
+    from runclaim.ledger.read import EventView, RunView
 
 
 class Run:
@@ -59,6 +63,26 @@ class Run:
             raise StateConflict(self.id, "read the result of", view.state)
         return self.results[view.phase]
 
+    @property
+    def events(self) -> list[EventView]:
+        """The run's journal, oldest first: what happened, when, and who and what ended it. Raises: RunNotFound."""
+        return self._ledger.journal(self.id)
+
+    @property
+    def findings(self) -> list[FindingView]:
+        """What its complete phases have found, in order."""
+        return self._ledger.ask(lambda conn: findings_of(conn, self.id))
+
+    @property
+    def sessions(self) -> list[SessionView]:
+        """Its sessions with providers, in the order of their starts; also those of phases that go on."""
+        return self._ledger.ask(lambda conn: sessions_of(conn, self.id))
+
+    @property
+    def actions(self) -> list[ActionView]:
+        """What its complete phases have planned, in order, and what became of each."""
+        return self._ledger.ask(lambda conn: actions_of(conn, self.id))
+
     def wait(self, timeout: timedelta | None = None) -> Any:
         """
         Wait for the end and return the last phase's result. Polls the ledger, at first often.
@@ -100,6 +124,26 @@ class Run:
     def resume(self, *, by: str = "") -> None:
         """Go on with a blocked run, from its blocked phase. Raises: StateConflict, RunNotFound."""
         self._ledger.resume(self.id, by=by)
+
+    def signal(self, name: str, payload: Any = None, *, id: str | None = None) -> Run:  # noqa: A002 - as in events
+        """
+        Tell the run of an outside event that a phase waits for, also before it waits. Twice with one id is once.
+
+        Without an `id` the name is its own: the run hears of it once. `payload` is JSON. Returns: this handle.
+        Raises: InputError, StateConflict when the run has ended, RunNotFound.
+        """
+        self._ledger.signal(self.id, Signal.checked(name, payload, id))
+        return self
+
+    def rerun(self, *, by: str = "") -> Run:
+        """
+        Do it all again: a new run of the same key and input, with the phases that its flow declares now.
+
+        It gets the key's next number and supersedes the key's older run if that is still live; from now on the key
+        names it. Raises: RunNotFound for a purged run, DeclarationError when this application does not have its
+        flow, InputError when the flow no longer takes its input.
+        """
+        return self._ledger.rerun(self.id, self._flow, by=by)
 
     def __repr__(self) -> str:
         return f"<run {self.id}{' (created)' if self.created else ''}>"

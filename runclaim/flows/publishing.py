@@ -28,6 +28,10 @@ class Publisher(Protocol):
         """Send one message for each; returns how many went. Never raises for a broker that does not answer."""
         ...
 
+    def ring_actions(self, many: int) -> None:
+        """Say that so many actions are to be sent. Never raises for a broker that does not answer."""
+        ...
+
 
 def dispatch_due(
     database: Database, publisher: Publisher, *, flows: Collection[str], spacing: timedelta, most: int = 10_000

@@ -96,6 +96,7 @@ class Runner:
                 worker=self.worker,
                 lease=self._lease(phase),
                 max_duration=self._max_duration(phase),
+                waits_for=phase.options.on,
             )
             failpoints.hit("claim.before_commit")
             return found
@@ -133,7 +134,7 @@ class Runner:
             # The ledger is away: the claim lapses and is rescued, and the attempt stays counted.
             raise
         except BaseException as gone:
-            self._cut_off(phase, taken, gone, attempt)
+            self._cut_off(flow, phase, taken, gone, attempt)
             if (told := harmless(gone, attempt.secrets.redact)) is not gone:
                 raise told from None
             raise
@@ -155,6 +156,7 @@ class Runner:
         if ended.ending in _COMPLETE:
             try:
                 following = self._following(flow, phase, taken, inline=inline)
+                ended = replace(ended, actions=(*ended.actions, *flow.hooks.completed(taken)))
                 moved = record(self.database, taken, ended, worker=self.worker, following=following, patience=patience)
             except ClaimLost as lost:
                 logger.debug("%s", lost)
@@ -167,15 +169,18 @@ class Runner:
             else:
                 if moved.state is RunState.QUEUED and following is not None:
                     self._publish(taken, following, moved.fence)
+                self.publisher.ring_actions(len(ended.actions))
                 return ended, moved.state, moved.claim
-        state = give_up(self.database, taken, ended, patience=patience)
+        state = give_up(self.database, taken, ended, hooks=flow.hooks.stopped, worker=self.worker, patience=patience)
         if state is RunState.FAILED:
             ended = replace(ended, ending=Ending.FAILURE)
         elif state is None and ended.ending is not Ending.CLAIMLOST:
             ended = replace(ended, ending=Ending.CLAIMLOST)
         return ended, state, None
 
-    def _cut_off(self, phase: Phase[Any, Any], taken: Claim, gone: BaseException, attempt: Attempt) -> None:
+    def _cut_off(
+        self, flow: Flow[Any], phase: Phase[Any, Any], taken: Claim, gone: BaseException, attempt: Attempt
+    ) -> None:
         """
         The process or the delivery ends in the middle of an attempt: settle it, if the ledger answers.
 
@@ -189,7 +194,7 @@ class Runner:
             released = Released(taken.run_id, taken.phase, taken.fence, why)
             ended = Ended(Ending.RELEASED, timedelta(0), exception=released)
         try:
-            give_up(self.database, taken, ended, patience=2.0)
+            give_up(self.database, taken, ended, hooks=flow.hooks.stopped, worker=self.worker, patience=2.0)
         except Exception as error:  # noqa: BLE001 - as in any cut, the lease lapses and rescue gives the claim back
             # Without its traceback, which would tell of `gone` too, as it is.
             logger.warning("could not give back %s/%s (%r); rescue will", taken.run_id, taken.phase, error)
@@ -226,6 +231,7 @@ class Runner:
             max_duration=self._max_duration(after),
             owner=nonce() if inline(phase, after) and not self.stopping() else None,
             dispatch_after=self.config.dispatch_after,
+            waits_for=after.options.on,
         )
 
     def _publish(self, taken: Claim, following: NextPhase, fence: int) -> None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from runclaim.database import Database
     from runclaim.ledger.claim import Claim
+    from runclaim.ledger.planning import Hooks
     from runclaim.states import RunState
 
 logger: Final = logs.logger("runclaim.runner")
@@ -49,7 +50,8 @@ def record(
     Raises: ClaimLost when another claim is current (nothing was written), whatever an application's function
     raises, and LedgerUnavailable.
     """
-    completion = Completion(claim, ended.result, worker, ended.ran, following, ended.skipped)
+    found, planned, skipped = ended.findings, ended.actions, ended.skipped
+    completion = Completion(claim, ended.result, worker, ended.ran, following, skipped, found, planned)
 
     def work(conn: Connection) -> Moved:
         _write(conn, ended.writes)
@@ -85,19 +87,21 @@ def _write(conn: Connection, writes: tuple[Callable[[Session], object], ...]) ->
         session.commit()
 
 
-def give_up(database: Database, claim: Claim, ended: Ended, *, patience: float) -> RunState | None:
+def give_up(
+    database: Database, claim: Claim, ended: Ended, *, hooks: Hooks, worker: str, patience: float
+) -> RunState | None:
     """
-    End an attempt that has no result.
+    End an attempt that has no result; `hooks` tells what is planned for a run that stops here.
 
     Returns: the run's state now, or `None` when the claim was lost before: there is nothing to settle.
     """
     if ended.ending is Ending.CLAIMLOST:
         return None
-    failure = Failure(claim, ended.error(), _VERDICTS.get(ended.ending, Verdict.RETRY), ended.delay)
+    failure = Failure(claim, ended.error(), _VERDICTS.get(ended.ending, Verdict.RETRY), ended.delay, worker)
     released = ended.ending is Ending.RELEASED
 
     def work(conn: Connection) -> dict[str, RunState]:
-        return release(conn, [claim]) if released else fail(conn, [failure])
+        return release(conn, [claim]) if released else fail(conn, [failure], hooks=hooks)
 
     def read_back(conn: Connection) -> dict[str, RunState] | None:
         kind = EventType.PHASE_RELEASED if released else EventType.PHASE_FAILED

@@ -2,8 +2,8 @@
 complete: a phase's result is recorded once, and its run moves on.
 
 The user's rows come before (same transaction), the CAS on the run's row last but for what hangs on it: the
-result and the journal. The next phase is claimed by the same
-statement unless it has to go through the broker.
+result, the findings, the actions and the journal. The next phase is claimed by the same statement unless it has
+to go through the broker, or waits for a signal that the run has not received.
 """
 
 from __future__ import annotations
@@ -17,8 +17,11 @@ from runclaim.clock import now, shifted
 from runclaim.events import EventType
 from runclaim.ledger.claim import Claim, earlier
 from runclaim.ledger.fence import PROOF, held, in_state, locked, proofs, state
-from runclaim.ledger.journal import Entry, append
+from runclaim.ledger.findings import add_findings
+from runclaim.ledger.journal import Entry, append, who_canceled
+from runclaim.ledger.planning import add_actions
 from runclaim.ledger.results import record
+from runclaim.ledger.waiting import waits
 from runclaim.models import phase_results, runs
 from runclaim.rowset import pack, rowset
 from runclaim.states import RunState
@@ -28,6 +31,9 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from sqlalchemy import Connection
+
+    from runclaim.ledger.findings import NewFinding
+    from runclaim.ledger.planning import NewAction
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +50,8 @@ class NextPhase:
     owner: str | None
     #: When the ledger publishes the run if nobody else has.
     dispatch_after: timedelta
+    #: The signal that the phase waits for, unless the run has received it.
+    waits_for: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +64,8 @@ class Completion:
     ran: timedelta
     next: NextPhase | None
     skipped: str | None = None
+    findings: tuple[NewFinding, ...] = ()
+    actions: tuple[NewAction, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,18 +83,21 @@ _ended: Final = proofs(
     at_cursor=Integer(),
     next_phase=Text(),
     next_queue=Text(),
+    next_waits_for=Text(),
     next_max_attempts=Integer(),
     next_max_losses=Integer(),
     next_owner=Text(),
     lease_seconds=Double(),
     duration_seconds=Double(),
     dispatch_seconds=Double(),
+    planned_actions=Integer(),
 )
 _done: Final = locked(_ended, held(_ended))
 _ends: Final = _done.c.next_phase.is_(None)
 _canceled: Final = and_(_done.c.next_phase.is_not(None), runs.c.cancel_requested_at.is_not(None))
+_waits: Final = waits(_done.c.next_waits_for)
 _inline: Final = and_(
-    _done.c.next_phase.is_not(None), runs.c.cancel_requested_at.is_(None), _done.c.next_owner.is_not(None)
+    _done.c.next_phase.is_not(None), runs.c.cancel_requested_at.is_(None), _done.c.next_owner.is_not(None), ~_waits
 )
 _deadline: Final = shifted(now(), _done.c.duration_seconds)
 _COMPLETE: Final = (
@@ -97,10 +110,12 @@ _COMPLETE: Final = (
             (_ends, state(RunState.SUCCEEDED)),
             (_canceled, state(RunState.CANCELED)),
             (_inline, state(RunState.RUNNING)),
+            (_waits, state(RunState.WAITING)),
             else_=state(RunState.QUEUED),
         ),
         phase=case((_ends, runs.c.phase), else_=_done.c.next_phase),
         queue=case((_ends, runs.c.queue), else_=_done.c.next_queue),
+        waits_for=case((_ends, null()), else_=_done.c.next_waits_for),
         owner=case((_inline, _done.c.next_owner), else_=null()),
         worker=case((_inline, runs.c.worker), else_=null()),
         lease_expires_at=case((_inline, earlier(shifted(now(), _done.c.lease_seconds), _deadline)), else_=null()),
@@ -112,6 +127,7 @@ _COMPLETE: Final = (
         available_at=now(),
         dispatch_due_at=shifted(now(), _done.c.dispatch_seconds),
         dispatches=0,
+        pending_actions=runs.c.pending_actions + _done.c.planned_actions,
         error=null(),
         finished_at=case((_ends, now()), (_canceled, now()), else_=null()),
     )
@@ -152,7 +168,10 @@ def complete(conn: Connection, completions: Collection[Completion]) -> dict[str,
     if moved:
         recorded = [by_run[run_id] for run_id in moved]
         record(conn, recorded)
-        append(conn, (entry for each in recorded for entry in _entries(each, moved[each.claim.run_id])))
+        add_findings(conn, [found for each in recorded for found in each.findings])
+        add_actions(conn, [planned for each in recorded for planned in each.actions])
+        canceled_by = who_canceled(conn, [each.run_id for each in moved.values() if each.state is RunState.CANCELED])
+        append(conn, (entry for each in recorded for entry in _entries(each, moved[each.claim.run_id], canceled_by)))
     return moved
 
 
@@ -173,10 +192,12 @@ def completed(conn: Connection, completions: Collection[Completion]) -> dict[str
 def _done_row(completion: Completion) -> dict[str, object]:
     following = completion.next
     row: dict[str, object] = completion.claim.proof() | {"at_cursor": completion.claim.cursor, "dispatch_seconds": 0.0}
+    row["planned_actions"] = len(completion.actions)
     if following is not None:
         row |= {
             "next_phase": following.phase,
             "next_queue": following.queue,
+            "next_waits_for": following.waits_for,
             "next_max_attempts": following.max_attempts,
             "next_max_losses": following.max_losses,
             "next_owner": following.owner,
@@ -204,13 +225,14 @@ def _moved(completion: Completion, after: RunState, fence: int, *, inline: bool)
     return Moved(claim.run_id, after, fence, taken)
 
 
-def _entries(completion: Completion, moved: Moved) -> Iterator[Entry]:
+def _entries(completion: Completion, moved: Moved, canceled_by: dict[str, str]) -> Iterator[Entry]:
     claim = completion.claim
     kind = EventType.PHASE_COMPLETED if completion.skipped is None else EventType.PHASE_SKIPPED
     yield Entry(claim.run_id, kind, moved.fence, claim.phase, claim.attempt)
     if moved.claim is not None:
         yield Entry(claim.run_id, EventType.PHASE_STARTED, moved.fence, moved.claim.phase, 1)
     elif moved.state is RunState.SUCCEEDED:
-        yield Entry(claim.run_id, EventType.RUN_SUCCEEDED, moved.fence)
+        yield Entry(claim.run_id, EventType.RUN_SUCCEEDED, moved.fence, data={"worker": completion.worker})
     elif moved.state is RunState.CANCELED:
-        yield Entry(claim.run_id, EventType.RUN_CANCELED, moved.fence)
+        by = canceled_by.get(claim.run_id, "")
+        yield Entry(claim.run_id, EventType.RUN_CANCELED, moved.fence, data={"by": by, "worker": completion.worker})

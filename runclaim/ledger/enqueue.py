@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import BigInteger, Double, Integer, SmallInteger, Text, insert, literal_column, select, true
+from sqlalchemy import BigInteger, Double, Integer, SmallInteger, Text, case, insert, literal_column, select, true
 
 from runclaim.clock import now, shifted
 from runclaim.events import EventType
@@ -23,7 +23,7 @@ from runclaim.rowset import Id, as_json, pack, rowset
 from runclaim.states import RunState
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
     from sqlalchemy import Connection
 
@@ -46,11 +46,13 @@ _new: Final = rowset(
     key=Text(),
     subject=Text(),
     generation=BigInteger(),
+    rerun=Integer(),
     priority=SmallInteger(),
     input=Text(),
     phases=Text(),
     phase=Text(),
     queue=Text(),
+    waits_for=Text(),
     max_attempts=Integer(),
     max_losses=Integer(),
     trace_context=Text(),
@@ -64,18 +66,20 @@ _PLAIN: Final = (
     "key",
     "subject",
     "generation",
+    "rerun",
     "priority",
     "phase",
     "queue",
+    "waits_for",
     "max_attempts",
     "max_losses",
 )
 _JSON: Final = ("input", "phases", "trace_context")
-_ZEROS: Final = ["rerun", "cursor", "fence", "attempts", "losses", "dispatches", "pending_actions"]
+_ZEROS: Final = ["cursor", "fence", "attempts", "losses", "dispatches", "pending_actions"]
 _INSERT: Final = insert(runs).from_select(
     [*_PLAIN, *_ZEROS, "state", *_JSON, "enqueued_at", "available_at", "dispatch_due_at"],
     select(*(_new.c[name] for name in _PLAIN), *(literal_column("0", Integer()) for _ in _ZEROS))
-    .add_columns(state(RunState.QUEUED))
+    .add_columns(case((_new.c.waits_for.is_(None), state(RunState.QUEUED)), else_=state(RunState.WAITING)))
     .add_columns(*(as_json(_new.c[name]) for name in _JSON))
     .add_columns(now(), shifted(now(), _new.c.delay_seconds), shifted(now(), _new.c.dispatch_seconds))
     .where(true()),
@@ -95,14 +99,31 @@ def enqueue(conn: Connection, wanted: Collection[NewRun]) -> list[Enqueued]:
     taken, holders = take_keys(conn, first)
     fresh = [each for each in first.values() if each.run_id in taken]
     if fresh:
-        generations = count_generations(conn, fresh)
-        conn.execute(_INSERT, {"fresh": pack(_row(each, generations.get(each.run_id, 0)) for each in fresh)})
-        append(conn, [Entry(each.run_id, EventType.RUN_ENQUEUED, 0) for each in fresh])
-        supersede(conn, fresh, generations)
+        insert_runs(conn, fresh)
     return [Enqueued(run_id := holders[key_of(each)], created=run_id == each.run_id) for each in wanted]
 
 
-def _row(run: NewRun, generation: int) -> dict[str, Any]:
+def insert_runs(
+    conn: Connection,
+    fresh: Collection[NewRun],
+    *,
+    reruns: Mapping[str, int] | None = None,
+    notes: Mapping[str, dict[str, Any]] | None = None,
+) -> None:
+    """
+    Make these runs, whose keys the caller has just taken, and supersede the older ones of their subjects.
+
+    `reruns` maps a run id to its number among the runs of its key, `notes` to what its first event says.
+    """
+    generations = count_generations(conn, fresh)
+    rows = [_row(each, generations.get(each.run_id, 0), (reruns or {}).get(each.run_id, 0)) for each in fresh]
+    conn.execute(_INSERT, {"fresh": pack(rows)})
+    said = notes or {}
+    append(conn, [Entry(each.run_id, EventType.RUN_ENQUEUED, 0, data=said.get(each.run_id)) for each in fresh])
+    supersede(conn, fresh, generations)
+
+
+def _row(run: NewRun, generation: int, rerun: int) -> dict[str, Any]:
     return {
         "id": run.run_id,
         "project": run.project,
@@ -110,11 +131,13 @@ def _row(run: NewRun, generation: int) -> dict[str, Any]:
         "key": run.key.text,
         "subject": run.subject,
         "generation": generation,
+        "rerun": rerun,
         "priority": run.priority,
         "input": json.dumps(run.input),
         "phases": json.dumps(run.phases),
         "phase": run.phases[0],
         "queue": run.queue,
+        "waits_for": run.waits_for,
         "max_attempts": run.max_attempts,
         "max_losses": run.max_losses,
         "trace_context": None if run.trace_context is None else json.dumps(run.trace_context),

@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import BigInteger, Text, and_, literal_column, select
 
+from runclaim.errors import ClaimLost
 from runclaim.models import runs
-from runclaim.rowset import Id, Rowset, rowset
+from runclaim.rowset import Id, Rowset, pack, rowset
 from runclaim.states import RunState
 
 if TYPE_CHECKING:
-    from sqlalchemy import CTE, ColumnElement, FromClause
+    from sqlalchemy import CTE, ColumnElement, Connection, FromClause
     from sqlalchemy.types import TypeEngine
+
+    from runclaim.ledger.claim import Claim
 
 PROOF: Final[dict[str, TypeEngine[Any]]] = {"run_id": Id(), "fence": BigInteger(), "owner": Text()}
 
@@ -65,3 +68,17 @@ def in_state(*states: RunState) -> ColumnElement[bool]:
 def state(value: RunState) -> ColumnElement[str]:
     """A state as a literal of the statement."""
     return literal_column(f"'{value}'", Text())
+
+
+_asking: Final = proofs("asking")
+_HOLD: Final = select(runs.c.id).join_from(_asking, runs, held(_asking)).with_for_update(of=runs, key_share=True)
+
+
+def require_held(conn: Connection, claim: Claim) -> None:
+    """
+    Go on only as the owner of the claim, and stay it until the caller's transaction ends: the run's row is locked.
+
+    For what a body writes while it runs. Raises: ClaimLost.
+    """
+    if conn.execute(_HOLD, {"asking": pack([claim.proof()])}).one_or_none() is None:
+        raise ClaimLost(claim.run_id, claim.phase, claim.fence)

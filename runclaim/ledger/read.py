@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import BindParameter, bindparam, func, select
 
-from runclaim.models import events, phase_results, runs
+from runclaim.models import events, phase_results, runs, signals
 from runclaim.rowset import Id, as_id, pack, rowset
 from runclaim.states import PhaseStatus, RunState, phase_status
 
@@ -28,6 +28,12 @@ _RESULTS: Final = (
     select(phase_results.c.phase, phase_results.c.result)
     .where(phase_results.c.run_id == _its_id)
     .order_by(phase_results.c.position)
+)
+_SIGNAL: Final = (
+    select(signals.c.payload)
+    .where(signals.c.run_id == _its_id, signals.c.name == bindparam("its_name"))
+    .order_by(signals.c.received_at)
+    .limit(1)
 )
 _EVENTS: Final = select(events).where(events.c.run_id == _its_id).order_by(events.c.id)
 _SETTLED: Final = (
@@ -55,13 +61,19 @@ class RunView:
     """A run as its users see it. `phases` maps each phase in order to its status."""
 
     id: str
+    project: str
     flow: str
     key: str
+    #: Its number among the runs of its key: 0, 1, 2, …
+    rerun: int
     subject: str | None
     state: RunState
     phase: str
     queue: str | None
+    priority: int
     phases: dict[str, PhaseStatus]
+    #: The signal without which a waiting run does not go on.
+    waits_for: str | None
     attempts: int
     losses: int
     fence: int
@@ -111,13 +123,17 @@ def run(conn: Connection, run_id: str) -> RunView | None:
     state = RunState(row.state)
     return RunView(
         id=row.id,
+        project=row.project,
         flow=row.flow,
         key=row.key,
+        rerun=row.rerun,
         subject=row.subject,
         state=state,
         phase=row.phase,
         queue=row.queue,
+        priority=row.priority,
         phases={phase: phase_status(state, row.cursor, position) for position, phase in enumerate(row.phases)},
+        waits_for=row.waits_for if state is RunState.WAITING else None,
         attempts=row.attempts,
         losses=row.losses,
         fence=row.fence,
@@ -140,6 +156,12 @@ def states(conn: Connection, run_ids: Collection[str]) -> dict[str, RunState]:
 def results(conn: Connection, run_id: str) -> dict[str, Any]:
     """Phase → result, for the run's complete phases in their order."""
     return dict(conn.execute(_RESULTS, {"its_id": run_id}).all())
+
+
+def signal(conn: Connection, run_id: str, name: str) -> tuple[Any] | None:
+    """What the first signal of that name said, or `None` when the run has received none."""
+    found = conn.execute(_SIGNAL, {"its_id": run_id, "its_name": name}).one_or_none()
+    return None if found is None else (found.payload,)
 
 
 def journal(conn: Connection, run_id: str) -> list[EventView]:

@@ -18,6 +18,7 @@ from runclaim.clock import now
 from runclaim.events import EventType
 from runclaim.ledger.fence import state
 from runclaim.ledger.journal import Entry, append
+from runclaim.ledger.planning import drop_actions
 from runclaim.models import runs, subjects
 from runclaim.rowset import pack, rowset
 from runclaim.states import RunState
@@ -82,7 +83,7 @@ _SUPERSEDE: Final = (
         deadline_at=null(),
         finished_at=now(),
     )
-    .returning(runs.c.id, runs.c.fence)
+    .returning(runs.c.id, runs.c.fence, runs.c.project, runs.c.flow, runs.c.subject)
 )
 
 
@@ -114,5 +115,12 @@ def supersede(conn: Connection, fresh: Iterable[NewRun], generations: dict[str, 
         {"project": p, "flow": f, "subject": s, "generation": generations[each.run_id]}
         for (p, f, s), each in newest.items()
     ]
-    found = conn.execute(_SUPERSEDE, {"newest": pack(rows)})
-    append(conn, [Entry(run_id, EventType.RUN_SUPERSEDED, fence) for run_id, fence in found])
+    found = conn.execute(_SUPERSEDE, {"newest": pack(rows)}).all()
+    drop_actions(conn, [run_id for run_id, *_ in found])
+    append(
+        conn,
+        [
+            Entry(run_id, EventType.RUN_SUPERSEDED, fence, data={"by_run": newest[project, flow, subject].run_id})
+            for run_id, fence, project, flow, subject in found
+        ],
+    )

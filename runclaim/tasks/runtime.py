@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from runclaim import failpoints, logs
@@ -12,24 +13,30 @@ from runclaim.database import Database
 from runclaim.errors import RunclaimError
 from runclaim.flows.keeper import Keeper
 from runclaim.flows.publishing import dispatch_due
+from runclaim.flows.retention import of_strangers
 from runclaim.flows.runner import Runner
+from runclaim.flows.sending import Sender
 from runclaim.ledger.dedup import forget
 from runclaim.ledger.purge import purge, purge_keys
 from runclaim.ledger.rescue import rescue, rescue_worker
-from runclaim.states import RunState
 from runclaim.tasks.flags import Flags
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from celery import Celery
 
     from runclaim.broker import Broker
     from runclaim.flows.flow import Flow
     from runclaim.flows.ledgering import Ledger
     from runclaim.ledger.claim import Claim
+    from runclaim.ledger.planning import NewAction, Stopped
 
 logger: Final = logs.logger("runclaim.worker")
 
 _BATCH: Final = 500
+#: Then it makes room for phases that wait in the same queue.
+_DELIVER_AT_MOST: Final = timedelta(seconds=30)
 
 
 class Runtime:
@@ -55,18 +62,19 @@ class Runtime:
 
     @property
     def keeper(self) -> Keeper:
-        """The keeper of this process; its connection is its own, so no body can take it away."""
+        """The keeper of this process; its connection is its own, so no body can take it away. Raises: LedgerClosed."""
+        self.ledger.require_open()
         if self._keeper is None:
             config = self.ledger.config
             database = Database(config.database_url, pool_size=1, patience=config.ledger_patience)
             self._keeper = Keeper(database, on_overdue=self._end_overdue)
         return self._keeper
 
-    def close(self) -> None:
-        """Write the counted totals; called when the process ends."""
+    def close(self, *, for_good: bool = False) -> None:
+        """Write the counted totals; called when the process ends, and `for_good` when the application says so."""
         if self._keeper is not None:
             try:
-                self._keeper.close()
+                (self._keeper.shut if for_good else self._keeper.close)()
             except RunclaimError as error:
                 logger.warning("totals of this process were not written: %s", error)
 
@@ -89,7 +97,7 @@ class Runtime:
 
         def work() -> None:
             try:
-                found = self.ledger.database.run(lambda conn: rescue_worker(conn, worker))
+                found = self.ledger.database.run(lambda conn: rescue_worker(conn, worker, hooks=self._hooks))
                 if found:
                     logger.warning("%s died; %d of its claims are given back", worker, len(found))
                     self.dispatch()
@@ -102,11 +110,28 @@ class Runtime:
         """Give lapsed claims back, all of them, in batches; returns how many."""
         total = 0
         while True:
-            found = self.ledger.database.run(lambda conn: rescue(conn, limit=_BATCH))
+            found = self.ledger.database.run(lambda conn: rescue(conn, limit=_BATCH, hooks=self._hooks))
             failpoints.hit("rescue.after_commit")
             total += len(found)
             if len(found) < _BATCH:
                 return total
+
+    def _hooks(self, stopped: Stopped) -> Iterable[NewAction]:
+        flow = self.flows.get(stopped.flow)
+        return () if flow is None else flow.hooks.stopped(stopped)
+
+    def deliver(self) -> int:
+        """Send the planned actions that are due; returns how many were taken."""
+        sender = Sender(
+            database=self.ledger.database,
+            actions=self.ledger.actions,
+            stopping=lambda: self.flags.stopping,
+            count=self.keeper.count,
+        )
+        taken, some_are_left = sender.send_due(within=_DELIVER_AT_MOST)
+        if some_are_left and not self.flags.stopping:
+            self.broker.ring_actions(1)
+        return taken
 
     def dispatch(self) -> int:
         """Publish what is due; returns how many messages went."""
@@ -126,15 +151,11 @@ class Runtime:
 
     def purge(self) -> int:
         """Delete finished history past its retention; returns how many runs went."""
-        config = self.ledger.config
-        keep = {
-            RunState.SUCCEEDED: config.keep_succeeded,
-            RunState.FAILED: config.keep_failed,
-            RunState.CANCELED: config.keep_canceled,
-            RunState.SUPERSEDED: config.keep_superseded,
-        }
+        config, known = self.ledger.config, list(self.flows.values())
+        keep = of_strangers(config, [flow.retention for flow in known])
+        flows = {flow.name: flow.retention.keep(config) for flow in known}
         total = 0
-        while gone := self.ledger.database.run(lambda conn: purge(conn, keep, limit=_BATCH)):
+        while gone := self.ledger.database.run(lambda conn: purge(conn, keep, flows=flows, limit=_BATCH)):
             total += gone
         while self.ledger.database.run(lambda conn: purge_keys(conn, limit=_BATCH)):
             pass

@@ -1,5 +1,5 @@
 """
-The upkeep of the ledger: rescue, dispatch, purge and forget, as tasks that beat sends.
+The upkeep of the ledger: rescue, dispatch, deliver, purge and forget, as tasks that beat sends.
 
 Each is harmless however often and however many at once: all of them are conditional writes in the ledger.
 """
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from runclaim import broker
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 
     from runclaim.tasks.runtime import Runtime
 
+DELIVER: Final = broker.DELIVER
 RESCUE: Final = "runclaim.rescue"
 DISPATCH: Final = "runclaim.dispatch"
 PURGE: Final = "runclaim.purge"
@@ -35,6 +38,10 @@ def register(app: Celery, runtime: Runtime) -> None:
         """Publish the runs that are due, or whose message seems lost."""
         return runtime.dispatch()
 
+    def deliver() -> int:
+        """Send the planned actions that are due."""
+        return runtime.deliver()
+
     def purge() -> int:
         """Delete finished history past its retention."""
         return runtime.purge()
@@ -45,6 +52,7 @@ def register(app: Celery, runtime: Runtime) -> None:
 
     _task(app, RESCUE, rescue)
     _task(app, DISPATCH, dispatch)
+    _task(app, DELIVER, deliver)
     _task(app, PURGE, purge)
     _task(app, FORGET, forget)
 

@@ -7,11 +7,13 @@ For the tests of applications: run a phase's body with a context of your own, wi
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from runclaim.errors import SecretUnavailable
 from runclaim.flows.context import Context
+from runclaim.flows.records import Records
 from runclaim.flows.resolving import parts
+from runclaim.testing.memory import Memory
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from runclaim.flows.phase import Phase
 
 InputT = TypeVar("InputT")
+_RUN_ID: Final = "00000000-0000-7000-8000-000000000000"
 
 
 def context(
@@ -28,6 +31,7 @@ def context(
     *,
     phase: str | None = None,
     results: Mapping[Phase[InputT, Any], Any] | None = None,
+    signals: Mapping[str, Any] | None = None,
     attempt: int = 1,
     secrets: Mapping[str, str] | None = None,
 ) -> Context[InputT]:
@@ -35,9 +39,12 @@ def context(
     A context as the worker would give it; `phase` defaults to the flow's first.
 
     `secrets` are what `ctx.secret` gives, by reference: `{"secret:env:TOKEN": "value"}`; nothing else is resolved.
-    What a body hands to `in_completion` is kept in `ctx.completions`; `ctx.check()` never raises. Raises:
-    InputError when the input does not fit the flow.
+    `signals` maps the names of received signals to what they carried. What a body hands to `in_completion` is kept
+    in `ctx.completions`, what it finds and plans in
+    `ctx.records.findings` and `ctx.records.actions`; sessions and acts are kept in memory. `ctx.check()` never raises.
+    Raises: InputError when the input does not fit the flow.
     """
+    current = phase or next(iter(flow.phases))
     checked = flow.input_type.check(value)
     recorded = {each.name: each.result_type.plain(result) for each, result in (results or {}).items()}
 
@@ -47,14 +54,19 @@ def context(
             raise SecretUnavailable(reference, "is not among the secrets= of this test's context")
         return (secrets or {})[reference]
 
+    heard = dict(signals or {})
     return Context(
-        run_id="00000000-0000-7000-8000-000000000000",
+        run_id=_RUN_ID,
         key=flow.key_of(checked).text,
         subject=flow.subject_of(checked),
-        phase=phase or next(iter(flow.phases)),
+        phase=current,
         attempt=attempt,
         input=checked,
         results=lambda: recorded,
         check=lambda: None,
         secret=secret,
+        records=Records(_RUN_ID, current, flow.actions),
+        notes=Memory(_RUN_ID, current),
+        on=flow.phases[current].options.on,
+        signal=lambda name: (heard[name],) if name in heard else None,
     )

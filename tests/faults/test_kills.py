@@ -10,6 +10,7 @@ import pytest
 import redis
 
 from runclaim import failpoints
+from tests.faults import test_actions
 from tests.faults.oracle import dispatched, happened, is_so, nothing_lost_or_doubled
 from tests.harness import until
 
@@ -48,7 +49,7 @@ ON_SQLITE = [
 def test_every_failpoint_has_its_fault_test():
     here = {*PASSED_BY_A_RUN, "dispatch.after_commit", "rescue.after_commit"}
 
-    assert set(failpoints.NAMES) == here | {"enqueue.before_commit", "enqueue.after_commit"}
+    assert set(failpoints.NAMES) == here | {"enqueue.before_commit", "enqueue.after_commit"} | set(test_actions.PLACES)
 
 
 @pytest.mark.parametrize("place,victim,url", ON_POSTGRESQL + ON_SQLITE)

@@ -39,7 +39,7 @@ rows_table = Table(
 PHASES = ("first", "second", "third")
 _DURATIONS = {"lease", "max_duration"}
 #: Quick enough for tests; every value can be set by the site.
-_SETTINGS = {"rescue_every": "500ms", "dispatch_every": "500ms", "dispatch_after": "2s"}
+_SETTINGS = {"rescue_every": "500ms", "dispatch_every": "500ms", "dispatch_after": "2s", "deliver_every": "500ms"}
 
 
 @dataclass(frozen=True)
@@ -72,12 +72,33 @@ def build(told: dict[str, Any]) -> Stage:
         subject=(lambda work: work.about) if told.get("subjects") else None,
         allow_secrets=told.get("allow_secrets", False),
     )
+    _actions(runs, Path(told["folder"]), told)
     # A task of the application's own, beside the phases.
     app.task(hello, name="own.hello", shared=False)
     folder = Path(told["folder"])
     for name in told.get("names", PHASES):
         steps.phase(name=name, **_options(told.get("phases", {}).get(name, {})))(_body(folder))
     return Stage(app, runs, steps)
+
+
+def _actions(runs: Runclaim, folder: Path, told: dict[str, Any]) -> None:
+    """The other side: a file with a line for each call that arrived, under its key."""
+    arrived = folder / "arrived"
+
+    @runs.action(
+        "note",
+        max_duration=timedelta(seconds=told.get("send_seconds", 2)),
+        backoff=Backoff(first=timedelta(seconds=0.01), jitter=False),
+    )
+    def note(payload: Any, idempotency_key: str) -> str:
+        with arrived.open("a") as file:
+            file.write(f"{idempotency_key} {payload}\n")
+        return idempotency_key
+
+    @note.lookup
+    def find(_payload: Any, idempotency_key: str) -> str | None:
+        lines = arrived.read_text().splitlines() if arrived.exists() else []
+        return idempotency_key if any(line.startswith(f"{idempotency_key} ") for line in lines) else None
 
 
 def hello() -> str:

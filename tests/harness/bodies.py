@@ -11,6 +11,7 @@ What a body of the tests' application can be told to do: a verb, and after a spa
     retry SECONDS   raise Retry(after=SECONDS) in the first attempt
     block           raise Blocked until the test opens the gate
     skip            raise Skip
+    plan N          plan N actions, whose payloads are the run's name
     kill            SIGKILL this process; kill N: in the first N attempts
     exit N          sys.exit in the first N attempts
     hang N          sleep for a minute in one call, in the first N attempts; a soft time limit interrupts it
@@ -61,6 +62,9 @@ def perform(ctx: Context[Any], told: str, folder: Path) -> None:
         raise ValueError(f"refused: {ctx.secret(argument)}, {TOKEN}")
     elif verb == "skip":
         raise Skip("told to skip")
+    elif verb == "plan":
+        for _ in range(int(argument)):
+            ctx.plan_action("note", ctx.input.name)
     elif verb == "take":
         time.sleep(float(argument))
     elif verb == "hog" and ctx.attempt == 1:

@@ -91,6 +91,11 @@ class Site(Processes):
         until(seen, f"start {times} of {phase}", within=within, so_far=self.story)
         return self.starts(run, phase)
 
+    def arrived(self) -> list[str]:
+        """The keys under which calls to the outside arrived, one for each call, in order."""
+        file = self.folder / "arrived"
+        return [line.split(" ")[0] for line in file.read_text().splitlines()] if file.exists() else []
+
     def rows(self, run: Run | None = None) -> list[tuple[str, str]]:
         """(name, phase) of each row that a completion wrote, in order; this is what must have no repeats."""
         asked = select(rows_table).order_by(rows_table.c.number)

@@ -20,6 +20,8 @@ from runclaim.ledger import read
 from runclaim.ledger.claim import Wanted, claimed
 from runclaim.ledger.complete import complete, completed
 from runclaim.ledger.enqueue import enqueue
+from runclaim.ledger.recover import recover, recovered
+from runclaim.ledger.rerun import reran, rerun
 from runclaim.ledger.rescue import rescue
 from runclaim.states import RunState
 from tests.ledger.concurrency import PATIENCE, Actor, until
@@ -59,6 +61,19 @@ def user_rows(postgres):
 
 def enqueue_one(database, run):
     return database.run(lambda conn: enqueue(conn, [run]))[0]
+
+
+def rerun_one(database, run):
+    """As flows do it: read back by the new run's id."""
+    return database.run(lambda conn: rerun(conn, [run]), read_back=lambda conn: reran(conn, [run]))[0]
+
+
+def recover_one(database, run):
+    """As flows do it: read back by the call's nonce."""
+    mine = nonce()
+    return database.run(
+        lambda conn: recover(conn, run, nonce=mine), read_back=lambda conn: recovered(conn, run, nonce=mine)
+    )
 
 
 def claim_one(database, asked, **how):
@@ -140,6 +155,39 @@ def test_an_enqueue_makes_one_run_and_says_that_it_did(postgres, proxy, cut_off,
     with postgres.read() as conn:
         assert (count(conn, "runs"), count(conn, "run_keys"), count(conn, "events")) == (1, 1, 1)
         assert read.run(conn, run.run_id).state is RunState.QUEUED
+
+
+@pytest.mark.parametrize("when", When)
+def test_a_rerun_counts_once_and_says_that_it_did(postgres, proxy, cut_off, when):
+    """
+    INVARIANT: a rerun whose COMMIT was cut spends one number.
+
+    Breaks if the repetition does not recognise that the key already names its run.
+    """
+    older, run = postgres.run(lambda conn: queued_run(conn, "pr-7")), new_run("pr-7")
+
+    found = cut_short(proxy, postgres, when, lambda: rerun_one(cut_off, run))
+
+    assert (found.run_id, found.created) == (run.run_id, True)
+    with postgres.read() as conn:
+        assert (count(conn, "runs"), read.run(conn, run.run_id).rerun) == (2, 1)
+        assert read.run(conn, older).state is RunState.SUPERSEDED
+
+
+@pytest.mark.parametrize("when", When)
+def test_a_recovery_does_not_refuse_the_run_that_it_made_itself(postgres, proxy, cut_off, when):
+    """
+    INVARIANT: RunExists means that somebody else's run is there.
+
+    Breaks if a recovery whose COMMIT was cut is repeated without asking whose run it finds.
+    """
+    run = new_run("pr-7")
+
+    found = cut_short(proxy, postgres, when, lambda: recover_one(cut_off, run))
+
+    assert (found.run_id, found.created) == (run.run_id, True)
+    with postgres.read() as conn:
+        assert (count(conn, "runs"), count(conn, "run_keys"), count(conn, "events")) == (1, 1, 1)
 
 
 @pytest.mark.parametrize("when", When)

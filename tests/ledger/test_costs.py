@@ -92,8 +92,8 @@ COSTS = [
     ("fail", claimed_runs, lambda conn, claims: fail(conn, [failure(claim) for claim in claims]), 2),
     ("release", claimed_runs, release, 2),
     ("cancel", queued_runs, cancel, 2),
-    ("rescue", lapsed, lambda conn, _: rescue(conn, limit=500), 2),
-    ("rescue a process's claims", claimed_runs, lambda conn, _: rescue_worker(conn, WORKER), 2),
+    ("rescue", lapsed, lambda conn, _: rescue(conn, limit=500), 3),
+    ("rescue a process's claims", claimed_runs, lambda conn, _: rescue_worker(conn, WORKER), 3),
     ("rescue nothing", claimed_runs, lambda conn, _: rescue(conn), 1),
     ("dispatch", lambda conn, many: queued_runs(conn, many, dispatch_after=NOW), lambda conn, _: due(conn), 1),
     ("purge", ended, lambda conn, _: purge(conn, dict.fromkeys(TERMINAL, NOW)), 1),
@@ -117,10 +117,10 @@ def test_a_verb_takes_as_many_statements_for_one_run_as_for_200(conn, given, ver
 
 
 @pytest.mark.parametrize("again, made", [(retry, failed_run), (resume, blocked_run)], ids=["retry", "resume"])
-def test_sending_a_run_on_takes_three_statements(conn, again, made):
+def test_sending_a_run_on_takes_four_statements(conn, again, made):
     run_id = made(conn).run_id
 
-    assert len(statements_of(conn, lambda conn: again(conn, run_id))) == 3
+    assert len(statements_of(conn, lambda conn: again(conn, run_id))) == 4
 
 
 def test_a_run_of_three_short_phases_takes_five_commits(database):

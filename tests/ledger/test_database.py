@@ -206,7 +206,7 @@ def test_statements_are_prepared_once_on_a_kept_connection(postgres):
     finally:
         event.remove(postgres.engine, "before_cursor_execute", note)
 
-    assert len(seen) == 6
+    assert len(seen) == 7
 
 
 def test_an_error_of_a_statement_does_not_show_its_values(database):

@@ -12,24 +12,35 @@ from contextlib import contextmanager, suppress
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import delete, text, update
 
 from runclaim import migrations
 from runclaim.database import Database
-from runclaim.errors import KeyConflict
+from runclaim.errors import KeyConflict, RunExists
+from runclaim.keys import nonce, run_key, uuid7
 from runclaim.ledger import read
+from runclaim.ledger.actions import claim_actions, claimed_actions
 from runclaim.ledger.cancel import cancel
 from runclaim.ledger.claim import claimed
 from runclaim.ledger.complete import complete, completed
+from runclaim.ledger.decisions import actions_of, retry_action
 from runclaim.ledger.dedup import forget
 from runclaim.ledger.enqueue import enqueue
 from runclaim.ledger.fail import fail
+from runclaim.ledger.findings import NewFinding, findings_of
 from runclaim.ledger.heartbeat import heartbeat
+from runclaim.ledger.identity import find_runs
+from runclaim.ledger.journal import who_canceled
+from runclaim.ledger.outbox import ActionState, Sent, settle_actions, settled_actions
+from runclaim.ledger.planning import NewAction
 from runclaim.ledger.purge import purge, purge_keys
+from runclaim.ledger.recover import recover
 from runclaim.ledger.release import release
+from runclaim.ledger.rerun import rerun
 from runclaim.ledger.rescue import rescue, rescue_worker
 from runclaim.ledger.retry import retry
-from runclaim.models import metadata
+from runclaim.ledger.sessions import sessions_of
+from runclaim.models import actions, findings, metadata
 from runclaim.states import TERMINAL
 from tests import servers
 from tests.ledger.factories import (
@@ -42,12 +53,15 @@ from tests.ledger.factories import (
     new_run,
     queued_run,
     queued_runs,
+    send,
     take_all,
+    waiting_run,
     wanted,
 )
 from tests.ledger.sql import statements_of
 
 HISTORY = 20_000
+OLD = "00000000-0000-0000-0000-000000000004"
 DAY = timedelta(days=1)
 SERIES = {
     "postgresql": "generate_series(1, {many}) AS series(n)",
@@ -72,7 +86,8 @@ RUNS = f"""
         2, 1, 3, 3, 0, 0, 0, 0, 0, {{at}}, {{at}}, {{at}}, {{at}}, {{at}}
     FROM {{series}}"""
 KEYS = """
-    INSERT INTO runclaim_run_keys SELECT 'default/review', 'hash-' || n, {id}, 'print', {at} FROM {series}"""
+    INSERT INTO runclaim_run_keys (namespace, key_hash, run_id, fingerprint, expires_at)
+    SELECT 'default/review', 'hash-' || n, {id}, 'print', {at} FROM {series}"""
 RESULTS = """
     INSERT INTO runclaim_phase_results
         (run_id, phase, position, result, fence, owner, worker, attempts, started_at, finished_at)
@@ -83,11 +98,29 @@ WINDOWS = """
     INSERT INTO runclaim_dedup_keys SELECT 'default/hook/payload', 'hash-' || n, {id}, {at} FROM {series}"""
 SUBJECTS = """
     INSERT INTO runclaim_subjects SELECT 'default', 'review', 'subject-' || n, 40 FROM {series}"""
+SESSIONS = """
+    INSERT INTO runclaim_sessions (id, run_id, phase, role, status, blocking_count, started_at, completed_at)
+    SELECT {id}, {id}, 'plan', 'security', 'completed', 0, {at}, {at} FROM {series}"""
+FINDINGS = """
+    INSERT INTO runclaim_findings (id, run_id, phase, session_id, severity, title, found_at)
+    SELECT {id}, {id}, 'plan', {id}, 'major', 'title', {at} FROM {series}"""
+ACTIONS = """
+    INSERT INTO runclaim_actions (id, run_id, phase, name, kind, payload, finding_id, idempotency_key, state, attempts,
+        uncertain, superseded, fence, available_at, planned_at, ended_at)
+    SELECT {id}, {id}, 'plan', '0', 'comment', '1', {id}, 'key-' || n, 'posted', 1, false, false, 2, {at}, {at}, {at}
+    FROM {series}"""
+ACTS = """
+    INSERT INTO runclaim_acts (run_id, phase, name, state, attempted_at, answered_at)
+    SELECT {id}, 'plan', 'check', 'posted', {at}, {at} FROM {series}"""
+SIGNALS = """
+    INSERT INTO runclaim_signals (run_id, name, signal_id, payload, received_at)
+    SELECT {id}, 'approved', '1', '1', {at} FROM {series}"""
+HISTORIES = (RUNS, KEYS, RESULTS, EVENTS, WINDOWS, SESSIONS, FINDINGS, ACTIONS, ACTS, SIGNALS)
 
 
 def load_history(conn):
     dialect = conn.dialect.name
-    tables = [(each, HISTORY) for each in (RUNS, KEYS, RESULTS, EVENTS, WINDOWS)]
+    tables = [(each, HISTORY) for each in HISTORIES]
     for statement, many in [*tables, (SUBJECTS, 500)]:
         series = SERIES[dialect].format(many=many)
         conn.execute(text(statement.format(id=ID[dialect], at=LONG_AGO[dialect], series=series).replace(":", "\\:")))
@@ -101,6 +134,7 @@ def ledger_with_history(url):
         load_history(conn)
         claimed_runs(conn, 20)
         queued_runs(conn, 20, dispatch_after=timedelta(0))
+        plan_one(conn)
     if database.url.get_backend_name() == "postgresql":
         with database.begin() as conn:
             conn.exec_driver_sql("ANALYZE")
@@ -198,7 +232,42 @@ def refused(conn):
         enqueue(conn, [new_run("other"), new_run("again", input={})])
 
 
+def recovered_twice(conn):
+    recover(conn, new_run("lost"), nonce="a")
+    with suppress(RunExists):
+        recover(conn, new_run("lost"), nonce="b")
+
+
+def plan_one(conn):
+    """An action that is due, of a run of its own."""
+    (taken,) = claimed_runs(conn, 1)
+    finding = NewFinding(uuid7(), taken.run_id, taken.phase, None, "major", "title", None, None, None)
+    action = NewAction(uuid7(), taken.run_id, taken.phase, "0", "comment", "{}", finding.id)
+    complete(conn, [completion(taken, findings=(finding,), actions=(action,))])
+    return taken.run_id
+
+
+def send_one(conn):
+    plan_one(conn)
+    return claim_actions(conn, {"comment": LEASE}, owner=nonce(), limit=1)
+
+
+def settle_one(conn):
+    sent = [Sent(claim, ActionState.UNKNOWN, timedelta(0)) for claim in send_one(conn)]
+    settle_actions(conn, sent)
+    settled_actions(conn, sent)
+    retry_action(conn, sent[0].claim.action_id)
+
+
+def supersede_one(conn):
+    queued_run(conn, subject="subject-9")
+    (taken,) = take_all(conn, [wanted(conn, queued_run(conn, subject="subject-9"))])
+    complete(conn, [completion(taken, actions=(NewAction(uuid7(), taken.run_id, "plan", "0", "comment", "{}"),))])
+    enqueue(conn, [new_run(subject="subject-9")])
+
+
 RUN = "runclaim_runs"
+ACTION = "runclaim_actions"
 VERBS = {
     "enqueue": (lambda conn: enqueue(conn, [new_run()]), set()),
     "supersede": (supersede, {(RUN, "ix_runclaim_runs_subject")}),
@@ -208,6 +277,11 @@ VERBS = {
     ),
     "enqueue a free key": (free_again, {("runclaim_run_keys", "pk_runclaim_run_keys"), (RUN, "pk_runclaim_runs")}),
     "enqueue refused": (refused, {("runclaim_run_keys", "pk_runclaim_run_keys")}),
+    "rerun": (
+        lambda conn: queued_run(conn, "again") and rerun(conn, [new_run("again"), new_run("other")]),
+        {("runclaim_run_keys", "pk_runclaim_run_keys"), (RUN, "pk_runclaim_runs")},
+    ),
+    "recover": (recovered_twice, {("runclaim_run_keys", "pk_runclaim_run_keys"), (RUN, "pk_runclaim_runs")}),
     "claim": (
         lambda conn: take_all(conn, [wanted(conn, run_id) for run_id in queued_runs(conn, 3)]),
         {(RUN, "pk_runclaim_runs")},
@@ -232,7 +306,7 @@ VERBS = {
     "release": (lambda conn: release(conn, claimed_runs(conn, 3)), {(RUN, "pk_runclaim_runs")}),
     "cancel": (lambda conn: cancel(conn, queued_runs(conn, 3)), {(RUN, "pk_runclaim_runs")}),
     "retry": (
-        lambda conn: retry(conn, "00000000-0000-0000-0000-000000000004"),
+        lambda conn: retry(conn, OLD),
         {(RUN, "pk_runclaim_runs"), ("runclaim_subjects", "pk_runclaim_subjects")},
     ),
     "rescue": (lambda conn: rescue(conn, limit=10), {(RUN, "ix_runclaim_runs_lease_expires_at")}),
@@ -242,7 +316,9 @@ VERBS = {
     ),
     "dispatch": (lambda conn: due(conn, limit=10), {(RUN, "ix_runclaim_runs_dispatch_due_at")}),
     "purge": (
-        lambda conn: purge(conn, dict.fromkeys(TERMINAL, DAY), limit=10),
+        lambda conn: purge(
+            conn, dict.fromkeys(TERMINAL, 90 * DAY), flows={"review": dict.fromkeys(TERMINAL, DAY)}, limit=10
+        ),
         {(RUN, "ix_runclaim_runs_finished_at")},
     ),
     "purge_keys": (
@@ -256,6 +332,47 @@ VERBS = {
     "journal": (
         lambda conn: read.journal(conn, queued_run(conn)),
         {("runclaim_events", "ix_runclaim_events_run_id")},
+    ),
+    "who canceled": (
+        lambda conn: who_canceled(conn, queued_runs(conn, 3)),
+        {("runclaim_events", "ix_runclaim_events_run_id")},
+    ),
+    "claim_actions": (send_one, {(ACTION, "ix_runclaim_actions_available_at")}),
+    "claimed_actions": (
+        lambda conn: claimed_actions(conn, owner="nobody"),
+        {(ACTION, "ix_runclaim_actions_available_at")},
+    ),
+    "settle_actions": (settle_one, {(ACTION, "pk_runclaim_actions"), (RUN, "pk_runclaim_runs")}),
+    "actions_of": (lambda conn: actions_of(conn, plan_one(conn)), {(RUN, "pk_runclaim_runs")}),
+    "drop_actions": (supersede_one, {(RUN, "ix_runclaim_runs_subject")}),
+    "findings_of": (
+        lambda conn: findings_of(conn, plan_one(conn)),
+        {("runclaim_findings", "ix_runclaim_findings_run_id")},
+    ),
+    "sessions_of": (lambda conn: sessions_of(conn, queued_run(conn)), set()),
+    "cascade of a session": (
+        lambda conn: conn.execute(delete(findings).where(findings.c.session_id == OLD)),
+        {("runclaim_findings", "ix_runclaim_findings_session_id")},
+    ),
+    "cascade of a finding": (
+        lambda conn: conn.execute(update(actions).where(actions.c.finding_id == OLD).values(finding_id=None)),
+        {(ACTION, "ix_runclaim_actions_finding_id")},
+    ),
+    "find a run": (
+        lambda conn: queued_run(conn, "again") and find_runs(conn, "default/review", [run_key(["again"]).hash]),
+        {("runclaim_run_keys", "pk_runclaim_run_keys"), (RUN, "pk_runclaim_runs")},
+    ),
+    "signal": (
+        lambda conn: send(conn, waiting_run(conn)),
+        {(RUN, "pk_runclaim_runs"), ("runclaim_signals", "pk_runclaim_signals")},
+    ),
+    "signal again": (
+        lambda conn: [send(conn, run_id, signal_id=each) for run_id in [queued_run(conn)] for each in "122"],
+        {(RUN, "pk_runclaim_runs"), ("runclaim_signals", "pk_runclaim_signals")},
+    ),
+    "read a signal": (
+        lambda conn: read.signal(conn, queued_run(conn), "approved"),
+        {("runclaim_signals", "pk_runclaim_signals")},
     ),
     "run": (lambda conn: read.run(conn, queued_run(conn)), {(RUN, "pk_runclaim_runs")}),
     "results": (
@@ -286,10 +403,10 @@ def test_a_verb_reads_by_index_however_long_the_history_is(conn, name):
 
 def test_a_purge_finds_the_children_of_a_run_by_index(conn):
     """The database looks for them itself, once for every run it deletes."""
-    for table in ("runclaim_events", "runclaim_phase_results"):
+    hanging = ("events", "phase_results", "actions", "acts", "findings", "sessions", "signals")
+    for table in (f"runclaim_{name}" for name in hanging):
         name = "%(run_id)s::UUID" if conn.dialect.name == "postgresql" else ":run_id"
-        run_id = "00000000-0000-0000-0000-000000000004"
-        found = scans(conn, f"DELETE FROM {table} WHERE run_id = {name}", {"run_id": run_id})
+        found = scans(conn, f"DELETE FROM {table} WHERE run_id = {name}", {"run_id": OLD})
 
         assert [index for _, (found_in, index) in found if found_in == table and index is None] == []
 

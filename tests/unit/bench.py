@@ -15,17 +15,21 @@ from sqlalchemy import text
 from runclaim import migrations
 from runclaim.config import Config
 from runclaim.database import Database
+from runclaim.flows.action import Action, ActionOptions
 from runclaim.flows.flow import Flow
 from runclaim.flows.keeper import Keeper
 from runclaim.flows.ledgering import Ledger
 from runclaim.flows.publishing import dispatch_due
 from runclaim.flows.runner import Runner
+from runclaim.flows.sending import Sender
 from runclaim.ledger import counters, read
+from runclaim.retries import Backoff
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from runclaim import Run
+    from runclaim.flows.action import Handler
     from runclaim.flows.attempt import Ended
     from runclaim.flows.execution import Execution
     from runclaim.flows.phase import Phase
@@ -48,12 +52,17 @@ class Rung(list["Due"]):
     """A publisher that keeps what it is given; `silent` makes it a broker that does not answer."""
 
     silent = False
+    #: How many actions it was rung for.
+    actions = 0
 
     def publish(self, due: Collection[Due]) -> int:
         if self.silent:
             return 0
         self.extend(due)
         return len(due)
+
+    def ring_actions(self, many: int) -> None:
+        self.actions += many
 
 
 class Diary:
@@ -75,7 +84,8 @@ class Bench:
     def __init__(self, url: str, **settings: Any) -> None:
         self.config = Config(database_url=url, **settings)
         self.rung = Rung()
-        self.ledger = Ledger(lambda: self.config, lambda: self.rung)
+        self.flows: dict[str, Flow[Any]] = {}
+        self.ledger = Ledger(lambda: self.config, lambda: self.rung, self.flows)
         self.database = Database(url, patience=self.config.ledger_patience)
         migrations.upgrade(self.database)
         self.keeper = Keeper(Database(url, pool_size=1, patience=self.config.ledger_patience))
@@ -84,7 +94,31 @@ class Bench:
 
     def flow(self, name: str = "review", input_type: type[Any] = PullRequest, **how: Any) -> Flow[Any]:
         how = {"key": "{repo}:pr-{number}", "subject": None} | how
-        return Flow(name, input_type, ledger=self.ledger, on_phase=lambda flow, phase: None, **how)
+        made = Flow(name, input_type, ledger=self.ledger, on_phase=lambda flow, phase: None, **how)
+        self.flows[name] = made
+        return made
+
+    def action(self, kind: str = "comment", **options: Any) -> Callable[[Handler], Action]:
+        """As `runs.action`; a send that fails is due again at once."""
+        chosen = ActionOptions(**{"backoff": Backoff(first=NO_WAIT)} | options)
+
+        def declare(handler: Handler) -> Action:
+            made = self.ledger.actions[kind] = Action(kind, handler, chosen)
+            return made
+
+        return declare
+
+    def sender(self) -> Sender:
+        return Sender(
+            database=self.database,
+            actions=self.ledger.actions,
+            stopping=lambda: self.stopping,
+            count=self.keeper.count,
+        )
+
+    def send(self) -> int:
+        """Send what is due; returns how many claims that took."""
+        return self.sender().send_due(within=timedelta(seconds=60))[0]
 
     def runner(self, worker: str = "node:1") -> Runner:
         return Runner(

@@ -1,0 +1,80 @@
+"""
+Hooks: functions of the application that are told once a run and phase that it is complete, blocked or has failed.
+
+A hook is an action: planned in the transaction that it tells of, and sent after it. One that raises is tried again;
+one whose worker died in the middle runs again.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from runclaim.errors import DeclarationError, Retry
+from runclaim.flows.action import Action, ActionOptions
+from runclaim.keys import uuid7
+from runclaim.ledger.planning import NewAction, Stopped
+from runclaim.states import RunState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, MutableMapping
+
+    from runclaim.ledger.claim import Claim
+
+_WORDS: Final = {RunState.BLOCKED: "on_blocked", RunState.FAILED: "on_failed"}
+
+
+@dataclass(frozen=True, slots=True)
+class HookEvent:
+    """What a hook is told. `state` is `complete`, `blocked` or `failed`; `error` says why for the last two."""
+
+    run_id: str
+    flow: str
+    key: str
+    phase: str
+    state: str
+    error: dict[str, Any] | None = None
+
+
+class Hooks:
+    """The hooks of one flow, in the order of their declarations; each is an action of the application."""
+
+    def __init__(self, flow: str, actions: MutableMapping[str, Action]) -> None:
+        self._flow, self._actions = flow, actions
+        self._kinds: dict[str, list[str]] = {}
+
+    def declare(self, word: str, hook: Callable[[HookEvent], object]) -> Callable[[HookEvent], object]:
+        """Declare a hook for `on_complete`, `on_blocked` or `on_failed`. Raises: DeclarationError."""
+        name = getattr(hook, "__name__", "<no name>")
+        if not callable(hook) or name.startswith("<"):
+            raise DeclarationError(f"a hook is a named function: @{self._flow}.{word} above `def tell(event)`")
+        kind = f"{self._flow}.{word}.{name}"
+        if kind in self._actions:
+            raise DeclarationError(f"flow {self._flow} already has a hook {word} named {name}; rename the second")
+
+        def told(payload: Any, _key: str) -> None:
+            try:
+                hook(HookEvent(**payload))
+            except Exception as error:
+                # It has said that it did not get through; what it had done by then is its own to know.
+                raise Retry(f"{type(error).__name__}: {error}") from error
+
+        self._actions[kind] = Action(kind, told, ActionOptions(idempotent=True))
+        self._kinds.setdefault(word, []).append(kind)
+        return hook
+
+    def completed(self, claim: Claim) -> Iterable[NewAction]:
+        """What the completion of this claim's phase plans."""
+        event = HookEvent(claim.run_id, claim.flow, claim.key, claim.phase, "complete")
+        return self._plan("on_complete", event)
+
+    def stopped(self, stopped: Stopped) -> Iterable[NewAction]:
+        """What a run of this flow plans that is blocked or has failed."""
+        event = HookEvent(**asdict(stopped))
+        return self._plan(_WORDS[stopped.state], event)
+
+    def _plan(self, word: str, event: HookEvent) -> Iterable[NewAction]:
+        for kind in self._kinds.get(word, ()):
+            name = kind.removeprefix(f"{self._flow}.")
+            yield NewAction(uuid7(), event.run_id, event.phase, name, kind, json.dumps(asdict(event)))

@@ -1,0 +1,165 @@
+"""
+Sending: planned actions are claimed one by one, sent, and settled.
+
+What may have arrived is never sent again blindly: it is looked up, or sent again where the other side does nothing
+twice for one key, or ends as unknown and waits for a person. No transaction is open while the outside is called.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+from runclaim import failpoints, logs
+from runclaim.errors import ActionRejected, Retry
+from runclaim.flows.telling import said
+from runclaim.keys import clip, nonce
+from runclaim.ledger.actions import ActionClaim, claim_actions, claimed_actions
+from runclaim.ledger.outbox import ActionState, Sent, settle_actions, settled_actions
+from runclaim.secrets import redact
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from sqlalchemy import Connection
+
+    from runclaim.database import Database
+    from runclaim.flows.action import Action, Lookup
+
+logger: Final = logs.logger("runclaim.actions")
+
+_NOW: Final = timedelta(0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sender:
+    """Sends what is due of `actions`. `count(name, kind)` adds to a total."""
+
+    database: Database
+    actions: Mapping[str, Action]
+    stopping: Callable[[], bool]
+    count: Callable[[str, str], None]
+
+    def send_due(self, *, within: timedelta) -> tuple[int, bool]:
+        """
+        Send one after the other until nothing is due, or `within` has passed, or the worker stops.
+
+        Returns: how many were taken, and whether some may be left. Raises: LedgerUnavailable.
+        """
+        taken, ends = 0, time.monotonic() + within.total_seconds()
+        while not self.stopping():
+            if time.monotonic() >= ends:
+                return taken, True
+            if (claim := self._claim()) is None:
+                return taken, False
+            taken += 1
+            self._settle(self._outcome(claim, self.actions[claim.kind]))
+        return taken, True
+
+    def _claim(self) -> ActionClaim | None:
+        if not self.actions:
+            return None
+        owner = nonce()
+        kinds = {kind: action.options.max_duration for kind, action in self.actions.items()}
+
+        def work(conn: Connection) -> list[ActionClaim]:
+            return claim_actions(conn, kinds, owner=owner)
+
+        found = self.database.run(work, read_back=lambda conn: claimed_actions(conn, owner=owner) or None)
+        if not found:
+            return None
+        failpoints.hit("action.after_claim")
+        return found[0]
+
+    def _settle(self, sent: Sent) -> None:
+        after = self.database.run(
+            lambda conn: settle_actions(conn, [sent]),
+            read_back=lambda conn: settled_actions(conn, [sent]) or None,
+            # The send has happened: knowing that is worth waiting for.
+            patience=60.0,
+        )
+        claim = sent.claim
+        state = after.get(claim.action_id)
+        if state is None:
+            logger.warning("%s %s: took too long, its claim is lost", claim.kind, claim.idempotency_key)
+            return
+        level = logging.ERROR if state is ActionState.UNKNOWN else logging.INFO
+        why = f": {sent.error['type']}: {sent.error['message']}" if sent.error else ""
+        logger.log(level, "%s %s: %s, attempt %d%s", claim.kind, claim.idempotency_key, state, claim.attempt, why)
+        if state in {ActionState.POSTED, ActionState.FAILED, ActionState.UNKNOWN}:
+            self.count(f"actions_{state}", claim.kind)
+
+    def _outcome(self, claim: ActionClaim, action: Action) -> Sent:
+        if not claim.uncertain:
+            return self._send(claim, action)
+        if action.looks_up is not None:
+            return self._look_up(claim, action, action.looks_up)
+        if action.options.idempotent and not claim.superseded and claim.attempt <= action.options.max_attempts:
+            return self._send(claim, action)
+        return _unknown(claim, "it may have arrived, and there is no lookup to ask; resolve it or retry it")
+
+    def _look_up(self, claim: ActionClaim, action: Action, lookup: Lookup) -> Sent:
+        self.count("actions_looked_up", claim.kind)
+        try:
+            found = lookup(claim.payload, claim.idempotency_key)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the other side could not be asked
+            if claim.attempt >= 2 * action.options.max_attempts:
+                return _unknown(claim, f"it may have arrived, and the lookup fails: {_said(error)}")
+            return self._again(claim, action, error, uncertain=True)
+        if found is not None:
+            return Sent(claim, ActionState.POSTED, _NOW, upstream_id=_upstream(found))
+        # It is not there, so this attempt may send it, unless nobody wants it any more.
+        return self._send(claim, action)
+
+    def _send(self, claim: ActionClaim, action: Action) -> Sent:
+        if claim.superseded:
+            return _failed(claim, "Superseded", "its run was superseded before it was sent")
+        if claim.attempt > action.options.max_attempts:
+            return _failed(claim, "AttemptsSpent", f"not sent after {action.options.max_attempts} attempts")
+        try:
+            failpoints.hit("action.before_send")
+            found = action(claim.payload, claim.idempotency_key)
+            failpoints.hit("action.after_send")
+        except Retry as asked:
+            return self._again(claim, action, asked, uncertain=False)
+        except ActionRejected as refused:
+            return _failed(claim, type(refused).__name__, _said(refused))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the call may have arrived
+            return self._again(claim, action, error, uncertain=True)
+        return Sent(claim, ActionState.POSTED, _NOW, upstream_id=_upstream(found))
+
+    def _again(self, claim: ActionClaim, action: Action, error: Exception, *, uncertain: bool) -> Sent:
+        """Plan it again; the next claim decides what may still be done."""
+        asked = error.after if isinstance(error, Retry) else None
+        delay = action.options.backoff.delay(claim.attempt) if asked is None else asked
+        is_spent = claim.attempt >= action.options.max_attempts
+        if uncertain and action.looks_up is None and (is_spent or not action.options.idempotent):
+            return _unknown(
+                claim, f"it may have arrived, and nobody can be asked: {type(error).__name__}: {_said(error)}"
+            )
+        if not uncertain and is_spent:
+            return _failed(claim, type(error).__name__, _said(error))
+        return Sent(claim, ActionState.PLANNED, delay, uncertain=uncertain, error=_error(type(error).__name__, error))
+
+
+def _upstream(found: str | int | None) -> str | None:
+    return None if found is None else clip(str(found), 512)
+
+
+def _said(error: Exception) -> str:
+    return said(error, redact) or type(error).__name__
+
+
+def _error(kind: str, error: Exception | str) -> dict[str, Any]:
+    return {"type": kind, "message": clip(error, 2048) if isinstance(error, str) else said(error, redact)}
+
+
+def _failed(claim: ActionClaim, kind: str, message: str) -> Sent:
+    return Sent(claim, ActionState.FAILED, _NOW, error=_error(kind, message))
+
+
+def _unknown(claim: ActionClaim, message: str) -> Sent:
+    return Sent(claim, ActionState.UNKNOWN, _NOW, uncertain=True, error=_error("Unknown", message))
