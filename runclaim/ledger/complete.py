@@ -115,7 +115,7 @@ _COMPLETE: Final = (
         ),
         phase=case((_ends, runs.c.phase), else_=_done.c.next_phase),
         queue=case((_ends, runs.c.queue), else_=_done.c.next_queue),
-        waits_for=case((_ends, null()), else_=_done.c.next_waits_for),
+        waits_for=_done.c.next_waits_for,
         owner=case((_inline, _done.c.next_owner), else_=null()),
         worker=case((_inline, runs.c.worker), else_=null()),
         lease_expires_at=case((_inline, earlier(shifted(now(), _done.c.lease_seconds), _deadline)), else_=null()),
