@@ -9,7 +9,7 @@ from runclaim.errors import DeclarationError, InputError, KeyNotFound
 from runclaim.flows.action import Action, ActionOptions
 from runclaim.flows.flow import Flow, OnPhase
 from runclaim.flows.ledgering import Ledger
-from runclaim.flows.resolving import BUILT_IN, Resolver
+from runclaim.flows.resolving import BUILT_IN, Resolver, Secrets
 from runclaim.flows.retention import Retention
 from runclaim.flows.signaling import flow_for
 from runclaim.flows.webhooks import MAX_BODY_BYTES, Delivery, Mapped, Webhook
@@ -158,6 +158,14 @@ class Declarations:
             return made
 
         return declare
+
+    def secret(self, reference: str) -> str:
+        """
+        The value that a reference such as `secret:env:NAME` leads to, for handlers of actions and webhooks.
+
+        A body asks `ctx.secret`, which also redacts the value from its error. Raises: SecretUnavailable.
+        """
+        return Secrets(self._resolvers).get(reference)
 
     def signal(
         self,

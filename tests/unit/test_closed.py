@@ -121,6 +121,7 @@ REACHES_NOTHING = {
     "Runclaim.action",
     "Runclaim.config",
     "Runclaim.flow",
+    "Runclaim.secret",
     "Runclaim.secret_resolver",
     "Runclaim.webhook",
     "Flow.actions",

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import sys
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
@@ -17,6 +18,7 @@ from sqlalchemy import inspect, text
 from sqlalchemy.orm import Session
 
 from runclaim import Backoff, Blocked, InputError, KeyConflict, Retry, RunState, Skip
+from runclaim.flows.routing import Event
 from runclaim.flows.telling import told
 
 if TYPE_CHECKING:
@@ -218,3 +220,20 @@ def test_the_error_says_what_it_said_but_for_the_secrets(laptop: Bench):
 
     assert "401 for [redacted: GitHub token] and '[redacted: secret:env:CANARY]' of ann" == run.view.error["message"]
     assert 'raise ValueError(f"401 for {CANARY}' in run.view.error["traceback"]
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_a_signal_carries_no_secret_unless_its_flow_allows_it(bench: Bench, allowed: bool):
+    flow = job_flow(bench, allow_secrets=allowed)
+    flow.phase(name="wait", on="approved")(lambda ctx: None)
+    run = flow.enqueue(name="a")
+    if allowed:
+        run.signal("approved", {"token": CANARY})
+    else:
+        with pytest.raises(InputError, match="token") as refused:
+            run.signal("approved", {"token": CANARY})
+        assert CANARY not in str(refused.value)
+    with pytest.raises(InputError, match="token") if not allowed else nullcontext():
+        flow.route(Event({"name": "b"}, payload={"token": CANARY}))
+
+    assert bool(leaks(dump(bench), CANARY)) is allowed
