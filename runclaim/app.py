@@ -19,6 +19,8 @@ from runclaim.errors import DeclarationError
 from runclaim.flows.action import Action, ActionOptions
 from runclaim.flows.flow import Flow
 from runclaim.flows.ledgering import Ledger
+from runclaim.flows.phase import PhaseOptions
+from runclaim.flows.plain import Claimed, PlainCalls
 from runclaim.flows.retention import Retention
 from runclaim.flows.webhooks import MAX_BODY_BYTES, Delivery, Webhook
 from runclaim.retries import Backoff
@@ -63,6 +65,7 @@ class Runclaim:
         self._broker = Broker(app, lambda: self.config)
         self.ledger = Ledger(lambda: self.config, lambda: self._broker, self.flows)
         self._runtime = Runtime(app, self.ledger, self._broker, self.flows)
+        self._plain = PlainCalls(self.ledger, lambda: self._runtime.keeper, lambda: self._runtime.flags.stopping)
         upkeep.register(app, self._runtime)
         beat.schedule(app, lambda: self.config)
         worker.attach(app, self._runtime)
@@ -94,7 +97,7 @@ class Runclaim:
         successive runs are about; a newer run of a subject supersedes the older ones. `keep_…` says how long its runs
         are kept once they have ended, else the settings do. Raises: DeclarationError.
         """
-        if name in self.flows:
+        if name in self.flows or name in self.ledger.plain_names:
             raise DeclarationError(f"this app already has a flow {name}; give the second another name")
         retention = Retention(
             keep_succeeded=keep_succeeded,
@@ -183,6 +186,38 @@ class Runclaim:
     def get(self, run_id: str) -> Run:
         """A handle on an existing run; nothing is read yet. Raises: LedgerClosed."""
         return self.ledger.handle(run_id)
+
+    def check_and_claim(
+        self,
+        name: str,
+        *,
+        key: str,
+        subject: str | None = None,
+        lease: timedelta | None = None,
+        max_duration: timedelta | None = None,
+        max_attempts: int = 5,
+        backoff: Backoff | None = None,
+        project: str | None = None,
+    ) -> Claimed | None:
+        """
+        The right to do the work of a key, here and now, or `None` if it is done, in other hands, or not due.
+
+        For code that uses no flows: `with claimed:` does the work and completes it. `name` is no declared flow's;
+        `subject`, `lease` and the others are as for flows and phases. Raises: DeclarationError, InputError,
+        LedgerUnavailable.
+        """
+        options = PhaseOptions(
+            lease=lease, max_duration=max_duration, max_attempts=max_attempts, backoff=backoff or Backoff()
+        )
+        return self._plain.check_and_claim(name, key, subject=subject, project=project, options=options)
+
+    def complete(self, claimed: Claimed, result: Any = None) -> None:
+        """Complete claimed work with a result, at most 256 kB of JSON. Raises: ClaimLost, InputError."""
+        self._plain.complete(claimed, result)
+
+    def purge(self) -> int:
+        """Delete finished history past its retention, as beat does; returns how many runs went."""
+        return self._runtime.purge()
 
     def close(self) -> None:
         """
