@@ -15,21 +15,22 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from runclaim import beat, worker
 from runclaim.broker import Broker
 from runclaim.config import Config, resolve
-from runclaim.errors import DeclarationError
+from runclaim.errors import DeclarationError, KeyNotFound
 from runclaim.flows.action import Action, ActionOptions
 from runclaim.flows.flow import Flow
 from runclaim.flows.ledgering import Ledger
 from runclaim.flows.phase import PhaseOptions
 from runclaim.flows.plain import Claimed, PlainCalls
 from runclaim.flows.retention import Retention
-from runclaim.flows.webhooks import MAX_BODY_BYTES, Delivery, Webhook
+from runclaim.flows.signaling import flow_for
+from runclaim.flows.webhooks import MAX_BODY_BYTES, Delivery, Mapped, Webhook
 from runclaim.retries import Backoff
 from runclaim.signatures import check_secrets
 from runclaim.tasks import phase_task, upkeep
 from runclaim.tasks.runtime import Runtime
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from celery import Celery
 
@@ -125,9 +126,9 @@ class Runclaim:
         secret: str | Sequence[str] | Callable[[], str | Sequence[str]],
         scheme: str = "github",
         max_body_bytes: int = MAX_BODY_BYTES,
-    ) -> Callable[[Callable[[Delivery], InputT | Mapping[str, Any] | None]], Webhook[InputT]]:
+    ) -> Callable[[Callable[[Delivery], Mapped[InputT]]], Webhook[InputT]]:
         """
-        Declare a webhook: the decorated function maps a verified delivery to the flow's input, or to `None`.
+        Declare a webhook: the decorated function maps a verified delivery to the flow's input, an `Event`, or `None`.
 
         `scheme` is `github` or `standard` (Standard Webhooks). Several secrets may be given while one replaces the
         other; a function is asked at each delivery. Raises: DeclarationError, and ConfigError for a weak secret.
@@ -139,7 +140,7 @@ class Runclaim:
             found = secret() if callable(secret) else secret
             return [found] if isinstance(found, str) else found
 
-        def declare(to_input: Callable[[Delivery], InputT | Mapping[str, Any] | None]) -> Webhook[InputT]:
+        def declare(to_input: Callable[[Delivery], Mapped[InputT]]) -> Webhook[InputT]:
             made = Webhook(
                 name,
                 flow=flow,
@@ -182,6 +183,26 @@ class Runclaim:
             return made
 
         return declare
+
+    def signal(
+        self,
+        key: str,
+        name: str,
+        payload: Any = None,
+        *,
+        id: str | None = None,  # noqa: A002 - as in events
+        flow: Flow[Any] | str | None = None,
+    ) -> Run:
+        """
+        Tell the run of a key of an outside event, as `Run.signal` does; `flow` when several wait for that name.
+
+        Raises: KeyNotFound when there is no run of that key, InputError, StateConflict when the run has ended.
+        """
+        found = flow_for(self.flows, name, flow)
+        run = found.find(key)
+        if run is None:
+            raise KeyNotFound(found.name, key)
+        return run.signal(name, payload, id=id)
 
     def get(self, run_id: str) -> Run:
         """A handle on an existing run; nothing is read yet. Raises: LedgerClosed."""

@@ -102,6 +102,14 @@ class RunNotFound(RunclaimError):
         super().__init__(f"no run {run_id}: it never existed, or was purged after its retention")
 
 
+class KeyNotFound(RunNotFound):
+    """No run has this key, or it was purged after its retention. Enqueue one, or look at the key's spelling."""
+
+    def __init__(self, flow: str, key: str) -> None:
+        self.flow, self.key, self.run_id = flow, key, ""
+        RunclaimError.__init__(self, f"{flow} has no run {key!r}: it never existed, or was purged after its retention")
+
+
 class StateConflict(RunclaimError):
     """The run's state does not allow this. Read `state` and decide again."""
 

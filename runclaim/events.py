@@ -23,6 +23,7 @@ class EventType(StrEnum):
     RUN_SUPERSEDED = "run.superseded"
     RUN_RETRIED = "run.retried"
     RUN_RESUMED = "run.resumed"
+    RUN_SIGNALED = "run.signaled"
     PHASE_STARTED = "phase.started"
     PHASE_COMPLETED = "phase.completed"
     PHASE_SKIPPED = "phase.skipped"

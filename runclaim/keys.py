@@ -19,6 +19,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
+from functools import cache
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from runclaim.errors import DeclarationError, InputError
@@ -105,6 +107,25 @@ class Template:
             self._pieces.append((literal, field))
         if not any(field for _, field in self._pieces):
             raise DeclarationError(f"{what} {text!r} has no {{field}}: every input would be the same run")
+
+    def readings(self, text: str, *, at_most: int) -> list[tuple[str, ...]]:
+        """The ways in which `text` can have been made from this template: its `parts`, `at_most` of them."""
+
+        @cache
+        def rest(index: int, start: int) -> list[tuple[str, ...]]:
+            if index == len(self._pieces):
+                return [()] if start == len(text) else []
+            literal, field = self._pieces[index]
+            begin = start + len(literal)
+            if not text.startswith(literal, start):
+                return []
+            if field is None:
+                return [(literal, *more) for more in rest(index + 1, begin)]
+            ends = range(begin, len(text) + 1)
+            found = ((literal, text[begin:end], *more) for end in ends for more in rest(index + 1, end))
+            return list(islice(found, at_most))
+
+        return rest(0, 0)
 
     def parts(self, values: Mapping[str, Any]) -> list[str]:
         """The literals and the values in order. Raises: InputError for a value that is no text, number or bool."""

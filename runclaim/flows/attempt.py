@@ -130,6 +130,8 @@ class Attempt:
             check=Check(claim, database=self._database, keeper=self._keeper, stopping=self._stopping),
             records=Records(claim.run_id, claim.phase, self.flow.actions),
             notes=Notes(self._database, claim),
+            on=self.phase.options.on,
+            signal=lambda name: self._database.ask(lambda conn: read.signal(conn, claim.run_id, name)),
         )
 
     def _results(self) -> Mapping[str, Any]:

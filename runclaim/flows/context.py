@@ -46,10 +46,12 @@ class Context(Generic[InputT]):
         check: Callable[[], None],
         records: Records,
         notes: Notes,
+        on: str | None,
+        signal: Callable[[str], tuple[Any] | None],
     ) -> None:
         self.run_id, self.key, self.subject, self.phase, self.attempt = run_id, key, subject, phase, attempt
         self.input = input
-        self._results, self._check = results, check
+        self._results, self._check, self._on, self._signal = results, check, on, signal
         self.completions: list[Callable[[Session], object]] = []
         self.records = records
         self._notes = notes
@@ -66,6 +68,22 @@ class Context(Generic[InputT]):
             raise KeyError(f"phase {phase.name} of this run is not complete; {self.phase} runs before it or without it")
         loaded: ResultT = phase.result_type.load(found[phase.name])
         return loaded
+
+    @property
+    def signal(self) -> Any:
+        """What the signal that this phase waits for carried. Raises: KeyError in a phase that waits for none."""
+        if self._on is None:
+            raise KeyError(
+                f"phase {self.phase} waits for no signal: declare it with on=…, or name one in ctx.signal_of"
+            )
+        return self.signal_of(self._on)
+
+    def signal_of(self, name: str) -> Any:
+        """What the first signal of that name carried. Raises: KeyError when this run has received none."""
+        found = self._signal(name)
+        if found is None:
+            raise KeyError(f"this run has received no signal {name}")
+        return found[0]
 
     def in_completion(self, write: Callable[[Session], object]) -> None:
         """

@@ -152,6 +152,7 @@ class Enqueuing(Generic[InputT]):
             delay=self._options.delay or timedelta(0),
             dispatch_after=config.dispatch_after,
             keep_key=config.keep_keys,
+            waits_for=first.options.on,
         )
 
 

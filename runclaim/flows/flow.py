@@ -8,7 +8,7 @@ broker is reached through the application's `Ledger`, so a declared flow is chea
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, overload
 
 from runclaim.errors import DeclarationError, InputError
 from runclaim.flows.enqueuing import Enqueuing, Options
@@ -16,6 +16,7 @@ from runclaim.flows.hooks import HookEvent, Hooks
 from runclaim.flows.inputs import InputType
 from runclaim.flows.phase import Phase, PhaseOptions, name_of
 from runclaim.flows.retention import Retention
+from runclaim.flows.routing import Route
 from runclaim.keys import RunKey, Template, check_name, check_text, run_key
 
 if TYPE_CHECKING:
@@ -27,10 +28,14 @@ if TYPE_CHECKING:
     from runclaim.flows.enqueuing import AnyAsyncSession, AnySession
     from runclaim.flows.handle import Run
     from runclaim.flows.ledgering import Ledger
+    from runclaim.flows.routing import Event, Routed
     from runclaim.retries import Backoff
 
 InputT = TypeVar("InputT")
 ResultT = TypeVar("ResultT")
+
+#: More readings of one key's text are a mistake: a template without anything between its fields.
+_MOST_READINGS: Final = 64
 
 
 class OnPhase(Protocol):
@@ -87,6 +92,7 @@ class Flow(Generic[InputT]):
         lease: timedelta | None = None,
         max_duration: timedelta | None = None,
         queue: str | None = None,
+        on: str | None = None,
     ) -> Callable[[Callable[[Context[InputT]], ResultT]], Phase[InputT, ResultT]]: ...
 
     def phase(self, *body: Any, **options: Any) -> Any:
@@ -94,7 +100,8 @@ class Flow(Generic[InputT]):
         Declare the next phase. Phases run in the order of their declarations.
 
         `max_attempts` bounds the starts of the body, `max_losses` those that end with a dead worker; `lease` and
-        `max_duration` are `timedelta`; `queue` is a Celery queue. Raises: DeclarationError.
+        `max_duration` are `timedelta`; `queue` is a Celery queue; `on` names the signal that the phase waits for.
+        Raises: DeclarationError.
         """
         if not body:
             return lambda found: self._declare(found, options)
@@ -198,6 +205,31 @@ class Flow(Generic[InputT]):
     def get(self, run_id: str) -> Run:
         """A handle on an existing run of this flow; nothing is read yet."""
         return self._ledger.handle(run_id, self)
+
+    def find(self, key: str, *, project: str | None = None) -> Run | None:
+        """
+        The run of a key, given as the text that people read; `None` when there is none, or it was purged.
+
+        Raises: InputError when the text could be the key of two runs: `"a:b" + "c"`, `"a" + "b:c"`. Use their ids.
+        """
+        text, config = check_text("key", key), self._ledger.config
+        made = self._key
+        ways = made.readings(text, at_most=_MOST_READINGS + 1) if isinstance(made, Template) else [(text,)]
+        if len(ways) > _MOST_READINGS:
+            raise InputError("key", f"can be read in more than {_MOST_READINGS} ways; use the id of the run")
+        found = self._ledger.find(f"{project or config.project}/{self.name}", [run_key(parts).hash for parts in ways])
+        if len(found) > 1:
+            raise InputError("key", f"names several runs of {self.name} ({', '.join(found)}); use the id of one")
+        return self.get(found[0]) if found else None
+
+    def route(self, event: Event[InputT]) -> Routed:
+        """
+        Start the phase that an outside event calls for, in the run of its input's key, which is made if need be.
+
+        An existing run keeps the state of its phases; a phase that is active or complete is left alone; an event for
+        a phase that is not reached yet is kept for it. Raises: InputError, KeyConflict, LedgerUnavailable.
+        """
+        return Route.of(self, event).take(self._ledger, self)
 
     def __repr__(self) -> str:
         return f"<flow {self.name}: {' → '.join(self.phases) or 'no phases'}>"

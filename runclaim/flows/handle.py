@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from runclaim.errors import RunFailed, StateConflict, WaitTimeout
+from runclaim.flows.signaling import Signal
 from runclaim.ledger.decisions import ActionView, actions_of
 from runclaim.ledger.findings import FindingView, findings_of
 from runclaim.ledger.sessions import SessionView, sessions_of
@@ -123,6 +124,16 @@ class Run:
     def resume(self, *, by: str = "") -> None:
         """Go on with a blocked run, from its blocked phase. Raises: StateConflict, RunNotFound."""
         self._ledger.resume(self.id, by=by)
+
+    def signal(self, name: str, payload: Any = None, *, id: str | None = None) -> Run:  # noqa: A002 - as in events
+        """
+        Tell the run of an outside event that a phase waits for, also before it waits. Twice with one id is once.
+
+        Without an `id` the name is its own: the run hears of it once. `payload` is JSON. Returns: this handle.
+        Raises: InputError, StateConflict when the run has ended, RunNotFound.
+        """
+        self._ledger.signal(self.id, Signal.checked(name, payload, id))
+        return self
 
     def rerun(self, *, by: str = "") -> Run:
         """

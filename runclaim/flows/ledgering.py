@@ -19,10 +19,11 @@ from runclaim.flows.reruns import again
 from runclaim.ledger import read
 from runclaim.ledger.cancel import cancel
 from runclaim.ledger.dispatch import Due
-from runclaim.ledger.identity import recorded_fingerprint
+from runclaim.ledger.identity import find_runs, recorded_fingerprint
 from runclaim.ledger.rerun import rerun
 from runclaim.ledger.resume import resume
 from runclaim.ledger.retry import retry
+from runclaim.ledger.signal import Answer, Signaled, delivered
 from runclaim.states import LIVE, RunState
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from runclaim.flows.action import Action
     from runclaim.flows.flow import Flow
     from runclaim.flows.publishing import Publisher
+    from runclaim.flows.signaling import Signal
     from runclaim.ledger.enqueue import Enqueued
     from runclaim.ledger.new_run import NewRun
     from runclaim.ledger.read import EventView, RunView
@@ -120,7 +122,7 @@ class Ledger:
         return made
 
     def publish(self, wanted: Sequence[NewRun], made: Sequence[Enqueued]) -> None:
-        """Ring for every run that was created and is due now. Never raises for a silent broker."""
+        """Ring for every run that was created and is due now, none that waits. Never raises for a silent broker."""
         if self._is_closed:
             # The commit of an application that has closed us already; dispatch will ring.
             return
@@ -128,7 +130,7 @@ class Ledger:
             [
                 Due(new.run_id, 0, new.flow, new.phases[0], new.queue, new.key.text, new.priority)
                 for new, found in zip(wanted, made, strict=True)
-                if found.created and not new.delay
+                if found.created and not new.delay and new.waits_for is None
             ]
         )
 
@@ -170,6 +172,22 @@ class Ledger:
     def resume(self, run_id: str, *, by: str) -> None:
         """Go on with a blocked run. Raises: StateConflict, RunNotFound."""
         self._again("resume", run_id, by)
+
+    def signal(self, run_id: str, given: Signal) -> None:
+        """Deliver a signal once, and ring if the run goes on by it. Raises: StateConflict, RunNotFound."""
+
+        def read_back(conn: Connection) -> Signaled | None:
+            return delivered(conn, run_id, given.name, signal_id=given.id)
+
+        told = self.database.run(lambda conn: given.deliver(conn, run_id), read_back=read_back)
+        if told.answer is Answer.NOT_LIVE:
+            raise StateConflict(run_id, "signal", self.view(run_id).state)
+        if told.due is not None:
+            self.publisher.publish([told.due])
+
+    def find(self, namespace: str, hashes: Collection[str]) -> list[str]:
+        """The ids of the runs that stand under any of these keys."""
+        return self.database.ask(lambda conn: find_runs(conn, namespace, hashes))
 
     def rerun(self, run_id: str, flow: Flow[Any] | None, *, by: str) -> Run:
         """Make a new run of a run's key. Raises: RunNotFound, InputError, DeclarationError."""

@@ -36,6 +36,8 @@ class PhaseOptions:
     max_duration: timedelta | None = None
     #: The Celery queue; `None` leaves it to Celery's routes.
     queue: str | None = None
+    #: The signal without which the phase does not start.
+    on: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("max_attempts", "max_losses"):
@@ -48,6 +50,10 @@ class PhaseOptions:
             raise DeclarationError(f"backoff is a Backoff(first=…, factor=…, ceiling=…), not {self.backoff!r}")
         if self.queue is not None and not (isinstance(self.queue, str) and self.queue):
             raise DeclarationError(f"queue is the name of a Celery queue, not {self.queue!r}")
+        if self.on is not None:
+            if not isinstance(self.on, str):
+                raise DeclarationError(f"on is the name of a signal, such as 'approved', not {self.on!r}")
+            check_name("signal", self.on)
         for name in ("lease", "max_duration"):
             value = getattr(self, name)
             if value is not None and not (isinstance(value, timedelta) and timedelta(0) < value <= LONGEST):

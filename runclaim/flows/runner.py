@@ -96,6 +96,7 @@ class Runner:
                 worker=self.worker,
                 lease=self._lease(phase),
                 max_duration=self._max_duration(phase),
+                waits_for=phase.options.on,
             )
             failpoints.hit("claim.before_commit")
             return found
@@ -224,6 +225,7 @@ class Runner:
             max_duration=self._max_duration(after),
             owner=nonce() if inline(phase, after) and not self.stopping() else None,
             dispatch_after=self.config.dispatch_after,
+            waits_for=after.options.on,
         )
 
     def _publish(self, taken: Claim, following: NextPhase, fence: int) -> None:

@@ -2,25 +2,27 @@
 Webhooks in: from a verified delivery to a run, once, in one transaction.
 
 The signature is checked on the raw bytes before anything else. The delivery id, the payload within the dedup
-window and the run are written together, so a delivery is never remembered without its run.
+window, the run and its signal are written together, so a delivery is never remembered without its run.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar
 
 from runclaim.errors import DeclarationError, InputError
+from runclaim.flows.routing import Event, Landed, Route
 from runclaim.keys import check_name
 from runclaim.ledger.dedup import Sighting, first_sighting, seen_run
-from runclaim.ledger.enqueue import Enqueued, enqueue
+from runclaim.ledger.enqueue import Enqueued
 from runclaim.signatures import check_github, check_secrets, check_standard
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from datetime import timedelta
 
     from sqlalchemy import Connection
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from runclaim.ledger.new_run import NewRun
 
 InputT = TypeVar("InputT")
+#: What a mapping function returns: the flow's input, its fields, an event of it, or that it concerns no run.
+Mapped: TypeAlias = InputT | Mapping[str, Any] | Event[InputT] | None
 
 #: GitHub caps its payloads at 25 MB; a pull request's is some 30 kB.
 MAX_BODY_BYTES: Final = 1024 * 1024
@@ -41,7 +45,8 @@ class Outcome(StrEnum):
     """What became of a delivery."""
 
     ENQUEUED = "enqueued"  #: it made a run
-    EXISTING = "existing"  #: its run key had a run already
+    STARTED = "started"  #: it started a phase of the run that its key had already
+    EXISTING = "existing"  #: its run key had a run already, and nothing of it was started
     DUPLICATE = "duplicate"  #: the same delivery, or the same payload within the window
     IGNORED = "ignored"  #: it concerns no run
 
@@ -64,7 +69,7 @@ class Received:
 
 
 class Webhook(Generic[InputT]):
-    """A trigger: who signs, and how a payload becomes a flow's input. Made by `Runclaim.webhook`."""
+    """A trigger: who signs, and how a payload becomes a flow's input or an event of it. Made by `Runclaim.webhook`."""
 
     def __init__(
         self,
@@ -73,7 +78,7 @@ class Webhook(Generic[InputT]):
         flow: Flow[InputT],
         secrets: Callable[[], Sequence[str]],
         scheme: str,
-        to_input: Callable[[Delivery], InputT | Mapping[str, Any] | None],
+        to_input: Callable[[Delivery], Mapped[InputT]],
         ledger: Ledger,
         max_body_bytes: int,
     ) -> None:
@@ -98,12 +103,16 @@ class Webhook(Generic[InputT]):
         signed = _SCHEMES[self.scheme](body, lower, secrets)
         delivery = Delivery(signed.delivery_id, signed.event, _parse(body))
         try:
-            wanted = self._to_input(delivery)
+            mapped = self._to_input(delivery)
         except (KeyError, IndexError) as error:
             raise InputError(str(error.args[0] if error.args else "payload"), "is missing in the payload") from error
-        if wanted is None:
+        if mapped is None:
             return Received(Outcome.IGNORED, None)
-        return self._enqueue(self.flow.using().new_run(wanted), self._sightings(signed.delivery_id, body))
+        if isinstance(mapped, Event):
+            route = Route.of(self.flow, mapped, id=signed.delivery_id)
+        else:
+            route = Route(self.flow.using().new_run(mapped), None, None)
+        return self._take(route, self._sightings(signed.delivery_id, body))
 
     def _sightings(self, delivery_id: str, body: bytes) -> list[Sighting]:
         config = self._ledger.config
@@ -113,28 +122,31 @@ class Webhook(Generic[InputT]):
             _sighting(f"{place}/payload", body, config.dedup_window),
         ]
 
-    def _enqueue(self, new: NewRun, sightings: list[Sighting]) -> Received:
-        def work(conn: Connection) -> Enqueued | None:
-            made = enqueue(conn, [new])[0]
-            if not first_sighting(conn, sightings, made.run_id):
-                # Nothing of this one is to stay: a repetition makes no run and lengthens no window.
+    def _take(self, route: Route, sightings: list[Sighting]) -> Received:
+        def work(conn: Connection) -> Landed | None:
+            landed = route.write(conn)
+            if not first_sighting(conn, sightings, landed.made.run_id):
+                # Nothing of this one is to stay: a repetition makes no run, sends no signal and lengthens no window.
                 conn.rollback()
                 return None
-            return made
+            return landed
 
-        made = self._ledger.database.run(work, read_back=lambda conn: self._read_back(conn, new, sightings))
-        if made is None:
+        landed = self._ledger.database.run(work, read_back=lambda conn: self._read_back(conn, route.new, sightings))
+        if landed is None:
             with self._ledger.database.read() as conn:
                 earlier = seen_run(conn, sightings)
             return Received(Outcome.DUPLICATE, None if earlier is None else self._ledger.handle(earlier, self.flow))
-        self._ledger.publish([new], [made])
-        run = self._ledger.handle(made.run_id, self.flow, created=made.created)
-        return Received(Outcome.ENQUEUED if made.created else Outcome.EXISTING, run)
+        route.publish(self._ledger, landed)
+        run = self._ledger.handle(landed.made.run_id, self.flow, created=landed.made.created)
+        if landed.made.created:
+            return Received(Outcome.ENQUEUED, run)
+        return Received(Outcome.STARTED if landed.started else Outcome.EXISTING, run)
 
     @staticmethod
-    def _read_back(conn: Connection, new: NewRun, sightings: list[Sighting]) -> Enqueued | None:
-        """After an ambiguous commit: whether it was this very delivery that opened the windows."""
-        return Enqueued(new.run_id, created=True) if seen_run(conn, sightings) == new.run_id else None
+    def _read_back(conn: Connection, new: NewRun, sightings: list[Sighting]) -> Landed | None:
+        """After an ambiguous commit: whether it was this very delivery that made the run and opened the windows."""
+        ours = seen_run(conn, sightings) == new.run_id
+        return Landed(Enqueued(new.run_id, created=True), started=False) if ours else None
 
 
 def _sighting(namespace: str, what: bytes, window: timedelta) -> Sighting:

@@ -16,6 +16,7 @@ from runclaim.clock import now, shifted
 from runclaim.events import EventType
 from runclaim.ledger.fence import in_state, locked, state
 from runclaim.ledger.journal import Entry, append
+from runclaim.ledger.waiting import waits
 from runclaim.models import runs
 from runclaim.rowset import Id, as_id, pack, rowset
 from runclaim.states import RunState
@@ -65,6 +66,8 @@ class Claim:
         return self.cursor + 1 >= len(self.phases)
 
 
+#: 1, or 2 after a signal; a run that was claimed before is claimed again at 3 or later.
+_FIRST_FENCES: Final = 2
 _CLAIM_COLUMNS: Final = (
     runs.c.id.label("run_id"),
     runs.c.fence,
@@ -105,6 +108,8 @@ _CLAIM: Final = (
         runs.c.cancel_requested_at.is_(None),
         runs.c.available_at <= now(),
         runs.c.attempts < runs.c.max_attempts,
+        # A release that does not know the phase may have queued its run.
+        ~waits(bindparam("its_signal", type_=Text())),
     )
     .values(
         state=state(RunState.RUNNING),
@@ -133,11 +138,13 @@ def claim(
     worker: str,
     lease: timedelta,
     max_duration: timedelta,
+    waits_for: str | None = None,
 ) -> list[Claim]:
     """
     Take the current phase of each wanted run, or leave the run out if it is not ours to take.
 
-    An empty answer is the ordinary one to a redelivered message and no error. The caller owns the
+    An empty answer is the ordinary one to a redelivered message and no error. `waits_for` names the signal without
+    which the phase is not started. The caller owns the
     transaction: nothing is claimed until it commits.
     """
     rows = [{"run_id": as_id(each.run_id), "seen": each.seen, "owner": each.owner} for each in wanted]
@@ -147,6 +154,7 @@ def claim(
             "asked": pack(rows),
             "its_flow": flow,
             "its_phase": phase,
+            "its_signal": waits_for,
             "by_worker": worker,
             "lease_seconds": lease.total_seconds(),
             "duration_seconds": max_duration.total_seconds(),
@@ -168,7 +176,8 @@ def _claims(rows: Iterable[Any]) -> list[Claim]:
 
 
 def _started(claim: Claim) -> Iterable[Entry]:
-    # Whatever else moves a run that was never claimed ends it. An attempt that was given back is no second start.
-    if claim.fence == 1:
+    # What else moves a run that was never claimed is the signal that it waits for first, or ends it. An attempt that
+    # was given back is no second start.
+    if claim.fence <= _FIRST_FENCES:
         yield Entry(claim.run_id, EventType.RUN_STARTED, claim.fence)
     yield Entry(claim.run_id, EventType.PHASE_STARTED, claim.fence, claim.phase, claim.attempt)

@@ -2,8 +2,8 @@
 complete: a phase's result is recorded once, and its run moves on.
 
 The user's rows come before (same transaction), the CAS on the run's row last but for what hangs on it: the
-result, the findings, the actions and the journal. The next phase is claimed by the same
-statement unless it has to go through the broker.
+result, the findings, the actions and the journal. The next phase is claimed by the same statement unless it has
+to go through the broker, or waits for a signal that the run has not received.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from runclaim.ledger.findings import add_findings
 from runclaim.ledger.journal import Entry, append, who_canceled
 from runclaim.ledger.planning import add_actions
 from runclaim.ledger.results import record
+from runclaim.ledger.waiting import waits
 from runclaim.models import phase_results, runs
 from runclaim.rowset import pack, rowset
 from runclaim.states import RunState
@@ -49,6 +50,8 @@ class NextPhase:
     owner: str | None
     #: When the ledger publishes the run if nobody else has.
     dispatch_after: timedelta
+    #: The signal that the phase waits for, unless the run has received it.
+    waits_for: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,7 @@ _ended: Final = proofs(
     at_cursor=Integer(),
     next_phase=Text(),
     next_queue=Text(),
+    next_waits_for=Text(),
     next_max_attempts=Integer(),
     next_max_losses=Integer(),
     next_owner=Text(),
@@ -91,8 +95,9 @@ _ended: Final = proofs(
 _done: Final = locked(_ended, held(_ended))
 _ends: Final = _done.c.next_phase.is_(None)
 _canceled: Final = and_(_done.c.next_phase.is_not(None), runs.c.cancel_requested_at.is_not(None))
+_waits: Final = waits(_done.c.next_waits_for)
 _inline: Final = and_(
-    _done.c.next_phase.is_not(None), runs.c.cancel_requested_at.is_(None), _done.c.next_owner.is_not(None)
+    _done.c.next_phase.is_not(None), runs.c.cancel_requested_at.is_(None), _done.c.next_owner.is_not(None), ~_waits
 )
 _deadline: Final = shifted(now(), _done.c.duration_seconds)
 _COMPLETE: Final = (
@@ -105,10 +110,12 @@ _COMPLETE: Final = (
             (_ends, state(RunState.SUCCEEDED)),
             (_canceled, state(RunState.CANCELED)),
             (_inline, state(RunState.RUNNING)),
+            (_waits, state(RunState.WAITING)),
             else_=state(RunState.QUEUED),
         ),
         phase=case((_ends, runs.c.phase), else_=_done.c.next_phase),
         queue=case((_ends, runs.c.queue), else_=_done.c.next_queue),
+        waits_for=_done.c.next_waits_for,
         owner=case((_inline, _done.c.next_owner), else_=null()),
         worker=case((_inline, runs.c.worker), else_=null()),
         lease_expires_at=case((_inline, earlier(shifted(now(), _done.c.lease_seconds), _deadline)), else_=null()),
@@ -190,6 +197,7 @@ def _done_row(completion: Completion) -> dict[str, object]:
         row |= {
             "next_phase": following.phase,
             "next_queue": following.queue,
+            "next_waits_for": following.waits_for,
             "next_max_attempts": following.max_attempts,
             "next_max_losses": following.max_losses,
             "next_owner": following.owner,

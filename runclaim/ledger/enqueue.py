@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import BigInteger, Double, Integer, SmallInteger, Text, insert, literal_column, select, true
+from sqlalchemy import BigInteger, Double, Integer, SmallInteger, Text, case, insert, literal_column, select, true
 
 from runclaim.clock import now, shifted
 from runclaim.events import EventType
@@ -52,6 +52,7 @@ _new: Final = rowset(
     phases=Text(),
     phase=Text(),
     queue=Text(),
+    waits_for=Text(),
     max_attempts=Integer(),
     max_losses=Integer(),
     trace_context=Text(),
@@ -69,6 +70,7 @@ _PLAIN: Final = (
     "priority",
     "phase",
     "queue",
+    "waits_for",
     "max_attempts",
     "max_losses",
 )
@@ -77,7 +79,7 @@ _ZEROS: Final = ["cursor", "fence", "attempts", "losses", "dispatches", "pending
 _INSERT: Final = insert(runs).from_select(
     [*_PLAIN, *_ZEROS, "state", *_JSON, "enqueued_at", "available_at", "dispatch_due_at"],
     select(*(_new.c[name] for name in _PLAIN), *(literal_column("0", Integer()) for _ in _ZEROS))
-    .add_columns(state(RunState.QUEUED))
+    .add_columns(case((_new.c.waits_for.is_(None), state(RunState.QUEUED)), else_=state(RunState.WAITING)))
     .add_columns(*(as_json(_new.c[name]) for name in _JSON))
     .add_columns(now(), shifted(now(), _new.c.delay_seconds), shifted(now(), _new.c.dispatch_seconds))
     .where(true()),
@@ -135,6 +137,7 @@ def _row(run: NewRun, generation: int, rerun: int) -> dict[str, Any]:
         "phases": json.dumps(run.phases),
         "phase": run.phases[0],
         "queue": run.queue,
+        "waits_for": run.waits_for,
         "max_attempts": run.max_attempts,
         "max_losses": run.max_losses,
         "trace_context": None if run.trace_context is None else json.dumps(run.trace_context),

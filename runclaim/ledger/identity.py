@@ -65,6 +65,14 @@ _FIND_KEYS: Final = (
     .outerjoin(runs, runs.c.id == run_keys.c.run_id)
 )
 
+_FIND_RUNS: Final = select(runs.c.id).join_from(run_keys, FEW, SAME_KEY).join(runs, runs.c.id == run_keys.c.run_id)
+
+
+def find_runs(conn: Connection, namespace: str, hashes: Iterable[str]) -> list[str]:
+    """The runs that stand under these hashes; a key whose run was purged has none."""
+    rows = [{"namespace": namespace, "key_hash": each} for each in hashes]
+    return list(conn.execute(_FIND_RUNS, {"keys": pack(rows)}).scalars())
+
 
 def key_of(run: NewRun) -> tuple[str, str]:
     """What identifies the run of a key: its namespace and the key's hash."""

@@ -31,6 +31,8 @@ class NewRun:
     #: When the ledger publishes the run if the caller has not.
     dispatch_after: timedelta
     keep_key: timedelta
+    #: The signal that the first phase waits for.
+    waits_for: str | None = None
     trace_context: dict[str, str] | None = None
 
     @property

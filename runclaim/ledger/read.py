@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import BindParameter, bindparam, func, select
 
-from runclaim.models import events, phase_results, runs
+from runclaim.models import events, phase_results, runs, signals
 from runclaim.rowset import Id, as_id, pack, rowset
 from runclaim.states import PhaseStatus, RunState, phase_status
 
@@ -28,6 +28,12 @@ _RESULTS: Final = (
     select(phase_results.c.phase, phase_results.c.result)
     .where(phase_results.c.run_id == _its_id)
     .order_by(phase_results.c.position)
+)
+_SIGNAL: Final = (
+    select(signals.c.payload)
+    .where(signals.c.run_id == _its_id, signals.c.name == bindparam("its_name"))
+    .order_by(signals.c.received_at)
+    .limit(1)
 )
 _EVENTS: Final = select(events).where(events.c.run_id == _its_id).order_by(events.c.id)
 _SETTLED: Final = (
@@ -66,6 +72,8 @@ class RunView:
     queue: str | None
     priority: int
     phases: dict[str, PhaseStatus]
+    #: The signal without which a waiting run does not go on.
+    waits_for: str | None
     attempts: int
     losses: int
     fence: int
@@ -125,6 +133,7 @@ def run(conn: Connection, run_id: str) -> RunView | None:
         queue=row.queue,
         priority=row.priority,
         phases={phase: phase_status(state, row.cursor, position) for position, phase in enumerate(row.phases)},
+        waits_for=row.waits_for if state is RunState.WAITING else None,
         attempts=row.attempts,
         losses=row.losses,
         fence=row.fence,
@@ -147,6 +156,12 @@ def states(conn: Connection, run_ids: Collection[str]) -> dict[str, RunState]:
 def results(conn: Connection, run_id: str) -> dict[str, Any]:
     """Phase → result, for the run's complete phases in their order."""
     return dict(conn.execute(_RESULTS, {"its_id": run_id}).all())
+
+
+def signal(conn: Connection, run_id: str, name: str) -> tuple[Any] | None:
+    """What the first signal of that name said, or `None` when the run has received none."""
+    found = conn.execute(_SIGNAL, {"its_id": run_id, "its_name": name}).one_or_none()
+    return None if found is None else (found.payload,)
 
 
 def journal(conn: Connection, run_id: str) -> list[EventView]:

@@ -29,18 +29,21 @@ def context(
     *,
     phase: str | None = None,
     results: Mapping[Phase[InputT, Any], Any] | None = None,
+    signals: Mapping[str, Any] | None = None,
     attempt: int = 1,
 ) -> Context[InputT]:
     """
     A context as the worker would give it; `phase` defaults to the flow's first.
 
-    What a body hands to `in_completion` is kept in `ctx.completions`, what it finds and plans in
+    `signals` maps the names of received signals to what they carried. What a body hands to `in_completion` is kept
+    in `ctx.completions`, what it finds and plans in
     `ctx.records.findings` and `ctx.records.actions`; sessions and acts are kept in memory. `ctx.check()` never raises.
     Raises: InputError when the input does not fit the flow.
     """
     current = phase or next(iter(flow.phases))
     checked = flow.input_type.check(value)
     recorded = {each.name: each.result_type.plain(result) for each, result in (results or {}).items()}
+    heard = dict(signals or {})
     return Context(
         run_id=_RUN_ID,
         key=flow.key_of(checked).text,
@@ -52,4 +55,6 @@ def context(
         check=lambda: None,
         records=Records(_RUN_ID, current, flow.actions),
         notes=Memory(_RUN_ID, current),
+        on=flow.phases[current].options.on,
+        signal=lambda name: (heard[name],) if name in heard else None,
     )

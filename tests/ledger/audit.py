@@ -51,6 +51,8 @@ _VERBS = {
     EventType.RUN_RESUMED: "resume",
     EventType.PHASE_STARTED: "claim",
     EventType.RUN_CANCELED: "cancel",
+    # Last: one that nobody waits for stands beside another event of the same fence.
+    EventType.RUN_SIGNALED: "signal",
 }
 _ANY_VERB = frozenset().union(*MOVES.values())
 

@@ -6,8 +6,6 @@ import itertools
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import update
-
 from runclaim.keys import RunKey, fingerprint, nonce, run_key, uuid7
 from runclaim.ledger import read
 from runclaim.ledger.cancel import cancel
@@ -17,9 +15,7 @@ from runclaim.ledger.dispatch import Due, dispatch
 from runclaim.ledger.enqueue import enqueue
 from runclaim.ledger.fail import Failure, Verdict, fail
 from runclaim.ledger.new_run import NewRun
-from runclaim.models import runs
-from runclaim.states import RunState
-from tests.ledger import audit
+from runclaim.ledger.signal import Signaled, signal
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -35,6 +31,7 @@ MAX_DURATION = timedelta(hours=1)
 DISPATCH_AFTER = timedelta(seconds=30)
 SPACING = timedelta(seconds=30)
 NOTHING = timedelta(0)
+SIGNAL = "approved"
 MAX_ATTEMPTS = 3
 
 _numbers = itertools.count(1)
@@ -175,11 +172,22 @@ def blocked_run(conn: Connection, key: str | None = None, **what: Any) -> Claim:
 
 
 def waiting_run(conn: Connection, key: str | None = None, **what: Any) -> str:
-    """A run that waits for a signal; set by hand while no verb makes one."""
-    run_id = queued_run(conn, key, **what)
-    conn.execute(update(runs).where(runs.c.id == run_id).values(state=RunState.WAITING.value, fence=1))
-    audit.forget(conn)
-    return run_id
+    """A run whose first phase waits for the signal `approved`."""
+    return queued_run(conn, key, **{"waits_for": SIGNAL} | what)
+
+
+def waiting_between(conn: Connection, key: str | None = None, **what: Any) -> str:
+    """A run whose first phase is complete and whose second waits for the signal `approved`."""
+    taken = claimed_run(conn, key, **what)
+    finish(conn, taken, waits_for=SIGNAL)
+    return taken.run_id
+
+
+def send(
+    conn: Connection, run_id: str, name: str = SIGNAL, *, signal_id: str = "1", payload: str = "null", **how: Any
+) -> Signaled:
+    """`signal` with everything defaulted."""
+    return signal(conn, run_id, name, signal_id=signal_id, payload=payload, **how)
 
 
 def succeeded_run(conn: Connection, key: str | None = None, **what: Any) -> str:

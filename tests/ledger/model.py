@@ -9,7 +9,7 @@ from runclaim.ledger.fail import Verdict
 from runclaim.states import LIVE, TERMINAL, RunState
 from tests.ledger.factories import DISPATCH_AFTER, LEASE, MAX_ATTEMPTS, MAX_DURATION, PHASES, SPACING
 
-QUEUED, RUNNING, BLOCKED = RunState.QUEUED, RunState.RUNNING, RunState.BLOCKED
+QUEUED, RUNNING, WAITING, BLOCKED = RunState.QUEUED, RunState.RUNNING, RunState.WAITING, RunState.BLOCKED
 SUCCEEDED, FAILED, CANCELED, SUPERSEDED = (
     RunState.SUCCEEDED,
     RunState.FAILED,
@@ -42,6 +42,9 @@ class ModelRun:
     cancel_requested: bool = False
     finished_at: datetime | None = None
     results: list[tuple[int, str]] = field(default_factory=list)
+    waits_for: str | None = None
+    #: Pairs of a name and an id.
+    signals: set[tuple[str, str]] = field(default_factory=set)
     #: Bodies started for the current phase since its budgets were last given.
     starts: int = 0
 
@@ -51,6 +54,10 @@ class ModelRun:
 
     def holds(self, fence: int, owner: str) -> bool:
         return (self.state, self.fence, self.owner) == (RUNNING, fence, owner)
+
+    def has_received(self, name: str | None) -> bool:
+        """Also when there is nothing to wait for."""
+        return name is None or name in {received for received, _ in self.signals}
 
     def move(self, state: RunState, now: datetime, *, wait: timedelta = timedelta(0)) -> None:
         """Take a transition after which nobody holds the run."""
@@ -75,7 +82,7 @@ class Model:
     generations: dict[str, int] = field(default_factory=dict)
 
     def enqueue(
-        self, key: str, print_: int, subject: str | None, run_id: str, now: datetime
+        self, key: str, print_: int, subject: str | None, run_id: str, now: datetime, *, waits_for: str | None = None
     ) -> tuple[str, bool] | None:
         """The key's run and whether it is new; `None` for a conflict."""
         held = self.keys.get(key)
@@ -90,12 +97,17 @@ class Model:
             for older in self.runs.values():
                 if older.subject == subject and older.state in LIVE:
                     older.move(SUPERSEDED, now)
-        self.runs[run_id] = ModelRun(run_id, subject, generation, now, now + DISPATCH_AFTER)
+        self.runs[run_id] = made = ModelRun(run_id, subject, generation, now, now + DISPATCH_AFTER, waits_for=waits_for)
+        made.state = WAITING if waits_for else QUEUED
         return run_id, True
 
-    def claim(self, run_id: str, seen: int, phase: str, owner: str, now: datetime) -> bool:
+    def claim(
+        self, run_id: str, seen: int, phase: str, owner: str, now: datetime, *, waits_for: str | None = None
+    ) -> bool:
         run = self.runs.get(run_id)
         if run is None or (run.state, run.fence, run.phase) != (QUEUED, seen, phase) or run.available_at > now:
+            return False
+        if not run.has_received(waits_for):
             return False
         run.hold(owner, now, run.attempts + 1)
         run.starts += 1
@@ -110,7 +122,15 @@ class Model:
         return run.cancel_requested
 
     def complete(
-        self, run_id: str, fence: int, owner: str, cursor: int, following: str | None, now: datetime
+        self,
+        run_id: str,
+        fence: int,
+        owner: str,
+        cursor: int,
+        following: str | None,
+        now: datetime,
+        *,
+        waits_for: str | None = None,
     ) -> RunState | None:
         """The run's state afterwards, with `following` as the next claim's owner if there is one; `None`: lost."""
         run = self.runs.get(run_id)
@@ -118,11 +138,15 @@ class Model:
             return None
         run.results.append((fence, owner))
         run.cursor, run.losses, run.starts = run.cursor + 1, 0, 0
+        run.waits_for = None if run.cursor == len(PHASES) else waits_for
         if run.cursor == len(PHASES):
             run.move(SUCCEEDED, now)
         elif run.cancel_requested:
             run.attempts = 0
             run.move(CANCELED, now)
+        elif not run.has_received(run.waits_for):
+            run.attempts = 0
+            run.move(WAITING, now)
         elif following is None:
             run.attempts = 0
             run.move(QUEUED, now)
@@ -159,6 +183,19 @@ class Model:
         if run.state is not RUNNING:
             run.move(CANCELED, now)
         return run.state
+
+    def signal(self, run_id: str, name: str, signal_id: str, now: datetime) -> tuple[str, bool]:
+        """The answer, and whether the run goes on by it."""
+        run = self.runs.get(run_id)
+        if run is not None and (name, signal_id) in run.signals:
+            return "duplicate", False
+        if run is None or run.state not in LIVE:
+            return "not live", False
+        run.signals.add((name, signal_id))
+        moved = run.state is WAITING and run.waits_for == name
+        if moved:
+            run.move(QUEUED, now)
+        return "delivered", moved
 
     def again(self, run_id: str, source: RunState, now: datetime) -> bool:
         """Retry and resume."""

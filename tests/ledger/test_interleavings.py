@@ -14,7 +14,6 @@ from functools import partial
 import pytest
 from sqlalchemy import text
 
-from runclaim.database import Database
 from runclaim.errors import ClaimLost
 from runclaim.ledger import read
 from runclaim.ledger.cancel import cancel
@@ -28,7 +27,8 @@ from runclaim.ledger.rerun import rerun
 from runclaim.ledger.rescue import rescue, rescue_worker
 from runclaim.ledger.resume import resume
 from runclaim.ledger.retry import retry
-from runclaim.states import LIVE, TERMINAL, RunState
+from runclaim.ledger.signal import Answer
+from runclaim.states import TERMINAL, RunState
 from tests.ledger.concurrency import DEADLOCK
 from tests.ledger.factories import (
     LEASE,
@@ -44,81 +44,15 @@ from tests.ledger.factories import (
     new_run,
     queued_run,
     queued_runs,
+    send,
     take,
+    waiting_run,
     wanted,
 )
 from tests.ledger.interleaving import interleavings
+from tests.ledger.played import fresh_keys, live, make, played, script, state_of
 
 NOW = timedelta(0)
-
-
-@pytest.fixture(params=["read committed", "repeatable read", "serializable"])
-def level(request):
-    return request.param
-
-
-#: The plans of a ledger with a long history, although the tables of a test are small.
-LARGE = dict.fromkeys(("enable_seqscan", "enable_hashjoin", "enable_mergejoin", "enable_bitmapscan", "jit"), "off")
-
-
-@pytest.fixture
-def db(postgres, level):
-    """The emptied PostgreSQL, seen by an application whose transactions have that isolation level."""
-    settings = LARGE | {
-        "jit": "off",
-        "default_transaction_isolation": level.replace(" ", "\\ "),
-        "deadlock_timeout": "50ms",
-    }
-    options = " ".join(f"-c {name}={value}" for name, value in settings.items())
-    url = postgres.url.update_query_dict({"options": options})
-    seen = Database(url.render_as_string(hide_password=False), patience=timedelta(seconds=20))
-    yield seen
-    seen.close()
-
-
-def make(db, factory, *arguments, **what):
-    return db.run(lambda conn: factory(conn, *arguments, **what))
-
-
-def script(db, verb, *arguments, **what):
-    return partial(make, db, verb, *arguments, **what)
-
-
-def state_of(db, run_id):
-    with db.read() as conn:
-        return read.states(conn, [run_id]).get(run_id)
-
-
-def live(db, subject):
-    with db.read() as conn:
-        found = conn.execute(
-            text("SELECT id, generation, state FROM runclaim_runs WHERE subject = :subject"), {"subject": subject}
-        ).all()
-    assert max(found, key=lambda run: run.generation).state in LIVE
-    return [run.id for run in found if run.state in LIVE]
-
-
-def played(db, scripts, *, at_most=40):
-    """
-    The interleavings, each of which ended without a deadlock and without showing a caller a conflict.
-
-    Most of them at READ COMMITTED, where the verbs' own guards decide.
-    """
-    waited = 0
-    at_most = at_most if "read\\ committed" in db.url.query["options"] else at_most * 3 // 5
-    for each in interleavings(db, scripts, at_most=at_most):
-        assert not [answer for answer in each.answers if isinstance(answer, Exception)], each
-        assert DEADLOCK not in each.sqlstates, each
-        waited += each.somebody_waited
-        yield each
-    assert waited, "no interleaving made anybody wait: nothing was tested"
-
-
-def fresh_keys():
-    number = 0
-    while True:
-        number += 1
-        yield f"key-{number}"
 
 
 def test_two_enqueues_of_one_key_make_one_run(db, level):
@@ -414,6 +348,147 @@ def test_a_cancel_and_somebody_who_sends_the_run_on_agree(db, level, again, made
         assert DEADLOCK not in each.sqlstates
 
     assert outcomes == {(RunState.CANCELED, RunState.CANCELED)} | without
+
+
+def signaled(db, run_id, name="approved"):
+    """Whether the run is there, waits, and has the signal; what must never be is a run that waits for what it has."""
+    with db.read() as conn:
+        found = conn.execute(
+            text("SELECT state, waits_for, signals FROM runclaim_runs WHERE id = :run_id"), {"run_id": run_id}
+        ).one()
+    has_it = f"|{name}|" in found.signals
+    assert not (found.state == RunState.WAITING and found.waits_for == name and has_it)
+    return RunState(found.state), has_it
+
+
+@pytest.mark.parametrize("inline", [True, False])
+def test_a_signal_and_the_completion_before_its_phase_never_miss_each_other(db, level, inline):
+    """
+    INVARIANT: no run waits for a signal that it has received.
+
+    Breaks if a completion decides by the signals it saw before it waited for the row, or signal by the state it saw.
+    """
+    outcomes = set()
+    after = RunState.RUNNING if inline else RunState.QUEUED
+
+    def scripts():
+        scripts.claim = make(db, claimed_run)
+        return [
+            script(db, finish, scripts.claim, inline=inline, waits_for="approved"),
+            script(db, send, scripts.claim.run_id),
+        ]
+
+    for each in played(db, scripts):
+        moved, told = each.answers
+        outcomes.add((moved.state, told.moved, *signaled(db, scripts.claim.run_id)))
+
+    assert outcomes == {(after, False, after, True), (RunState.WAITING, True, RunState.QUEUED, True)}
+
+
+def test_a_signal_and_a_cancel_of_a_waiting_run_agree(db, level):
+    outcomes = set()
+
+    def scripts():
+        scripts.run_id = make(db, waiting_run)
+        return [script(db, send, scripts.run_id), script(db, cancel, [scripts.run_id])]
+
+    for each in played(db, scripts):
+        told, canceled = each.answers
+        outcomes.add((told.answer, told.moved, canceled[scripts.run_id], *signaled(db, scripts.run_id)))
+
+    assert outcomes == {
+        (Answer.DELIVERED, True, RunState.CANCELED, RunState.CANCELED, True),
+        (Answer.NOT_LIVE, False, RunState.CANCELED, RunState.CANCELED, False),
+    }
+
+
+def test_a_signal_and_a_newer_run_of_the_subject_leave_one_alive(db, level):
+    subjects, outcomes = fresh_keys(), set()
+
+    def scripts():
+        scripts.subject = next(subjects)
+        scripts.older = make(db, waiting_run, subject=scripts.subject)
+        return [script(db, send, scripts.older), script(db, enqueue, [new_run(subject=scripts.subject)])]
+
+    for each in played(db, scripts, at_most=100):
+        outcomes.add((each.answers[0].answer, *signaled(db, scripts.older)))
+        assert len(live(db, scripts.subject)) == 1
+
+    assert outcomes == {
+        (Answer.DELIVERED, RunState.SUPERSEDED, True),
+        (Answer.NOT_LIVE, RunState.SUPERSEDED, False),
+    }
+
+
+@pytest.mark.parametrize("ids", [("1", "1"), ("1", "2")], ids=["one id", "two ids"])
+def test_two_signals_of_one_name_queue_the_run_once(db, level, ids):
+    """
+    INVARIANT: a waiting run is queued once by its signal, however many bring it.
+
+    Breaks if signal adds a name, or raises the fence, without looking whether the name is there.
+    """
+
+    def scripts():
+        scripts.run_id = make(db, waiting_run)
+        return [script(db, send, scripts.run_id, signal_id=each, payload=f'"{each}"') for each in ids]
+
+    for each in played(db, scripts):
+        one, other = each.answers
+        first = one if one.moved else other
+        with db.read() as conn:
+            view, said = read.run(conn, scripts.run_id), read.signal(conn, scripts.run_id, "approved")
+
+        assert sorted([one.moved, other.moved]) == [False, True]
+        assert {Answer.DELIVERED, Answer.DUPLICATE if ids == ("1", "1") else Answer.DELIVERED} == {
+            one.answer,
+            other.answer,
+        }
+        assert (view.state, view.fence) == (RunState.QUEUED, 1)
+        assert said == (ids[each.answers.index(first)],)
+
+
+def test_a_signal_a_completion_and_a_cancel_agree(db, level):
+    """INVARIANT: as above, with all three at once: the run ends, whatever the order, or goes on with its claim."""
+
+    def scripts():
+        scripts.claim = make(db, claimed_run)
+        return [
+            script(db, finish, scripts.claim, waits_for="approved"),
+            script(db, send, scripts.claim.run_id),
+            script(db, cancel, [scripts.claim.run_id]),
+        ]
+
+    outcomes = set()
+    for each in played(db, scripts):
+        moved, told, canceled = each.answers
+        outcomes.add((moved.state, told.answer, canceled[scripts.claim.run_id], signaled(db, scripts.claim.run_id)[0]))
+
+    running, ended, over = RunState.RUNNING, RunState.CANCELED, Answer.NOT_LIVE
+    assert outcomes <= {
+        (running, Answer.DELIVERED, running, running),
+        (ended, Answer.DELIVERED, running, ended),
+        (ended, over, running, ended),
+        (RunState.WAITING, Answer.DELIVERED, ended, ended),
+        (RunState.WAITING, over, ended, ended),
+    }
+    assert len(outcomes) >= 3
+
+
+def test_a_signal_a_completion_and_a_newer_run_agree(db, level):
+    subjects = fresh_keys()
+
+    def scripts():
+        subject = next(subjects)
+        scripts.claim = make(db, claimed_run, subject=subject)
+        return [
+            script(db, finish, scripts.claim, waits_for="approved"),
+            script(db, send, scripts.claim.run_id),
+            script(db, enqueue, [new_run(subject=subject)]),
+        ]
+
+    for each in played(db, scripts):
+        assert signaled(db, scripts.claim.run_id)[0] is RunState.SUPERSEDED
+        assert each.answers[2][0].created
 
 
 def test_two_rescuers_give_each_lapsed_claim_back_once(db, level):

@@ -38,7 +38,18 @@ from runclaim.ledger.retry import retry
 from runclaim.models import phase_results, runs
 from runclaim.states import LIVE, TERMINAL, RunState
 from tests.ledger import audit
-from tests.ledger.factories import LEASE, MAX_ATTEMPTS, MAX_DURATION, PHASES, completion, due, failure, new_run, take
+from tests.ledger.factories import (
+    LEASE,
+    MAX_ATTEMPTS,
+    MAX_DURATION,
+    PHASES,
+    completion,
+    due,
+    failure,
+    new_run,
+    send,
+    take,
+)
 from tests.ledger.model import KEEP_KEY, KEEP_RUN, MAX_LOSSES, Model
 
 LONG_RUN = int(os.environ.get("RUNCLAIM_TEST_EXAMPLES", "0"))
@@ -47,6 +58,8 @@ EXAMPLES = {"sqlite": 150, "postgresql": 60}
 PICK = st.integers(0, 1000)
 WAITS = st.sampled_from([timedelta(0), timedelta(seconds=30), timedelta(minutes=10)])
 #: Just before, at and after what lapses; then the things that take hours.
+NAMES = st.sampled_from(["approved", "merged"])
+SOMETIMES = st.sampled_from([None, None, "approved", "merged"])
 TICKS = st.sampled_from([timedelta(seconds=1), LEASE / 2, LEASE, MAX_DURATION, KEEP_RUN, KEEP_KEY])
 
 
@@ -79,15 +92,19 @@ class Ledger(RuleBasedStateMachine):
 
     # --- verbs -------------------------------------------------------------------------------
 
-    @rule(key=st.integers(0, 5), print_=st.sampled_from([1, 1, 1, 2]), subject=st.sampled_from([None, "a", "a", "b"]))
-    def enqueue_one(self, key, print_, subject):
-        self.enqueue(key, print_, subject)
+    @rule(
+        key=st.integers(0, 5),
+        print_=st.sampled_from([1, 1, 1, 2]),
+        subject=st.sampled_from([None, "a", "a", "b"]),
+        waits_for=SOMETIMES,
+    )
+    def enqueue_one(self, key, print_, subject, waits_for):
+        self.enqueue(key, print_, subject, waits_for)
 
-    def enqueue(self, key, print_, subject):
-        run = new_run(
-            f"key-{key}", subject=subject, input={"n": print_}, keep_key=KEEP_KEY, max_losses=MAX_LOSSES
-        )  # fmt: skip
-        expected = self.model.enqueue(f"key-{key}", print_, subject, run.run_id, self.clock.now)
+    def enqueue(self, key, print_, subject, waits_for=None):
+        what = {"subject": subject, "input": {"n": print_}, "waits_for": waits_for}
+        run = new_run(f"key-{key}", keep_key=KEEP_KEY, max_losses=MAX_LOSSES, **what)
+        expected = self.model.enqueue(f"key-{key}", print_, subject, run.run_id, self.clock.now, waits_for=waits_for)
         try:
             (found,) = enqueue(self.connection, [run])
         except KeyConflict:
@@ -113,9 +130,9 @@ class Ledger(RuleBasedStateMachine):
         self.model = before
 
     @precondition(lambda self: self.claims)
-    @rule(pick=PICK, inline=st.booleans())
-    def complete(self, pick, inline):
-        self.complete_with_a_row(self.some_claim(pick), inline=inline)
+    @rule(pick=PICK, inline=st.booleans(), waits_for=SOMETIMES)
+    def complete(self, pick, inline, waits_for):
+        self.complete_with_a_row(self.some_claim(pick), inline=inline, waits_for=waits_for)
 
     @precondition(lambda self: self.claims)
     @rule(pick=PICK, verdict=st.sampled_from([Verdict.RETRY, Verdict.RETRY, *Verdict]), wait=WAITS)
@@ -158,6 +175,18 @@ class Ledger(RuleBasedStateMachine):
         expected = self.model.cancel(run.id, self.clock.now)
 
         assert cancel(self.connection, [run.id]).get(run.id) == expected
+
+    @precondition(lambda self: self.model.runs)
+    @rule(pick=PICK, name=NAMES, signal_id=st.sampled_from(["1", "2"]), waiting=st.booleans())
+    def signal(self, pick, name, signal_id, waiting):
+        run = self.some_run(pick, RunState.WAITING if waiting else None)
+        self.signal_one(run, run.waits_for if waiting and run.waits_for else name, signal_id)
+
+    def signal_one(self, run, name, signal_id):
+        expected = self.model.signal(run.id, name, signal_id, self.clock.now)
+        told = send(self.connection, run.id, name, signal_id=signal_id)
+
+        assert (told.answer, told.moved) == expected
 
     @precondition(lambda self: self.model.runs)
     @rule(pick=PICK)
@@ -239,23 +268,25 @@ class Ledger(RuleBasedStateMachine):
     def claim_as_seen(self, run, seen):
         asked = Wanted(run.id, seen, nonce())
         phase = run.phase
-        taken = take(self.connection, asked, phase=phase)
+        taken = take(self.connection, asked, phase=phase, waits_for=run.waits_for)
+        now, waits_for = self.clock.now, run.waits_for
 
-        assert (taken is not None) == self.model.claim(run.id, seen, phase, asked.owner, self.clock.now)
+        assert (taken is not None) == self.model.claim(run.id, seen, phase, asked.owner, now, waits_for=waits_for)
         assert claimed(self.connection, [asked]) == ([] if taken is None else [taken])
         if taken is not None:
             self.claims.append(taken)
 
-    def complete_with_a_row(self, claim, *, inline):
+    def complete_with_a_row(self, claim, *, inline, waits_for=None):
         """The user's row goes first; without a completion it is rolled back."""
-        given = completion(claim, inline=inline, max_losses=MAX_LOSSES)
+        given = completion(claim, inline=inline, max_losses=MAX_LOSSES, waits_for=waits_for)
         following = given.next.owner if given.next else None
         savepoint = self.connection.begin_nested()
         values = {"run_id": claim.run_id, "phase": claim.phase}
         self.connection.execute(text("INSERT INTO test_user_rows VALUES (:run_id, :phase)"), values)
         moved = complete(self.connection, [given]).get(claim.run_id)
         savepoint.rollback() if moved is None else savepoint.commit()
-        expected = self.model.complete(claim.run_id, claim.fence, claim.owner, claim.cursor, following, self.clock.now)
+        proof = (claim.run_id, claim.fence, claim.owner, claim.cursor)
+        expected = self.model.complete(*proof, following, self.clock.now, waits_for=waits_for)
 
         assert (moved and moved.state) == expected
         if moved is not None:
@@ -275,6 +306,8 @@ class Ledger(RuleBasedStateMachine):
             for run in live:
                 if run.state is RunState.BLOCKED:
                     assert resume(self.connection, run.id) == self.model.again(run.id, run.state, self.clock.now)
+                if run.state is RunState.WAITING:
+                    self.signal_one(run, run.waits_for, "1")
                 self.claim_as_seen(run, run.fence)
                 for claim in [claim for claim in self.claims if self.is_current(claim)]:
                     self.complete_with_a_row(claim, inline=True)
@@ -294,6 +327,11 @@ class Ledger(RuleBasedStateMachine):
             assert (row.owner, row.lease_expires_at) == (run.owner, run.lease_expires_at)
             assert (row.deadline_at, row.finished_at) == (run.deadline_at, run.finished_at)
             assert (row.cancel_requested_at is not None) == run.cancel_requested
+            assert (row.waits_for, {*row.signals.split("|")} - {""}) == (
+                run.waits_for,
+                {name for name, _ in run.signals},
+            )
+            assert row.state != RunState.WAITING or not run.has_received(row.waits_for)
             if run.state is RunState.QUEUED:
                 assert (row.available_at, row.dispatches) == (run.available_at, run.dispatches)
                 assert row.dispatch_due_at == run.dispatch_due_at

@@ -17,7 +17,7 @@ from sqlalchemy import delete, text, update
 from runclaim import migrations
 from runclaim.database import Database
 from runclaim.errors import KeyConflict, RunExists
-from runclaim.keys import nonce, uuid7
+from runclaim.keys import nonce, run_key, uuid7
 from runclaim.ledger import read
 from runclaim.ledger.actions import claim_actions, claimed_actions
 from runclaim.ledger.cancel import cancel
@@ -29,6 +29,7 @@ from runclaim.ledger.enqueue import enqueue
 from runclaim.ledger.fail import fail
 from runclaim.ledger.findings import NewFinding, findings_of
 from runclaim.ledger.heartbeat import heartbeat
+from runclaim.ledger.identity import find_runs
 from runclaim.ledger.journal import who_canceled
 from runclaim.ledger.outbox import ActionState, Sent, settle_actions, settled_actions
 from runclaim.ledger.planning import NewAction
@@ -52,7 +53,9 @@ from tests.ledger.factories import (
     new_run,
     queued_run,
     queued_runs,
+    send,
     take_all,
+    waiting_run,
     wanted,
 )
 from tests.ledger.sql import statements_of
@@ -354,6 +357,22 @@ VERBS = {
     "cascade of a finding": (
         lambda conn: conn.execute(update(actions).where(actions.c.finding_id == OLD).values(finding_id=None)),
         {(ACTION, "ix_runclaim_actions_finding_id")},
+    ),
+    "find a run": (
+        lambda conn: queued_run(conn, "again") and find_runs(conn, "default/review", [run_key(["again"]).hash]),
+        {("runclaim_run_keys", "pk_runclaim_run_keys"), (RUN, "pk_runclaim_runs")},
+    ),
+    "signal": (
+        lambda conn: send(conn, waiting_run(conn)),
+        {(RUN, "pk_runclaim_runs"), ("runclaim_signals", "pk_runclaim_signals")},
+    ),
+    "signal again": (
+        lambda conn: [send(conn, run_id, signal_id=each) for run_id in [queued_run(conn)] for each in "122"],
+        {(RUN, "pk_runclaim_runs"), ("runclaim_signals", "pk_runclaim_signals")},
+    ),
+    "read a signal": (
+        lambda conn: read.signal(conn, queued_run(conn), "approved"),
+        {("runclaim_signals", "pk_runclaim_signals")},
     ),
     "run": (lambda conn: read.run(conn, queued_run(conn)), {(RUN, "pk_runclaim_runs")}),
     "results": (

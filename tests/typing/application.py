@@ -17,10 +17,13 @@ from sqlalchemy import text
 from sqlalchemy.orm import scoped_session, sessionmaker
 
 from runclaim import Backoff, Context, Run, Runclaim, RunState
+from runclaim.flows.routing import Event
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
     from sqlalchemy.orm import Session
+
+    from runclaim.flows.webhooks import Delivery
 
 app = Celery("reviews")
 runs = Runclaim(app, lease=timedelta(seconds=30))
@@ -73,10 +76,11 @@ def write(session: Session) -> None:
     reveal_type(session.execute(text("SELECT 1")).scalar())  # reveal: Any | None
 
 
-@review.phase
+@review.phase(on="approved")
 def compound(ctx: Context[PullRequest]) -> str:
     reveal_type(ctx.result(deliver))  # reveal: int
     reveal_type(ctx.attempt)  # reveal: int
+    reveal_type(ctx.signal)  # reveal: Any
     reveal_type(ctx.idempotency_key)  # reveal: str
     ctx.key + ctx.result(deliver)  # error: operator
     return ctx.key
@@ -119,7 +123,22 @@ async def enqueue_from_async(db: AsyncSession) -> None:
     await review.aenqueue(PullRequest("a", 1), session=db)
 
 
+def route(pull: PullRequest) -> Run | None:
+    reveal_type(review.route(Event(pull, phase=compound)))  # reveal: runclaim.flows.routing.Routed
+    review.route(Event({"repo": "a", "number": 1}, phase="compound", id="1", payload=[1]))
+    review.route(Event(Order(number=1), phase=pack))  # error: arg-type
+    review.phase(on=1)  # error: call-overload
+    reveal_type(runs.signal("a:1", "approved", flow=review))  # reveal: runclaim.flows.handle.Run
+    return review.find("a:1")
+
+
+@runs.webhook("github", flow=review, secret="a secret of thirty-two characters")
+def hook(delivery: Delivery) -> Event[PullRequest] | None:
+    return Event(PullRequest("a", 1), phase=compound) if delivery.event else None
+
+
 def follow(run: Run) -> RunState:
+    reveal_type(run.signal("approved", {"by": "ann"}, id="1"))  # reveal: runclaim.flows.handle.Run
     reveal_type(run.state)  # reveal: runclaim.states.RunState
     reveal_type(run.created)  # reveal: bool
     reveal_type(run.wait(timedelta(seconds=1)))  # reveal: Any

@@ -19,6 +19,8 @@ from runclaim.flows.flow import Flow
 from runclaim.flows.handle import Run
 from runclaim.flows.ledgering import Ledger
 from runclaim.flows.plain import Claimed
+from runclaim.flows.routing import Event
+from runclaim.flows.signaling import Signal
 from runclaim.flows.webhooks import Webhook
 from runclaim.tasks.runtime import Runtime
 from tests.unit.bench import NO_WAIT
@@ -100,6 +102,9 @@ CALLS: dict[str, Callable[[Any], Any]] = {
     "Webhook.receive": lambda hook: hook.receive(b"{}", {}),
     "Runclaim.signal": lambda runs: runs.signal("acme/app:pr-7", "approved", flow="review"),
     "Flow.find": lambda flow: flow.find("acme/app:pr-7"),
+    "Flow.route": lambda flow: flow.route(Event(INPUT)),
+    "Ledger.find": lambda ledger: ledger.find("default/review", ["0"]),
+    "Ledger.signal": lambda ledger: ledger.signal(ID, Signal.checked("approved", None, None)),
     "Run.signal": lambda run: run.signal("approved"),
     "Ledger.ask": lambda ledger: ledger.ask(lambda conn: None),
     "Ledger.enqueue": lambda ledger: ledger.enqueue([]),
