@@ -14,10 +14,11 @@ from runclaim.errors import DeclarationError, InputError
 from runclaim.flows.enqueuing import Enqueuing, Options
 from runclaim.flows.hooks import HookEvent, Hooks
 from runclaim.flows.inputs import InputType
+from runclaim.flows.naming import Source
 from runclaim.flows.phase import Phase, PhaseOptions, name_of
 from runclaim.flows.retention import Retention
 from runclaim.flows.routing import Route
-from runclaim.keys import RunKey, Template, check_name, check_text, run_key
+from runclaim.keys import RunKey, check_name, check_text, run_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -64,19 +65,11 @@ class Flow(Generic[InputT]):
         self.input_type = InputType(input_type)
         self.phases: dict[str, Phase[InputT, Any]] = {}
         self.retention = retention or Retention()
-        self._key = self._template(key, "key")
-        self._subject = None if subject is None else self._template(subject, "subject")
+        known = self.input_type.fields
+        self._key: Source[InputT] = Source(key, known, what="key", flow=name)
+        self._subject = None if subject is None else Source(subject, known, what="subject", flow=name)
         self._ledger, self._on_phase = ledger, on_phase
         self.hooks = Hooks(self.name, ledger.actions)
-
-    def _template(self, given: str | Callable[[InputT], str], what: str) -> Template | Callable[[InputT], str]:
-        if isinstance(given, str):
-            return Template(given, self.input_type.fields, what=what)
-        if not callable(given):
-            raise DeclarationError(
-                f"the {what} of flow {self.name} is text such as '{{field}}' or a function: {given!r}"
-            )
-        return given
 
     @overload
     def phase(self, body: Callable[[Context[InputT]], ResultT], /) -> Phase[InputT, ResultT]: ...
@@ -141,22 +134,13 @@ class Flow(Generic[InputT]):
 
     def key_of(self, value: InputT) -> RunKey:
         """The run key of an input. Raises: InputError."""
-        return run_key(self._parts(self._key, value, "key"))
+        return run_key(self._key.parts(value))
 
     def subject_of(self, value: InputT) -> str | None:
         """The subject of an input, or `None` when the flow has none. Raises: InputError."""
         if self._subject is None:
             return None
-        return check_text("subject", "".join(self._parts(self._subject, value, "subject")))
-
-    def _parts(self, made: Template | Callable[[InputT], str], value: InputT, what: str) -> list[str]:
-        if isinstance(made, Template):
-            fields: Mapping[str, Any] = value if isinstance(value, dict) else _Fields(value)
-            return made.parts(fields)
-        text = made(value)
-        if not isinstance(text, str):
-            raise InputError(what, f"the {what} function of flow {self.name} returned {text!r:.40}; return text")
-        return [text]
+        return check_text("subject", "".join(self._subject.parts(value)))
 
     def using(
         self,
@@ -213,8 +197,8 @@ class Flow(Generic[InputT]):
         Raises: InputError when the text could be the key of two runs: `"a:b" + "c"`, `"a" + "b:c"`. Use their ids.
         """
         text, config = check_text("key", key), self._ledger.config
-        made = self._key
-        ways = made.readings(text, at_most=_MOST_READINGS + 1) if isinstance(made, Template) else [(text,)]
+        made = self._key.template
+        ways = [(text,)] if made is None else made.readings(text, at_most=_MOST_READINGS + 1)
         if len(ways) > _MOST_READINGS:
             raise InputError("key", f"can be read in more than {_MOST_READINGS} ways; use the id of the run")
         found = self._ledger.find(f"{project or config.project}/{self.name}", [run_key(parts).hash for parts in ways])
@@ -233,14 +217,3 @@ class Flow(Generic[InputT]):
 
     def __repr__(self) -> str:
         return f"<flow {self.name}: {' → '.join(self.phases) or 'no phases'}>"
-
-
-class _Fields(dict[str, Any]):
-    """The attributes of an input as a mapping."""
-
-    def __init__(self, value: Any) -> None:
-        super().__init__()
-        self._value = value
-
-    def __missing__(self, name: str) -> Any:
-        return getattr(self._value, name)
