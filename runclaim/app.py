@@ -16,10 +16,15 @@ from runclaim.broker import Broker
 from runclaim.config import Config, resolve
 from runclaim.errors import DeclarationError
 from runclaim.flows.declaring import Declarations
+from runclaim.flows.phase import PhaseOptions
+from runclaim.flows.plain import Claimed, PlainCalls
+from runclaim.retries import Backoff
 from runclaim.tasks import phase_task, upkeep
 from runclaim.tasks.runtime import Runtime
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from celery import Celery
 
     from runclaim.flows.flow import Flow
@@ -49,6 +54,7 @@ class Runclaim(Declarations):
         self._broker = Broker(app, lambda: self.config)
         super().__init__(lambda: self.config, lambda: self._broker, self._make_task)
         self._runtime = Runtime(app, self.ledger, self._broker, self.flows)
+        self._plain = PlainCalls(self.ledger, lambda: self._runtime.keeper, lambda: self._runtime.flags.stopping)
         upkeep.register(app, self._runtime)
         beat.schedule(app, lambda: self.config)
         worker.attach(app, self._runtime)
@@ -59,6 +65,38 @@ class Runclaim(Declarations):
         if self._config is None:
             self._config = resolve(self._settings, os.environ, self.app.conf)
         return self._config
+
+    def check_and_claim(
+        self,
+        name: str,
+        *,
+        key: str,
+        subject: str | None = None,
+        lease: timedelta | None = None,
+        max_duration: timedelta | None = None,
+        max_attempts: int = 5,
+        backoff: Backoff | None = None,
+        project: str | None = None,
+    ) -> Claimed | None:
+        """
+        The right to do the work of a key, here and now, or `None` if it is done, in other hands, or not due.
+
+        For code that uses no flows: `with claimed:` does the work and completes it. `name` is no declared flow's;
+        `subject`, `lease` and the others are as for flows and phases. Raises: DeclarationError, InputError,
+        LedgerUnavailable.
+        """
+        options = PhaseOptions(
+            lease=lease, max_duration=max_duration, max_attempts=max_attempts, backoff=backoff or Backoff()
+        )
+        return self._plain.check_and_claim(name, key, subject=subject, project=project, options=options)
+
+    def complete(self, claimed: Claimed, result: Any = None) -> None:
+        """Complete claimed work with a result, at most 256 kB of JSON. Raises: ClaimLost, InputError."""
+        self._plain.complete(claimed, result)
+
+    def purge(self) -> int:
+        """Delete finished history past its retention, as beat does; returns how many runs went."""
+        return self._runtime.purge()
 
     def close(self) -> None:
         """

@@ -13,18 +13,18 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
-from runclaim import failpoints, logs
+from runclaim import failpoints
 from runclaim.errors import (
     Blocked,
     Canceled,
     ClaimLost,
     InputError,
-    LedgerUnavailable,
     Released,
     Retry,
     RunclaimError,
     Skip,
 )
+from runclaim.flows.check import Check
 from runclaim.flows.context import Context
 from runclaim.flows.notes import Notes
 from runclaim.flows.records import Records
@@ -46,11 +46,7 @@ if TYPE_CHECKING:
     from runclaim.ledger.claim import Claim
     from runclaim.ledger.findings import NewFinding
     from runclaim.ledger.planning import NewAction
-
-logger: Final = logs.logger("runclaim.runner")
-
-#: `ctx.check` asks the ledger itself at most this often; between, it believes the keeper.
-_ASK_SECONDS: Final = 1.0
+    from runclaim.retries import Backoff
 
 
 class Ending(StrEnum):
@@ -109,7 +105,6 @@ class Attempt:
         self.claim, self.flow, self.phase = claim, flow, phase
         self._database, self._keeper, self._stopping = database, keeper, stopping
         self._known = known_results
-        self._asked_at = time.monotonic()
         self.secrets = Secrets(flow.resolvers)
 
     def run(self) -> Ended:
@@ -128,8 +123,9 @@ class Attempt:
         except Exception as error:  # noqa: BLE001 - whatever a body raises is the end of its attempt
             caught = error
         ran = timedelta(seconds=time.monotonic() - started)
-        ending = _ending(caught)
-        delay = self._delay(caught) if ending is Ending.RETRY else timedelta(0)
+        ending = ending_of(caught)
+        backoff, attempt = self.phase.options.backoff, self.claim.attempt
+        delay = delay_after(caught, backoff, attempt) if ending is Ending.RETRY else timedelta(0)
         if context is None:
             return Ended(ending, ran, exception=caught, delay=delay, hide=self.secrets.redact)
         return Ended(
@@ -144,10 +140,6 @@ class Attempt:
             hide=self.secrets.redact,
         )
 
-    def _delay(self, error: Exception | None) -> timedelta:
-        asked = error.after if isinstance(error, Retry) else None
-        return min(self.phase.options.backoff.delay(self.claim.attempt) if asked is None else asked, LONGEST)
-
     def _context(self) -> Context[Any]:
         claim = self.claim
         return Context(
@@ -158,7 +150,7 @@ class Attempt:
             attempt=claim.attempt,
             input=self.flow.input_type.load(claim.input),
             results=self._results,
-            check=self._check,
+            check=Check(claim, database=self._database, keeper=self._keeper, stopping=self._stopping),
             records=Records(claim.run_id, claim.phase, self.flow.actions),
             notes=Notes(self._database, claim),
             on=self.phase.options.on,
@@ -170,27 +162,6 @@ class Attempt:
         if len(self._known) < self.claim.cursor:
             self._known.update(self._database.ask(lambda conn: read.results(conn, self.claim.run_id)))
         return self._known
-
-    def _check(self) -> None:
-        claim = self.claim
-        if (lost := self._keeper.trouble(claim)) is not None:
-            raise lost
-        if self._stopping():
-            raise Released(claim.run_id, claim.phase, claim.fence, "the worker shuts down")
-        if time.monotonic() - self._asked_at < _ASK_SECONDS:
-            return
-        self._asked_at = time.monotonic()
-        try:
-            standing = self._database.ask(lambda conn: read.standing(conn, claim.run_id), patience=0)
-        except LedgerUnavailable as away:
-            # What is not known is not lost: the body goes on, and the fence decides at its end.
-            logger.debug("%s", away)
-            return
-        if standing is None or (standing.fence, standing.owner) != (claim.fence, claim.owner):
-            state = "purged" if standing is None else standing.state
-            raise ClaimLost(claim.run_id, claim.phase, claim.fence, f"the run is {state}")
-        if standing.cancel_requested:
-            raise Canceled(claim.run_id, claim.phase, claim.fence, "someone asked to cancel the run")
 
 
 #: The first class that fits decides; any other exception is an error, and errors are tried again.
@@ -205,7 +176,14 @@ _ENDINGS: Final = (
 )
 
 
-def _ending(caught: Exception | None) -> Ending:
+def ending_of(caught: BaseException | None) -> Ending:
+    """How an attempt ends that raised this, or nothing."""
     if caught is None:
         return Ending.SUCCESS
     return next((ending for kind, ending in _ENDINGS if isinstance(caught, kind)), Ending.RETRY)
+
+
+def delay_after(error: BaseException | None, backoff: Backoff, attempt: int) -> timedelta:
+    """How long the next attempt waits: what the error asks for, else the backoff."""
+    asked = error.after if isinstance(error, Retry) else None
+    return min(backoff.delay(attempt) if asked is None else asked, LONGEST)

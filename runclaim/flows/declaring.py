@@ -71,7 +71,7 @@ class Declarations:
         are kept once they have ended, else the settings do. An input with what looks like a secret is refused unless
         `allow_secrets`. Raises: DeclarationError.
         """
-        if name in self.flows:
+        if name in self.flows or name in self.ledger.plain_names:
             raise DeclarationError(f"this app already has a flow {name}; give the second another name")
         retention = Retention(
             keep_succeeded=keep_succeeded,

@@ -55,6 +55,8 @@ class Ledger:
         self._config, self._publisher = config, publisher
         #: The application's flows by name; the application adds to them as it declares them.
         self.flows: Mapping[str, Flow[Any]] = {} if flows is None else flows
+        #: What this process has claimed by plain calls.
+        self.plain_names: set[str] = set()
         self._database: Database | None = None
         self._checked_in = 0
         self._is_closed = False

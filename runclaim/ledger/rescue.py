@@ -69,6 +69,9 @@ def _rescue(which: ColumnElement[bool]) -> tuple[Select[Any], Update]:
 
 # The clock in a sub-select is read once, so the partial index serves the comparison; the UPDATE reads it again.
 _LAPSED: Final = _rescue(runs.c.lease_expires_at <= select(now()).scalar_subquery())
+_LAPSED_RUN: Final = _rescue(
+    and_(runs.c.id == bindparam("its_id", type_=Id()), runs.c.lease_expires_at <= select(now()).scalar_subquery())
+)
 _HELD_BY: Final = _rescue(and_(runs.c.worker == bindparam("of_worker")))
 
 
@@ -85,6 +88,11 @@ def rescue(conn: Connection, *, limit: int = 100, hooks: Hooks = _none) -> dict[
     Returns: run id → the run's state now. The caller owns the transaction.
     """
     return _give_back(conn, _LAPSED, {"at_most": limit}, "its lease lapsed", hooks)
+
+
+def rescue_run(conn: Connection, run_id: str) -> dict[str, RunState]:
+    """As `rescue`, for the claim of one run."""
+    return _give_back(conn, _LAPSED_RUN, {"at_most": 1, "its_id": run_id}, "its lease lapsed", _none)
 
 
 def rescue_worker(conn: Connection, worker: str, *, limit: int = 1000, hooks: Hooks = _none) -> dict[str, RunState]:

@@ -13,7 +13,7 @@ from runclaim.database import Database
 from runclaim.errors import RunclaimError
 from runclaim.flows.keeper import Keeper
 from runclaim.flows.publishing import dispatch_due
-from runclaim.flows.retention import of_strangers
+from runclaim.flows.retention import Retention, of_strangers
 from runclaim.flows.runner import Runner
 from runclaim.flows.sending import Sender
 from runclaim.ledger.dedup import forget
@@ -154,6 +154,7 @@ class Runtime:
         config, known = self.ledger.config, list(self.flows.values())
         keep = of_strangers(config, [flow.retention for flow in known])
         flows = {flow.name: flow.retention.keep(config) for flow in known}
+        flows |= {name: Retention().keep(config) for name in self.ledger.plain_names}
         total = 0
         while gone := self.ledger.database.run(lambda conn: purge(conn, keep, flows=flows, limit=_BATCH)):
             total += gone

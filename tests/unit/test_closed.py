@@ -18,6 +18,7 @@ from runclaim.flows.enqueuing import Enqueuing
 from runclaim.flows.flow import Flow
 from runclaim.flows.handle import Run
 from runclaim.flows.ledgering import Ledger
+from runclaim.flows.plain import Claimed
 from runclaim.flows.routing import Event
 from runclaim.flows.signaling import Signal
 from runclaim.flows.webhooks import Webhook
@@ -88,6 +89,8 @@ HOLDERS = {
 }
 #: What is called with arguments.
 CALLS: dict[str, Callable[[Any], Any]] = {
+    "Runclaim.check_and_claim": lambda runs: runs.check_and_claim("nightly-report", key="2026-11-21"),
+    "Runclaim.complete": lambda runs: runs.complete(Claimed(None, None, NO_WAIT, runs._plain)),
     "Runclaim.get": lambda runs: runs.get(ID),
     "Flow.enqueue": lambda flow: flow.enqueue(INPUT),
     "Flow.enqueue_many": lambda flow: flow.enqueue_many([]),
