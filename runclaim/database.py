@@ -84,6 +84,7 @@ class Database:
         self.patience = patience.total_seconds()
         self._pool_size = pool_size
         self._engine: Engine | None = None
+        self._making = forks.Lock()
         self._pid = 0
         self._is_shut = False
         if self.url.get_backend_name() == "sqlite" and self.url.database in {None, "", ":memory:"}:
@@ -98,11 +99,14 @@ class Database:
         """The engine of this process. A connection made before a fork is never used after it. Raises: LedgerClosed."""
         if self._is_shut:
             raise LedgerClosed
-        if self._engine is None:
-            self._engine = _engine(self.url, self._pool_size)
-        elif self._pid != os.getpid():
-            self._engine.dispose(close=False)
-        self._pid = os.getpid()
+        if self._engine is None or self._pid != os.getpid():
+            with self._making:
+                # Of two that were made at once one would be forgotten with its connections.
+                if self._engine is None:
+                    self._engine = _engine(self.url, self._pool_size)
+                elif self._pid != os.getpid():
+                    self._engine.dispose(close=False)
+                self._pid = os.getpid()
         return self._engine
 
     @contextmanager

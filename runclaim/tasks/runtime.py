@@ -8,7 +8,7 @@ import threading
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from runclaim import failpoints, logs
+from runclaim import failpoints, forks, logs
 from runclaim.database import Database
 from runclaim.errors import RunclaimError
 from runclaim.flows.keeper import Keeper
@@ -48,6 +48,7 @@ class Runtime:
         #: Set in prefork children: their process may be ended without ending the worker.
         self.in_pool_child = False
         self._keeper: Keeper | None = None
+        self._making = forks.Lock()
 
     def runner(self, node: str) -> Runner:
         """The runner of this process; `node` is the worker's Celery name."""
@@ -64,11 +65,12 @@ class Runtime:
     def keeper(self) -> Keeper:
         """The keeper of this process; its connection is its own, so no body can take it away. Raises: LedgerClosed."""
         self.ledger.require_open()
-        if self._keeper is None:
-            config = self.ledger.config
-            database = Database(config.database_url, pool_size=1, patience=config.ledger_patience)
-            self._keeper = Keeper(database, on_overdue=self._end_overdue)
-        return self._keeper
+        with self._making:
+            if self._keeper is None:
+                config = self.ledger.config
+                database = Database(config.database_url, pool_size=1, patience=config.ledger_patience)
+                self._keeper = Keeper(database, on_overdue=self._end_overdue)
+            return self._keeper
 
     def close(self, *, for_good: bool = False) -> None:
         """Write the counted totals; called when the process ends, and `for_good` when the application says so."""
