@@ -44,6 +44,7 @@ class Declaring:
         keep_failed: timedelta | None = None,
         keep_canceled: timedelta | None = None,
         keep_superseded: timedelta | None = None,
+        fail_open: bool = False,
     ) -> Flow[InputT]:
         """
         Declare a flow. Its phases follow with `@flow.phase`.
@@ -51,7 +52,8 @@ class Declaring:
         `input_type` is a dataclass, a TypedDict or a pydantic model. `key` is a template of its fields, or a
         function of the input, and names a run for good: the same key is the same run. `subject` names what
         successive runs are about; a newer run of a subject supersedes the older ones. `keep_…` says how long its runs
-        are kept once they have ended, else the settings do. Raises: DeclarationError.
+        are kept once they have ended, else the settings do. `fail_open` lets its idempotent phases run while the
+        ledger cannot be reached; see docs/fail-open.md. Raises: DeclarationError.
         """
         if name in self.flows or name in self.ledger.plain_names:
             raise DeclarationError(f"this app already has a flow {name}; give the second another name")
@@ -69,6 +71,7 @@ class Declaring:
             ledger=self.ledger,
             on_phase=self._on_phase,
             retention=retention,
+            fail_open=fail_open,
         )
         self.flows[name] = flow
         return flow
