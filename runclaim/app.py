@@ -1,7 +1,7 @@
 """
 `Runclaim`: attaches durable runs to the Celery app that people already have.
 
-It adds tasks, three beat entries and two bootsteps, all through Celery's own doors. The app's own tasks,
+It adds tasks, a few beat entries and bootsteps, all through Celery's own doors. The app's own tasks,
 schedule, routes and signals stay as they are.
 """
 
@@ -14,12 +14,10 @@ from typing import TYPE_CHECKING, Any, Final
 from runclaim import beat, worker
 from runclaim.broker import Broker
 from runclaim.config import Config, resolve
-from runclaim.errors import DeclarationError, KeyNotFound
-from runclaim.flows.declaring import Declaring
-from runclaim.flows.ledgering import Ledger
+from runclaim.errors import DeclarationError
+from runclaim.flows.declaring import Declarations
 from runclaim.flows.phase import PhaseOptions
 from runclaim.flows.plain import Claimed, PlainCalls
-from runclaim.flows.signaling import flow_for
 from runclaim.retries import Backoff
 from runclaim.tasks import phase_task, upkeep
 from runclaim.tasks.runtime import Runtime
@@ -30,15 +28,13 @@ if TYPE_CHECKING:
     from celery import Celery
 
     from runclaim.flows.flow import Flow
-    from runclaim.flows.handle import Run
     from runclaim.flows.phase import Phase
-    from runclaim.flows.webhooks import Webhook
 
 #: Of two on one app only the first would have its rescue and dispatch.
 _ATTACHED: Final[weakref.WeakSet[Celery]] = weakref.WeakSet()
 
 
-class Runclaim(Declaring):
+class Runclaim(Declarations):
     """
     Durable runs on a Celery app. `settings` are the fields of `runclaim.config.Config`.
 
@@ -53,12 +49,10 @@ class Runclaim(Declaring):
             )
         _ATTACHED.add(app)
         self.app = app
-        self.flows: dict[str, Flow[Any]] = {}
-        self.webhooks: dict[str, Webhook[Any]] = {}
         self._settings = settings
         self._config: Config | None = None
         self._broker = Broker(app, lambda: self.config)
-        self.ledger = Ledger(lambda: self.config, lambda: self._broker, self.flows)
+        super().__init__(lambda: self.config, lambda: self._broker, self._make_task)
         self._runtime = Runtime(app, self.ledger, self._broker, self.flows)
         self._plain = PlainCalls(self.ledger, lambda: self._runtime.keeper, lambda: self._runtime.flags.stopping)
         upkeep.register(app, self._runtime)
@@ -71,30 +65,6 @@ class Runclaim(Declaring):
         if self._config is None:
             self._config = resolve(self._settings, os.environ, self.app.conf)
         return self._config
-
-    def signal(
-        self,
-        key: str,
-        name: str,
-        payload: Any = None,
-        *,
-        id: str | None = None,  # noqa: A002 - as in events
-        flow: Flow[Any] | str | None = None,
-    ) -> Run:
-        """
-        Tell the run of a key of an outside event, as `Run.signal` does; `flow` when several wait for that name.
-
-        Raises: KeyNotFound when there is no run of that key, InputError, StateConflict when the run has ended.
-        """
-        found = flow_for(self.flows, name, flow)
-        run = found.find(key)
-        if run is None:
-            raise KeyNotFound(found.name, key)
-        return run.signal(name, payload, id=id)
-
-    def get(self, run_id: str) -> Run:
-        """A handle on an existing run; nothing is read yet. Raises: LedgerClosed."""
-        return self.ledger.handle(run_id)
 
     def check_and_claim(
         self,
@@ -139,5 +109,5 @@ class Runclaim(Declaring):
         self._runtime.close(for_good=True)
         self._broker.close()
 
-    def _on_phase(self, flow: Flow[Any], phase: Phase[Any, Any]) -> None:
+    def _make_task(self, flow: Flow[Any], phase: Phase[Any, Any]) -> None:
         phase_task.register(self.app, self._runtime, flow, phase)

@@ -7,7 +7,6 @@ caller's: it is said once in the log, left alone for a while, and the ledger dis
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import time
@@ -16,6 +15,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from celery.exceptions import QueueNotFound
 from kombu.pools import ProducerPool
+
+from runclaim import logs
+from runclaim.secrets import redact
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from runclaim.config import Config
     from runclaim.ledger.dispatch import Due
 
-logger: Final = logging.getLogger("runclaim.broker")
+logger: Final = logs.logger("runclaim.broker")
 
 #: After a failure nobody waits for the broker again for this long; dispatch publishes what was left out.
 _QUIET_SECONDS: Final = 5.0
@@ -137,7 +139,7 @@ class Broker:
             args=(due.run_id, due.fence),
             kwargs={} if due.carried is None else {"carried": due.carried},
             producer=producer,
-            argsrepr=due.key,
+            argsrepr=redact(due.key),
             kwargsrepr="{}",
             serializer="json",
             retry=False,

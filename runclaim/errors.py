@@ -42,6 +42,26 @@ class SignatureRefused(RunclaimError):
         super().__init__(f"{header}: {problem}")
 
 
+class SecretUnavailable(RunclaimError):
+    """
+    A reference such as `secret:env:NAME` leads to no value; as any error of a body it is tried again.
+
+    `reference` is `None` when what was given is no reference: it may be the secret itself, and is not repeated.
+    """
+
+    def __init__(self, reference: str | None, problem: str) -> None:
+        self.reference, self.problem = reference, problem
+        super().__init__(f"{reference}: {problem}" if reference else problem)
+
+
+class Redacted(RunclaimError):
+    """
+    Stands for an error of a body whose text holds a secret, where others log or show it.
+
+    The text and the notes are the error's own, redacted; the error itself does not come along.
+    """
+
+
 class KeyConflict(RunclaimError):
     """
     The run key exists with another input; nothing was written.

@@ -8,20 +8,31 @@ KeyboardInterrupt) passes through, and the runner gives the claim back.
 from __future__ import annotations
 
 import time
-import traceback
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
 from runclaim import failpoints
-from runclaim.errors import Blocked, Canceled, ClaimLost, InputError, Released, Retry, Skip
+from runclaim.errors import (
+    Blocked,
+    Canceled,
+    ClaimLost,
+    InputError,
+    Released,
+    Retry,
+    RunclaimError,
+    Skip,
+)
 from runclaim.flows.check import Check
 from runclaim.flows.context import Context
 from runclaim.flows.notes import Notes
 from runclaim.flows.records import Records
-from runclaim.keys import LONGEST, clip
+from runclaim.flows.resolving import Secrets
+from runclaim.flows.telling import said, told
+from runclaim.keys import LONGEST
 from runclaim.ledger import read
+from runclaim.secrets import redact
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -64,15 +75,17 @@ class Ended:
     actions: tuple[NewAction, ...] = ()
     exception: BaseException | None = None
     delay: timedelta = timedelta(0)
+    #: Redacts a text: what looks like a secret, and the values that the attempt was given.
+    hide: Callable[[str], str] = redact
 
     def error(self) -> dict[str, Any]:
-        """The exception as the ledger keeps it, cut to 8 kB."""
-        found = self.exception
-        return {
-            "type": type(found).__name__,
-            "message": clip(_said(found), 2048),
-            "traceback": clip("".join(traceback.format_exception(found)), 6144),
-        }
+        """The exception as the ledger keeps it: redacted, cut to 8 kB."""
+        return told(self.exception or RunclaimError("ended without an error"), self.hide)
+
+    @property
+    def skipped(self) -> str | None:
+        """Why the phase had nothing to do; `None` unless its body raised `Skip`."""
+        return said(self.exception, self.hide) if self.exception and self.ending is Ending.SKIPPED else None
 
 
 class Attempt:
@@ -92,6 +105,7 @@ class Attempt:
         self.claim, self.flow, self.phase = claim, flow, phase
         self._database, self._keeper, self._stopping = database, keeper, stopping
         self._known = known_results
+        self.secrets = Secrets(flow.resolvers)
 
     def run(self) -> Ended:
         """Run the body once."""
@@ -113,9 +127,18 @@ class Attempt:
         backoff, attempt = self.phase.options.backoff, self.claim.attempt
         delay = delay_after(caught, backoff, attempt) if ending is Ending.RETRY else timedelta(0)
         if context is None:
-            return Ended(ending, ran, exception=caught, delay=delay)
-        found, planned = tuple(context.records.findings), tuple(context.records.actions)
-        return Ended(ending, ran, result, tuple(context.completions), found, planned, caught, delay)
+            return Ended(ending, ran, exception=caught, delay=delay, hide=self.secrets.redact)
+        return Ended(
+            ending,
+            ran,
+            result,
+            writes=tuple(context.completions),
+            findings=tuple(context.records.findings),
+            actions=tuple(context.records.actions),
+            exception=caught,
+            delay=delay,
+            hide=self.secrets.redact,
+        )
 
     def _context(self) -> Context[Any]:
         claim = self.claim
@@ -132,19 +155,13 @@ class Attempt:
             notes=Notes(self._database, claim),
             on=self.phase.options.on,
             signal=lambda name: self._database.ask(lambda conn: read.signal(conn, claim.run_id, name)),
+            secret=self.secrets.get,
         )
 
     def _results(self) -> Mapping[str, Any]:
         if len(self._known) < self.claim.cursor:
             self._known.update(self._database.ask(lambda conn: read.results(conn, self.claim.run_id)))
         return self._known
-
-
-def _said(error: BaseException | None) -> str:
-    try:
-        return str(error)
-    except Exception:  # noqa: BLE001 - what cannot even be printed ends its attempt like anything else
-        return "its text could not be made"
 
 
 #: The first class that fits decides; any other exception is an error, and errors are tried again.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from typing import TYPE_CHECKING, Final
 
+from runclaim import logs
 from runclaim.errors import Canceled, ClaimLost, LedgerUnavailable, Released
 from runclaim.ledger import read
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from runclaim.flows.keeper import Keeper
     from runclaim.ledger.claim import Claim
 
-logger: Final = logging.getLogger("runclaim.runner")
+logger: Final = logs.logger("runclaim.runner")
 
 #: The ledger itself is asked at most this often; between, the keeper is believed.
 _ASK_SECONDS: Final = 1.0

@@ -1,37 +1,53 @@
-"""What an application declares: its flows, webhooks and actions, once each, when its module is imported."""
+"""What an application declares: flows, webhooks, actions and resolvers of secrets, each under a name of its own."""
 
 from __future__ import annotations
 
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from runclaim.errors import DeclarationError
+from runclaim.errors import DeclarationError, InputError, KeyNotFound
 from runclaim.flows.action import Action, ActionOptions
-from runclaim.flows.flow import Flow
+from runclaim.flows.flow import Flow, OnPhase
+from runclaim.flows.ledgering import Ledger
+from runclaim.flows.resolving import BUILT_IN, Resolver, Secrets
 from runclaim.flows.retention import Retention
+from runclaim.flows.signaling import flow_for
 from runclaim.flows.webhooks import MAX_BODY_BYTES, Delivery, Mapped, Webhook
+from runclaim.keys import check_name
 from runclaim.retries import Backoff
 from runclaim.signatures import check_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from runclaim.config import Config
     from runclaim.flows.action import Handler
-    from runclaim.flows.ledgering import Ledger
-    from runclaim.flows.phase import Phase
+    from runclaim.flows.handle import Run
+    from runclaim.flows.publishing import Publisher
 
 InputT = TypeVar("InputT")
 
 
-class Declaring:
-    """The declarations of one application; `Runclaim` is one."""
+class _Named(dict[str, Any]):
+    """What the app declared, by name; a name that somebody outside made up is an input like any other."""
 
-    ledger: Ledger
-    flows: dict[str, Flow[Any]]
-    webhooks: dict[str, Webhook[Any]]
+    def __init__(self, what: str) -> None:
+        super().__init__()
+        self._what = what
 
-    def _on_phase(self, flow: Flow[Any], phase: Phase[Any, Any]) -> None:
-        raise NotImplementedError
+    def __missing__(self, name: str) -> Any:
+        raise InputError(self._what, f"there is no {name!r:.100}; this app has {', '.join(self) or 'none'}")
+
+
+class Declarations:
+    """The flows of one application and what goes with them; reaches the ledger when it is asked, not before."""
+
+    def __init__(self, config: Callable[[], Config], publisher: Callable[[], Publisher], on_phase: OnPhase) -> None:
+        self.flows: dict[str, Flow[Any]] = _Named("flow")
+        self.webhooks: dict[str, Webhook[Any]] = _Named("trigger")
+        self.ledger = Ledger(config, publisher, self.flows)
+        self._resolvers: dict[str, Resolver] = dict(BUILT_IN)
+        self._on_phase = on_phase
 
     def flow(
         self,
@@ -45,6 +61,7 @@ class Declaring:
         keep_canceled: timedelta | None = None,
         keep_superseded: timedelta | None = None,
         fail_open: bool = False,
+        allow_secrets: bool = False,
     ) -> Flow[InputT]:
         """
         Declare a flow. Its phases follow with `@flow.phase`.
@@ -52,8 +69,9 @@ class Declaring:
         `input_type` is a dataclass, a TypedDict or a pydantic model. `key` is a template of its fields, or a
         function of the input, and names a run for good: the same key is the same run. `subject` names what
         successive runs are about; a newer run of a subject supersedes the older ones. `keep_…` says how long its runs
-        are kept once they have ended, else the settings do. `fail_open` lets its idempotent phases run while the
-        ledger cannot be reached; see docs/fail-open.md. Raises: DeclarationError.
+        are kept once they have ended, else the settings do. An input with what looks like a secret is refused unless
+        `allow_secrets`. `fail_open` lets its idempotent phases run while the ledger cannot be reached; see
+        docs/fail-open.md. Raises: DeclarationError.
         """
         if name in self.flows or name in self.ledger.plain_names:
             raise DeclarationError(f"this app already has a flow {name}; give the second another name")
@@ -72,6 +90,8 @@ class Declaring:
             on_phase=self._on_phase,
             retention=retention,
             fail_open=fail_open,
+            allow_secrets=allow_secrets,
+            resolvers=self._resolvers,
         )
         self.flows[name] = flow
         return flow
@@ -141,3 +161,50 @@ class Declaring:
             return made
 
         return declare
+
+    def secret(self, reference: str) -> str:
+        """
+        The value that a reference such as `secret:env:NAME` leads to, for handlers of actions and webhooks.
+
+        A body asks `ctx.secret`, which also redacts the value from its error. Raises: SecretUnavailable.
+        """
+        return Secrets(self._resolvers).get(reference)
+
+    def signal(
+        self,
+        key: str,
+        name: str,
+        payload: Any = None,
+        *,
+        id: str | None = None,  # noqa: A002 - as in events
+        flow: Flow[Any] | str | None = None,
+    ) -> Run:
+        """
+        Tell the run of a key of an outside event, as `Run.signal` does; `flow` when several wait for that name.
+
+        Raises: KeyNotFound when there is no run of that key, InputError, StateConflict when the run has ended.
+        """
+        found = flow_for(self.flows, name, flow)
+        run = found.find(key)
+        if run is None:
+            raise KeyNotFound(found.name, key)
+        return run.signal(name, payload, id=id)
+
+    def secret_resolver(self, name: str) -> Callable[[Resolver], Resolver]:
+        """
+        Declare where references `secret:name:…` lead: the decorated function takes the rest and returns the value.
+
+        It raises LookupError for what it does not have. Raises: DeclarationError for a name that is taken.
+        """
+        if check_name("secret resolver", name) in self._resolvers:
+            raise DeclarationError(f"there already is a secret resolver {name}; give the second another name")
+
+        def declare(resolve: Resolver) -> Resolver:
+            self._resolvers[name] = resolve
+            return resolve
+
+        return declare
+
+    def get(self, run_id: str) -> Run:
+        """A handle on an existing run; nothing is read yet. Raises: LedgerClosed."""
+        return self.ledger.handle(run_id)

@@ -6,10 +6,10 @@ The only error that opens that way is a first claim without an answer. An answer
 
 from __future__ import annotations
 
-import logging
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
+from runclaim import logs
 from runclaim.errors import LedgerUnavailable, RunExists
 from runclaim.flows.attempt import Ending
 from runclaim.flows.execution import Execution, Unanswered
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     Inline = Callable[[Phase[Any, Any], Phase[Any, Any]], bool]
 
-logger: Final = logging.getLogger("runclaim.fail_open")
+logger: Final = logs.logger("runclaim.fail_open")
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +148,7 @@ class Deliverer:
     def _keep(self, record: LocalRecord, ended: Ended) -> None:
         outcome = Outcome(
             result=ended.result,
-            skipped=str(ended.exception) if ended.ending is Ending.SKIPPED else None,
+            skipped=ended.skipped,
             ran_seconds=ended.ran.total_seconds(),
             findings=[asdict(each) for each in ended.findings],
             actions=[asdict(each) for each in ended.actions],

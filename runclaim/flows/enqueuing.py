@@ -19,6 +19,7 @@ from runclaim.flows.making import ENQUEUE, RERUN, Way, recovery
 from runclaim.keys import LONGEST, check_id, check_name, fingerprint, uuid7
 from runclaim.ledger.new_run import NewRun
 from runclaim.rowset import as_id
+from runclaim.secrets import refuse_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -130,19 +131,28 @@ class Enqueuing(Generic[InputT]):
     def _handles(self, made: Sequence[Enqueued]) -> list[Run]:
         return [self._ledger.handle(found.run_id, self._flow, created=found.created) for found in made]
 
+    def _refuse_secrets(self, field: str, value: Any) -> None:
+        if not self._flow.allow_secrets:
+            refuse_secrets(field, value)
+
     def new_run(self, given: InputT | Mapping[str, Any]) -> NewRun:
         """The run that an input stands for; nothing is written. Raises: InputError."""
         flow, config = self._flow, self._ledger.config
         value = flow.input_type.check(given)
         plain = flow.input_type.dump(value)
+        # Before what is made from it: an error of a key shows the value that the key cannot take.
+        self._refuse_secrets("input", plain)
+        key, subject = flow.key_of(value), flow.subject_of(value)
+        self._refuse_secrets("key", key.text)
+        self._refuse_secrets("subject", subject)
         first = next(iter(flow.phases.values()))
         return NewRun(
             run_id=as_id(self._options.run_id) if self._options.run_id else uuid7(),
             project=self._options.project or config.project,
             flow=flow.name,
-            key=flow.key_of(value),
+            key=key,
             fingerprint=fingerprint(plain),
-            subject=flow.subject_of(value),
+            subject=subject,
             input=plain,
             phases=tuple(flow.phases),
             queue=first.options.queue,

@@ -8,17 +8,18 @@ broker is reached through the application's `Ledger`, so a declared flow is chea
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 
 from runclaim.errors import DeclarationError, InputError
 from runclaim.flows.enqueuing import Enqueuing, Options
 from runclaim.flows.hooks import HookEvent, Hooks
 from runclaim.flows.inputs import InputType
-from runclaim.flows.naming import Source
+from runclaim.flows.naming import Naming
 from runclaim.flows.phase import Phase, PhaseOptions, name_of, refuse_fail_open
+from runclaim.flows.resolving import BUILT_IN
 from runclaim.flows.retention import Retention
 from runclaim.flows.routing import Route
-from runclaim.keys import RunKey, check_name, check_text, run_key
+from runclaim.keys import RunKey, check_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -29,14 +30,12 @@ if TYPE_CHECKING:
     from runclaim.flows.enqueuing import AnyAsyncSession, AnySession
     from runclaim.flows.handle import Run
     from runclaim.flows.ledgering import Ledger
+    from runclaim.flows.resolving import Resolver
     from runclaim.flows.routing import Event, Routed
     from runclaim.retries import Backoff
 
 InputT = TypeVar("InputT")
 ResultT = TypeVar("ResultT")
-
-#: More readings of one key's text are a mistake: a template without anything between its fields.
-_MOST_READINGS: Final = 64
 
 
 class OnPhase(Protocol):
@@ -61,15 +60,16 @@ class Flow(Generic[InputT]):
         on_phase: OnPhase,
         retention: Retention | None = None,
         fail_open: bool = False,
+        allow_secrets: bool = False,
+        resolvers: Mapping[str, Resolver] = BUILT_IN,
     ) -> None:
         self.name = check_name("flow", name)
         self.input_type = InputType(input_type)
         self.phases: dict[str, Phase[InputT, Any]] = {}
         self.retention = retention or Retention()
         self.fail_open = fail_open
-        known = self.input_type.fields
-        self._key: Source[InputT] = Source(key, known, what="key", flow=name)
-        self._subject = None if subject is None else Source(subject, known, what="subject", flow=name)
+        self.naming: Naming[InputT] = Naming(self.name, self.input_type.fields, key=key, subject=subject)
+        self.allow_secrets, self.resolvers = allow_secrets, resolvers
         self._ledger, self._on_phase = ledger, on_phase
         self.hooks = Hooks(self.name, ledger.actions)
 
@@ -139,13 +139,11 @@ class Flow(Generic[InputT]):
 
     def key_of(self, value: InputT) -> RunKey:
         """The run key of an input. Raises: InputError."""
-        return run_key(self._key.parts(value))
+        return self.naming.key_of(value)
 
     def subject_of(self, value: InputT) -> str | None:
         """The subject of an input, or `None` when the flow has none. Raises: InputError."""
-        if self._subject is None:
-            return None
-        return check_text("subject", "".join(self._subject.parts(value)))
+        return self.naming.subject_of(value)
 
     def using(
         self,
@@ -201,12 +199,8 @@ class Flow(Generic[InputT]):
 
         Raises: InputError when the text could be the key of two runs: `"a:b" + "c"`, `"a" + "b:c"`. Use their ids.
         """
-        text, config = check_text("key", key), self._ledger.config
-        made = self._key.template
-        ways = [(text,)] if made is None else made.readings(text, at_most=_MOST_READINGS + 1)
-        if len(ways) > _MOST_READINGS:
-            raise InputError("key", f"can be read in more than {_MOST_READINGS} ways; use the id of the run")
-        found = self._ledger.find(f"{project or config.project}/{self.name}", [run_key(parts).hash for parts in ways])
+        hashes = [each.hash for each in self.naming.readings(key)]
+        found = self._ledger.find(f"{project or self._ledger.config.project}/{self.name}", hashes)
         if len(found) > 1:
             raise InputError("key", f"names several runs of {self.name} ({', '.join(found)}); use the id of one")
         return self.get(found[0]) if found else None

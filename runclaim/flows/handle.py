@@ -132,7 +132,8 @@ class Run:
         Without an `id` the name is its own: the run hears of it once. `payload` is JSON. Returns: this handle.
         Raises: InputError, StateConflict when the run has ended, RunNotFound.
         """
-        self._ledger.signal(self.id, Signal.checked(name, payload, id))
+        allowed = self._flow is not None and self._flow.allow_secrets
+        self._ledger.signal(self.id, Signal.checked(name, payload, id, allow_secrets=allowed))
         return self
 
     def rerun(self, *, by: str = "") -> Run:

@@ -7,7 +7,6 @@ It proves that the process lives, not that the body gets on: no beat passes a cl
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import time
@@ -16,6 +15,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from runclaim import logs
 from runclaim.errors import Canceled, ClaimLost, LedgerClosed, RunclaimError
 from runclaim.ledger import counters, read
 from runclaim.ledger.heartbeat import heartbeat
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from runclaim.database import Database
     from runclaim.ledger.claim import Claim
 
-logger = logging.getLogger("runclaim.keeper")
+logger = logs.logger("runclaim.keeper")
 
 #: Beats in a lease: three may fail before it lapses.
 _BEATS: Final = 4

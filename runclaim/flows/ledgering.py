@@ -10,7 +10,7 @@ import os
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from runclaim import failpoints, migrations
+from runclaim import failpoints, forks, migrations
 from runclaim.database import Database
 from runclaim.errors import ConfigError, DeclarationError, LedgerClosed, LedgerUnavailable, RunNotFound, StateConflict
 from runclaim.flows.handle import Run
@@ -59,6 +59,7 @@ class Ledger:
         #: What this process has claimed by plain calls.
         self.plain_names: set[str] = set()
         self._database: Database | None = None
+        self._making = forks.Lock()
         self._checked_in = 0
         self._is_closed = False
         #: The declared actions of the application, by their kinds.
@@ -78,8 +79,9 @@ class Ledger:
     def database(self) -> Database:
         """The ledger's database, its schema checked. Raises: LedgerClosed, SchemaBehind."""
         self.require_open()
-        if self._database is None:
-            self._database = Database(self.config.database_url, patience=self.config.ledger_patience)
+        with self._making:
+            if self._database is None:
+                self._database = Database(self.config.database_url, patience=self.config.ledger_patience)
         if self._checked_in != os.getpid():
             migrations.require_current(self._database)
             self._checked_in = os.getpid()

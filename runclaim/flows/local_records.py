@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import fcntl
 import json
-import logging
 import os
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from runclaim import logs
 from runclaim.keys import nonce
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-logger: Final = logging.getLogger("runclaim.fail_open")
+logger: Final = logs.logger("runclaim.fail_open")
 
 _FOLDER_MODE: Final = 0o700
 _FILE_MODE: Final = 0o600

@@ -1,39 +1,76 @@
-"""Where a flow's keys and subjects come from: a template of its input's fields, or a function of the input."""
+"""
+What names a run: its key and its subject, made from the input, and a key's text read backwards.
+
+A template's parts are told apart by their lengths; its text alone may have several readings.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from runclaim.errors import DeclarationError, InputError
-from runclaim.keys import Template
+from runclaim.keys import RunKey, Template, check_text, run_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
 InputT = TypeVar("InputT")
 
+#: More readings of one key's text are a mistake: a template without anything between its fields.
+_MOST_READINGS: Final = 64
 
-class Source(Generic[InputT]):
-    """What makes the `what` (key or subject) of a flow's inputs. `template` is `None` for a function."""
 
-    def __init__(self, given: str | Callable[[InputT], str], fields: Iterable[str], *, what: str, flow: str) -> None:
-        self._what, self._flow = what, flow
-        self.template = Template(given, fields, what=what) if isinstance(given, str) else None
-        self._function = None if isinstance(given, str) else given
-        if self._function is not None and not callable(self._function):
-            raise DeclarationError(f"the {what} of flow {flow} is text such as '{{field}}' or a function: {given!r}")
+class Naming(Generic[InputT]):
+    """How the runs of a flow are named. `fields` are those of its input. Raises: DeclarationError."""
 
-    def parts(self, value: InputT) -> list[str]:
-        """The text of an input in the parts that are told apart. Raises: InputError."""
-        if self.template is not None:
-            fields: Mapping[str, Any] = value if isinstance(value, dict) else _Fields(value)
-            return self.template.parts(fields)
-        text = self._function(value) if self._function is not None else None
-        if not isinstance(text, str):
-            raise InputError(
-                self._what, f"the {self._what} function of flow {self._flow} returned {text!r:.40}; return text"
+    def __init__(
+        self,
+        flow: str,
+        fields: Iterable[str],
+        *,
+        key: str | Callable[[InputT], str],
+        subject: str | Callable[[InputT], str] | None,
+    ) -> None:
+        self._flow, self._fields = flow, tuple(fields)
+        self._key = self._template(key, "key")
+        self._subject = None if subject is None else self._template(subject, "subject")
+
+    def _template(self, given: str | Callable[[InputT], str], what: str) -> Template | Callable[[InputT], str]:
+        if isinstance(given, str):
+            return Template(given, self._fields, what=what)
+        if not callable(given):
+            raise DeclarationError(
+                f"the {what} of flow {self._flow} is text such as '{{field}}' or a function: {given!r}"
             )
+        return given
+
+    def key_of(self, value: InputT) -> RunKey:
+        """The run key of an input. Raises: InputError."""
+        return run_key(self._parts(self._key, value, "key"))
+
+    def subject_of(self, value: InputT) -> str | None:
+        """The subject of an input, or `None` when the flow has none. Raises: InputError."""
+        if self._subject is None:
+            return None
+        return check_text("subject", "".join(self._parts(self._subject, value, "subject")))
+
+    def _parts(self, made: Template | Callable[[InputT], str], value: InputT, what: str) -> list[str]:
+        if isinstance(made, Template):
+            fields: Mapping[str, Any] = value if isinstance(value, dict) else _Fields(value)
+            return made.parts(fields)
+        text = made(value)
+        if not isinstance(text, str):
+            raise InputError(what, f"the {what} function of flow {self._flow} returned {text!r:.40}; return text")
         return [text]
+
+    def readings(self, text: str) -> list[RunKey]:
+        """The keys that a text can stand for. Raises: InputError when they are too many."""
+        check_text("key", text)
+        made = self._key
+        ways = made.readings(text, at_most=_MOST_READINGS + 1) if isinstance(made, Template) else [(text,)]
+        if len(ways) > _MOST_READINGS:
+            raise InputError("key", f"can be read in more than {_MOST_READINGS} ways; use the id of the run")
+        return [run_key(parts) for parts in ways]
 
 
 class _Fields(dict[str, Any]):

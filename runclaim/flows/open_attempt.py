@@ -13,6 +13,7 @@ from runclaim.errors import LedgerNeeded, Released
 from runclaim.flows.attempt import Attempt
 from runclaim.flows.context import Context
 from runclaim.flows.records import Records
+from runclaim.flows.resolving import Secrets
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,6 +76,7 @@ class OpenAttempt(Attempt):
         self.claim, self.flow, self.phase = claim, flow, phase
         self._stopping = stopping
         self._notes = _Refusing(claim)
+        self.secrets = Secrets(flow.resolvers)
 
     def run(self) -> Ended:
         """
@@ -104,6 +106,7 @@ class OpenAttempt(Attempt):
             notes=self._notes,
             on=self.phase.options.on,
             signal=lambda name: refuse(f"the signal {name!r}"),
+            secret=self.secrets.get,
         )
 
     def _check(self) -> None:

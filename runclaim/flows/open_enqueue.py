@@ -8,11 +8,11 @@ finds that its key has one already.
 from __future__ import annotations
 
 import hashlib
-import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
+from runclaim import logs
 from runclaim.flows.carrying import load
 from runclaim.ledger.dispatch import Due
 from runclaim.ledger.enqueue import Enqueued
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from runclaim.flows.publishing import Publisher
     from runclaim.ledger.new_run import NewRun
 
-logger: Final = logging.getLogger("runclaim.fail_open")
+logger: Final = logs.logger("runclaim.fail_open")
 
 _VERSION: Final = 8
 

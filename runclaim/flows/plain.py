@@ -7,7 +7,6 @@ published, and no worker is needed. Everybody else gets `None`, before anything 
 
 from __future__ import annotations
 
-import logging
 import os
 import platform
 import time
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from runclaim import logs
 from runclaim.errors import DeclarationError, RunclaimError, Skip
 from runclaim.flows.attempt import Ended, Ending, delay_after, ending_of
 from runclaim.flows.check import Check
@@ -23,6 +23,7 @@ from runclaim.keys import check_name, check_text, dump_json, fingerprint, nonce,
 from runclaim.ledger.claim import Claim, Wanted, claimed
 from runclaim.ledger.new_run import NewRun
 from runclaim.ledger.take import take
+from runclaim.secrets import refuse_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from runclaim.flows.ledgering import Ledger
     from runclaim.flows.phase import PhaseOptions
 
-logger: Final = logging.getLogger("runclaim.plain")
+logger: Final = logs.logger("runclaim.plain")
 
 #: The one phase of a plain run.
 WORK: Final = "work"
@@ -129,6 +130,8 @@ class PlainCalls:
         return Claimed(found[0], options, lease, self)
 
     def _new_run(self, name: str, key: str, subject: str | None, project: str, options: PhaseOptions) -> NewRun:
+        refuse_secrets("key", key)
+        refuse_secrets("subject", subject)
         return NewRun(
             run_id=uuid7(),
             project=check_name("project", project),

@@ -8,7 +8,6 @@ Whatever has gone on without it is right, and the record is not.
 from __future__ import annotations
 
 import hashlib
-import logging
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import Enum, auto
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import make_url
 
+from runclaim import logs
 from runclaim.errors import LedgerClosed, LedgerUnavailable, RunExists
 from runclaim.flows.carrying import load
 from runclaim.flows.following import following
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from runclaim.flows.local_records import LocalRecord, LocalRecords, Outcome
     from runclaim.ledger.new_run import NewRun
 
-logger: Final = logging.getLogger("runclaim.fail_open")
+logger: Final = logs.logger("runclaim.fail_open")
 
 
 class Told(Enum):

@@ -81,7 +81,8 @@ class Route:
         new, phase = flow.using().new_run(event.input), _phase(flow, event.phase)
         if phase.options.on is None:
             return cls(new, phase, None)
-        return cls(new, phase, Signal.checked(phase.options.on, event.payload, event.id or id))
+        signal = Signal.checked(phase.options.on, event.payload, event.id or id, allow_secrets=flow.allow_secrets)
+        return cls(new, phase, signal)
 
     def write(self, conn: Connection) -> Landed:
         """Find or make the run, then deliver the signal. The caller owns the transaction and publishes after it."""

@@ -8,19 +8,19 @@ duplicate, a missing completion is a lost claim whose rows are rolled back.
 from __future__ import annotations
 
 import json
-import logging
 import time
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from runclaim import failpoints
+from runclaim import failpoints, logs
 from runclaim.errors import ClaimLost, LedgerUnavailable, Released
 from runclaim.flows.attempt import Attempt, Ended, Ending
 from runclaim.flows.carrying import load
 from runclaim.flows.execution import Execution, Unanswered, Watcher
 from runclaim.flows.following import following
 from runclaim.flows.settle import give_up, record
+from runclaim.flows.telling import harmless
 from runclaim.keys import nonce
 from runclaim.ledger.claim import Claim, Wanted, claim, claimed
 from runclaim.ledger.dispatch import Due
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from runclaim.flows.publishing import Publisher
     from runclaim.ledger.complete import NextPhase
 
-logger: Final = logging.getLogger("runclaim.runner")
+logger: Final = logs.logger("runclaim.runner")
 
 #: How long a pool child waits to hear that the worker stops when it is ended itself.
 _HEARD_SECONDS: Final = 0.5
@@ -140,7 +140,9 @@ class Runner:
             # The ledger is away: the claim lapses and is rescued, and the attempt stays counted.
             raise
         except BaseException as gone:
-            self._cut_off(flow, phase, taken, gone)
+            self._cut_off(flow, phase, taken, gone, attempt)
+            if (told := harmless(gone, attempt.secrets.redact)) is not gone:
+                raise told from None
             raise
         finally:
             self.keeper.forget(taken)
@@ -169,7 +171,7 @@ class Runner:
                 raise
             except Exception as error:  # noqa: BLE001 - an in_completion function failed: an error of its attempt
                 delay = phase.options.backoff.delay(taken.attempt)
-                ended = Ended(Ending.RETRY, ended.ran, exception=error, delay=delay)
+                ended = Ended(Ending.RETRY, ended.ran, exception=error, delay=delay, hide=ended.hide)
             else:
                 if moved.state is RunState.QUEUED and after is not None:
                     self._publish(flow, taken, after, moved.fence)
@@ -182,22 +184,26 @@ class Runner:
             ended = replace(ended, ending=Ending.CLAIMLOST)
         return ended, state, None
 
-    def _cut_off(self, flow: Flow[Any], phase: Phase[Any, Any], taken: Claim, gone: BaseException) -> None:
+    def _cut_off(
+        self, flow: Flow[Any], phase: Phase[Any, Any], taken: Claim, gone: BaseException, attempt: Attempt
+    ) -> None:
         """
         The process or the delivery ends in the middle of an attempt: settle it, if the ledger answers.
 
         A worker that shuts down gives the attempt back. Whatever else ends it (`sys.exit` in the body, a time
         limit) is an error of the attempt: given back, such a body would start again for ever.
         """
-        ended = Ended(Ending.RETRY, timedelta(0), exception=gone, delay=phase.options.backoff.delay(taken.attempt))
+        delay, hide = phase.options.backoff.delay(taken.attempt), attempt.secrets.redact
+        ended = Ended(Ending.RETRY, timedelta(0), exception=gone, delay=delay, hide=hide)
         if self._is_stopping(within=_HEARD_SECONDS):
             why = f"{type(gone).__name__} ended the delivery"
             released = Released(taken.run_id, taken.phase, taken.fence, why)
             ended = Ended(Ending.RELEASED, timedelta(0), exception=released)
         try:
             give_up(self.database, taken, ended, hooks=flow.hooks.stopped, worker=self.worker, patience=2.0)
-        except Exception:
-            logger.warning("could not give back %s/%s; rescue will", taken.run_id, taken.phase, exc_info=True)
+        except Exception as error:  # noqa: BLE001 - as in any cut, the lease lapses and rescue gives the claim back
+            # Without its traceback, which would tell of `gone` too, as it is.
+            logger.warning("could not give back %s/%s (%r); rescue will", taken.run_id, taken.phase, error)
 
     def _is_stopping(self, *, within: float) -> bool:
         """A signal to the whole process group may reach a pool child before its parent has told it to stop."""

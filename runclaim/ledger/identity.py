@@ -17,6 +17,7 @@ from runclaim.clock import now, shifted
 from runclaim.errors import KeyConflict, LedgerUnavailable
 from runclaim.models import run_keys, runs
 from runclaim.rowset import Id, pack, rowset
+from runclaim.secrets import redact, veiled
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -147,7 +148,8 @@ def restless(many: int) -> LedgerUnavailable:
 def _conflict(run: NewRun, run_id: str, recorded: Any) -> KeyConflict:
     old, new = (value if isinstance(value, dict) else {} for value in (recorded, run.input))
     fields = [name for name in {**old, **new} if old.get(name) != new.get(name)] if old else []
-    return KeyConflict(run.flow, run.key.text, run_id, {name: (old.get(name), new.get(name)) for name in fields})
+    differs = {redact(name): (veiled(old.get(name)), veiled(new.get(name))) for name in fields}
+    return KeyConflict(run.flow, redact(run.key.text), run_id, differs)
 
 
 def key_row(run: NewRun) -> dict[str, Any]:

@@ -10,8 +10,10 @@ from sqlalchemy import BigInteger, Integer, Text, func, insert, select, true
 
 from runclaim.clock import now
 from runclaim.events import EventType
+from runclaim.keys import check_text
 from runclaim.models import events
 from runclaim.rowset import Id, as_json, pack, rowset
+from runclaim.secrets import refuse_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -65,6 +67,13 @@ def who_canceled(conn: Connection, run_ids: Collection[str]) -> dict[str, str]:
         return {}
     found = conn.execute(_REQUESTS, {"asked": pack({"run_id": run_id} for run_id in run_ids)})
     return {run_id: data["by"] for run_id, data in found}
+
+
+def told_by(by: str) -> dict[str, str]:
+    """The data of an event that somebody asked for. Raises: InputError, before anything is written."""
+    if by:
+        refuse_secrets("by", check_text("by", by))
+    return {"by": by}
 
 
 def append(conn: Connection, entries: Iterable[Entry]) -> None:

@@ -21,7 +21,7 @@ from runclaim.ledger import identity
 from runclaim.ledger.enqueue import Enqueued, insert_runs
 from runclaim.ledger.fence import locked, state
 from runclaim.ledger.identity import find_holders, first_of_each_key, key_of, key_row
-from runclaim.ledger.journal import Entry, append
+from runclaim.ledger.journal import Entry, append, told_by
 from runclaim.ledger.planning import drop_actions
 from runclaim.models import run_keys, runs
 from runclaim.rowset import Id, pack, rowset
@@ -87,11 +87,12 @@ def rerun(conn: Connection, wanted: Collection[NewRun], *, by: str = "") -> list
     transaction. Raises: KeyConflict for a key that has another input; roll back.
     """
     first = first_of_each_key(wanted)
+    asked = told_by(by)
     numbers, older = _next_numbers(conn, first)
     fresh = [each for key, each in first.items() if key in numbers]
     if fresh:
         notes = {
-            each.run_id: {"rerun": numbers[key], "of": older[key], "by": by}
+            each.run_id: {"rerun": numbers[key], "of": older[key]} | asked
             for key, each in first.items()
             if key in older
         }

@@ -15,7 +15,7 @@ from runclaim.clock import now
 from runclaim.events import EventType
 from runclaim.ledger.acts import forget_unanswered
 from runclaim.ledger.fence import in_state, state
-from runclaim.ledger.journal import Entry, append
+from runclaim.ledger.journal import Entry, append, told_by
 from runclaim.models import runs, subjects
 from runclaim.rowset import Id
 from runclaim.states import RunState
@@ -78,10 +78,11 @@ def retry(conn: Connection, run_id: str, *, by: str = "") -> bool:
 
 def move(conn: Connection, statement: Update, run_id: str, kind: EventType, by: str) -> bool:
     """Run a statement of `again` for one run, its subject's row written first, and journal it as `kind`."""
+    asked = told_by(by)
     newest = conn.execute(_SUBJECT, {"its_id": run_id}).scalar()
     found = conn.execute(statement, {"its_id": run_id, "newest": newest or 0}).one_or_none()
     if found is None:
         return False
     forget_unanswered(conn, run_id)
-    append(conn, [Entry(run_id, kind, found.fence, found.phase, data={"by": by})])
+    append(conn, [Entry(run_id, kind, found.fence, found.phase, data=asked)])
     return True

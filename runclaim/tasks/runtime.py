@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import threading
@@ -10,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from runclaim import failpoints
+from runclaim import failpoints, forks, logs
 from runclaim.database import Database
 from runclaim.errors import RunclaimError
 from runclaim.flows.delivering import Deliverer
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
     from runclaim.ledger.claim import Claim
     from runclaim.ledger.planning import NewAction, Stopped
 
-logger: Final = logging.getLogger("runclaim.worker")
+logger: Final = logs.logger("runclaim.worker")
 
 _BATCH: Final = 500
 #: Then it makes room for phases that wait in the same queue.
@@ -54,6 +53,7 @@ class Runtime:
         self.in_pool_child = False
         self._keeper: Keeper | None = None
         self._reconciling = threading.Lock()
+        self._making = forks.Lock()
 
     def runner(self, node: str) -> Runner:
         """The runner of this process; `node` is the worker's Celery name."""
@@ -106,11 +106,12 @@ class Runtime:
     def keeper(self) -> Keeper:
         """The keeper of this process; its connection is its own, so no body can take it away. Raises: LedgerClosed."""
         self.ledger.require_open()
-        if self._keeper is None:
-            config = self.ledger.config
-            database = Database(config.database_url, pool_size=1, patience=config.ledger_patience)
-            self._keeper = Keeper(database, on_overdue=self._end_overdue)
-        return self._keeper
+        with self._making:
+            if self._keeper is None:
+                config = self.ledger.config
+                database = Database(config.database_url, pool_size=1, patience=config.ledger_patience)
+                self._keeper = Keeper(database, on_overdue=self._end_overdue)
+            return self._keeper
 
     def close(self, *, for_good: bool = False) -> None:
         """Write the counted totals; called when the process ends, and `for_good` when the application says so."""

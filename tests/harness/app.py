@@ -71,6 +71,7 @@ def build(told: dict[str, Any]) -> Stage:
         key="{name}",
         subject=(lambda work: work.about) if told.get("subjects") else None,
         fail_open=told.get("fail_open", False),
+        allow_secrets=told.get("allow_secrets", False),
     )
     _actions(runs, Path(told["folder"]), told)
     # A task of the application's own, beside the phases.

@@ -124,6 +124,8 @@ REACHES_NOTHING = {
     "Runclaim.action",
     "Runclaim.config",
     "Runclaim.flow",
+    "Runclaim.secret",
+    "Runclaim.secret_resolver",
     "Runclaim.webhook",
     "Flow.actions",
     "Flow.key_of",

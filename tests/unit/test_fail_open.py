@@ -19,8 +19,10 @@ from runclaim.flows.local_records import LocalRecords
 from runclaim.flows.publishing import dispatch_due
 from runclaim.flows.reconciling import Reconciler, Told
 from runclaim.ledger.claim import Wanted, claim
+from tests.gate import Gate
 from tests.ledger.concurrency import together
 from tests.unit.bench import Bench, PullRequest
+from tests.unit.conftest import emptied
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
     from runclaim import Run
     from runclaim.flows.flow import Flow
     from runclaim.ledger.dispatch import Due
-    from runclaim.servers import Server
 
 PATIENCE = timedelta(seconds=0.2)
 MINUTE = timedelta(minutes=1)
@@ -43,7 +44,7 @@ class Earlier:
 class Outage:
     """A bench whose database can go away and come back; meanwhile nobody reaches it."""
 
-    def __init__(self, bench: Bench, take_away: Callable[[], None], bring_back: Callable[[], None]) -> None:
+    def __init__(self, bench: Bench, take_away: Callable[[], object], bring_back: Callable[[], object]) -> None:
         self.bench, self._take_away, self._bring_back = bench, take_away, bring_back
         self.records = LocalRecords(Path(bench.config.fail_open_folder))
         self.bodies: list[str] = []
@@ -77,19 +78,22 @@ class Outage:
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
 def outage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Outage]:
-    """A file whose disk is unmounted, or a server that is stopped."""
+    """A file whose disk is gone, or a server that nobody gets through to."""
     settings = {"ledger_patience": PATIENCE, "fail_open_folder": str(tmp_path / "open")}
     if request.param == "sqlite":
         disk, elsewhere = tmp_path / "disk", tmp_path / "elsewhere"
         disk.mkdir()
         bench = Bench(f"sqlite:///{disk / 'ledger.db'}", **settings)
-        yield Outage(bench, lambda: (disk.rename(elsewhere), None)[1], lambda: (elsewhere.rename(disk), None)[1])
-    else:
-        server: Server = request.getfixturevalue("private_postgres")
-        bench = Bench(server.url, **settings)
-        yield Outage(bench, lambda: server.stop(immediate=True), server.start)
-    bench.keeper.shut()
-    bench.close()
+        yield Outage(bench, lambda: disk.rename(elsewhere), lambda: elsewhere.rename(disk))
+        bench.keeper.shut()
+        bench.close()
+        return
+    with Gate(request.getfixturevalue("bench_postgres_url")) as gate:
+        bench = Bench(gate.url, **settings)
+        yield Outage(bench, gate.shut, gate.open)
+        bench.keeper.shut()
+        emptied(bench.database.engine)
+        bench.close()
 
 
 def message(outage: Outage) -> Due:

@@ -58,6 +58,7 @@ MISTAKEN_OPTIONS = {
         {"backoff": 5},
         "backoff is a Backoff(first=…, factor=…, ceiling=…), not 5",
     ),
+    "a queue that no database takes": ({"queue": "a\x00"}, "queue is the name of a Celery queue, not 'a\\x00'"),
     "a queue that is none": ({"queue": ["a"]}, "queue is the name of a Celery queue, not ['a']"),
     "a name that is none": (
         {"name": "1st"},
