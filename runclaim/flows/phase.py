@@ -36,10 +36,10 @@ class PhaseOptions:
     max_duration: timedelta | None = None
     #: The Celery queue; `None` leaves it to Celery's routes.
     queue: str | None = None
-    #: Its body may run again from its start, also at the same time as another, and do no harm.
-    idempotent: bool = False
     #: The signal without which the phase does not start.
     on: str | None = None
+    #: Its body may run again from its start, also at the same time as another, and do no harm.
+    idempotent: bool = False
 
     def __post_init__(self) -> None:
         for name in ("max_attempts", "max_losses"):
