@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -106,7 +106,8 @@ class LocalRecords:
     def set_aside(self, record: LocalRecord) -> Path:
         """Keep a record that cannot be told to the ledger, for a person; returns where it is."""
         aside = self._path(record.run_id).with_suffix(".refused")
-        with self._locked():
+        # Another process may have done it.
+        with self._locked(), suppress(FileNotFoundError):
             self._path(record.run_id).replace(aside)
         return aside
 

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import make_url
+from sqlalchemy.exc import DataError, IntegrityError
 
 from runclaim import logs
-from runclaim.errors import LedgerClosed, LedgerUnavailable, RunExists
+from runclaim.errors import InputError, LedgerUnavailable, RunExists
 from runclaim.flows.carrying import load
 from runclaim.flows.following import following
 from runclaim.ledger import counters, read
@@ -32,12 +33,16 @@ from runclaim.states import RunState
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+    from runclaim.database import Database
     from runclaim.flows.flow import Flow
     from runclaim.flows.ledgering import Ledger
     from runclaim.flows.local_records import LocalRecord, LocalRecords, Outcome
     from runclaim.ledger.new_run import NewRun
 
 logger: Final = logs.logger("runclaim.fail_open")
+
+#: Errors of the record itself: its flow, or what its release took for a finding or an action, was changed under it.
+_MISFITS: Final = (InputError, TypeError, ValueError, LookupError, IntegrityError, DataError)
 
 
 class Told(Enum):
@@ -92,11 +97,10 @@ class Reconciler:
         flow = self.ledger.flows.get(record.flow)
         if flow is None or record.ledger != name_of_ledger(self.ledger.config.database_url):
             return None
+        database = self.ledger.database
         try:
-            answer = self._tell(flow, record)
-        except (LedgerUnavailable, LedgerClosed):
-            raise
-        except Exception:
+            answer = self._tell(database, flow, record)
+        except _MISFITS:
             # Tried again it would fail again, every few seconds.
             aside = self.records.set_aside(record)
             logger.exception(
@@ -112,8 +116,8 @@ class Reconciler:
             self._ring(flow, answer.moved, answer.completion)
         return answer.told
 
-    def _tell(self, flow: Flow[Any], record: LocalRecord) -> _Answer:
-        database, expected = self.ledger.database, self._expected(flow, record)
+    def _tell(self, database: Database, flow: Flow[Any], record: LocalRecord) -> _Answer:
+        expected = self._expected(flow, record)
 
         def count(conn: Connection) -> None:
             counters.add(conn, {("failed_open", flow.name): record.opened})
@@ -131,7 +135,7 @@ class Reconciler:
         except RunExists as there:
             if there.found == record.run_id:
                 # Another process has just inserted it.
-                return self._tell(flow, record)
+                return self._tell(database, flow, record)
             # The key has a run of its own.
             logger.info("%s", there)
             database.run(count, patience=self.patience)
@@ -231,3 +235,5 @@ def reconcile_quietly(reconciler: Reconciler, run_id: str) -> None:
             reconciler.one(record)
         except LedgerUnavailable as away:
             logger.debug("%s", away)
+        except OSError as broken:
+            logger.warning("the local record of run %s stays: %s", run_id, broken)

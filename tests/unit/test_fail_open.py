@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import stat
 from dataclasses import replace
 from datetime import timedelta
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import event, text
+from sqlalchemy.exc import DBAPIError
 
 from runclaim import RunState, Skip
 from runclaim.errors import DeclarationError, LedgerNeeded, LedgerUnavailable, RunNotFound
@@ -522,6 +524,55 @@ def test_a_record_that_fits_no_more_is_set_aside_for_a_person_and_holds_up_no_ot
     assert sorted(run.state for run in runs) == ["queued", "succeeded"]
     assert [path.stem for path in outage.records.folder.glob("*.refused")] == [first.run_id]
     assert "is left in" in caplog.text
+
+
+def test_a_ledger_that_answers_with_an_error_of_its_own_sets_no_record_aside(outage: Outage):
+    """
+    INVARIANT: only what is wrong with a record itself is a person's business.
+
+    Breaks if an older schema, or a permission that somebody took away, is taken for a fault of the record.
+    """
+    flow = outage.flow()
+    run = flow.enqueue(repo="acme/app", number=7)
+    outage.begin()
+    outage.bench.deliver(flow)
+    outage.end()
+    outage.bench.execute("ALTER TABLE runclaim_counters RENAME TO elsewhere")
+    with pytest.raises(DBAPIError):
+        outage.reconcile()
+    outage.bench.execute("ALTER TABLE elsewhere RENAME TO runclaim_counters")
+
+    assert (outage.reconcile(), run.state) == (1, RunState.SUCCEEDED)
+
+
+def test_of_many_workers_that_hear_of_one_open_run_at_once_one_runs_it(outage: Outage):
+    """
+    INVARIANT: one run a key, and one body of it.
+
+    Breaks if a worker takes the run that another has just inserted for an error.
+    """
+    flow = outage.flow()
+    outage.begin()
+    run = flow.enqueue(repo="acme/app", number=7)
+    due = message(outage)
+    outage.end()
+    # What each of them waits for here is the others, not the ledger.
+    outage.bench.database.patience = outage.bench.ledger.database.patience = 20.0
+
+    endings = together(8, lambda _: outage.bench.deliver(flow, due).ending)
+
+    assert sorted(endings) == ["duplicate"] * 7 + ["success"]
+    assert (outage.bodies, run.result) == (["acme/app:pr-7 phase0"], "b2")
+
+
+def test_an_async_application_enqueues_without_the_ledger_too(outage: Outage):
+    flow = outage.flow()
+    outage.begin()
+    run = asyncio.run(flow.aenqueue(repo="acme/app", number=7))
+    outage.end()
+    outage.bench.deliver(flow)
+
+    assert run.result == "b2"
 
 
 def test_only_its_owner_reads_a_local_record_and_no_draft_is_left(outage: Outage):
