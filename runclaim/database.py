@@ -33,7 +33,9 @@ T = TypeVar("T")
 _REPEAT_STATES: Final = frozenset({"40001", "40P01", "55P03", "53100", "53200"})
 #: Connection exceptions, shutting down, starting up, too many connections (PostgreSQL, appendix A).
 _GONE_STATES: Final = ("08", "57P01", "57P02", "57P03", "53300")
-_SQLITE_BUSY, _SQLITE_LOCKED, _SQLITE_FULL = 5, 6, 13
+_SQLITE_BUSY, _SQLITE_LOCKED, _SQLITE_FULL, _SQLITE_CANTOPEN = 5, 6, 13, 14
+#: A file that cannot be opened may be on a disk that comes back.
+_SQLITE_AGAIN: Final = frozenset({_SQLITE_BUSY, _SQLITE_LOCKED, _SQLITE_FULL, _SQLITE_CANTOPEN})
 #: Inputs and results stand in no error: SQLAlchemy would show them, and cut, so that a secret may look like none.
 _QUIET: Final[dict[str, Any]] = {"hide_parameters": True}
 _POSTGRESQL_ARGS: Final = {
@@ -64,7 +66,7 @@ def trouble(error: BaseException) -> Trouble:
     state: str | None = getattr(error.orig, "sqlstate", None)
     if state in _REPEAT_STATES:
         return Trouble.REPEAT
-    if getattr(error.orig, "sqlite_errorcode", 0) & 0xFF in {_SQLITE_BUSY, _SQLITE_LOCKED, _SQLITE_FULL}:
+    if getattr(error.orig, "sqlite_errorcode", 0) & 0xFF in _SQLITE_AGAIN:
         return Trouble.REPEAT
     gone = state is not None and state.startswith(_GONE_STATES)
     # psycopg reports a lost connection and a refused one as an OperationalError without a state.

@@ -375,6 +375,7 @@ VERBS = {
         {("runclaim_signals", "pk_runclaim_signals")},
     ),
     "run": (lambda conn: read.run(conn, queued_run(conn)), {(RUN, "pk_runclaim_runs")}),
+    "inputs": (lambda conn: read.inputs(conn, queued_runs(conn, 3)), {(RUN, "pk_runclaim_runs")}),
     "results": (
         lambda conn: read.results(conn, queued_run(conn)),
         {("runclaim_phase_results", "pk_runclaim_phase_results")},
