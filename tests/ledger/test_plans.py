@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from contextlib import contextmanager, suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import delete, text, update
@@ -30,6 +30,7 @@ from runclaim.ledger.fail import fail
 from runclaim.ledger.findings import NewFinding, findings_of
 from runclaim.ledger.heartbeat import heartbeat
 from runclaim.ledger.identity import find_runs
+from runclaim.ledger.listing import Wanted, list_runs
 from runclaim.ledger.outbox import ActionState, Sent, settle_actions, settled_actions
 from runclaim.ledger.planning import NewAction
 from runclaim.ledger.purge import purge, purge_keys
@@ -38,7 +39,7 @@ from runclaim.ledger.rescue import rescue, rescue_worker
 from runclaim.ledger.retry import retry
 from runclaim.ledger.sessions import sessions_of
 from runclaim.models import actions, findings, metadata
-from runclaim.states import TERMINAL
+from runclaim.states import TERMINAL, RunState
 from tests import servers
 from tests.ledger.factories import (
     LEASE,
@@ -259,6 +260,9 @@ def supersede_one(conn):
 
 RUN = "runclaim_runs"
 ACTION = "runclaim_actions"
+FAILED = Wanted(project="default", states=frozenset({RunState.FAILED}))
+PLACE = "2026-11-20T00:00:00.000000Z/00000000-0000-0000-0000-000000004000"
+SINCE = datetime(2026, 11, 20, tzinfo=UTC)
 VERBS = {
     "enqueue": (lambda conn: enqueue(conn, [new_run()]), set()),
     "supersede": (supersede, {(RUN, "ix_runclaim_runs_subject")}),
@@ -353,6 +357,19 @@ VERBS = {
     "read a signal": (
         lambda conn: read.signal(conn, queued_run(conn), "approved"),
         {("runclaim_signals", "pk_runclaim_signals")},
+    ),
+    "list": (lambda conn: list_runs(conn, Wanted(project="default")), {(RUN, "ix_runclaim_runs_state")}),
+    "list a state from a page on": (
+        lambda conn: list_runs(conn, FAILED, after=PLACE, limit=100),
+        {(RUN, "ix_runclaim_runs_state")},
+    ),
+    "list a flow by time": (
+        lambda conn: list_runs(conn, Wanted(project="default", flow="review", since=SINCE, until=SINCE + DAY)),
+        {(RUN, "ix_runclaim_runs_flow")},
+    ),
+    "list the runs of no such flow": (
+        lambda conn: list_runs(conn, Wanted(project="default", flow="none", oldest_first=True)),
+        {(RUN, "ix_runclaim_runs_flow")},
     ),
     "run": (lambda conn: read.run(conn, queued_run(conn)), {(RUN, "pk_runclaim_runs")}),
     "results": (
