@@ -61,8 +61,8 @@ class Flow(Generic[InputT]):
         self.name = check_name("flow", name)
         self.input_type = InputType(input_type)
         self.phases: dict[str, Phase[InputT, Any]] = {}
-        self._key = self._template(key, "key")
-        self._subject = None if subject is None else self._template(subject, "subject")
+        self.key_template = self._template(key, "key")
+        self.subject_template = None if subject is None else self._template(subject, "subject")
         self._ledger, self._on_phase = ledger, on_phase
         self.hooks = Hooks(self.name, ledger.actions)
 
@@ -138,13 +138,13 @@ class Flow(Generic[InputT]):
 
     def key_of(self, value: InputT) -> RunKey:
         """The run key of an input. Raises: InputError."""
-        return run_key(self._parts(self._key, value, "key"))
+        return run_key(self._parts(self.key_template, value, "key"))
 
     def subject_of(self, value: InputT) -> str | None:
         """The subject of an input, or `None` when the flow has none. Raises: InputError."""
-        if self._subject is None:
+        if self.subject_template is None:
             return None
-        return check_text("subject", "".join(self._parts(self._subject, value, "subject")))
+        return check_text("subject", "".join(self._parts(self.subject_template, value, "subject")))
 
     def _parts(self, made: Template | Callable[[InputT], str], value: InputT, what: str) -> list[str]:
         if isinstance(made, Template):

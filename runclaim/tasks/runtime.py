@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any, Final
 from runclaim import failpoints
 from runclaim.database import Database
 from runclaim.errors import RunclaimError
+from runclaim.flows.describing import describe
 from runclaim.flows.keeper import Keeper
 from runclaim.flows.publishing import dispatch_due
 from runclaim.flows.runner import Runner
 from runclaim.flows.sending import Sender
 from runclaim.ledger.dedup import forget
 from runclaim.ledger.purge import purge, purge_keys
+from runclaim.ledger.registry import register, unregistered
 from runclaim.ledger.rescue import rescue, rescue_worker
 from runclaim.states import RunState
 from runclaim.tasks.flags import Flags
@@ -49,6 +51,14 @@ class Runtime:
         #: Set in prefork children: their process may be ended without ending the worker.
         self.in_pool_child = False
         self._keeper: Keeper | None = None
+
+    def register_flows(self) -> None:
+        """Tell the ledger of this application's flows, for doors that do not import it; writes only what is new."""
+        records = [describe(each, self.ledger.config) for each in self.flows.values() if each.phases]
+        database = self.ledger.database
+        if new := database.ask(lambda conn: unregistered(conn, records)):
+            told = database.run(lambda conn: register(conn, new))
+            logger.info("registered in the ledger: %s", ", ".join(told))
 
     def runner(self, node: str) -> Runner:
         """The runner of this process; `node` is the worker's Celery name."""

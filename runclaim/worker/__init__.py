@@ -6,7 +6,8 @@ Attached by bootsteps and signals, Celery's own doors; nothing is patched.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import logging
+from typing import TYPE_CHECKING, Any, Final
 
 from celery import bootsteps, signals
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from celery import Celery
 
     from runclaim.tasks.runtime import Runtime
+
+logger: Final = logging.getLogger("runclaim.worker")
 
 
 def attach(app: Celery, runtime: Runtime) -> None:
@@ -56,9 +59,10 @@ def _start_check(app: Celery, runtime: Runtime) -> type:
             if found := refusals(app, runtime.ledger.config):
                 raise SystemExit("runclaim: this worker does not start.\n" + "\n".join(f"  - {each}" for each in found))
             try:
-                _ = runtime.ledger.database
+                runtime.register_flows()
             except LedgerUnavailable:
-                pass  # it may come up later; until then every run waits
+                # It may come up later; until then every run waits.
+                logger.warning("the ledger is away: flows that are new here are not registered for the API")
             except RunclaimError as refused:
                 raise SystemExit(f"runclaim: this worker does not start.\n  - {refused}") from refused
 
