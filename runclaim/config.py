@@ -60,6 +60,10 @@ class Config:
     keep_superseded: timedelta = timedelta(days=7)
     #: How long a run key is remembered after its run was enqueued; it outlives the purged run.
     keep_keys: timedelta = timedelta(days=90)
+    #: How many runs a token may enqueue through the API in a window, and how often it may cancel or retry any.
+    api_rate: str = "600/minute"
+    #: Where that is counted: `memory://`, each process for itself, or `redis://…` for all of them.
+    api_rate_storage: str = "memory://"
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -37,7 +37,7 @@ def _phase(phase: Phase[Any, Any], config: Config) -> PhaseRecord:
     return PhaseRecord(
         name=phase.name,
         queue=options.queue,
-        on=getattr(options, "on", None),
+        on=options.on,
         max_attempts=options.max_attempts,
         max_losses=phase.max_losses,
         lease=(options.lease or config.lease).total_seconds(),

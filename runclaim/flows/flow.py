@@ -200,7 +200,7 @@ class Flow(Generic[InputT]):
         Raises: InputError when the text could be the key of two runs: `"a:b" + "c"`, `"a" + "b:c"`. Use their ids.
         """
         text, config = check_text("key", key), self._ledger.config
-        made = self._key
+        made = self.key_template
         ways = made.readings(text, at_most=_MOST_READINGS + 1) if isinstance(made, Template) else [(text,)]
         if len(ways) > _MOST_READINGS:
             raise InputError("key", f"can be read in more than {_MOST_READINGS} ways; use the id of the run")

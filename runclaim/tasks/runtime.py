@@ -17,6 +17,7 @@ from runclaim.flows.keeper import Keeper
 from runclaim.flows.publishing import dispatch_due
 from runclaim.flows.runner import Runner
 from runclaim.flows.sending import Sender
+from runclaim.ledger.answers import forget_answers
 from runclaim.ledger.dedup import forget
 from runclaim.ledger.purge import purge, purge_keys
 from runclaim.ledger.registry import register, unregistered
@@ -153,10 +154,11 @@ class Runtime:
         )
 
     def forget(self) -> int:
-        """Delete dedup windows that have closed; returns how many went."""
+        """Delete dedup windows that have closed, and answers that nobody asks for again; returns how many went."""
         total = 0
-        while gone := self.ledger.database.run(forget):
-            total += gone
+        for verb in (forget, forget_answers):
+            while gone := self.ledger.database.run(verb):
+                total += gone
         return total
 
     def purge(self) -> int:

@@ -1,0 +1,153 @@
+"""What is asked of a run that exists. Asked, not done: the answer is 202 and the run as it is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
+
+from fastapi import Request
+from starlette.responses import JSONResponse
+
+from runclaim.api.asked import Ids
+from runclaim.api.auth import Caller, no_run
+from runclaim.api.once import Done, once
+from runclaim.api.routing import Asker, Doors
+from runclaim.api.runs import etag, whole
+from runclaim.api.shown import RunOut, RunsChanged
+from runclaim.errors import StateConflict
+from runclaim.ledger import read
+from runclaim.ledger.cancel import cancel
+from runclaim.ledger.listing import RunLine, run_line
+from runclaim.ledger.resume import resume
+from runclaim.ledger.retry import retry
+from runclaim.ledger.tokens import Scope
+from runclaim.states import LIVE, RunState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy import Connection
+
+doors: Final = Doors()
+_KEYED: Final = ("state-conflict", "request-in-flight", "idempotency-key-reused")
+_ASKED: Final[dict[int | str, dict[str, Any]]] = {
+    202: {"model": RunOut, "description": "It was asked; the run as it is now, and when to look again."}
+}
+
+
+@doors.door(
+    "POST",
+    "/v1/runs/{run_id:uuid}:cancel",
+    scope=Scope.RUNS_WRITE,
+    quota="change",
+    problems=_KEYED,
+    answers=_ASKED,
+    tags=["runs"],
+)
+def cancel_run(run_id: UUID, request: Request, caller: Asker) -> JSONResponse:
+    """Cancel a run that nobody works on; ask the worker of a running one to stop. Twice is as good as once."""
+    line = caller.run(str(run_id))
+
+    def work(conn: Connection) -> Done:
+        if not cancel(conn, [line.id], by=caller.name):
+            _require_canceled(_again(conn, line.id))
+        return _asked(conn, _again(conn, line.id))
+
+    return once(caller.service, request, project=line.project, payload=None, work=work)
+
+
+@doors.door(
+    "POST",
+    "/v1/runs:cancel",
+    scope=Scope.RUNS_WRITE,
+    quota="change",
+    takes_json=True,
+    problems=_KEYED,
+    answers={202: {"model": RunsChanged, "description": "It was asked of all of them."}},
+    tags=["runs"],
+)
+def cancel_runs(body: Ids, request: Request, caller: Asker) -> JSONResponse:
+    """Cancel up to a hundred runs, all or none: one that is not yours, or has ended otherwise, is an error."""
+    lines = [caller.run(run_id) for run_id in dict.fromkeys(each.lower() for each in body.ids)]
+
+    def work(conn: Connection) -> Done:
+        moved = cancel(conn, [line.id for line in lines], by=caller.name)
+        after = [_again(conn, line.id) for line in lines]
+        for line in after:
+            if line.id not in moved:
+                _require_canceled(line)
+        return Done(202, {"runs": [line.as_json() for line in after]}, after[0].id, {"Retry-After": "1"})
+
+    return once(caller.service, request, project=lines[0].project, payload=body.model_dump(), work=work)
+
+
+@doors.door(
+    "POST",
+    "/v1/runs/{run_id:uuid}:retry",
+    scope=Scope.RUNS_WRITE,
+    quota="change",
+    problems=_KEYED,
+    answers=_ASKED,
+    tags=["runs"],
+)
+def retry_run(run_id: UUID, request: Request, caller: Asker) -> JSONResponse:
+    """Start the failed phase of a failed run again, with fresh attempts."""
+    return _move(caller, request, str(run_id), "retry", retry, RunState.FAILED)
+
+
+@doors.door(
+    "POST",
+    "/v1/runs/{run_id:uuid}:resume",
+    scope=Scope.RUNS_WRITE,
+    quota="change",
+    problems=_KEYED,
+    answers=_ASKED,
+    tags=["runs"],
+)
+def resume_run(run_id: UUID, request: Request, caller: Asker) -> JSONResponse:
+    """Go on with a blocked run, from its blocked phase."""
+    return _move(caller, request, str(run_id), "resume", resume, RunState.BLOCKED)
+
+
+def _move(
+    caller: Caller, request: Request, run_id: str, verb: str, move: Callable[..., bool], source: RunState
+) -> JSONResponse:
+    service, before = caller.service, caller.run(run_id)
+
+    def work(conn: Connection) -> Done:
+        if not move(conn, run_id, by=caller.name):
+            now = _again(conn, run_id)
+            why = "its subject has a newer run" if now.state is source else f"only a {source} run can be"
+            raise StateConflict(run_id, verb, now.state, why)
+        return moved(conn)
+
+    def moved(conn: Connection) -> Done:
+        line, queue = _again(conn, run_id), _queue(conn, run_id)
+        return _asked(conn, line, then=lambda: service.ring(run_id, line.fence, line, queue))
+
+    def read_back(conn: Connection) -> Done | None:
+        standing = read.standing(conn, run_id)
+        return moved(conn) if standing and standing.fence > before.fence and standing.state in LIVE else None
+
+    return once(service, request, project=before.project, payload=None, work=work, read_back=read_back)
+
+
+def _queue(conn: Connection, run_id: str) -> str | None:
+    view = read.run(conn, run_id)
+    return view.queue if view else None
+
+
+def _again(conn: Connection, run_id: str) -> RunLine:
+    found = run_line(conn, run_id)
+    if found is None:
+        raise no_run(run_id)
+    return found
+
+
+def _require_canceled(line: RunLine) -> None:
+    if line.state is not RunState.CANCELED and not line.cancel_requested:
+        raise StateConflict(line.id, "cancel", line.state)
+
+
+def _asked(conn: Connection, line: RunLine, *, then: Callable[[], None] = lambda: None) -> Done:
+    return Done(202, whole(conn, line), line.id, {"Retry-After": "1", "ETag": etag(line)}, then)
