@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
-from fastapi import Request
-from starlette.responses import JSONResponse
+from fastapi import Request, Response
 
 from runclaim.api.asked import Ids
 from runclaim.api.auth import Caller, no_run
-from runclaim.api.once import Done, once
+from runclaim.api.once import Done, done, once
 from runclaim.api.routing import Asker, Doors
 from runclaim.api.runs import etag, whole
 from runclaim.api.shown import RunOut, RunsChanged
@@ -44,7 +43,7 @@ _ASKED: Final[dict[int | str, dict[str, Any]]] = {
     answers=_ASKED,
     tags=["runs"],
 )
-def cancel_run(run_id: UUID, request: Request, caller: Asker) -> JSONResponse:
+def cancel_run(run_id: UUID, request: Request, caller: Asker) -> Response:
     """Cancel a run that nobody works on; ask the worker of a running one to stop. Twice is as good as once."""
     line = caller.run(str(run_id))
 
@@ -66,7 +65,7 @@ def cancel_run(run_id: UUID, request: Request, caller: Asker) -> JSONResponse:
     answers={202: {"model": RunsChanged, "description": "It was asked of all of them."}},
     tags=["runs"],
 )
-def cancel_runs(body: Ids, request: Request, caller: Asker) -> JSONResponse:
+def cancel_runs(body: Ids, request: Request, caller: Asker) -> Response:
     """Cancel up to a hundred runs, all or none: one that is not yours, or has ended otherwise, is an error."""
     lines = [caller.run(run_id) for run_id in dict.fromkeys(each.lower() for each in body.ids)]
 
@@ -76,7 +75,7 @@ def cancel_runs(body: Ids, request: Request, caller: Asker) -> JSONResponse:
         for line in after:
             if line.id not in moved:
                 _require_canceled(line)
-        return Done(202, {"runs": [line.as_json() for line in after]}, after[0].id, {"Retry-After": "1"})
+        return done(202, {"runs": [line.as_json() for line in after]}, after[0].id, {"Retry-After": "1"})
 
     return once(caller.service, request, project=lines[0].project, payload=body.model_dump(), work=work)
 
@@ -90,7 +89,7 @@ def cancel_runs(body: Ids, request: Request, caller: Asker) -> JSONResponse:
     answers=_ASKED,
     tags=["runs"],
 )
-def retry_run(run_id: UUID, request: Request, caller: Asker) -> JSONResponse:
+def retry_run(run_id: UUID, request: Request, caller: Asker) -> Response:
     """Start the failed phase of a failed run again, with fresh attempts."""
     return _move(caller, request, str(run_id), "retry", retry, RunState.FAILED)
 
@@ -104,14 +103,14 @@ def retry_run(run_id: UUID, request: Request, caller: Asker) -> JSONResponse:
     answers=_ASKED,
     tags=["runs"],
 )
-def resume_run(run_id: UUID, request: Request, caller: Asker) -> JSONResponse:
+def resume_run(run_id: UUID, request: Request, caller: Asker) -> Response:
     """Go on with a blocked run, from its blocked phase."""
     return _move(caller, request, str(run_id), "resume", resume, RunState.BLOCKED)
 
 
 def _move(
     caller: Caller, request: Request, run_id: str, verb: str, move: Callable[..., bool], source: RunState
-) -> JSONResponse:
+) -> Response:
     service, before = caller.service, caller.run(run_id)
 
     def work(conn: Connection) -> Done:
@@ -150,4 +149,4 @@ def _require_canceled(line: RunLine) -> None:
 
 
 def _asked(conn: Connection, line: RunLine, *, then: Callable[[], None] = lambda: None) -> Done:
-    return Done(202, whole(conn, line), line.id, {"Retry-After": "1", "ETag": etag(line)}, then)
+    return done(202, whole(conn, line), line.id, {"Retry-After": "1", "ETag": etag(line)}, then=then)
