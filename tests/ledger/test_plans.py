@@ -99,7 +99,7 @@ WINDOWS = """
     INSERT INTO runclaim_dedup_keys SELECT 'default/hook/payload', 'hash-' || n, {id}, {at} FROM {series}"""
 ANSWERS = """
     INSERT INTO runclaim_answers (key_hash, fingerprint, run_id, status, headers, body, expires_at)
-    SELECT 'hash-' || n, 'print', {id}, 201, '{{{{}}}}', '{{{{}}}}', {at} FROM {series}"""
+    SELECT 'hash-' || n, 'print', {id}, 201, '{{}}', '{{}}', {at} FROM {series}"""
 TOKENS = """
     INSERT INTO runclaim_tokens (id, name, secret_hash, scopes, projects, created_at)
     SELECT 'token-' || n, 'old', 'hash', '[]', '[]', {at} FROM {series}"""
