@@ -11,12 +11,16 @@ from runclaim.api.asked import Ids
 from runclaim.api.auth import Caller, no_run
 from runclaim.api.once import Done, done, once
 from runclaim.api.routing import Asker, Doors
-from runclaim.api.runs import etag, whole
+from runclaim.api.runs import LOCATION, etag, whole
 from runclaim.api.shown import RunOut, RunsChanged
 from runclaim.errors import StateConflict
+from runclaim.flows.outside import due_now, rerun_of
+from runclaim.flows.reruns import again
 from runclaim.ledger import read
 from runclaim.ledger.cancel import cancel
+from runclaim.ledger.identity import recorded_fingerprint
 from runclaim.ledger.listing import RunLine, run_line
+from runclaim.ledger.rerun import reran, rerun
 from runclaim.ledger.resume import resume
 from runclaim.ledger.retry import retry
 from runclaim.ledger.tokens import Scope
@@ -26,6 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sqlalchemy import Connection
+
+    from runclaim.ledger.new_run import NewRun
 
 doors: Final = Doors()
 _KEYED: Final = ("state-conflict", "request-in-flight", "idempotency-key-reused")
@@ -108,6 +114,56 @@ def resume_run(run_id: UUID, request: Request, caller: Asker) -> Response:
     return _move(caller, request, str(run_id), "resume", resume, RunState.BLOCKED)
 
 
+@doors.door(
+    "POST",
+    "/v1/runs/{run_id:uuid}:rerun",
+    scope=Scope.RUNS_WRITE,
+    quota="enqueue",
+    problems=["request-in-flight", "idempotency-key-reused", "unknown-flow", "invalid"],
+    answers={201: {"model": RunOut, "description": "The new run of the key.", "headers": LOCATION}},
+    tags=["runs"],
+)
+def rerun_run(run_id: UUID, request: Request, caller: Asker) -> Response:
+    """Make a new run of a run's key, with its recorded input; the older one ends if it still goes on."""
+    line, service = caller.run(str(run_id)), caller.service
+    new = _rerun_of(caller, line)
+
+    def made(conn: Connection) -> Done:
+        fresh = _again(conn, new.run_id)
+        headers = {"Location": f"/v1/runs/{new.run_id}", "ETag": etag(fresh)}
+
+        def ring() -> None:
+            if fresh.state is RunState.QUEUED:
+                service.ring(fresh.id, fresh.fence, fresh, new.queue)
+
+        return done(201, whole(conn, fresh), new.run_id, headers, then=ring)
+
+    def work(conn: Connection) -> Done:
+        rerun(conn, [new], by=caller.name)
+        return made(conn)
+
+    def read_back(conn: Connection) -> Done | None:
+        return made(conn) if reran(conn, [new]) else None
+
+    return once(service, request, project=line.project, payload=None, work=work, read_back=read_back)
+
+
+def _rerun_of(caller: Caller, line: RunLine) -> NewRun:
+    service = caller.service
+    record, flow = service.flow(line.flow)
+    view = service.ask(lambda conn: read.run(conn, line.id))
+    if view is None:
+        raise no_run(line.id)
+
+    def fingerprint_of(key: tuple[str, str]) -> str | None:
+        return service.ask(lambda conn: recorded_fingerprint(conn, *key))
+
+    if flow is not None:
+        return again(flow, view, fingerprint_of)
+    made = rerun_of(record, view, fingerprint_of)
+    return made if service.can_ring else due_now(made)
+
+
 def _move(
     caller: Caller, request: Request, run_id: str, verb: str, move: Callable[..., bool], source: RunState
 ) -> Response:
@@ -116,7 +172,8 @@ def _move(
     def work(conn: Connection) -> Done:
         if not move(conn, run_id, by=caller.name):
             now = _again(conn, run_id)
-            why = "its subject has a newer run" if now.state is source else f"only a {source} run can be"
+            newer = f"its {'subject' if now.subject else 'key'} has a newer run"
+            why = newer if now.state is source else f"only a {source} run can be"
             raise StateConflict(run_id, verb, now.state, why)
         return moved(conn)
 

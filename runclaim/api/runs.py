@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 doors: Final = Doors()
 _ENDS: Final = TERMINAL | {RunState.BLOCKED}
-_LOCATION: Final = {"Location": {"description": "Where the run is.", "schema": {"type": "string"}}}
+LOCATION: Final = {"Location": {"description": "Where the run is.", "schema": {"type": "string"}}}
 _REPLAYED: Final = {
     "Idempotency-Replayed": {"description": "This is the first answer again.", "schema": {"const": "true"}}
 }
@@ -74,8 +74,8 @@ def whole(conn: Connection, line: RunLine) -> dict[str, Any]:
     takes_json=True,
     problems=["key-conflict", "request-in-flight", "idempotency-key-reused", "unknown-flow"],
     answers={
-        200: {"model": RunOut, "description": "The key has this run already.", "headers": _LOCATION},
-        201: {"model": RunOut, "description": "The run was made.", "headers": _LOCATION | _REPLAYED},
+        200: {"model": RunOut, "description": "The key has this run already.", "headers": LOCATION},
+        201: {"model": RunOut, "description": "The run was made.", "headers": LOCATION | _REPLAYED},
     },
     tags=["runs"],
 )

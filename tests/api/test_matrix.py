@@ -29,6 +29,7 @@ TABLE = {
     "POST /v1/runs/{run_id}:cancel": (WRITE, None),
     "POST /v1/runs/{run_id}:retry": (WRITE, None),
     "POST /v1/runs/{run_id}:resume": (WRITE, None),
+    "POST /v1/runs/{run_id}:rerun": (WRITE, None),
     "POST /v1/runs:cancel": (WRITE, {"ids": ["{run_id}"]}),
     "POST /v1/runs:claim": (WORK, {"flow": "review", "phases": ["plan"], "worker": "w"}),
     "POST /v1/runs/{run_id}:heartbeat": (WORK, {"claim": "{claim}"}),

@@ -34,7 +34,7 @@ def test_a_token_that_was_touched_anywhere_is_refused(desk_office, page):
 
 @pytest.mark.parametrize("change", [
     "page_token={page}", "flow=deploy&page_token={page}", "flow=review&state=queued&page_token={page}",
-    "flow=review&order_by=enqueued_at%20asc&page_token={page}", 
+    "flow=review&order_by=enqueued_at%20asc&page_token={page}",
     "flow=review&since=2020-01-01T00:00:00Z&page_token={page}",
     "flow=review&page_token={page}%3D", "flow=review&page_token=%20{page}", "flow=review&page_token=",
     "flow=review&page_token=eA", "flow=review&page_token=é",

@@ -16,7 +16,7 @@ from sqlalchemy import delete, text, update
 
 from runclaim import migrations
 from runclaim.database import Database
-from runclaim.errors import KeyConflict
+from runclaim.errors import KeyConflict, RunExists
 from runclaim.keys import nonce, run_key, uuid7
 from runclaim.ledger import answers, read, tokens
 from runclaim.ledger.actions import claim_actions, claimed_actions
@@ -32,11 +32,14 @@ from runclaim.ledger.findings import NewFinding, findings_of
 from runclaim.ledger.following import journal_after
 from runclaim.ledger.heartbeat import heartbeat
 from runclaim.ledger.identity import find_runs
+from runclaim.ledger.journal import who_canceled
 from runclaim.ledger.listing import Wanted, list_runs
 from runclaim.ledger.outbox import ActionState, Sent, settle_actions, settled_actions
 from runclaim.ledger.planning import NewAction
 from runclaim.ledger.purge import purge, purge_keys
+from runclaim.ledger.recover import recover
 from runclaim.ledger.release import release
+from runclaim.ledger.rerun import rerun
 from runclaim.ledger.rescue import rescue, rescue_worker
 from runclaim.ledger.retry import retry
 from runclaim.ledger.sessions import sessions_of
@@ -239,6 +242,12 @@ def refused(conn):
         enqueue(conn, [new_run("other"), new_run("again", input={})])
 
 
+def recovered_twice(conn):
+    recover(conn, new_run("lost"), nonce="a")
+    with suppress(RunExists):
+        recover(conn, new_run("lost"), nonce="b")
+
+
 def plan_one(conn):
     """An action that is due, of a run of its own."""
     (taken,) = claimed_runs(conn, 1)
@@ -281,6 +290,11 @@ VERBS = {
     ),
     "enqueue a free key": (free_again, {("runclaim_run_keys", "pk_runclaim_run_keys"), (RUN, "pk_runclaim_runs")}),
     "enqueue refused": (refused, {("runclaim_run_keys", "pk_runclaim_run_keys")}),
+    "rerun": (
+        lambda conn: queued_run(conn, "again") and rerun(conn, [new_run("again"), new_run("other")]),
+        {("runclaim_run_keys", "pk_runclaim_run_keys"), (RUN, "pk_runclaim_runs")},
+    ),
+    "recover": (recovered_twice, {("runclaim_run_keys", "pk_runclaim_run_keys"), (RUN, "pk_runclaim_runs")}),
     "claim": (
         lambda conn: take_all(conn, [wanted(conn, run_id) for run_id in queued_runs(conn, 3)]),
         {(RUN, "pk_runclaim_runs")},
@@ -315,7 +329,9 @@ VERBS = {
     ),
     "dispatch": (lambda conn: due(conn, limit=10), {(RUN, "ix_runclaim_runs_dispatch_due_at")}),
     "purge": (
-        lambda conn: purge(conn, dict.fromkeys(TERMINAL, DAY), limit=10),
+        lambda conn: purge(
+            conn, dict.fromkeys(TERMINAL, 90 * DAY), flows={"review": dict.fromkeys(TERMINAL, DAY)}, limit=10
+        ),
         {(RUN, "ix_runclaim_runs_finished_at")},
     ),
     "purge_keys": (
@@ -328,6 +344,10 @@ VERBS = {
     ),
     "journal": (
         lambda conn: read.journal(conn, queued_run(conn)),
+        {("runclaim_events", "ix_runclaim_events_run_id")},
+    ),
+    "who canceled": (
+        lambda conn: who_canceled(conn, queued_runs(conn, 3)),
         {("runclaim_events", "ix_runclaim_events_run_id")},
     ),
     "claim_actions": (send_one, {(ACTION, "ix_runclaim_actions_available_at")}),
