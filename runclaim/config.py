@@ -62,6 +62,10 @@ class Config:
     keep_keys: timedelta = timedelta(days=90)
     #: Where workers keep what fail-open flows did while the ledger was away; on a disk that survives a restart.
     fail_open_folder: str = ".runclaim/fail-open"
+    #: How many runs a token may enqueue through the API in a window, and how often it may cancel or retry any.
+    api_rate: str = "600/minute"
+    #: Where that is counted: `memory://`, each process for itself, or `redis://…` for all of them.
+    api_rate_storage: str = "memory://"
 
     def __post_init__(self) -> None:
         for field in fields(self):

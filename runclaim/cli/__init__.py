@@ -17,6 +17,8 @@ from runclaim.errors import LedgerUnavailable, RunclaimError
 
 _COMMANDS: Final = {
     "db": ("runclaim.cli.db", "Make and check the ledger's tables."),
+    "api": ("runclaim.cli.api", "Serve the HTTP API."),
+    "token": ("runclaim.cli.token", "Make, list and revoke tokens of the HTTP API."),
     "dev": ("runclaim.cli.dev", "Run worker, beat and a private broker in one command."),
 }
 _UNREACHABLE: Final = 6

@@ -115,6 +115,10 @@ class Run(Base):
             postgresql_where=text("finished_at IS NOT NULL"),
             sqlite_where=text("finished_at IS NOT NULL"),
         ),
+        # Serves ledger.listing: the runs of a project in one state, by time.
+        Index("ix_runclaim_runs_state", "project", "state", "enqueued_at", "id"),
+        # Serves ledger.listing for one flow.
+        Index("ix_runclaim_runs_flow", "project", "flow", "state", "enqueued_at", "id"),
         # Room in each page, so that a heartbeat's new row version stays beside the old one.
         {"postgresql_with": {"fillfactor": 80}},
     )
