@@ -24,7 +24,9 @@ def find(app: Celery | str) -> Runclaim:
     found = _import(app) if isinstance(app, str) else app
     attached: Runclaim | None = getattr(found, "runclaim", None)
     if attached is None:
-        raise ConfigError(f"the Celery app {name or 'here'} has no Runclaim(app): name the module that makes one with -A")
+        raise ConfigError(
+            f"the Celery app {name or 'here'} has no Runclaim(app): name with -A the module that makes one"
+        )
     return attached
 
 

@@ -9,10 +9,11 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from runclaim.cli.exits import NotFound, Refused
+from runclaim.cli.making import make
 from runclaim.cli.options import require_file
 from runclaim.cli.service import ENDS, Asked, Filter, Json
 from runclaim.cli.shapes import action_json, event_json
-from runclaim.errors import InputError, RunNotFound
+from runclaim.errors import RunNotFound
 from runclaim.flows.ledgering import Ledger
 from runclaim.ledger import decisions, listing, read
 from runclaim.ledger.outbox import ActionState
@@ -85,24 +86,15 @@ class LocalService:
 
     def enqueue(self, asked: Asked) -> tuple[Json, bool]:
         """The run, with its input, and whether this call made it."""
-        if self._runs is None:
-            raise Refused(f"name the application that declares the flow {asked.flow}: give -A, or set RUNCLAIM_APP")
-        if (flow := self._runs.flows.get(asked.flow)) is None:
-            known = ", ".join(sorted(self._runs.flows)) or "none"
-            raise NotFound(f"the application has no flow {asked.flow}; its flows: {known}")
-        enqueuing = flow.using(delay=asked.delay, priority=asked.priority, project=asked.project)
-        made = enqueuing.new_run(asked.input).key.text
-        if asked.key not in {None, made}:
-            raise InputError("key", f"the flow {asked.flow} makes {made!r} of this input; leave --key out")
-        run = enqueuing.enqueue_many([asked.input])[0]
-        return self.run(run.id), run.created
+        made = make(self._runs, self._ledger, asked)
+        return self.run(made.run_id), made.created
 
     def run(self, run_id: str) -> Json:
         """The run with its input, and its result once it has succeeded."""
         line = self._line(run_id)
         view, results = self._ledger.view(run_id), self._ledger.results(run_id)
-        succeeded = line.state is RunState.SUCCEEDED
-        return line.as_json() | {"input": view.input} | ({"result": results[line.phase]} if succeeded else {})
+        result = results[line.phase] if line.state is RunState.SUCCEEDED else None
+        return line.as_json() | {"input": view.input, "result": result}
 
     def runs(self, wanted: Filter) -> Iterator[Json]:
         """Runs, the newest first, as their pages are read."""

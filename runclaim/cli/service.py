@@ -21,12 +21,13 @@ ENDS: Final = frozenset({"succeeded", "failed", "canceled", "superseded", "block
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """A run that somebody wants. `key` is only needed where the flow's own key is a function."""
+    """A run that somebody wants. `key` and `subject` are for flows that make them by a function."""
 
     flow: str
     input: Json
     project: str | None = None
     key: str | None = None
+    subject: str | None = None
     idempotency_key: str | None = None
     delay: timedelta | None = None
     priority: int = 0
@@ -66,7 +67,7 @@ class Service(Protocol):
         ...
 
     def run(self, run_id: str) -> Json:
-        """The run with its input, and its result once it has succeeded."""
+        """The run with its input and its result, which is `None` until it has succeeded."""
         ...
 
     def runs(self, wanted: Filter) -> Iterator[Json]:

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 @click.option("--input", "given", metavar="JSON", help="The input, a JSON object.")
 @click.option("--stdin", is_flag=True, help="Read the input from stdin.")
 @click.option("--input-file", type=click.Path(exists=True, dir_okay=False), help="Read the input from a file.")
-@click.option("--key", help="The run key; only for a flow whose key is a function.")
+@click.option("--key", help="The run key, where the flow makes it by a function.")
+@click.option("--subject", help="The subject, where the flow makes it by a function.")
 @click.option("--idempotency-key", metavar="KEY", help="The same key again gives the same answer.")
 @click.option("--delay", type=Duration(), help="Start after so long: 90s, 5m, 2h.")
 @click.option("--priority", type=click.IntRange(0, 9), default=0, help="The broker's priority, 0 to 9.")
@@ -41,6 +42,7 @@ def command(
     stdin: bool,
     input_file: str | None,
     key: str | None,
+    subject: str | None,
     idempotency_key: str | None,
     delay: timedelta | None,
     priority: int,
@@ -60,6 +62,7 @@ def command(
         input=input_from(given, stdin=stdin, file=input_file),
         project=project,
         key=key,
+        subject=subject,
         idempotency_key=idempotency_key,
         delay=delay,
         priority=priority,

@@ -50,7 +50,7 @@ def _lines(run: Json) -> list[tuple[str, str | None]]:
         ("finished", run["finished_at"]),
         ("error", run["error"] and _error(run)),
         ("input", one_line(json.dumps(run["input"], ensure_ascii=False))),
-        ("result", one_line(json.dumps(run["result"], ensure_ascii=False)) if "result" in run else None),
+        ("result", one_line(json.dumps(run["result"], ensure_ascii=False)) if run["state"] == "succeeded" else None),
     ]
 
 
