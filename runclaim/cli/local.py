@@ -60,8 +60,12 @@ class LocalService:
             require_file(config)
             nobody = _NoBroker()
             ledger = Ledger(lambda: config, lambda: nobody)
-        yield cls(runs, ledger)
-        ledger.database.close()
+        # Reached now, so that a ledger that is not there is told before anything is asked of a person.
+        database = ledger.database
+        try:
+            yield cls(runs, ledger)
+        finally:
+            database.close()
 
     @property
     def starts(self) -> str:

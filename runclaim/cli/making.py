@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from runclaim.cli.exits import NotFound, Refused
 from runclaim.errors import InputError
-from runclaim.flows.outside import due_now, new_run
+from runclaim.flows.outside import InputRefused, due_now, new_run
 from runclaim.keys import fingerprint
 from runclaim.ledger import answers
 from runclaim.ledger.enqueue import Enqueued, enqueue
@@ -77,15 +77,18 @@ def _registered(ledger: Ledger, asked: Asked) -> NewRun:
         raise _no_flow(
             f"no application has registered the flow {asked.flow}: its workers do when they start, or give -A", known
         )
-    made = new_run(
-        record,
-        asked.input,
-        project=asked.project or ledger.config.project,
-        key=asked.key,
-        subject=asked.subject,
-        delay=asked.delay or timedelta(0),
-        priority=asked.priority,
-    )
+    try:
+        made = new_run(
+            record,
+            asked.input,
+            project=asked.project or ledger.config.project,
+            key=asked.key,
+            subject=asked.subject,
+            delay=asked.delay or timedelta(0),
+            priority=asked.priority,
+        )
+    except InputRefused as refused:
+        raise InputError("input", "; ".join(f"{place} {why}".strip() for place, why in refused.problems)) from refused
     return due_now(made)
 
 
