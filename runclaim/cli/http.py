@@ -136,6 +136,8 @@ class Api:
             said += f" (try again in {later} s)"
         if problem.code == HTTPStatus.UNAUTHORIZED:
             said += ". RUNCLAIM_TOKEN is where a token goes"
+        if told.get("code") == "unknown-flow":
+            return NotFound(one_line(said))
         server_error = problem.code >= HTTPStatus.INTERNAL_SERVER_ERROR
         return _REFUSALS.get(problem.code, RunclaimError if server_error else Refused)(one_line(said))
 

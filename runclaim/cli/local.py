@@ -15,9 +15,9 @@ from runclaim.cli.service import ENDS, Asked, Filter, Json
 from runclaim.cli.shapes import action_json, event_json
 from runclaim.errors import RunNotFound
 from runclaim.flows.ledgering import Ledger
-from runclaim.ledger import decisions, listing, read
+from runclaim.ledger import decisions, listing
+from runclaim.ledger.following import journal_after
 from runclaim.ledger.outbox import ActionState
-from runclaim.rowset import as_id
 from runclaim.states import RunState
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from runclaim.config import Config
     from runclaim.ledger.dispatch import Due
     from runclaim.ledger.listing import RunLine
+    from runclaim.ledger.read import EventView
 
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 0.5
@@ -132,13 +133,16 @@ class LocalService:
         while True:
             # The state first: whatever made it is in the journal by then.
             over = str(self._line(run_id).state) in ENDS
-            events = self._ledger.ask(lambda conn: read.journal(conn, as_id(run_id)))
-            fresh = [event for event in events if event.id > last]
-            yield from (event_json(run_id, event) for event in fresh)
+            while fresh := self._after(run_id, last):
+                yield from map(event_json, fresh)
+                last, pause = fresh[-1].id, _FIRST_PAUSE
             if over:
                 return
-            last, pause = (fresh[-1].id, _FIRST_PAUSE) if fresh else (last, min(pause * 1.5, _LONGEST_PAUSE))
             time.sleep(pause)
+            pause = min(pause * 1.5, _LONGEST_PAUSE)
+
+    def _after(self, run_id: str, last: int) -> list[EventView]:
+        return self._ledger.ask(lambda conn: journal_after(conn, run_id, after=last))
 
     def wait(self, run_id: str, seconds: float) -> Json:
         """The run once it has ended, or as it is after so many seconds."""

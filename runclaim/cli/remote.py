@@ -11,6 +11,7 @@ from runclaim.cli.options import API_URL, TOKEN
 from runclaim.cli.service import ENDS, Asked, Filter, Json
 from runclaim.cli.terminal import say
 from runclaim.errors import ConfigError, RunNotFound
+from runclaim.events import EventType
 from runclaim.keys import nonce
 
 if TYPE_CHECKING:
@@ -90,7 +91,11 @@ class RemoteService:
             try:
                 for event_id, event in self._api.events(f"/v1/runs/{run_id}/events", last_id=last_id):
                     last_id, losses = event_id, 0
-                    yield event
+                    if "type" in event:
+                        yield event
+                    # The stream of a blocked run goes on: somebody may resume it.
+                    if event.get("type") == EventType.RUN_BLOCKED and self.run(run_id)["state"] in ENDS:
+                        return
                 if self.run(run_id)["state"] in ENDS:
                     return
             except NotFound:

@@ -12,16 +12,17 @@ if TYPE_CHECKING:
     from runclaim.ledger.read import EventView
 
 
-def event_json(run_id: str, event: EventView) -> Json:
-    """One line of a run's journal."""
+def event_json(event: EventView) -> Json:
+    """One line of a run's journal; a traceback is for whoever reads the ledger."""
+    data = event.data
+    if isinstance(data, dict):
+        data = {name: value for name, value in data.items() if name != "traceback"}
     return {
         "id": event.id,
-        "run_id": run_id,
         "type": event.type,
         "phase": event.phase,
         "attempt": event.attempt,
-        "fence": event.fence,
-        "data": event.data,
+        "data": data,
         "at": instant(event.at),
     }
 
