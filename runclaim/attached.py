@@ -34,9 +34,12 @@ def _import(name: str) -> Celery:
     try:
         found: Celery = find_app(name)
     except ModuleNotFoundError as error:
-        if error.name != name.partition(":")[0]:
-            raise ConfigError(f"the application {name} cannot be imported: {error}") from error
-        raise ConfigError(f"there is no module {error.name} here: give -A as for celery -A, in its folder") from error
+        module, _, attribute = name.partition(":")
+        if error.name == module:
+            raise ConfigError(f"there is no module {module} here: give -A as for celery -A, in its folder") from error
+        if error.name == name:
+            raise ConfigError(f"the module {module} has no {attribute}: give -A as for celery -A") from error
+        raise ConfigError(f"the application {name} cannot be imported: {error}") from error
     except AttributeError as error:
         raise ConfigError(f"there is no Celery app in {name}: {error}") from error
     return found
