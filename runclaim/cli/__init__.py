@@ -22,8 +22,8 @@ SHARED: Final = {
 }
 _OWN: Final = {
     "worker": ("runclaim.cli.programs:worker", "Run a Celery worker."),
-    "beat": ("runclaim.cli.programs:beat", "Run Celery's beat: rescue, dispatch and delivery."),
-    "flower": ("runclaim.cli.programs:flower", "Run Flower, with the run keys in its list."),
+    "beat": ("runclaim.cli.programs:beat", "Run Celery's beat, which sends rescue, dispatch and delivery."),
+    "flower": ("runclaim.cli.programs:flower", "Run Flower, with run keys in its list."),
     "api": ("runclaim.cli.api", "Serve the HTTP API."),
     "token": ("runclaim.cli.token", "Make, list and revoke tokens of the HTTP API."),
     "dev": ("runclaim.cli.dev", "Run worker, beat and a private broker in one command."),

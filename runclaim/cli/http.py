@@ -81,8 +81,9 @@ class Api:
                 with self._opener.open(request, timeout=_SECONDS + seconds) as answer:
                     return answer.status, _parsed(answer)
             except urllib.error.HTTPError as problem:
-                if problem.code != HTTPStatus.SERVICE_UNAVAILABLE or pause is None:
-                    raise self._refusal(problem) from None
+                with problem:
+                    if problem.code != HTTPStatus.SERVICE_UNAVAILABLE or pause is None:
+                        raise self._refusal(problem) from None
             except (OSError, HTTPException) as lost:
                 if pause is None or isinstance(getattr(lost, "reason", None), ConnectionRefusedError):
                     raise self._gone(lost) from lost
@@ -97,7 +98,8 @@ class Api:
             with self._opener.open(self._request("GET", path, headers=headers), timeout=4 * _SECONDS) as stream:
                 yield from _events(stream)
         except urllib.error.HTTPError as problem:
-            raise self._refusal(problem) from None
+            with problem:
+                raise self._refusal(problem) from None
         except (OSError, HTTPException) as lost:
             raise self._gone(lost) from lost
 

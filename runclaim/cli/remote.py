@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final, Self
 
-from runclaim.cli.exits import NotFound, Refused, Unreachable
+from runclaim.cli.exits import Refused, Unreachable
 from runclaim.cli.http import Api
 from runclaim.cli.options import API_URL, TOKEN
 from runclaim.cli.service import ENDS, Asked, Filter, Json
 from runclaim.cli.terminal import say
-from runclaim.errors import ConfigError, RunNotFound
+from runclaim.errors import ConfigError
 from runclaim.events import EventType
 from runclaim.keys import nonce
 
@@ -98,8 +98,6 @@ class RemoteService:
                         return
                 if self.run(run_id)["state"] in ENDS:
                     return
-            except NotFound:
-                raise RunNotFound(run_id) from None
             except Unreachable:
                 if (losses := losses + 1) > _RECONNECTS:
                     raise
@@ -138,11 +136,7 @@ class RemoteService:
         headers: Mapping[str, str] | None = None,
         seconds: float = 0.0,
     ) -> Json:
-        try:
-            _, run = self._api.ask(method, f"/v1/runs/{run_id}{verb}", headers=headers, seconds=seconds)
-        except NotFound:
-            raise RunNotFound(run_id) from None
-        return run
+        return self._api.ask(method, f"/v1/runs/{run_id}{verb}", headers=headers, seconds=seconds)[1]
 
 
 def _once(key: str | None) -> dict[str, str]:

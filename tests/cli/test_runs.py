@@ -130,7 +130,7 @@ def test_a_line_in_a_pipe_has_tabs_between_and_nothing_that_steers_a_terminal(li
         ("runs enqueue review --timeout 2s", 2, "--timeout goes with --wait"),
         ("runs enqueue review --delay soon", 2, "write seconds or a number with ms, s, m, h or d, such as 90s"),
         ("runs enqueue review --stdin --input {}", 2, "give the input once"),
-        (f"runs status {NOBODYS}", 3, f"no run {NOBODYS}: it never existed, or was purged"),
+        (f"runs status {NOBODYS}", 3, f"no run {NOBODYS}: it never existed"),
         (f"runs tail {NOBODYS}", 3, f"no run {NOBODYS}"),
         (f"runs cancel {NOBODYS} --yes", 3, f"no run {NOBODYS}"),
         ("runs enqueue order", 3, "has registered the flow order"),

@@ -14,7 +14,7 @@ _HERE: Final = "runclaim.cli.runs"
 @click.group(
     cls=Lazy,
     table={
-        "enqueue": (f"{_HERE}.enqueue", "Make a run of a flow, or find the run its key already has."),
+        "enqueue": (f"{_HERE}.enqueue", "Make a run of FLOW, or find the run that its key already has."),
         "status": (f"{_HERE}.look:status", "Show one run: its phases, its error or its result."),
         "list": (f"{_HERE}.look:list_", "List runs, the newest first."),
         "tail": (f"{_HERE}.tail", "Follow a run's events to its end, then its output or error."),
