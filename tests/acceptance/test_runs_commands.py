@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from runclaim.servers.machine import free_port
 from runclaim.states import RunState
 from tests.harness import Site, until
 from tests.harness.shell import Shell
@@ -28,10 +29,21 @@ def shell(site: Site) -> Shell:
     return Shell(site.folder, {"HARNESS": json.dumps(site.told), "RUNCLAIM_APP": "tests.harness.app"})
 
 
-@pytest.fixture
-def outside(site: Site) -> Shell:
-    """A shell that has the ledger's address and none of the application's code."""
-    return Shell(site.folder, {"RUNCLAIM_DATABASE_URL": site.told["database_url"]})
+@pytest.fixture(params=["local", "remote"])
+def outside(request: pytest.FixtureRequest, site: Site) -> Shell:
+    """A shell without the application's code: it has the address of the ledger, or of an API and a token."""
+    local = Shell(site.folder, {"RUNCLAIM_DATABASE_URL": site.told["database_url"]})
+    return local if request.param == "local" else behind_api(site, local)
+
+
+def behind_api(site: Site, local: Shell, *scopes: str) -> Shell:
+    """A shell that has no ledger but an API of it, which serves until the site is closed."""
+    port = str(free_port())
+    api = site.start("api", [*local.program, "api", "--port", port], env=local.variables)
+    api.said("Uvicorn running", within=60)
+    wanted = [word for scope in scopes or ("runs:read", "runs:write") for word in ("--scope", scope)]
+    token = local("token", "create", "--name", "test", *wanted).out.strip()
+    return Shell(site.folder, {"RUNCLAIM_API_URL": f"http://127.0.0.1:{port}", "RUNCLAIM_TOKEN": token})
 
 
 def doing(name: str, **do: str) -> str:
@@ -80,7 +92,8 @@ def test_a_queued_run_is_canceled_at_once_and_a_running_one_by_its_worker(site: 
     assert 7 == tail.code
     assert "run.canceled" == tail.lines[-2]["type"]
     assert ("canceled", None) == (tail.lines[-1]["state"], tail.lines[-1]["result"])
-    assert "by the command line" in str(tail.lines)
+    by = "token" if "RUNCLAIM_TOKEN" in outside.variables else "by the command line"
+    assert by in next(each["data"]["by"] for each in tail.lines if each.get("type") == "run.cancel_requested")
     assert (0, [f"{queued}\tcanceled", f"{running}\tcanceled"]) == (twice.code, twice.out.splitlines())
 
 
@@ -120,8 +133,19 @@ def test_what_is_resumed_without_a_broker_is_found_by_beat(site: Site, shell: Sh
     site.beat()
 
     assert 0 == resumed.code
-    assert "first starts when beat dispatches it, within 5 s" in resumed.err
+    assert "first starts " in resumed.err
     until(lambda: run.state is RunState.SUCCEEDED, "the resumed run", so_far=lambda: run.view)
+
+
+def test_a_shell_without_the_code_enqueues_what_the_workers_have_registered(site: Site, outside: Shell):
+    site.worker(pool="threads")
+    beat = site.beat()
+    wanted = ["runs", "enqueue", "steps", "--input", '{"name": "a"}', "--wait", "--timeout", "60s"]
+    told, again = outside(*wanted), outside(*wanted, "--json")
+    beat.stop()
+
+    assert (0, "third of a\n") == (told.code, told.out), told.err
+    assert (False, "third of a") == (again.json["created"], again.json["result"])
 
 
 def test_waiting_ends_with_8_when_the_time_is_over_and_the_run_goes_on(shell: Shell):
@@ -198,3 +222,47 @@ def test_worker_and_beat_are_celerys_own_with_the_options_that_follow(site: Site
 
     site.ended(run)
     assert 0 == worker.stop()
+
+
+def test_a_token_that_may_not_is_told_apart_from_none_at_all(site: Site, shell: Shell):
+    local = Shell(site.folder, {"RUNCLAIM_DATABASE_URL": site.told["database_url"]})
+    reader = behind_api(site, local, "runs:read")
+    run = site.enqueue("a")
+    seen = reader("runs", "status", run.id, "--json")
+    refused = reader("runs", "cancel", run.id, "--yes")
+    unknown = reader("runs", "list", RUNCLAIM_TOKEN="rct_nothing")
+    none = reader("runs", "list", RUNCLAIM_TOKEN="")
+    revoked = local("token", "revoke", local("token", "list", "--json").json["id"], "--json")
+    after = reader("runs", "status", run.id)
+
+    assert (0, run.id) == (seen.code, seen.json["id"])
+    assert (5, "") == (refused.code, refused.out)
+    assert "the token needs the scope runs:write" in refused.err
+    assert [5, 5, 5] == [unknown.code, none.code, after.code]
+    assert "RUNCLAIM_TOKEN is where a token goes" in none.err
+    assert (0, True) == (revoked.code, revoked.json["revoked"])
+    assert run.state is RunState.QUEUED
+
+
+def test_following_a_run_outlives_the_api_it_is_followed_through(site: Site, shell: Shell):
+    """The stream goes on after the last event that was seen: none is missed and none comes twice."""
+    local = Shell(site.folder, {"RUNCLAIM_DATABASE_URL": site.told["database_url"]})
+    remote = behind_api(site, local)
+    run = site.enqueue("a", second="gate")
+    tail = remote.start("runs", "tail", run.id, "--json")
+    site.worker(pool="threads")
+    site.started(run, "second")
+    port = remote.variables["RUNCLAIM_API_URL"].rpartition(":")[2]
+    site.processes[0].kill_all()
+    api = site.start("api2", [*local.program, "api", "--port", port], env=local.variables)
+    site.open("a", "second")
+    site.ended(run)
+    api.said("Uvicorn running", within=60)
+    out, err = tail.communicate(timeout=60)
+    found = [json.loads(line) for line in out.splitlines()]
+
+    assert (0, "") == (tail.returncode, err)
+    assert "third of a" == found.pop()["result"]
+    assert [event["id"] for event in local("runs", "tail", run.id, "--json").lines[:-1]] == [
+        each["id"] for each in found
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -10,17 +11,16 @@ import click
 from runclaim.cli.options import json_option, on_the_ledger, project_option
 from runclaim.cli.runs.shown import show
 from runclaim.cli.service import Filter
-from runclaim.cli.terminal import Table, give_json, say
+from runclaim.cli.terminal import Table, give_json, is_terminal, say
 from runclaim.cli.values import Identifier, Moment
 from runclaim.states import RunState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from datetime import datetime
-
     from runclaim.cli.service import Json, Service
 
 _SECOND: Final = len("2026-11-21T17:00:00")
+_UNITS: Final = ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s"))
 
 
 @click.command()
@@ -96,5 +96,12 @@ def _rows(runs: Iterable[Json]) -> Iterator[list[str]]:
             run["flow"],
             run["key"],
             run["phase"],
-            f"{run['enqueued_at'][:_SECOND]}Z",
+            _ago(run["enqueued_at"]) if is_terminal() else f"{run['enqueued_at'][:_SECOND]}Z",
         ]
+
+
+def _ago(moment: str) -> str:
+    """How long ago by this machine's clock: `12s ago`, `5m ago`, `3h ago`, `2d ago`."""
+    seconds = max(0, int((datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds()))
+    size, unit = next((size, unit) for size, unit in _UNITS if seconds >= size or size == 1)
+    return f"{seconds // size}{unit} ago"
