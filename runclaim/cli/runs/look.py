@@ -17,6 +17,7 @@ from runclaim.states import RunState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
     from runclaim.cli.service import Json, Service
 
 _SECOND: Final = len("2026-11-21T17:00:00")
