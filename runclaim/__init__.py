@@ -17,8 +17,10 @@ if TYPE_CHECKING:
         ClaimLost,
         InputError,
         KeyConflict,
+        LedgerClosed,
         Retry,
         RunclaimError,
+        RunExists,
         Skip,
     )
     from runclaim.flows.context import Context
@@ -35,8 +37,10 @@ __all__ = [
     "Context",
     "InputError",
     "KeyConflict",
+    "LedgerClosed",
     "Retry",
     "Run",
+    "RunExists",
     "RunState",
     "Runclaim",
     "RunclaimError",

@@ -1,7 +1,7 @@
 """
 `Runclaim`: attaches durable runs to the Celery app that people already have.
 
-It adds tasks, three beat entries and two bootsteps, all through Celery's own doors. The app's own tasks,
+It adds tasks, a few beat entries and bootsteps, all through Celery's own doors. The app's own tasks,
 schedule, routes and signals stay as they are.
 """
 
@@ -9,39 +9,32 @@ from __future__ import annotations
 
 import os
 import weakref
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 from runclaim import beat, worker
 from runclaim.broker import Broker
 from runclaim.config import Config, resolve, sources
-from runclaim.errors import DeclarationError, KeyNotFound
-from runclaim.flows.action import Action, ActionOptions
-from runclaim.flows.flow import Flow
-from runclaim.flows.ledgering import Ledger
-from runclaim.flows.signaling import flow_for
-from runclaim.flows.webhooks import MAX_BODY_BYTES, Delivery, Mapped, Webhook
+from runclaim.errors import DeclarationError
+from runclaim.flows.declaring import Declarations
+from runclaim.flows.phase import PhaseOptions
+from runclaim.flows.plain import Claimed, PlainCalls
 from runclaim.retries import Backoff
-from runclaim.signatures import check_secrets
 from runclaim.tasks import phase_task, upkeep
 from runclaim.tasks.runtime import Runtime
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from datetime import timedelta
 
     from celery import Celery
 
-    from runclaim.flows.action import Handler
-    from runclaim.flows.handle import Run
+    from runclaim.flows.flow import Flow
     from runclaim.flows.phase import Phase
-
-InputT = TypeVar("InputT")
 
 #: Of two on one app only the first would have its rescue and dispatch.
 _ATTACHED: Final[weakref.WeakSet[Celery]] = weakref.WeakSet()
 
 
-class Runclaim:
+class Runclaim(Declarations):
     """
     Durable runs on a Celery app. `settings` are the fields of `runclaim.config.Config`.
 
@@ -58,13 +51,12 @@ class Runclaim:
         self.app = app
         # The way back from the app to here, for what is given an app and no more: `celery -A app runclaim …`.
         app.runclaim = self  # type: ignore[attr-defined]
-        self.flows: dict[str, Flow[Any]] = {}
-        self.webhooks: dict[str, Webhook[Any]] = {}
         self._settings = settings
         self._config: Config | None = None
-        broker = Broker(app, lambda: self.config)
-        self.ledger = Ledger(lambda: self.config, lambda: broker)
-        self._runtime = Runtime(app, self.ledger, broker, self.flows)
+        self._broker = Broker(app, lambda: self.config)
+        super().__init__(lambda: self.config, lambda: self._broker, self._make_task)
+        self._runtime = Runtime(app, self.ledger, self._broker, self.flows)
+        self._plain = PlainCalls(self.ledger, lambda: self._runtime.keeper, lambda: self._runtime.flags.stopping)
         upkeep.register(app, self._runtime)
         beat.schedule(app, lambda: self.config)
         worker.attach(app, self._runtime)
@@ -81,116 +73,48 @@ class Runclaim:
         """Where each setting in force comes from: `argument`, the name of a variable or of a key, `default`."""
         return sources(self._settings, os.environ, self.app.conf)
 
-    def flow(
-        self,
-        name: str,
-        input_type: type[InputT],
-        *,
-        key: str | Callable[[InputT], str],
-        subject: str | Callable[[InputT], str] | None = None,
-    ) -> Flow[InputT]:
-        """
-        Declare a flow. Its phases follow with `@flow.phase`.
-
-        `input_type` is a dataclass, a TypedDict or a pydantic model. `key` is a template of its fields, or a
-        function of the input, and names a run for good: the same key is the same run. `subject` names what
-        successive runs are about; a newer run of a subject supersedes the older ones. Raises: DeclarationError.
-        """
-        if name in self.flows:
-            raise DeclarationError(f"this app already has a flow {name}; give the second another name")
-        flow = Flow(name, input_type, key=key, subject=subject, ledger=self.ledger, on_phase=self._on_phase)
-        self.flows[name] = flow
-        return flow
-
-    def webhook(
+    def check_and_claim(
         self,
         name: str,
         *,
-        flow: Flow[InputT],
-        secret: str | Sequence[str] | Callable[[], str | Sequence[str]],
-        scheme: str = "github",
-        max_body_bytes: int = MAX_BODY_BYTES,
-    ) -> Callable[[Callable[[Delivery], Mapped[InputT]]], Webhook[InputT]]:
-        """
-        Declare a webhook: the decorated function maps a verified delivery to the flow's input, an `Event`, or `None`.
-
-        `scheme` is `github` or `standard` (Standard Webhooks). Several secrets may be given while one replaces the
-        other; a function is asked at each delivery. Raises: DeclarationError, and ConfigError for a weak secret.
-        """
-        if name in self.webhooks:
-            raise DeclarationError(f"this app already has a webhook {name}; give the second another name")
-
-        def secrets() -> Sequence[str]:
-            found = secret() if callable(secret) else secret
-            return [found] if isinstance(found, str) else found
-
-        def declare(to_input: Callable[[Delivery], Mapped[InputT]]) -> Webhook[InputT]:
-            made = Webhook(
-                name,
-                flow=flow,
-                secrets=secrets,
-                scheme=scheme,
-                to_input=to_input,
-                ledger=self.ledger,
-                max_body_bytes=max_body_bytes,
-            )
-            if not callable(secret):
-                check_secrets(secrets(), standard=scheme == "standard")
-            self.webhooks[name] = made
-            return made
-
-        return declare
-
-    def action(
-        self,
-        kind: str,
-        *,
-        max_attempts: int = 8,
-        backoff: Backoff | None = None,
-        max_duration: timedelta = timedelta(minutes=1),
-        idempotent: bool = False,
-    ) -> Callable[[Handler], Action]:
-        """
-        Declare how a planned action of this kind is sent: `handler(payload, idempotency_key)` returns the upstream id.
-
-        `max_duration` is how long a send may take; `idempotent` says that the other side does nothing twice for one
-        key. Raises: DeclarationError.
-        """
-        options = ActionOptions(
-            max_attempts=max_attempts, backoff=backoff or Backoff(), max_duration=max_duration, idempotent=idempotent
-        )
-
-        def declare(handler: Handler) -> Action:
-            if kind in self.ledger.actions:
-                raise DeclarationError(f"this app already has an action {kind}; give the second another name")
-            made = self.ledger.actions[kind] = Action(kind, handler, options)
-            return made
-
-        return declare
-
-    def signal(
-        self,
         key: str,
-        name: str,
-        payload: Any = None,
-        *,
-        id: str | None = None,  # noqa: A002 - as in events
-        flow: Flow[Any] | str | None = None,
-    ) -> Run:
+        subject: str | None = None,
+        lease: timedelta | None = None,
+        max_duration: timedelta | None = None,
+        max_attempts: int = 5,
+        backoff: Backoff | None = None,
+        project: str | None = None,
+    ) -> Claimed | None:
         """
-        Tell the run of a key of an outside event, as `Run.signal` does; `flow` when several wait for that name.
+        The right to do the work of a key, here and now, or `None` if it is done, in other hands, or not due.
 
-        Raises: KeyNotFound when there is no run of that key, InputError, StateConflict when the run has ended.
+        For code that uses no flows: `with claimed:` does the work and completes it. `name` is no declared flow's;
+        `subject`, `lease` and the others are as for flows and phases. Raises: DeclarationError, InputError,
+        LedgerUnavailable.
         """
-        found = flow_for(self.flows, name, flow)
-        run = found.find(key)
-        if run is None:
-            raise KeyNotFound(found.name, key)
-        return run.signal(name, payload, id=id)
+        options = PhaseOptions(
+            lease=lease, max_duration=max_duration, max_attempts=max_attempts, backoff=backoff or Backoff()
+        )
+        return self._plain.check_and_claim(name, key, subject=subject, project=project, options=options)
 
-    def get(self, run_id: str) -> Run:
-        """A handle on an existing run; nothing is read yet."""
-        return self.ledger.handle(run_id)
+    def complete(self, claimed: Claimed, result: Any = None) -> None:
+        """Complete claimed work with a result, at most 256 kB of JSON. Raises: ClaimLost, InputError."""
+        self._plain.complete(claimed, result)
 
-    def _on_phase(self, flow: Flow[Any], phase: Phase[Any, Any]) -> None:
+    def purge(self) -> int:
+        """Delete finished history past its retention, as beat does; returns how many runs went."""
+        return self._runtime.purge()
+
+    def close(self) -> None:
+        """
+        End this process's use of the ledger: threads, connections to the database and to the broker.
+
+        Every later call raises LedgerClosed, reads too; closing twice is fine. Claims that this process still holds
+        are rescued when their leases lapse, so a worker is stopped and not closed.
+        """
+        self.ledger.close()
+        self._runtime.close(for_good=True)
+        self._broker.close()
+
+    def _make_task(self, flow: Flow[Any], phase: Phase[Any, Any]) -> None:
         phase_task.register(self.app, self._runtime, flow, phase)

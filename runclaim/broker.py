@@ -7,7 +7,6 @@ caller's: it is said once in the log, left alone for a while, and the ledger dis
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import time
@@ -16,6 +15,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from celery.exceptions import QueueNotFound
 from kombu.pools import ProducerPool
+
+from runclaim import logs
+from runclaim.secrets import redact
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from runclaim.config import Config
     from runclaim.ledger.dispatch import Due
 
-logger: Final = logging.getLogger("runclaim.broker")
+logger: Final = logs.logger("runclaim.broker")
 
 #: After a failure nobody waits for the broker again for this long; dispatch publishes what was left out.
 _QUIET_SECONDS: Final = 5.0
@@ -136,7 +138,7 @@ class Broker:
         task.apply_async(
             args=(due.run_id, due.fence),
             producer=producer,
-            argsrepr=due.key,
+            argsrepr=redact(due.key),
             kwargsrepr="{}",
             serializer="json",
             retry=False,
@@ -158,6 +160,14 @@ class Broker:
             pool = self._pool
         with pool.acquire(block=True, timeout=self._config().publish_timeout.total_seconds()) as producer:
             yield producer
+
+    def close(self) -> None:
+        """Close this process's connections."""
+        if self._pid == os.getpid():
+            with self._lock:
+                pool, self._pool = self._pool, None
+            if pool is not None:
+                pool.force_close_all()
 
     def _new_pool(self) -> Any:
         seconds = self._config().publish_timeout.total_seconds()

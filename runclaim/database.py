@@ -20,7 +20,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from runclaim import forks
-from runclaim.errors import ConfigError, LedgerUnavailable
+from runclaim.errors import ConfigError, LedgerClosed, LedgerUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,6 +34,8 @@ _REPEAT_STATES: Final = frozenset({"40001", "40P01", "55P03", "53100", "53200"})
 #: Connection exceptions, shutting down, starting up, too many connections (PostgreSQL, appendix A).
 _GONE_STATES: Final = ("08", "57P01", "57P02", "57P03", "53300")
 _SQLITE_BUSY, _SQLITE_LOCKED, _SQLITE_FULL = 5, 6, 13
+#: Inputs and results stand in no error: SQLAlchemy would show them, and cut, so that a secret may look like none.
+_QUIET: Final[dict[str, Any]] = {"hide_parameters": True}
 _POSTGRESQL_ARGS: Final = {
     "application_name": "runclaim",
     "connect_timeout": 5,
@@ -82,7 +84,9 @@ class Database:
         self.patience = patience.total_seconds()
         self._pool_size = pool_size
         self._engine: Engine | None = None
+        self._making = forks.Lock()
         self._pid = 0
+        self._is_shut = False
         if self.url.get_backend_name() == "sqlite" and self.url.database in {None, "", ":memory:"}:
             raise ConfigError("database_url names no file: workers and callers share the ledger, use sqlite:///file.db")
         _DATABASES.add(self)
@@ -92,12 +96,17 @@ class Database:
 
     @property
     def engine(self) -> Engine:
-        """The engine of this process. A connection made before a fork is never used after it."""
-        if self._engine is None:
-            self._engine = _engine(self.url, self._pool_size)
-        elif self._pid != os.getpid():
-            self._engine.dispose(close=False)
-        self._pid = os.getpid()
+        """The engine of this process. A connection made before a fork is never used after it. Raises: LedgerClosed."""
+        if self._is_shut:
+            raise LedgerClosed
+        if self._engine is None or self._pid != os.getpid():
+            with self._making:
+                # Of two that were made at once one would be forgotten with its connections.
+                if self._engine is None:
+                    self._engine = _engine(self.url, self._pool_size)
+                elif self._pid != os.getpid():
+                    self._engine.dispose(close=False)
+                self._pid = os.getpid()
         return self._engine
 
     @contextmanager
@@ -185,6 +194,11 @@ class Database:
         if self._engine is not None:
             self._engine.dispose()
 
+    def shut(self) -> None:
+        """Close for good: whatever comes later raises LedgerClosed."""
+        self._is_shut = True
+        self.close()
+
 
 _DATABASES: Final[weakref.WeakSet[Database]] = weakref.WeakSet()
 
@@ -210,12 +224,12 @@ forks.close_before(_close_idle_sqlite)
 
 def _engine(url: URL, pool_size: int) -> Engine:
     if url.get_backend_name() == "sqlite":
-        engine = create_engine(url, pool_size=pool_size, max_overflow=20, connect_args={"timeout": 15.0})
+        engine = create_engine(url, max_overflow=20, connect_args={"timeout": 15.0}, pool_size=pool_size, **_QUIET)
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
     return create_engine(
-        url, pool_size=pool_size, max_overflow=20, pool_timeout=10, connect_args=dict(_POSTGRESQL_ARGS)
+        url, max_overflow=20, pool_timeout=10, connect_args=dict(_POSTGRESQL_ARGS), pool_size=pool_size, **_QUIET
     )
 
 

@@ -42,6 +42,26 @@ class SignatureRefused(RunclaimError):
         super().__init__(f"{header}: {problem}")
 
 
+class SecretUnavailable(RunclaimError):
+    """
+    A reference such as `secret:env:NAME` leads to no value; as any error of a body it is tried again.
+
+    `reference` is `None` when what was given is no reference: it may be the secret itself, and is not repeated.
+    """
+
+    def __init__(self, reference: str | None, problem: str) -> None:
+        self.reference, self.problem = reference, problem
+        super().__init__(f"{reference}: {problem}" if reference else problem)
+
+
+class Redacted(RunclaimError):
+    """
+    Stands for an error of a body whose text holds a secret, where others log or show it.
+
+    The text and the notes are the error's own, redacted; the error itself does not come along.
+    """
+
+
 class KeyConflict(RunclaimError):
     """
     The run key exists with another input; nothing was written.
@@ -57,6 +77,21 @@ class KeyConflict(RunclaimError):
             f"{flow} already has run {run_id} under the key {key!r} with another input"
             f" ({shown or 'its input was purged'}). Put what differs into the key, or enqueue the same input."
         )
+
+
+class RunExists(RunclaimError):
+    """
+    A run was to be inserted under a given id, and the id or the key is taken; nothing was written.
+
+    `found` is the id of the run that is there, `state` its state, `None` when it was purged. Nothing is to be done if
+    it is the run that you meant.
+    """
+
+    def __init__(self, run_id: str, key: str, found: str | None, state: str | None) -> None:
+        self.run_id, self.key, self.found, self.state = run_id, key, found, state
+        there = f"it is {state}" if state else "it was purged, or is being made at this moment"
+        what = f"run {run_id}" if found == run_id else f"another run, {found}, of the key {key!r}"
+        super().__init__(f"run {run_id} was not made: there is {what} already ({there})")
 
 
 class ClaimLost(RunclaimError):
@@ -125,6 +160,13 @@ class SchemaBehind(RunclaimError):
 
 class LedgerUnavailable(RunclaimError):
     """The database did not answer in time. Nothing is known to be lost; try again."""
+
+
+class LedgerClosed(RunclaimError):
+    """`Runclaim.close()` was called in this process: nothing is read or written any more."""
+
+    def __init__(self) -> None:
+        super().__init__("this Runclaim was closed in this process; call close() last, when nothing uses it any more")
 
 
 class RunFailed(RunclaimError):

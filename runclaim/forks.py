@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
@@ -20,6 +21,27 @@ if TYPE_CHECKING:
 
 #: A transaction that takes longer than this waits for another process; the fork goes on without it.
 _LONGEST: Final = 20.0
+
+
+class Lock:
+    """A lock that a forked child finds open, whoever held it in the parent."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        _LOCKS.add(self)
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def open_in_child(self) -> None:
+        """After a fork; the thread that held it is not here."""
+        self._lock = threading.Lock()
+
+
+_LOCKS: Final[weakref.WeakSet[Lock]] = weakref.WeakSet()
 
 
 class _Forks:
@@ -56,6 +78,8 @@ class _Forks:
         self._changed.release()
 
     def after_in_child(self) -> None:
+        for lock in list(_LOCKS):
+            lock.open_in_child()
         mine = self._open[threading.get_ident()]
         self._changed = threading.Condition(threading.Lock())
         self._open = Counter({threading.get_ident(): mine})

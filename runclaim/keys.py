@@ -78,6 +78,14 @@ def check_name(what: str, name: str) -> str:
     return name
 
 
+def check_id(field: str, text: str) -> str:
+    """Return `text` if it spells a UUID. Raises: InputError that names `field`."""
+    with suppress(ValueError):
+        if isinstance(text, str) and uuid.UUID(text).int:
+            return text
+    raise InputError(field, f"is {text!r:.60}; write a UUID such as {uuid7()}")
+
+
 class Template:
     """A key such as `{repo}:pr-{number}`, whose fields are fields of the input."""
 

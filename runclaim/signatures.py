@@ -85,6 +85,8 @@ def _standard_key(secret: str) -> bytes:
 def _header(headers: Mapping[str, str], name: str) -> str:
     if not (found := headers.get(name, "")):
         raise SignatureRefused(name, "is missing")
+    if not found.isprintable():
+        raise SignatureRefused(name, "contains characters that no header has")
     return found
 
 

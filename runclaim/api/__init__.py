@@ -35,7 +35,7 @@ def create_app(config: Config, application: Runclaim | None = None) -> FastAPI:
         service.close()
 
     # No page of the framework's own: it would load scripts from elsewhere.
-    app = FastAPI(title="runclaim", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False, lifespan=lifespan)
     app.state.service = service
     for module in _ROUTES:
         app.include_router(module.doors)

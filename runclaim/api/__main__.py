@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
-from runclaim import migrations
+from runclaim import logs, migrations
 from runclaim.api import create_app
 from runclaim.config import resolve
 from runclaim.errors import ConfigError, LedgerUnavailable, RunclaimError
@@ -64,7 +64,7 @@ def require_safe(service: Service, host: str) -> None:
         is_guarded = service.ask(tokens.usable) > 0
     except LedgerUnavailable as away:
         is_guarded = False
-        logging.getLogger("runclaim.api").warning("%s", away)
+        logs.logger("runclaim.api").warning("%s", away)
     if not is_guarded and not _is_local(host):
         raise ConfigError(
             f"{host} is reached by others, and the ledger has no token yet that could be used:"

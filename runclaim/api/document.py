@@ -26,6 +26,7 @@ _PARAMETERS: Final[dict[str, tuple[str, ...]]] = {
     "cancel_run": ("idempotency-key",),
     "cancel_runs": ("idempotency-key",),
     "retry_run": ("idempotency-key",),
+    "rerun_run": ("idempotency-key",),
     "resume_run": ("idempotency-key",),
     "get_run": ("prefer", "if-none-match"),
     "claim_run": ("prefer",),

@@ -7,13 +7,14 @@ a server that died, leaves the whole or nothing. Follows draft-ietf-httpapi-idem
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from starlette.responses import JSONResponse
+from starlette.responses import Response
 
 from runclaim.api.problems import Problem
 from runclaim.keys import fingerprint
@@ -37,16 +38,27 @@ class Done:
     """What a piece of work answers; `then` is done after its commit."""
 
     status: int
-    body: dict[str, Any]
+    body: str
     run_id: str
     headers: dict[str, str] = field(default_factory=dict)
     then: Callable[[], None] = lambda: None
     replayed: bool = False
 
-    def response(self) -> JSONResponse:
+    def response(self) -> Response:
         """The answer."""
         told = {"Idempotency-Replayed": "true"} if self.replayed else {}
-        return JSONResponse(self.body, status_code=self.status, headers=self.headers | told)
+        return Response(self.body, status_code=self.status, headers=self.headers | told, media_type="application/json")
+
+
+def _nothing() -> None:
+    pass
+
+
+def done(
+    status: int, body: dict[str, Any], run_id: str, headers: dict[str, str], *, then: Callable[[], None] = _nothing
+) -> Done:
+    """An answer of JSON, written now: it is the same text whenever it is given again."""
+    return Done(status, json.dumps(body, separators=(",", ":")), run_id, headers, then)
 
 
 #: The work in a transaction, and how an ambiguous commit of it is read back.
@@ -76,7 +88,7 @@ def once(
     payload: Any,
     work: Work,
     read_back: ReadBack | None = None,
-) -> JSONResponse:
+) -> Response:
     """
     Do the work in one transaction, or answer as it was answered under the same Idempotency-Key.
 
@@ -84,17 +96,17 @@ def once(
     """
     key = key_of(request)
     if key is None:
-        done = service.database.run(work, read_back=read_back)
+        answered = service.database.run(work, read_back=read_back)
     else:
         asked = [request.method, request.url.path, payload]
         place = fingerprint([project, request.method, request.url.path, key])
         with _alone(service, place):
-            done = service.database.run(
+            answered = service.database.run(
                 lambda conn: _keyed(conn, place, fingerprint(asked), work),
                 read_back=lambda conn: _kept(conn, place, fingerprint(asked)),
             )
-    done.then()
-    return done.response()
+    answered.then()
+    return answered.response()
 
 
 def _keyed(conn: Connection, place: str, asked: str, work: Work) -> Done:
@@ -102,10 +114,10 @@ def _keyed(conn: Connection, place: str, asked: str, work: Work) -> Done:
         raise _in_flight()
     if found := _kept(conn, place, asked):
         return found
-    done = work(conn)
-    if not answers.keep(conn, place, Kept(asked, done.run_id, done.status, [done.body, done.headers])):
+    made = work(conn)
+    if not answers.keep(conn, place, Kept(asked, made.run_id, made.status, made.headers, made.body)):
         raise _in_flight()
-    return done
+    return made
 
 
 def _kept(conn: Connection, place: str, asked: str) -> Done | None:
@@ -116,8 +128,7 @@ def _kept(conn: Connection, place: str, asked: str) -> Done | None:
         raise Problem(
             "idempotency-key-reused", "the same key came with another payload; use a new key for a new request"
         )
-    body, headers = found.body
-    return Done(found.status, body, found.run_id, headers, replayed=True)
+    return Done(found.status, found.body, found.run_id, found.headers, replayed=True)
 
 
 @contextmanager

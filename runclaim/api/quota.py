@@ -7,7 +7,6 @@ process then counts for itself. Headers as in the draft draft-ietf-httpapi-ratel
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from typing import TYPE_CHECKING, Any, Final
@@ -16,6 +15,7 @@ from limits import parse
 from limits.storage import MemoryStorage, storage_from_string
 from limits.strategies import SlidingWindowCounterRateLimiter
 
+from runclaim import logs
 from runclaim.api.problems import Problem
 from runclaim.errors import ConfigError
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from runclaim.config import Config
 
-logger: Final = logging.getLogger("runclaim.api")
+logger: Final = logs.logger("runclaim.api")
 
 #: Wrong tokens that one address may send.
 _GUESSES: Final = "60/minute"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any, Final
 
 from fastapi.exceptions import RequestValidationError
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 
+from runclaim import logs
 from runclaim.api.problems import Mistake, Problem, answer
 from runclaim.errors import (
     ClaimLost,
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-logger: Final = logging.getLogger("runclaim.api")
+logger: Final = logs.logger("runclaim.api")
 
 _STATUSES: Final = {400: "bad-request", 413: "too-large", 415: "not-json"}
 

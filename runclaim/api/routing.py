@@ -77,6 +77,9 @@ class Guarded(APIRoute):
                     headers = await run_sync(lambda: service.quota.take(kind, caller.token.id))
             if door.takes_json:
                 _require_json(strict)
+                # Here, and not where the framework would call whatever is wrong with it a bad request.
+                if await strict.body():
+                    await strict.json()
             response = await inner(strict)
             response.headers.update(headers)
             return response

@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse
 
 from runclaim.api.asked import Enqueue, Name
 from runclaim.api.auth import Caller
-from runclaim.api.once import Done, once
+from runclaim.api.once import Done, done, once
 from runclaim.api.pages import page_token, place_of
 from runclaim.api.routing import Asker, Doors
 from runclaim.api.shown import RunOut, RunsOut, State
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 doors: Final = Doors()
 _ENDS: Final = TERMINAL | {RunState.BLOCKED}
-_LOCATION: Final = {"Location": {"description": "Where the run is.", "schema": {"type": "string"}}}
+LOCATION: Final = {"Location": {"description": "Where the run is.", "schema": {"type": "string"}}}
 _REPLAYED: Final = {
     "Idempotency-Replayed": {"description": "This is the first answer again.", "schema": {"const": "true"}}
 }
@@ -61,8 +61,8 @@ def etag(line: RunLine) -> str:
 def whole(conn: Connection, line: RunLine) -> dict[str, Any]:
     """The run with its input, and its result once it has succeeded."""
     view = read.run(conn, line.id)
-    done = line.state is RunState.SUCCEEDED
-    result = read.results(conn, line.id).get(line.phase) if done else None
+    has_result = line.state is RunState.SUCCEEDED
+    result = read.results(conn, line.id).get(line.phase) if has_result else None
     return line.as_json() | {"input": view.input if view else None, "result": result}
 
 
@@ -74,12 +74,12 @@ def whole(conn: Connection, line: RunLine) -> dict[str, Any]:
     takes_json=True,
     problems=["key-conflict", "request-in-flight", "idempotency-key-reused", "unknown-flow"],
     answers={
-        200: {"model": RunOut, "description": "The key has this run already.", "headers": _LOCATION},
-        201: {"model": RunOut, "description": "The run was made.", "headers": _LOCATION | _REPLAYED},
+        200: {"model": RunOut, "description": "The key has this run already.", "headers": LOCATION},
+        201: {"model": RunOut, "description": "The run was made.", "headers": LOCATION | _REPLAYED},
     },
     tags=["runs"],
 )
-def enqueue_run(body: Enqueue, request: Request, caller: Asker) -> JSONResponse:
+def enqueue_run(body: Enqueue, request: Request, caller: Asker) -> Response:
     """
     Make a run of a flow, or find the run that its key has.
 
@@ -98,7 +98,7 @@ def enqueue_run(body: Enqueue, request: Request, caller: Asker) -> JSONResponse:
             if made.created and line.state is RunState.QUEUED and not new.delay:
                 service.ring(line.id, line.fence, line, new.queue)
 
-        return Done(201 if made.created else 200, whole(conn, line), made.run_id, headers, ring)
+        return done(201 if made.created else 200, whole(conn, line), made.run_id, headers, then=ring)
 
     return once(service, request, project=project, payload=body.model_dump(), work=work)
 

@@ -6,11 +6,11 @@ Handlers are plain functions on a pool of threads. None holds a transaction open
 
 from __future__ import annotations
 
-import logging
 import threading
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from runclaim import logs
 from runclaim.api.problems import Problem
 from runclaim.api.quota import Quota
 from runclaim.database import Database
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from runclaim.flows.flow import Flow
     from runclaim.ledger.listing import RunLine
 
-logger: Final = logging.getLogger("runclaim.api")
+logger: Final = logs.logger("runclaim.api")
 
 T = TypeVar("T")
 

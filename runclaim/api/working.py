@@ -19,6 +19,7 @@ from runclaim.ledger.fail import Failure, Verdict, fail
 from runclaim.ledger.listing import RunLine, instant, run_line
 from runclaim.ledger.working import Lease, held_claim, lease_of, ready, recorded_by
 from runclaim.retries import Backoff
+from runclaim.secrets import redact
 from runclaim.states import RunState
 
 if TYPE_CHECKING:
@@ -163,11 +164,13 @@ def begin_success(caller: Caller, line: RunLine, fence: int, owner: str, said: S
 def begin_failure(caller: Caller, line: RunLine, fence: int, owner: str, said: FailedAttempt) -> Settling:
     """How an attempt without a result is settled, and read back."""
     record, _ = caller.service.flow(line.flow)
-    error = {"type": clip(said.error.type), "message": clip(said.error.message), "traceback": ""}
+    # Redacted before it is cut: half a secret looks like none.
+    error = {"type": clip(redact(said.error.type)), "message": clip(redact(said.error.message)), "traceback": ""}
 
     def work(conn: Connection) -> Ended:
         taken = _held(conn, line, fence, owner)
-        ended = Failure(taken, error, Verdict(said.verdict), _delay(record, taken, said.retry_after_seconds))
+        delay = _delay(record, taken, said.retry_after_seconds)
+        ended = Failure(taken, error, Verdict(said.verdict), delay, _worked(conn, record, taken)[0])
         if line.id not in fail(conn, [ended], hooks=lambda stopped: _stopped(record, stopped)):
             raise ClaimLost(line.id, taken.phase, fence)
         return Ended(line.id, taken.phase, taken.attempt, "failed")

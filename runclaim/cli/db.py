@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 import click
@@ -12,7 +13,7 @@ from runclaim.cli.terminal import give, give_json, say
 from runclaim.errors import LedgerUnavailable, SchemaBehind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from runclaim.database import Database
 
@@ -30,10 +31,10 @@ def command() -> None:
 @json_option
 def upgrade(*, app: str | None, url: str | None, as_json: bool) -> None:
     """Bring the tables to this release. Safe to repeat, and from several places at once."""
-    database = _database(app, url)
-    from runclaim import migrations
+    with _database(app, url) as database:
+        from runclaim import migrations
 
-    before, after = _reach(database, lambda: migrations.upgrade(database))
+        before, after = _reach(database, lambda: migrations.upgrade(database))
     done = "was up to date" if before == after else f"upgraded from {before or 'nothing'}"
     say(f"{database}: schema {after}, {done}")
     if as_json:
@@ -46,10 +47,10 @@ def upgrade(*, app: str | None, url: str | None, as_json: bool) -> None:
 @json_option
 def current(*, app: str | None, url: str | None, as_json: bool) -> None:
     """Print the revision of the tables, or `none`."""
-    database = _database(app, url)
-    from runclaim import migrations
+    with _database(app, url) as database:
+        from runclaim import migrations
 
-    found = _reach(database, lambda: migrations.current(database))
+        found = _reach(database, lambda: migrations.current(database))
     if as_json:
         give_json({"current": found, "wanted": migrations.HEAD})
     else:
@@ -62,11 +63,11 @@ def current(*, app: str | None, url: str | None, as_json: bool) -> None:
 @json_option
 def check(*, app: str | None, url: str | None, as_json: bool) -> None:
     """Exit 0 when the tables are exactly what this release needs; else say what differs and exit 1."""
-    database = _database(app, url)
-    from runclaim import migrations
+    with _database(app, url) as database:
+        from runclaim import migrations
 
-    found = _reach(database, lambda: migrations.current(database))
-    differences = migrations.differences(database) if found == migrations.HEAD else []
+        found = _reach(database, lambda: migrations.current(database))
+        differences = migrations.differences(database) if found == migrations.HEAD else []
     if as_json:
         give_json({"current": found, "wanted": migrations.HEAD, "differences": differences})
     if found != migrations.HEAD:
@@ -79,13 +80,18 @@ def check(*, app: str | None, url: str | None, as_json: bool) -> None:
     say(f"{database}: schema {found}, as this release needs it")
 
 
-def _database(app: str | None, url: str | None) -> Database:
+@contextmanager
+def _database(app: str | None, url: str | None) -> Iterator[Database]:
     """The database itself, whatever schema it has."""
     runs = find_app(app, url)
     config = config_of(url) if runs is None else runs.config
     from runclaim.database import Database
 
-    return Database(config.database_url, patience=config.ledger_patience)
+    database = Database(config.database_url, patience=config.ledger_patience)
+    try:
+        yield database
+    finally:
+        database.close()
 
 
 def _reach(database: Database, call: Callable[[], T]) -> T:

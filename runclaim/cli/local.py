@@ -6,10 +6,10 @@ import getpass
 import time
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from runclaim.cli.exits import NotFound, Refused
-from runclaim.cli.making import make
+from runclaim.cli.making import make, make_again
 from runclaim.cli.options import require_file
 from runclaim.cli.service import ENDS, Asked, Filter, Json
 from runclaim.cli.shapes import action_json, event_json
@@ -61,12 +61,12 @@ class LocalService:
             require_file(config)
             nobody = _NoBroker()
             ledger = Ledger(lambda: config, lambda: nobody)
-        # Reached now, so that a ledger that is not there is told before anything is asked of a person.
-        database = ledger.database
         try:
+            # Reached now, so that a ledger that is not there is told before anything is asked of a person.
+            ledger.require_schema()
             yield cls(runs, ledger)
         finally:
-            database.close()
+            ledger.close()
 
     @property
     def starts(self) -> str:
@@ -123,9 +123,13 @@ class LocalService:
 
     def change(self, verb: str, run_id: str) -> Json:
         """Do the verb to the run; the run as it is then, for a rerun the new one."""
-        handle: Any = self._ledger.handle(self._line(run_id).id)
-        made = getattr(handle, verb)(by=self._by)
-        return self.run(made.id if verb == "rerun" else run_id)
+        line = self._line(run_id)
+        if verb == "rerun":
+            return self.run(make_again(self._runs, self._ledger, line, by=self._by))
+        handle = self._ledger.handle(line.id)
+        moves = {"cancel": handle.cancel, "retry": handle.retry, "resume": handle.resume}
+        moves[verb](by=self._by)
+        return self.run(run_id)
 
     def follow(self, run_id: str) -> Iterator[Json]:
         """The events of the run, as they come."""

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from runclaim.cli.exits import NotFound, Refused
 from runclaim.errors import InputError
-from runclaim.flows.outside import InputRefused, due_now, new_run
+from runclaim.flows.making import RERUN, Way
+from runclaim.flows.outside import InputRefused, due_now, new_run, rerun_of
 from runclaim.keys import fingerprint
 from runclaim.ledger import answers
 from runclaim.ledger.enqueue import Enqueued, enqueue
+from runclaim.ledger.identity import recorded_fingerprint
 from runclaim.ledger.registry import all_registered, registered
+from runclaim.ledger.rerun import rerun
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
     from runclaim.app import Runclaim
     from runclaim.cli.service import Asked
     from runclaim.flows.ledgering import Ledger
+    from runclaim.ledger.listing import RunLine
     from runclaim.ledger.new_run import NewRun
 
 _FOUND: Final = 200
@@ -41,6 +46,16 @@ def make(runs: Runclaim | None, ledger: Ledger, asked: Asked) -> Enqueued:
     return made
 
 
+def make_again(runs: Runclaim | None, ledger: Ledger, line: RunLine, *, by: str) -> str:
+    """The id of a new run of a run's key and input. Raises: NotFound, InputError, ConfigError."""
+    if runs is not None and line.flow in runs.flows:
+        return ledger.handle(line.id).rerun(by=by).id
+    if (record := ledger.ask(lambda conn: registered(conn, line.flow))) is None:
+        raise _unregistered(ledger, line.flow)
+    made = rerun_of(record, ledger.view(line.id), lambda key: ledger.ask(lambda conn: recorded_fingerprint(conn, *key)))
+    return ledger.enqueue([due_now(made)], Way(partial(rerun, by=by), RERUN.read_back))[0].run_id
+
+
 def _once(conn: Connection, new: NewRun, place: str, asked: Asked) -> Enqueued:
     """The run that this key got, or gets now; the caller owns the transaction."""
     if not answers.begin(conn, place):
@@ -51,7 +66,7 @@ def _once(conn: Connection, new: NewRun, place: str, asked: Asked) -> Enqueued:
             raise Refused(f"the idempotency key {asked.idempotency_key!r} was used for another run; use a new one")
         return Enqueued(found.run_id, created=found.status == _CREATED)
     made = enqueue(conn, [new])[0]
-    kept = answers.Kept(what, made.run_id, _CREATED if made.created else _FOUND, None)
+    kept = answers.Kept(what, made.run_id, _CREATED if made.created else _FOUND, {}, "{}")
     if not answers.keep(conn, place, kept):
         raise _in_flight(asked)
     return made
@@ -73,10 +88,7 @@ def _of_application(runs: Runclaim, asked: Asked) -> NewRun:
 
 def _registered(ledger: Ledger, asked: Asked) -> NewRun:
     if (record := ledger.ask(lambda conn: registered(conn, asked.flow))) is None:
-        known = [each.name for each in ledger.ask(all_registered)]
-        raise _no_flow(
-            f"no application has registered the flow {asked.flow}: its workers do when they start, or give -A", known
-        )
+        raise _unregistered(ledger, asked.flow)
     try:
         made = new_run(
             record,
@@ -90,6 +102,11 @@ def _registered(ledger: Ledger, asked: Asked) -> NewRun:
     except InputRefused as refused:
         raise InputError("input", "; ".join(f"{place} {why}".strip() for place, why in refused.problems)) from refused
     return due_now(made)
+
+
+def _unregistered(ledger: Ledger, flow: str) -> NotFound:
+    known = [each.name for each in ledger.ask(all_registered)]
+    return _no_flow(f"no application has registered the flow {flow}: its workers do when they start, or give -A", known)
 
 
 def _no_flow(what: str, known: list[str]) -> NotFound:

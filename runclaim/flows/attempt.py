@@ -7,21 +7,32 @@ KeyboardInterrupt) passes through, and the runner gives the claim back.
 
 from __future__ import annotations
 
-import logging
 import time
-import traceback
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
 from runclaim import failpoints
-from runclaim.errors import Blocked, Canceled, ClaimLost, InputError, LedgerUnavailable, Released, Retry, Skip
+from runclaim.errors import (
+    Blocked,
+    Canceled,
+    ClaimLost,
+    InputError,
+    Released,
+    Retry,
+    RunclaimError,
+    Skip,
+)
+from runclaim.flows.check import Check
 from runclaim.flows.context import Context
 from runclaim.flows.notes import Notes
 from runclaim.flows.records import Records
-from runclaim.keys import LONGEST, clip
+from runclaim.flows.resolving import Secrets
+from runclaim.flows.telling import said, told
+from runclaim.keys import LONGEST
 from runclaim.ledger import read
+from runclaim.secrets import redact
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -35,11 +46,7 @@ if TYPE_CHECKING:
     from runclaim.ledger.claim import Claim
     from runclaim.ledger.findings import NewFinding
     from runclaim.ledger.planning import NewAction
-
-logger: Final = logging.getLogger("runclaim.runner")
-
-#: `ctx.check` asks the ledger itself at most this often; between, it believes the keeper.
-_ASK_SECONDS: Final = 1.0
+    from runclaim.retries import Backoff
 
 
 class Ending(StrEnum):
@@ -68,15 +75,17 @@ class Ended:
     actions: tuple[NewAction, ...] = ()
     exception: BaseException | None = None
     delay: timedelta = timedelta(0)
+    #: Redacts a text: what looks like a secret, and the values that the attempt was given.
+    hide: Callable[[str], str] = redact
 
     def error(self) -> dict[str, Any]:
-        """The exception as the ledger keeps it, cut to 8 kB."""
-        found = self.exception
-        return {
-            "type": type(found).__name__,
-            "message": clip(_said(found), 2048),
-            "traceback": clip("".join(traceback.format_exception(found)), 6144),
-        }
+        """The exception as the ledger keeps it: redacted, cut to 8 kB."""
+        return told(self.exception or RunclaimError("ended without an error"), self.hide)
+
+    @property
+    def skipped(self) -> str | None:
+        """Why the phase had nothing to do; `None` unless its body raised `Skip`."""
+        return said(self.exception, self.hide) if self.exception and self.ending is Ending.SKIPPED else None
 
 
 class Attempt:
@@ -96,7 +105,7 @@ class Attempt:
         self.claim, self.flow, self.phase = claim, flow, phase
         self._database, self._keeper, self._stopping = database, keeper, stopping
         self._known = known_results
-        self._asked_at = time.monotonic()
+        self.secrets = Secrets(flow.resolvers)
 
     def run(self) -> Ended:
         """Run the body once."""
@@ -114,16 +123,22 @@ class Attempt:
         except Exception as error:  # noqa: BLE001 - whatever a body raises is the end of its attempt
             caught = error
         ran = timedelta(seconds=time.monotonic() - started)
-        ending = _ending(caught)
-        delay = self._delay(caught) if ending is Ending.RETRY else timedelta(0)
+        ending = ending_of(caught)
+        backoff, attempt = self.phase.options.backoff, self.claim.attempt
+        delay = delay_after(caught, backoff, attempt) if ending is Ending.RETRY else timedelta(0)
         if context is None:
-            return Ended(ending, ran, exception=caught, delay=delay)
-        found, planned = tuple(context.records.findings), tuple(context.records.actions)
-        return Ended(ending, ran, result, tuple(context.completions), found, planned, caught, delay)
-
-    def _delay(self, error: Exception | None) -> timedelta:
-        asked = error.after if isinstance(error, Retry) else None
-        return min(self.phase.options.backoff.delay(self.claim.attempt) if asked is None else asked, LONGEST)
+            return Ended(ending, ran, exception=caught, delay=delay, hide=self.secrets.redact)
+        return Ended(
+            ending,
+            ran,
+            result,
+            writes=tuple(context.completions),
+            findings=tuple(context.records.findings),
+            actions=tuple(context.records.actions),
+            exception=caught,
+            delay=delay,
+            hide=self.secrets.redact,
+        )
 
     def _context(self) -> Context[Any]:
         claim = self.claim
@@ -135,45 +150,18 @@ class Attempt:
             attempt=claim.attempt,
             input=self.flow.input_type.load(claim.input),
             results=self._results,
-            check=self._check,
+            check=Check(claim, database=self._database, keeper=self._keeper, stopping=self._stopping),
             records=Records(claim.run_id, claim.phase, self.flow.actions),
             notes=Notes(self._database, claim),
             on=self.phase.options.on,
             signal=lambda name: self._database.ask(lambda conn: read.signal(conn, claim.run_id, name)),
+            secret=self.secrets.get,
         )
 
     def _results(self) -> Mapping[str, Any]:
         if len(self._known) < self.claim.cursor:
             self._known.update(self._database.ask(lambda conn: read.results(conn, self.claim.run_id)))
         return self._known
-
-    def _check(self) -> None:
-        claim = self.claim
-        if (lost := self._keeper.trouble(claim)) is not None:
-            raise lost
-        if self._stopping():
-            raise Released(claim.run_id, claim.phase, claim.fence, "the worker shuts down")
-        if time.monotonic() - self._asked_at < _ASK_SECONDS:
-            return
-        self._asked_at = time.monotonic()
-        try:
-            standing = self._database.ask(lambda conn: read.standing(conn, claim.run_id), patience=0)
-        except LedgerUnavailable as away:
-            # What is not known is not lost: the body goes on, and the fence decides at its end.
-            logger.debug("%s", away)
-            return
-        if standing is None or (standing.fence, standing.owner) != (claim.fence, claim.owner):
-            state = "purged" if standing is None else standing.state
-            raise ClaimLost(claim.run_id, claim.phase, claim.fence, f"the run is {state}")
-        if standing.cancel_requested:
-            raise Canceled(claim.run_id, claim.phase, claim.fence, "someone asked to cancel the run")
-
-
-def _said(error: BaseException | None) -> str:
-    try:
-        return str(error)
-    except Exception:  # noqa: BLE001 - what cannot even be printed ends its attempt like anything else
-        return "its text could not be made"
 
 
 #: The first class that fits decides; any other exception is an error, and errors are tried again.
@@ -188,7 +176,14 @@ _ENDINGS: Final = (
 )
 
 
-def _ending(caught: Exception | None) -> Ending:
+def ending_of(caught: BaseException | None) -> Ending:
+    """How an attempt ends that raised this, or nothing."""
     if caught is None:
         return Ending.SUCCESS
     return next((ending for kind, ending in _ENDINGS if isinstance(caught, kind)), Ending.RETRY)
+
+
+def delay_after(error: BaseException | None, backoff: Backoff, attempt: int) -> timedelta:
+    """How long the next attempt waits: what the error asks for, else the backoff."""
+    asked = error.after if isinstance(error, Retry) else None
+    return min(backoff.delay(attempt) if asked is None else asked, LONGEST)

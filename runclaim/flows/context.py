@@ -48,10 +48,11 @@ class Context(Generic[InputT]):
         notes: Notes,
         on: str | None,
         signal: Callable[[str], tuple[Any] | None],
+        secret: Callable[[str], str],
     ) -> None:
         self.run_id, self.key, self.subject, self.phase, self.attempt = run_id, key, subject, phase, attempt
         self.input = input
-        self._results, self._check, self._on, self._signal = results, check, on, signal
+        self._results, self._check, self._secret, self._on, self._signal = results, check, secret, on, signal
         self.completions: list[Callable[[Session], object]] = []
         self.records = records
         self._notes = notes
@@ -161,6 +162,15 @@ class Context(Generic[InputT]):
         worker shuts down. Let it pass through: runclaim does the rest.
         """
         self._check()
+
+    def secret(self, reference: str) -> str:
+        """
+        The value that a reference such as `secret:env:NAME` leads to, asked for anew at each call.
+
+        It is stored nowhere by runclaim, and redacted from this attempt's error. Raises: SecretUnavailable, and what
+        a resolver of the application raises.
+        """
+        return self._secret(reference)
 
     def __repr__(self) -> str:
         return f"<{self.phase} of {self.key}, attempt {self.attempt}>"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def describe(flow: Flow[Any], config: Config) -> FlowRecord:
     """The flow's record, its phases with the bounds that are in force."""
-    key, subject = flow.key_template, flow.subject_template
+    key, subject = flow.naming.key, flow.naming.subject
     return FlowRecord(
         name=flow.name,
         phases=tuple(_phase(each, config) for each in flow.phases.values()),
@@ -24,6 +24,7 @@ def describe(flow: Flow[Any], config: Config) -> FlowRecord:
         key=key.text if isinstance(key, Template) else None,
         subject=subject.text if isinstance(subject, Template) else None,
         has_subject=subject is not None,
+        allow_secrets=flow.allow_secrets,
         keep_keys=config.keep_keys.total_seconds(),
         dispatch_after=config.dispatch_after.total_seconds(),
         hooks=flow.hooks.kinds,

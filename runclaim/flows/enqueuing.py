@@ -15,9 +15,11 @@ from sqlalchemy.orm import Session, scoped_session
 
 from runclaim.errors import DeclarationError, InputError
 from runclaim.flows.after_commit import after_commit
-from runclaim.keys import LONGEST, check_name, fingerprint, uuid7
-from runclaim.ledger.enqueue import Enqueued, enqueue
+from runclaim.flows.making import ENQUEUE, RERUN, Way, recovery
+from runclaim.keys import LONGEST, check_id, check_name, fingerprint, uuid7
 from runclaim.ledger.new_run import NewRun
+from runclaim.rowset import as_id
+from runclaim.secrets import refuse_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from runclaim.flows.flow import Flow
     from runclaim.flows.handle import Run
     from runclaim.flows.ledgering import Ledger
+    from runclaim.ledger.enqueue import Enqueued
 
     AnySession = Session | scoped_session[Session]
     AnyAsyncSession = AsyncSession | async_scoped_session[AsyncSession]
@@ -41,6 +44,8 @@ class Options:
     delay: timedelta | None = None
     priority: int = 0
     project: str | None = None
+    rerun: bool = False
+    run_id: str | None = None
 
     def __post_init__(self) -> None:
         if self.delay is not None and not (isinstance(self.delay, timedelta) and timedelta(0) <= self.delay <= LONGEST):
@@ -49,6 +54,10 @@ class Options:
             raise DeclarationError(f"priority is a number from 0 to 9, not {self.priority!r}")
         if self.project is not None:
             check_name("project", self.project)
+        if self.run_id is not None:
+            check_id("run_id", self.run_id)
+            if self.rerun:
+                raise DeclarationError("a rerun gets an id of its own: give rerun=True or run_id=…, not both")
 
 
 class Enqueuing(Generic[InputT]):
@@ -56,6 +65,13 @@ class Enqueuing(Generic[InputT]):
 
     def __init__(self, flow: Flow[InputT], ledger: Ledger, options: Options) -> None:
         self._flow, self._ledger, self._options = flow, ledger, options
+
+    @property
+    def _way(self) -> Way:
+        """How the runs of one call are made."""
+        if self._options.run_id is not None:
+            return recovery()
+        return RERUN if self._options.rerun else ENQUEUE
 
     def enqueue(self, value: InputT | None = None, /, *, session: AnySession | None = None, **fields: Any) -> Run:
         """See `Flow.enqueue`."""
@@ -65,10 +81,14 @@ class Enqueuing(Generic[InputT]):
         self, values: Iterable[InputT | Mapping[str, Any]], *, session: AnySession | None = None
     ) -> list[Run]:
         """See `Flow.enqueue_many`."""
+        self._ledger.require_open()
         wanted = [self.new_run(value) for value in values]
         if not wanted:
             return []
-        made = self._ledger.enqueue(wanted) if session is None else self._join(_plain(session), wanted)
+        if len(wanted) > 1 and self._options.run_id is not None:
+            raise InputError("run_id", f"names one run, and {len(wanted)} inputs are given")
+        alone = session is None
+        made = self._ledger.enqueue(wanted, self._way) if alone else self._join(_plain(session), wanted)
         return self._handles(made)
 
     async def aenqueue(
@@ -77,7 +97,7 @@ class Enqueuing(Generic[InputT]):
         """See `Flow.aenqueue`."""
         wanted = [self.new_run(self._given(value, fields))]
         if session is None:
-            made = await asyncio.to_thread(self._ledger.enqueue, wanted)
+            made = await asyncio.to_thread(self._ledger.enqueue, wanted, self._way)
         else:
             await asyncio.to_thread(self._ledger.require_schema)
             loop = asyncio.get_running_loop()
@@ -92,7 +112,7 @@ class Enqueuing(Generic[InputT]):
         self._ledger.require_schema()
         conn = session.connection()
         self._ledger.require_kind(conn.dialect.name)
-        made = enqueue(conn, wanted)
+        made = self._way.make(conn, wanted)
 
         def ring() -> None:
             if loop is None:
@@ -111,19 +131,28 @@ class Enqueuing(Generic[InputT]):
     def _handles(self, made: Sequence[Enqueued]) -> list[Run]:
         return [self._ledger.handle(found.run_id, self._flow, created=found.created) for found in made]
 
+    def _refuse_secrets(self, field: str, value: Any) -> None:
+        if not self._flow.allow_secrets:
+            refuse_secrets(field, value)
+
     def new_run(self, given: InputT | Mapping[str, Any]) -> NewRun:
         """The run that an input stands for; nothing is written. Raises: InputError."""
         flow, config = self._flow, self._ledger.config
         value = flow.input_type.check(given)
         plain = flow.input_type.dump(value)
+        # Before what is made from it: an error of a key shows the value that the key cannot take.
+        self._refuse_secrets("input", plain)
+        key, subject = flow.key_of(value), flow.subject_of(value)
+        self._refuse_secrets("key", key.text)
+        self._refuse_secrets("subject", subject)
         first = next(iter(flow.phases.values()))
         return NewRun(
-            run_id=uuid7(),
+            run_id=as_id(self._options.run_id) if self._options.run_id else uuid7(),
             project=self._options.project or config.project,
             flow=flow.name,
-            key=flow.key_of(value),
+            key=key,
             fingerprint=fingerprint(plain),
-            subject=flow.subject_of(value),
+            subject=subject,
             input=plain,
             phases=tuple(flow.phases),
             queue=first.options.queue,

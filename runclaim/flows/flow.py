@@ -8,15 +8,18 @@ broker is reached through the application's `Ledger`, so a declared flow is chea
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 
 from runclaim.errors import DeclarationError, InputError
 from runclaim.flows.enqueuing import Enqueuing, Options
 from runclaim.flows.hooks import HookEvent, Hooks
 from runclaim.flows.inputs import InputType
+from runclaim.flows.naming import Naming
 from runclaim.flows.phase import Phase, PhaseOptions, name_of
+from runclaim.flows.resolving import BUILT_IN
+from runclaim.flows.retention import Retention
 from runclaim.flows.routing import Route
-from runclaim.keys import RunKey, Template, check_name, check_text, run_key
+from runclaim.keys import RunKey, check_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -27,14 +30,12 @@ if TYPE_CHECKING:
     from runclaim.flows.enqueuing import AnyAsyncSession, AnySession
     from runclaim.flows.handle import Run
     from runclaim.flows.ledgering import Ledger
+    from runclaim.flows.resolving import Resolver
     from runclaim.flows.routing import Event, Routed
     from runclaim.retries import Backoff
 
 InputT = TypeVar("InputT")
 ResultT = TypeVar("ResultT")
-
-#: More readings of one key's text are a mistake: a template without anything between its fields.
-_MOST_READINGS: Final = 64
 
 
 class OnPhase(Protocol):
@@ -57,23 +58,18 @@ class Flow(Generic[InputT]):
         subject: str | Callable[[InputT], str] | None,
         ledger: Ledger,
         on_phase: OnPhase,
+        retention: Retention | None = None,
+        allow_secrets: bool = False,
+        resolvers: Mapping[str, Resolver] = BUILT_IN,
     ) -> None:
         self.name = check_name("flow", name)
         self.input_type = InputType(input_type)
         self.phases: dict[str, Phase[InputT, Any]] = {}
-        self.key_template = self._template(key, "key")
-        self.subject_template = None if subject is None else self._template(subject, "subject")
+        self.retention = retention or Retention()
+        self.naming: Naming[InputT] = Naming(self.name, self.input_type.fields, key=key, subject=subject)
+        self.allow_secrets, self.resolvers = allow_secrets, resolvers
         self._ledger, self._on_phase = ledger, on_phase
         self.hooks = Hooks(self.name, ledger.actions)
-
-    def _template(self, given: str | Callable[[InputT], str], what: str) -> Template | Callable[[InputT], str]:
-        if isinstance(given, str):
-            return Template(given, self.input_type.fields, what=what)
-        if not callable(given):
-            raise DeclarationError(
-                f"the {what} of flow {self.name} is text such as '{{field}}' or a function: {given!r}"
-            )
-        return given
 
     @overload
     def phase(self, body: Callable[[Context[InputT]], ResultT], /) -> Phase[InputT, ResultT]: ...
@@ -138,34 +134,33 @@ class Flow(Generic[InputT]):
 
     def key_of(self, value: InputT) -> RunKey:
         """The run key of an input. Raises: InputError."""
-        return run_key(self._parts(self.key_template, value, "key"))
+        return self.naming.key_of(value)
 
     def subject_of(self, value: InputT) -> str | None:
         """The subject of an input, or `None` when the flow has none. Raises: InputError."""
-        if self.subject_template is None:
-            return None
-        return check_text("subject", "".join(self._parts(self.subject_template, value, "subject")))
-
-    def _parts(self, made: Template | Callable[[InputT], str], value: InputT, what: str) -> list[str]:
-        if isinstance(made, Template):
-            fields: Mapping[str, Any] = value if isinstance(value, dict) else _Fields(value)
-            return made.parts(fields)
-        text = made(value)
-        if not isinstance(text, str):
-            raise InputError(what, f"the {what} function of flow {self.name} returned {text!r:.40}; return text")
-        return [text]
+        return self.naming.subject_of(value)
 
     def using(
-        self, *, delay: timedelta | None = None, priority: int = 0, project: str | None = None
+        self,
+        *,
+        delay: timedelta | None = None,
+        priority: int = 0,
+        project: str | None = None,
+        rerun: bool = False,
+        run_id: str | None = None,
     ) -> Enqueuing[InputT]:
         """
         Enqueue with options: `flow.using(delay=timedelta(minutes=5)).enqueue(…)`.
 
-        `priority` goes to the broker (0 to 9; higher first on RabbitMQ, lower first on Redis, as in Celery).
+        `priority` goes to the broker (0 to 9; higher first on RabbitMQ, lower first on Redis, as in Celery). `rerun`
+        makes a new run also for a key that has one, under its next number, and supersedes the older one. `run_id`
+        inserts the run under that id or raises RunExists; it never finds one.
         """
         if not self.phases:
             raise DeclarationError(f"flow {self.name} has no phases: declare one with @{self.name}.phase")
-        return Enqueuing(self, self._ledger, Options(delay=delay, priority=priority, project=project))
+        return Enqueuing(
+            self, self._ledger, Options(delay=delay, priority=priority, project=project, rerun=rerun, run_id=run_id)
+        )
 
     def enqueue(self, value: InputT | None = None, /, *, session: AnySession | None = None, **fields: Any) -> Run:
         """
@@ -199,12 +194,8 @@ class Flow(Generic[InputT]):
 
         Raises: InputError when the text could be the key of two runs: `"a:b" + "c"`, `"a" + "b:c"`. Use their ids.
         """
-        text, config = check_text("key", key), self._ledger.config
-        made = self.key_template
-        ways = made.readings(text, at_most=_MOST_READINGS + 1) if isinstance(made, Template) else [(text,)]
-        if len(ways) > _MOST_READINGS:
-            raise InputError("key", f"can be read in more than {_MOST_READINGS} ways; use the id of the run")
-        found = self._ledger.find(f"{project or config.project}/{self.name}", [run_key(parts).hash for parts in ways])
+        hashes = [each.hash for each in self.naming.readings(key)]
+        found = self._ledger.find(f"{project or self._ledger.config.project}/{self.name}", hashes)
         if len(found) > 1:
             raise InputError("key", f"names several runs of {self.name} ({', '.join(found)}); use the id of one")
         return self.get(found[0]) if found else None
@@ -220,14 +211,3 @@ class Flow(Generic[InputT]):
 
     def __repr__(self) -> str:
         return f"<flow {self.name}: {' → '.join(self.phases) or 'no phases'}>"
-
-
-class _Fields(dict[str, Any]):
-    """The attributes of an input as a mapping."""
-
-    def __init__(self, value: Any) -> None:
-        super().__init__()
-        self._value = value
-
-    def __missing__(self, name: str) -> Any:
-        return getattr(self._value, name)

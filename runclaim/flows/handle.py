@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from runclaim.flows.flow import Flow
     from runclaim.flows.ledgering import Ledger
-    from runclaim.ledger.read import RunView
+    from runclaim.ledger.read import EventView, RunView
 
 
 class Run:
@@ -62,6 +62,11 @@ class Run:
         if view.state is not RunState.SUCCEEDED:
             raise StateConflict(self.id, "read the result of", view.state)
         return self.results[view.phase]
+
+    @property
+    def events(self) -> list[EventView]:
+        """The run's journal, oldest first: what happened, when, and who and what ended it. Raises: RunNotFound."""
+        return self._ledger.journal(self.id)
 
     @property
     def findings(self) -> list[FindingView]:
@@ -127,8 +132,19 @@ class Run:
         Without an `id` the name is its own: the run hears of it once. `payload` is JSON. Returns: this handle.
         Raises: InputError, StateConflict when the run has ended, RunNotFound.
         """
-        self._ledger.signal(self.id, Signal.checked(name, payload, id))
+        allowed = self._flow is not None and self._flow.allow_secrets
+        self._ledger.signal(self.id, Signal.checked(name, payload, id, allow_secrets=allowed))
         return self
+
+    def rerun(self, *, by: str = "") -> Run:
+        """
+        Do it all again: a new run of the same key and input, with the phases that its flow declares now.
+
+        It gets the key's next number and supersedes the key's older run if that is still live; from now on the key
+        names it. Raises: RunNotFound for a purged run, DeclarationError when this application does not have its
+        flow, InputError when the flow no longer takes its input.
+        """
+        return self._ledger.rerun(self.id, self._flow, by=by)
 
     def __repr__(self) -> str:
         return f"<run {self.id}{' (created)' if self.created else ''}>"

@@ -17,6 +17,7 @@ from runclaim.errors import DeclarationError, InputError
 from runclaim.flows.schemas import input_schema
 from runclaim.flows.shapes import model, strange
 from runclaim.keys import dump_json
+from runclaim.secrets import redact
 
 InputT = TypeVar("InputT")
 
@@ -95,16 +96,19 @@ class InputType(Generic[InputT]):
         declared: Any = self.declared
         unknown = [name for name in plain if name not in self.fields] if isinstance(plain, dict) else []
         if unknown and not self._is_open:
-            raise InputError(str(unknown[0]), f"is no field of {declared.__name__}; it has {', '.join(self.fields)}")
+            raise InputError(
+                redact(str(unknown[0])), f"is no field of {declared.__name__}; it has {', '.join(self.fields)}"
+            )
         try:
             found: InputT = (
                 model(declared, plain, from_json=from_json) if self._is_pydantic else msgspec.convert(plain, declared)
             )
         except msgspec.ValidationError as error:
-            field, problem = _located(str(error))
-            raise InputError(field, problem) from error
+            # Some tell the value that they refuse, and this runs before secrets are looked for. Nothing is chained:
+            # the text of a cause would be printed as it is.
+            raise InputError(*_located(redact(str(error)))) from None
         except ValueError as error:
-            raise InputError(*_pydantic_place(error)) from error
+            raise InputError(*map(redact, _pydantic_place(error))) from None
         return found
 
 

@@ -7,7 +7,6 @@ It proves that the process lives, not that the body gets on: no beat passes a cl
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import time
@@ -16,7 +15,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from runclaim.errors import Canceled, ClaimLost, RunclaimError
+from runclaim import logs
+from runclaim.errors import Canceled, ClaimLost, LedgerClosed, RunclaimError
 from runclaim.ledger import counters, read
 from runclaim.ledger.heartbeat import heartbeat
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from runclaim.database import Database
     from runclaim.ledger.claim import Claim
 
-logger = logging.getLogger("runclaim.keeper")
+logger = logs.logger("runclaim.keeper")
 
 #: Beats in a lease: three may fail before it lapses.
 _BEATS: Final = 4
@@ -55,6 +55,7 @@ class Keeper:
     def __init__(self, database: Database, *, on_overdue: Callable[[Claim, int], None] | None = None) -> None:
         self._database = database
         self._on_overdue = on_overdue
+        self._is_shut = False
         self._reset()
         _KEEPERS.add(self)
 
@@ -67,7 +68,9 @@ class Keeper:
         self._flushed_at = 0.0
 
     def watch(self, claim: Claim, *, lease: timedelta, max_duration: timedelta) -> None:
-        """Beat for `claim` until it is forgotten, lost, or past its deadline."""
+        """Beat for `claim` until it is forgotten, lost, or past its deadline. Raises: LedgerClosed."""
+        if self._is_shut:
+            raise LedgerClosed
         start = time.monotonic()
         beat_at, deadline = start + lease.total_seconds() / _BEATS, start + max_duration.total_seconds()
         kept = _Kept(claim, lease, min(beat_at, deadline), deadline)
@@ -106,16 +109,27 @@ class Keeper:
             thread.join(_CLOSE_SECONDS)
         self._flush()
 
+    def shut(self) -> None:
+        """Close for good, with its connection: no thread starts any more."""
+        self._is_shut = True
+        try:
+            self.close()
+        finally:
+            self._database.shut()
+
     def _start(self) -> None:
-        if self._thread is not None:
+        if self._thread is not None or self._is_shut:
             return
         self._flushed_at = time.monotonic()
         self._thread = threading.Thread(target=self._loop, name="runclaim-keeper", daemon=True)
         self._thread.start()
 
     def _loop(self) -> None:
-        while self._thread is threading.current_thread():
+        while True:
             with self._wake:
+                # Under the lock: a thread that is told to end before it waits would sleep over it.
+                if self._thread is not threading.current_thread():
+                    return
                 self._wake.wait(max(0.01, self._next_due() - time.monotonic()))
             try:
                 self.run_once()

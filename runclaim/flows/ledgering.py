@@ -7,24 +7,27 @@ Reached lazily: declaring flows connects to nothing. The schema is checked once 
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from runclaim import failpoints, migrations
+from runclaim import failpoints, forks, migrations
 from runclaim.database import Database
-from runclaim.errors import ConfigError, RunNotFound, StateConflict
+from runclaim.errors import ConfigError, DeclarationError, LedgerClosed, RunNotFound, StateConflict
 from runclaim.flows.handle import Run
+from runclaim.flows.making import ENQUEUE, RERUN, Way
+from runclaim.flows.reruns import again
 from runclaim.ledger import read
 from runclaim.ledger.cancel import cancel
 from runclaim.ledger.dispatch import Due
-from runclaim.ledger.enqueue import Enqueued, enqueue
-from runclaim.ledger.identity import find_runs
+from runclaim.ledger.identity import find_runs, recorded_fingerprint
+from runclaim.ledger.rerun import rerun
 from runclaim.ledger.resume import resume
 from runclaim.ledger.retry import retry
 from runclaim.ledger.signal import Answer, Signaled, delivered
 from runclaim.states import LIVE, RunState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from sqlalchemy import Connection
 
@@ -33,8 +36,9 @@ if TYPE_CHECKING:
     from runclaim.flows.flow import Flow
     from runclaim.flows.publishing import Publisher
     from runclaim.flows.signaling import Signal
+    from runclaim.ledger.enqueue import Enqueued
     from runclaim.ledger.new_run import NewRun
-    from runclaim.ledger.read import RunView
+    from runclaim.ledger.read import EventView, RunView
 
 T = TypeVar("T")
 
@@ -42,10 +46,21 @@ T = TypeVar("T")
 class Ledger:
     """What flows and handles ask of the database and the broker."""
 
-    def __init__(self, config: Callable[[], Config], publisher: Callable[[], Publisher]) -> None:
+    def __init__(
+        self,
+        config: Callable[[], Config],
+        publisher: Callable[[], Publisher],
+        flows: Mapping[str, Flow[Any]] | None = None,
+    ) -> None:
         self._config, self._publisher = config, publisher
+        #: The application's flows by name; the application adds to them as it declares them.
+        self.flows: Mapping[str, Flow[Any]] = {} if flows is None else flows
+        #: What this process has claimed by plain calls.
+        self.plain_names: set[str] = set()
         self._database: Database | None = None
+        self._making = forks.Lock()
         self._checked_in = 0
+        self._is_closed = False
         #: The declared actions of the application, by their kinds.
         self.actions: dict[str, Action] = {}
 
@@ -61,16 +76,29 @@ class Ledger:
 
     @property
     def database(self) -> Database:
-        """The ledger's database, its schema checked. Raises: SchemaBehind."""
-        if self._database is None:
-            self._database = Database(self.config.database_url, patience=self.config.ledger_patience)
+        """The ledger's database, its schema checked. Raises: LedgerClosed, SchemaBehind."""
+        self.require_open()
+        with self._making:
+            if self._database is None:
+                self._database = Database(self.config.database_url, patience=self.config.ledger_patience)
         if self._checked_in != os.getpid():
             migrations.require_current(self._database)
             self._checked_in = os.getpid()
         return self._database
 
+    def require_open(self) -> None:
+        """For what may answer without the database. Raises: LedgerClosed."""
+        if self._is_closed:
+            raise LedgerClosed
+
+    def close(self) -> None:
+        """Close the connections for good: every call after this raises LedgerClosed."""
+        self._is_closed = True
+        if self._database is not None:
+            self._database.shut()
+
     def require_schema(self) -> None:
-        """For what runs on somebody else's connection. Raises: SchemaBehind."""
+        """For what runs on somebody else's connection. Raises: LedgerClosed, SchemaBehind."""
         _ = self.database
 
     def require_kind(self, dialect: str) -> None:
@@ -81,21 +109,25 @@ class Ledger:
                 f" which needs {kind}. Set RUNCLAIM_DATABASE_URL to the session's database, or enqueue without session="
             )
 
-    def enqueue(self, wanted: Sequence[NewRun]) -> list[Enqueued]:
+    def enqueue(self, wanted: Sequence[NewRun], way: Way = ENQUEUE) -> list[Enqueued]:
         """Make the runs in a transaction of their own, then publish what was created."""
 
         def work(conn: Connection) -> list[Enqueued]:
-            made = enqueue(conn, wanted)
+            made = way.make(conn, wanted)
             failpoints.hit("enqueue.before_commit")
             return made
 
-        made = self.database.run(work)
+        ask = way.read_back
+        made = self.database.run(work, read_back=None if ask is None else lambda conn: ask(conn, wanted))
         failpoints.hit("enqueue.after_commit")
         self.publish(wanted, made)
         return made
 
     def publish(self, wanted: Sequence[NewRun], made: Sequence[Enqueued]) -> None:
         """Ring for every run that was created and is due now, none that waits. Never raises for a silent broker."""
+        if self._is_closed:
+            # The commit of an application that has closed us already; dispatch will ring.
+            return
         self.publisher.publish(
             [
                 Due(new.run_id, 0, new.flow, new.phases[0], new.queue, new.key.text, new.priority)
@@ -105,7 +137,8 @@ class Ledger:
         )
 
     def handle(self, run_id: str, flow: Flow[Any] | None = None, *, created: bool = False) -> Run:
-        """A handle on a run."""
+        """A handle on a run. Raises: LedgerClosed."""
+        self.require_open()
         return Run(self, run_id, flow, created=created)
 
     def ask(self, question: Callable[[Connection], T]) -> T:
@@ -122,6 +155,13 @@ class Ledger:
     def results(self, run_id: str) -> dict[str, Any]:
         """Phase → recorded result."""
         return self.database.ask(lambda conn: read.results(conn, run_id))
+
+    def journal(self, run_id: str) -> list[EventView]:
+        """The run's events, oldest first. Raises: RunNotFound."""
+        found = self.database.ask(lambda conn: read.journal(conn, run_id))
+        if not found:
+            raise RunNotFound(run_id)
+        return found
 
     def cancel(self, run_ids: Collection[str], *, by: str) -> dict[str, RunState]:
         """Cancel what can be; see `ledger.cancel`."""
@@ -151,6 +191,16 @@ class Ledger:
         """The ids of the runs that stand under any of these keys."""
         return self.database.ask(lambda conn: find_runs(conn, namespace, hashes))
 
+    def rerun(self, run_id: str, flow: Flow[Any] | None, *, by: str) -> Run:
+        """Make a new run of a run's key. Raises: RunNotFound, InputError, DeclarationError."""
+        view = self.view(run_id)
+        found = flow or self.flows.get(view.flow)
+        if found is None:
+            raise DeclarationError(f"this application has no flow {view.flow}: rerun run {run_id} where it is declared")
+        new = again(found, view, lambda key: self.database.ask(lambda conn: recorded_fingerprint(conn, *key)))
+        made = self.enqueue([new], Way(partial(rerun, by=by), RERUN.read_back))
+        return self.handle(made[0].run_id, found, created=True)
+
     def _again(self, verb: str, run_id: str, by: str) -> None:
         move = retry if verb == "retry" else resume
         before = self.view(run_id)
@@ -165,5 +215,6 @@ class Ledger:
             self.publisher.publish([Due(run_id, view.fence, view.flow, view.phase, view.queue, view.key, 0)])
             return
         wanted = RunState.FAILED if verb == "retry" else RunState.BLOCKED
-        why = "its subject has a newer run" if view.state is wanted else f"only a {wanted} run can be"
+        newer = f"its {'subject' if view.subject else 'key'} has a newer run"
+        why = newer if view.state is wanted else f"only a {wanted} run can be"
         raise StateConflict(run_id, verb, view.state, why)

@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from runclaim.errors import ConfigError, InputError
 from runclaim.keys import LONGEST, Template, check_text, dump_json, fingerprint, run_key, uuid7
+from runclaim.ledger.identity import key_of
 from runclaim.ledger.new_run import NewRun
+from runclaim.secrets import refuse_secrets
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from runclaim.keys import RunKey
+    from runclaim.ledger.read import RunView
     from runclaim.ledger.registry import FlowRecord
 
 #: A run with more mistakes than this has another mistake.
@@ -52,14 +55,18 @@ def new_run(
     dump_json("input", plain)
     if not timedelta(0) <= delay <= LONGEST:
         raise InputError("delay", f"is from nothing to {LONGEST.days} days")
+    named, about = _key(record, plain, key), _subject(record, plain, subject)
+    if not record.allow_secrets:
+        for what, value in (("input", plain), ("key", named.text), ("subject", about)):
+            refuse_secrets(what, value)
     first = record.phases[0]
     return NewRun(
         run_id=uuid7(),
         project=project,
         flow=record.name,
-        key=_key(record, plain, key),
+        key=named,
         fingerprint=fingerprint(plain),
-        subject=_subject(record, plain, subject),
+        subject=about,
         input=plain,
         phases=tuple(each.name for each in record.phases),
         queue=first.queue,
@@ -71,6 +78,27 @@ def new_run(
         keep_key=timedelta(seconds=record.keep_keys),
         waits_for=first.on,
     )
+
+
+def rerun_of(record: FlowRecord, view: RunView, fingerprint_of: Callable[[tuple[str, str]], str | None]) -> NewRun:
+    """
+    The new run that a rerun of `view` makes, with the input as it was recorded; nothing is written.
+
+    Raises: InputError when the recorded input no longer fits the flow, or makes another key now.
+    """
+    new = new_run(
+        record,
+        view.input,
+        project=view.project,
+        key=view.key if record.key is None else None,
+        subject=view.subject if record.has_subject and record.subject is None else None,
+        priority=view.priority,
+    )
+    recorded = fingerprint_of(key_of(new))
+    if recorded is None or new.key.text != view.key:
+        problem = f"of run {view.id} was {view.key!r} and flow {record.name} makes another now; enqueue it anew"
+        raise InputError("key", problem)
+    return replace(new, input=view.input, fingerprint=recorded)
 
 
 def due_now(new: NewRun) -> NewRun:

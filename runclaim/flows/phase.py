@@ -48,7 +48,7 @@ class PhaseOptions:
                 )
         if not isinstance(self.backoff, Backoff):
             raise DeclarationError(f"backoff is a Backoff(first=…, factor=…, ceiling=…), not {self.backoff!r}")
-        if self.queue is not None and not (isinstance(self.queue, str) and self.queue):
+        if self.queue is not None and not (isinstance(self.queue, str) and self.queue and self.queue.isprintable()):
             raise DeclarationError(f"queue is the name of a Celery queue, not {self.queue!r}")
         if self.on is not None:
             if not isinstance(self.on, str):

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 from runclaim.errors import InputError
 from runclaim.flows.phase import Phase
 from runclaim.flows.signaling import Signal
-from runclaim.ledger import read
 from runclaim.ledger.enqueue import Enqueued, enqueue
 from runclaim.ledger.identity import find_runs
-from runclaim.ledger.signal import delivered
+from runclaim.ledger.signal import Signaled, delivered
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -57,11 +56,15 @@ class Routed:
 
 @dataclass(frozen=True, slots=True)
 class Landed:
-    """What a route wrote. `due` is to be published after the commit."""
+    """What a route wrote; true unless its signal was there before. `due` is to be published after the commit."""
 
     made: Enqueued
     started: bool
     due: Due | None = None
+    delivered: bool = True
+
+    def __bool__(self) -> bool:
+        return self.delivered
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +81,8 @@ class Route:
         new, phase = flow.using().new_run(event.input), _phase(flow, event.phase)
         if phase.options.on is None:
             return cls(new, phase, None)
-        return cls(new, phase, Signal.checked(phase.options.on, event.payload, event.id or id))
+        signal = Signal.checked(phase.options.on, event.payload, event.id or id, allow_secrets=flow.allow_secrets)
+        return cls(new, phase, signal)
 
     def write(self, conn: Connection) -> Landed:
         """Find or make the run, then deliver the signal. The caller owns the transaction and publishes after it."""
@@ -87,13 +91,11 @@ class Route:
             starts = self.phase is not None and self.phase.position == 0
             return Landed(made, made.created and starts)
         told = self.signal.deliver(conn, made.run_id, first_only=True)
-        # Another phase may wait for the same name.
-        starts = told.moved and self.phase is not None and told.phase == self.phase.name
-        return Landed(made, starts, told.due if told.moved else None)
+        return self._landed(made, told)
 
     def take(self, ledger: Ledger, flow: Flow[Any]) -> Routed:
         """Write it in a transaction of its own, then publish."""
-        landed = ledger.database.run(self.write, read_back=self._read_back)
+        landed = ledger.database.run(self.write, read_back=self.read_back)
         self.publish(ledger, landed)
         return Routed(ledger.handle(landed.made.run_id, flow, created=landed.made.created), landed.started)
 
@@ -103,16 +105,18 @@ class Route:
         if landed.due is not None:
             ledger.publisher.publish([landed.due])
 
-    def _read_back(self, conn: Connection) -> Landed | None:
+    def _landed(self, made: Enqueued, told: Signaled) -> Landed:
+        # Another phase may wait for the same name.
+        started = told.moved and self.phase is not None and told.phase == self.phase.name
+        return Landed(made, started, told.due, delivered=bool(told))
+
+    def read_back(self, conn: Connection) -> Landed | None:
         """After an ambiguous commit: what this event has come to, if it is in the ledger."""
         found = find_runs(conn, self.new.namespace, [self.new.key.hash])
-        if self.signal is None or self.phase is None or not found:
+        if self.signal is None or not found:
             return None
-        if delivered(conn, found[0], self.signal.name, signal_id=self.signal.id) is None:
-            return None
-        view = read.run(conn, found[0])
-        started = view is not None and view.phase == self.phase.name and view.waits_for is None
-        return Landed(Enqueued(found[0], created=found[0] == self.new.run_id), started)
+        told = delivered(conn, found[0], self.signal.name, signal_id=self.signal.id)
+        return None if told is None else self._landed(Enqueued(found[0], created=found[0] == self.new.run_id), told)
 
 
 def _phase(flow: Flow[Any], asked: Phase[Any, Any] | str | None) -> Phase[Any, Any]:

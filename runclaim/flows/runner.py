@@ -8,20 +8,20 @@ duplicate, a missing completion is a lost claim whose rows are rolled back.
 from __future__ import annotations
 
 import json
-import logging
 import time
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from runclaim import failpoints
+from runclaim import failpoints, logs
 from runclaim.errors import ClaimLost, LedgerUnavailable, Released
 from runclaim.flows.attempt import Attempt, Ended, Ending
 from runclaim.flows.execution import Execution, Watcher
+from runclaim.flows.following import following
 from runclaim.flows.settle import give_up, record
+from runclaim.flows.telling import harmless
 from runclaim.keys import nonce
 from runclaim.ledger.claim import Claim, Wanted, claim, claimed
-from runclaim.ledger.complete import NextPhase
 from runclaim.ledger.dispatch import Due
 from runclaim.states import RunState
 
@@ -36,8 +36,9 @@ if TYPE_CHECKING:
     from runclaim.flows.keeper import Keeper
     from runclaim.flows.phase import Phase
     from runclaim.flows.publishing import Publisher
+    from runclaim.ledger.complete import NextPhase
 
-logger: Final = logging.getLogger("runclaim.runner")
+logger: Final = logs.logger("runclaim.runner")
 
 #: How long a pool child waits to hear that the worker stops when it is ended itself.
 _HEARD_SECONDS: Final = 0.5
@@ -129,17 +130,19 @@ class Runner:
         watcher.started(taken)
         try:
             ended = attempt.run()
-            ended, state, following = self._settle(flow, phase, taken, ended, inline=inline)
+            ended, state, claimed_next = self._settle(flow, phase, taken, ended, inline=inline)
         except Exception:
             # The ledger is away: the claim lapses and is rescued, and the attempt stays counted.
             raise
         except BaseException as gone:
-            self._cut_off(flow, phase, taken, gone)
+            self._cut_off(flow, phase, taken, gone, attempt)
+            if (told := harmless(gone, attempt.secrets.redact)) is not gone:
+                raise told from None
             raise
         finally:
             self.keeper.forget(taken)
         watcher.ended(taken, ended, state)
-        return ended, following
+        return ended, claimed_next
 
     def _settle(
         self,
@@ -153,9 +156,9 @@ class Runner:
         patience = self._lease(phase).total_seconds()
         if ended.ending in _COMPLETE:
             try:
-                following = self._following(flow, phase, taken, inline=inline)
+                after = self._following(flow, phase, taken, inline=inline)
                 ended = replace(ended, actions=(*ended.actions, *flow.hooks.completed(taken)))
-                moved = record(self.database, taken, ended, worker=self.worker, following=following, patience=patience)
+                moved = record(self.database, taken, ended, worker=self.worker, following=after, patience=patience)
             except ClaimLost as lost:
                 logger.debug("%s", lost)
                 return replace(ended, ending=Ending.CLAIMLOST, exception=lost), None, None
@@ -163,35 +166,39 @@ class Runner:
                 raise
             except Exception as error:  # noqa: BLE001 - an in_completion function failed: an error of its attempt
                 delay = phase.options.backoff.delay(taken.attempt)
-                ended = Ended(Ending.RETRY, ended.ran, exception=error, delay=delay)
+                ended = Ended(Ending.RETRY, ended.ran, exception=error, delay=delay, hide=ended.hide)
             else:
-                if moved.state is RunState.QUEUED and following is not None:
-                    self._publish(taken, following, moved.fence)
+                if moved.state is RunState.QUEUED and after is not None:
+                    self._publish(taken, after, moved.fence)
                 self.publisher.ring_actions(len(ended.actions))
                 return ended, moved.state, moved.claim
-        state = give_up(self.database, taken, ended, hooks=flow.hooks.stopped, patience=patience)
+        state = give_up(self.database, taken, ended, hooks=flow.hooks.stopped, worker=self.worker, patience=patience)
         if state is RunState.FAILED:
             ended = replace(ended, ending=Ending.FAILURE)
         elif state is None and ended.ending is not Ending.CLAIMLOST:
             ended = replace(ended, ending=Ending.CLAIMLOST)
         return ended, state, None
 
-    def _cut_off(self, flow: Flow[Any], phase: Phase[Any, Any], taken: Claim, gone: BaseException) -> None:
+    def _cut_off(
+        self, flow: Flow[Any], phase: Phase[Any, Any], taken: Claim, gone: BaseException, attempt: Attempt
+    ) -> None:
         """
         The process or the delivery ends in the middle of an attempt: settle it, if the ledger answers.
 
         A worker that shuts down gives the attempt back. Whatever else ends it (`sys.exit` in the body, a time
         limit) is an error of the attempt: given back, such a body would start again for ever.
         """
-        ended = Ended(Ending.RETRY, timedelta(0), exception=gone, delay=phase.options.backoff.delay(taken.attempt))
+        delay, hide = phase.options.backoff.delay(taken.attempt), attempt.secrets.redact
+        ended = Ended(Ending.RETRY, timedelta(0), exception=gone, delay=delay, hide=hide)
         if self._is_stopping(within=_HEARD_SECONDS):
             why = f"{type(gone).__name__} ended the delivery"
             released = Released(taken.run_id, taken.phase, taken.fence, why)
             ended = Ended(Ending.RELEASED, timedelta(0), exception=released)
         try:
-            give_up(self.database, taken, ended, hooks=flow.hooks.stopped, patience=2.0)
-        except Exception:
-            logger.warning("could not give back %s/%s; rescue will", taken.run_id, taken.phase, exc_info=True)
+            give_up(self.database, taken, ended, hooks=flow.hooks.stopped, worker=self.worker, patience=2.0)
+        except Exception as error:  # noqa: BLE001 - as in any cut, the lease lapses and rescue gives the claim back
+            # Without its traceback, which would tell of `gone` too, as it is.
+            logger.warning("could not give back %s/%s (%r); rescue will", taken.run_id, taken.phase, error)
 
     def _is_stopping(self, *, within: float) -> bool:
         """A signal to the whole process group may reach a pool child before its parent has told it to stop."""
@@ -208,28 +215,12 @@ class Runner:
         *,
         inline: Callable[[Phase[Any, Any], Phase[Any, Any]], bool],
     ) -> NextPhase | None:
-        if taken.is_last:
-            return None
-        name = taken.phases[taken.cursor + 1]
-        after = flow.phases.get(name)
-        if after is None:
-            nothing = timedelta(0)
-            # Enqueued by another release; a worker that knows the phase takes it.
-            return NextPhase(name, None, taken.max_attempts, taken.max_attempts, nothing, nothing, None, nothing)
-        return NextPhase(
-            phase=name,
-            queue=after.options.queue,
-            max_attempts=after.options.max_attempts,
-            max_losses=after.max_losses,
-            lease=self._lease(after),
-            max_duration=self._max_duration(after),
-            owner=nonce() if inline(phase, after) and not self.stopping() else None,
-            dispatch_after=self.config.dispatch_after,
-            waits_for=after.options.on,
-        )
+        after = None if taken.is_last else flow.phases.get(taken.phases[taken.cursor + 1])
+        at_once = after is not None and inline(phase, after) and not self.stopping()
+        return following(flow, taken, config=self.config, owner=nonce() if at_once else None)
 
-    def _publish(self, taken: Claim, following: NextPhase, fence: int) -> None:
-        due = Due(taken.run_id, fence, taken.flow, following.phase, following.queue, taken.key, taken.priority)
+    def _publish(self, taken: Claim, after: NextPhase, fence: int) -> None:
+        due = Due(taken.run_id, fence, taken.flow, after.phase, after.queue, taken.key, taken.priority)
         self.publisher.publish([due])
 
     def _lease(self, phase: Phase[Any, Any]) -> timedelta:

@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from runclaim import failpoints
+from runclaim import failpoints, logs
 from runclaim.errors import ActionRejected, Retry
+from runclaim.flows.telling import said
 from runclaim.keys import clip, nonce
 from runclaim.ledger.actions import ActionClaim, claim_actions, claimed_actions
 from runclaim.ledger.outbox import ActionState, Sent, settle_actions, settled_actions
+from runclaim.secrets import redact
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from runclaim.database import Database
     from runclaim.flows.action import Action, Lookup
 
-logger: Final = logging.getLogger("runclaim.actions")
+logger: Final = logs.logger("runclaim.actions")
 
 _NOW: Final = timedelta(0)
 
@@ -85,8 +87,8 @@ class Sender:
             logger.warning("%s %s: took too long, its claim is lost", claim.kind, claim.idempotency_key)
             return
         level = logging.ERROR if state is ActionState.UNKNOWN else logging.INFO
-        said = f": {sent.error['type']}: {sent.error['message']}" if sent.error else ""
-        logger.log(level, "%s %s: %s, attempt %d%s", claim.kind, claim.idempotency_key, state, claim.attempt, said)
+        why = f": {sent.error['type']}: {sent.error['message']}" if sent.error else ""
+        logger.log(level, "%s %s: %s, attempt %d%s", claim.kind, claim.idempotency_key, state, claim.attempt, why)
         if state in {ActionState.POSTED, ActionState.FAILED, ActionState.UNKNOWN}:
             self.count(f"actions_{state}", claim.kind)
 
@@ -135,7 +137,9 @@ class Sender:
         delay = action.options.backoff.delay(claim.attempt) if asked is None else asked
         is_spent = claim.attempt >= action.options.max_attempts
         if uncertain and action.looks_up is None and (is_spent or not action.options.idempotent):
-            return _unknown(claim, f"it may have arrived, and nobody can be asked: {type(error).__name__}: {error}")
+            return _unknown(
+                claim, f"it may have arrived, and nobody can be asked: {type(error).__name__}: {_said(error)}"
+            )
         if not uncertain and is_spent:
             return _failed(claim, type(error).__name__, _said(error))
         return Sent(claim, ActionState.PLANNED, delay, uncertain=uncertain, error=_error(type(error).__name__, error))
@@ -146,11 +150,11 @@ def _upstream(found: str | int | None) -> str | None:
 
 
 def _said(error: Exception) -> str:
-    return clip(str(error) or type(error).__name__, 2048)
+    return said(error, redact) or type(error).__name__
 
 
-def _error(kind: str, error: object) -> dict[str, Any]:
-    return {"type": kind, "message": clip(str(error), 2048)}
+def _error(kind: str, error: Exception | str) -> dict[str, Any]:
+    return {"type": kind, "message": clip(error, 2048) if isinstance(error, str) else said(error, redact)}
 
 
 def _failed(claim: ActionClaim, kind: str, message: str) -> Sent:

@@ -7,12 +7,11 @@ commit whose answer is lost is read back by its claim; it is never assumed.
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy.orm import Session
 
-from runclaim import failpoints
+from runclaim import failpoints, logs
 from runclaim.errors import ClaimLost, RunclaimError
 from runclaim.events import EventType
 from runclaim.flows.attempt import Ended, Ending
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     from runclaim.ledger.planning import Hooks
     from runclaim.states import RunState
 
-logger: Final = logging.getLogger("runclaim.runner")
+logger: Final = logs.logger("runclaim.runner")
 
 _VERDICTS: Final = {
     Ending.RETRY: Verdict.RETRY,
@@ -51,8 +50,9 @@ def record(
     Raises: ClaimLost when another claim is current (nothing was written), whatever an application's function
     raises, and LedgerUnavailable.
     """
-    skipped = str(ended.exception) if ended.ending is Ending.SKIPPED else None
-    completion = Completion(claim, ended.result, worker, ended.ran, following, skipped, ended.findings, ended.actions)
+    completion = Completion(
+        claim, ended.result, worker, ended.ran, following, ended.skipped, ended.findings, ended.actions
+    )
 
     def work(conn: Connection) -> Moved:
         _write(conn, ended.writes)
@@ -88,7 +88,9 @@ def _write(conn: Connection, writes: tuple[Callable[[Session], object], ...]) ->
         session.commit()
 
 
-def give_up(database: Database, claim: Claim, ended: Ended, *, hooks: Hooks, patience: float) -> RunState | None:
+def give_up(
+    database: Database, claim: Claim, ended: Ended, *, hooks: Hooks, worker: str, patience: float
+) -> RunState | None:
     """
     End an attempt that has no result; `hooks` tells what is planned for a run that stops here.
 
@@ -96,7 +98,7 @@ def give_up(database: Database, claim: Claim, ended: Ended, *, hooks: Hooks, pat
     """
     if ended.ending is Ending.CLAIMLOST:
         return None
-    failure = Failure(claim, ended.error(), _VERDICTS.get(ended.ending, Verdict.RETRY), ended.delay)
+    failure = Failure(claim, ended.error(), _VERDICTS.get(ended.ending, Verdict.RETRY), ended.delay, worker)
     released = ended.ending is Ending.RELEASED
 
     def work(conn: Connection) -> dict[str, RunState]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 from runclaim.errors import DeclarationError, InputError
 from runclaim.keys import check_name, check_text, dump_json
 from runclaim.ledger.signal import Signaled, signal
+from runclaim.secrets import refuse_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,15 +31,25 @@ class Signal:
     payload: str
 
     @classmethod
-    def checked(cls, name: str, payload: Any, id: str | None) -> Self:  # noqa: A002 - as in events
-        """Raises: InputError that names what cannot be recorded."""
+    def checked(
+        cls,
+        name: str,
+        payload: Any,
+        id: str | None,  # noqa: A002 - as in events
+        *,
+        allow_secrets: bool = False,
+    ) -> Self:
+        """Raises: InputError that names what cannot be recorded, or looks like a secret unless its flow allows them."""
         try:
             check_name("signal", name)
         except (DeclarationError, TypeError) as error:
             raise InputError("signal", f"{name!r:.120} is no plain name of a signal") from error
         if not isinstance(id, str | None):
             raise InputError("id", f"is {id!r:.40}; pass text")
-        return cls(name, name if id is None else check_text("id", id), dump_json("payload", payload))
+        text = dump_json("payload", payload)
+        if not allow_secrets:
+            refuse_secrets("payload", payload)
+        return cls(name, name if id is None else check_text("id", id), text)
 
     def deliver(self, conn: Connection, run_id: str, *, first_only: bool = False) -> Signaled:
         """As `ledger.signal`. The caller owns the transaction."""

@@ -91,9 +91,10 @@ class Webhook(Generic[InputT]):
         """
         Take one delivery: its raw body and its HTTP headers (names in any case).
 
-        Raises: SignatureRefused, InputError (with the field that does not fit), KeyConflict, LedgerUnavailable;
-        nothing is written then, and the sender may deliver again.
+        Raises: SignatureRefused, InputError (with the field that does not fit), KeyConflict, LedgerUnavailable,
+        LedgerClosed; nothing is written then, and the sender may deliver again.
         """
+        self._ledger.require_open()
         if len(body) > self._max:
             raise InputError("body", f"has {len(body):,} bytes, at most {self._max:,} are taken")
         secrets = list(self._secrets())

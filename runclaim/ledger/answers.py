@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import (
     BindParameter,
@@ -46,7 +46,9 @@ class Kept:
     fingerprint: str
     run_id: str
     status: int
-    body: Any
+    headers: dict[str, str]
+    #: JSON as it was sent.
+    body: str
 
 
 _answer: Final = rowset(
@@ -55,24 +57,25 @@ _answer: Final = rowset(
     fingerprint=Text(),
     run_id=Id(),
     status=SmallInteger(),
+    headers=Text(),
     body=Text(),
     keep_seconds=Double(),
 )
 _KEEP: Final = {
     dialect: upsert(answers)
     .from_select(
-        ["key_hash", "fingerprint", "run_id", "status", "body", "expires_at"],
-        select(_answer.c.key_hash, _answer.c.fingerprint, _answer.c.run_id, _answer.c.status, as_json(_answer.c.body))
-        .add_columns(shifted(now(), _answer.c.keep_seconds))
+        ["key_hash", "fingerprint", "run_id", "status", "headers", "body", "expires_at"],
+        select(_answer.c.key_hash, _answer.c.fingerprint, _answer.c.run_id, _answer.c.status)
+        .add_columns(as_json(_answer.c.headers), _answer.c.body, shifted(now(), _answer.c.keep_seconds))
         .where(true()),
     )
     .on_conflict_do_nothing(index_elements=["key_hash"])
     .returning(answers.c.key_hash)
     for dialect, upsert in (("postgresql", insert_on_postgresql), ("sqlite", insert_on_sqlite))
 }
-_FIND: Final = select(answers.c.fingerprint, answers.c.run_id, answers.c.status, answers.c.body).where(
-    answers.c.key_hash == bindparam("its_hash")
-)
+_FIND: Final = select(
+    answers.c.fingerprint, answers.c.run_id, answers.c.status, answers.c.headers, answers.c.body
+).where(answers.c.key_hash == bindparam("its_hash"))
 _TRY: Final = text("SELECT pg_try_advisory_xact_lock(:key)")
 _keep: Final[BindParameter[float]] = bindparam("keep_seconds", type_=Double())
 _expired: Final = (
@@ -128,7 +131,8 @@ def keep(conn: Connection, key_hash: str, answer: Kept) -> bool:
         "fingerprint": answer.fingerprint,
         "run_id": answer.run_id,
         "status": answer.status,
-        "body": json.dumps(answer.body),
+        "headers": json.dumps(answer.headers),
+        "body": answer.body,
         "keep_seconds": KEPT_SECONDS,
     }
     return conn.execute(_KEEP[conn.dialect.name], {"given": pack([row])}).one_or_none() is not None

@@ -9,7 +9,7 @@ from sqlalchemy import and_, case, func, null, or_, update
 from runclaim.clock import now
 from runclaim.events import EventType
 from runclaim.ledger.fence import in_state, locked, state
-from runclaim.ledger.journal import Entry, append
+from runclaim.ledger.journal import Entry, append, told_by
 from runclaim.models import runs
 from runclaim.rowset import Id, as_id, pack, rowset
 from runclaim.states import LIVE, RunState
@@ -49,7 +49,8 @@ def cancel(conn: Connection, run_ids: Collection[str], *, by: str = "") -> dict[
     Returns: run id → `canceled`, or `running` when its worker was asked to stop. A run that is missing had ended,
     was asked before, or does not exist. `by` goes into the journal. The caller owns the transaction.
     """
+    asked = told_by(by)
     found = conn.execute(_CANCEL, {"named": pack({"run_id": as_id(run_id)} for run_id in run_ids)}).all()
     kinds = {RunState.CANCELED: EventType.RUN_CANCELED, RunState.RUNNING: EventType.RUN_CANCEL_REQUESTED}
-    append(conn, [Entry(run_id, kinds[RunState(after)], fence, data={"by": by}) for run_id, after, fence in found])
+    append(conn, [Entry(run_id, kinds[RunState(after)], fence, data=asked) for run_id, after, fence in found])
     return {run_id: RunState(after) for run_id, after, _ in found}

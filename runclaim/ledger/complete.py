@@ -18,7 +18,7 @@ from runclaim.events import EventType
 from runclaim.ledger.claim import Claim, earlier
 from runclaim.ledger.fence import PROOF, held, in_state, locked, proofs, state
 from runclaim.ledger.findings import add_findings
-from runclaim.ledger.journal import Entry, append
+from runclaim.ledger.journal import Entry, append, who_canceled
 from runclaim.ledger.planning import add_actions
 from runclaim.ledger.results import record
 from runclaim.ledger.waiting import waits
@@ -115,7 +115,7 @@ _COMPLETE: Final = (
         ),
         phase=case((_ends, runs.c.phase), else_=_done.c.next_phase),
         queue=case((_ends, runs.c.queue), else_=_done.c.next_queue),
-        waits_for=case((_ends, null()), else_=_done.c.next_waits_for),
+        waits_for=_done.c.next_waits_for,
         owner=case((_inline, _done.c.next_owner), else_=null()),
         worker=case((_inline, runs.c.worker), else_=null()),
         lease_expires_at=case((_inline, earlier(shifted(now(), _done.c.lease_seconds), _deadline)), else_=null()),
@@ -170,7 +170,8 @@ def complete(conn: Connection, completions: Collection[Completion]) -> dict[str,
         record(conn, recorded)
         add_findings(conn, [found for each in recorded for found in each.findings])
         add_actions(conn, [planned for each in recorded for planned in each.actions])
-        append(conn, (entry for each in recorded for entry in _entries(each, moved[each.claim.run_id])))
+        canceled_by = who_canceled(conn, [each.run_id for each in moved.values() if each.state is RunState.CANCELED])
+        append(conn, (entry for each in recorded for entry in _entries(each, moved[each.claim.run_id], canceled_by)))
     return moved
 
 
@@ -224,13 +225,14 @@ def _moved(completion: Completion, after: RunState, fence: int, *, inline: bool)
     return Moved(claim.run_id, after, fence, taken)
 
 
-def _entries(completion: Completion, moved: Moved) -> Iterator[Entry]:
+def _entries(completion: Completion, moved: Moved, canceled_by: dict[str, str]) -> Iterator[Entry]:
     claim = completion.claim
     kind = EventType.PHASE_COMPLETED if completion.skipped is None else EventType.PHASE_SKIPPED
     yield Entry(claim.run_id, kind, moved.fence, claim.phase, claim.attempt)
     if moved.claim is not None:
         yield Entry(claim.run_id, EventType.PHASE_STARTED, moved.fence, moved.claim.phase, 1)
     elif moved.state is RunState.SUCCEEDED:
-        yield Entry(claim.run_id, EventType.RUN_SUCCEEDED, moved.fence)
+        yield Entry(claim.run_id, EventType.RUN_SUCCEEDED, moved.fence, data={"worker": completion.worker})
     elif moved.state is RunState.CANCELED:
-        yield Entry(claim.run_id, EventType.RUN_CANCELED, moved.fence)
+        by = canceled_by.get(claim.run_id, "")
+        yield Entry(claim.run_id, EventType.RUN_CANCELED, moved.fence, data={"by": by, "worker": completion.worker})

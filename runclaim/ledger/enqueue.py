@@ -23,7 +23,7 @@ from runclaim.rowset import Id, as_json, pack, rowset
 from runclaim.states import RunState
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
     from sqlalchemy import Connection
 
@@ -46,6 +46,7 @@ _new: Final = rowset(
     key=Text(),
     subject=Text(),
     generation=BigInteger(),
+    rerun=Integer(),
     priority=SmallInteger(),
     input=Text(),
     phases=Text(),
@@ -65,6 +66,7 @@ _PLAIN: Final = (
     "key",
     "subject",
     "generation",
+    "rerun",
     "priority",
     "phase",
     "queue",
@@ -73,7 +75,7 @@ _PLAIN: Final = (
     "max_losses",
 )
 _JSON: Final = ("input", "phases", "trace_context")
-_ZEROS: Final = ["rerun", "cursor", "fence", "attempts", "losses", "dispatches", "pending_actions"]
+_ZEROS: Final = ["cursor", "fence", "attempts", "losses", "dispatches", "pending_actions"]
 _INSERT: Final = insert(runs).from_select(
     [*_PLAIN, *_ZEROS, "state", *_JSON, "enqueued_at", "available_at", "dispatch_due_at"],
     select(*(_new.c[name] for name in _PLAIN), *(literal_column("0", Integer()) for _ in _ZEROS))
@@ -97,14 +99,31 @@ def enqueue(conn: Connection, wanted: Collection[NewRun]) -> list[Enqueued]:
     taken, holders = take_keys(conn, first)
     fresh = [each for each in first.values() if each.run_id in taken]
     if fresh:
-        generations = count_generations(conn, fresh)
-        conn.execute(_INSERT, {"fresh": pack(_row(each, generations.get(each.run_id, 0)) for each in fresh)})
-        append(conn, [Entry(each.run_id, EventType.RUN_ENQUEUED, 0) for each in fresh])
-        supersede(conn, fresh, generations)
+        insert_runs(conn, fresh)
     return [Enqueued(run_id := holders[key_of(each)], created=run_id == each.run_id) for each in wanted]
 
 
-def _row(run: NewRun, generation: int) -> dict[str, Any]:
+def insert_runs(
+    conn: Connection,
+    fresh: Collection[NewRun],
+    *,
+    reruns: Mapping[str, int] | None = None,
+    notes: Mapping[str, dict[str, Any]] | None = None,
+) -> None:
+    """
+    Make these runs, whose keys the caller has just taken, and supersede the older ones of their subjects.
+
+    `reruns` maps a run id to its number among the runs of its key, `notes` to what its first event says.
+    """
+    generations = count_generations(conn, fresh)
+    rows = [_row(each, generations.get(each.run_id, 0), (reruns or {}).get(each.run_id, 0)) for each in fresh]
+    conn.execute(_INSERT, {"fresh": pack(rows)})
+    said = notes or {}
+    append(conn, [Entry(each.run_id, EventType.RUN_ENQUEUED, 0, data=said.get(each.run_id)) for each in fresh])
+    supersede(conn, fresh, generations)
+
+
+def _row(run: NewRun, generation: int, rerun: int) -> dict[str, Any]:
     return {
         "id": run.run_id,
         "project": run.project,
@@ -112,6 +131,7 @@ def _row(run: NewRun, generation: int) -> dict[str, Any]:
         "key": run.key.text,
         "subject": run.subject,
         "generation": generation,
+        "rerun": rerun,
         "priority": run.priority,
         "input": json.dumps(run.input),
         "phases": json.dumps(run.phases),

@@ -12,7 +12,7 @@ from sqlalchemy import Double, Text, case, null, or_, update
 from runclaim.clock import now, shifted
 from runclaim.events import EventType
 from runclaim.ledger.fence import held, locked, proofs, state
-from runclaim.ledger.journal import Entry, append
+from runclaim.ledger.journal import Entry, append, who_canceled
 from runclaim.ledger.planning import Hooks, Stopped, add_actions_once
 from runclaim.models import runs
 from runclaim.rowset import as_json, pack
@@ -37,12 +37,13 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An attempt that raised: its claim, what it raised as JSON, and what is asked for."""
+    """An attempt that raised: its claim, what it raised as JSON, what is asked for, and the worker it ran in."""
 
     claim: Claim
     error: dict[str, Any]
     verdict: Verdict
     delay: timedelta
+    worker: str
 
 
 _ended: Final = proofs("ended", verdict=Text(), error=Text(), delay_seconds=Double())
@@ -98,7 +99,16 @@ def fail(conn: Connection, failures: Collection[Failure], *, hooks: Hooks = lamb
         for each in failures
     ]
     found = [(run_id, RunState(after), fence) for run_id, after, fence in conn.execute(_FAIL, {"ended": pack(rows)})]
-    append(conn, (entry for run_id, after, fence in found for entry in _entries(by_run[run_id], after, fence)))
+    canceled_by = who_canceled(conn, [run_id for run_id, after, _ in found if after is RunState.CANCELED])
+
+    def entries() -> Iterator[Entry]:
+        for run_id, after, fence in found:
+            said = {"worker": by_run[run_id].worker}
+            if after is RunState.CANCELED:
+                said = {"by": canceled_by.get(run_id, "")} | said
+            yield from _entries(by_run[run_id], after, fence, said)
+
+    append(conn, entries())
     stopped = [_stopped(by_run[run_id], after) for run_id, after, _ in found if after in _STOPS]
     add_actions_once(conn, [hook for each in stopped for hook in hooks(each)])
     return {run_id: after for run_id, after, _ in found}
@@ -109,8 +119,8 @@ def _stopped(failure: Failure, after: RunState) -> Stopped:
     return Stopped(claim.run_id, claim.flow, claim.key, claim.phase, after, failure.error)
 
 
-def _entries(failure: Failure, after: RunState, fence: int) -> Iterator[Entry]:
+def _entries(failure: Failure, after: RunState, fence: int, said: dict[str, str]) -> Iterator[Entry]:
     claim = failure.claim
     yield Entry(claim.run_id, EventType.PHASE_FAILED, fence, claim.phase, claim.attempt, failure.error)
     if after in TERMINAL or after is RunState.BLOCKED:
-        yield Entry(claim.run_id, _ENDS[after], fence, claim.phase)
+        yield Entry(claim.run_id, _ENDS[after], fence, claim.phase, data=said)

@@ -17,6 +17,7 @@ from runclaim.clock import now, shifted
 from runclaim.errors import KeyConflict, LedgerUnavailable
 from runclaim.models import run_keys, runs
 from runclaim.rowset import Id, pack, rowset
+from runclaim.secrets import redact, veiled
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,44 +27,46 @@ if TYPE_CHECKING:
     from runclaim.ledger.new_run import NewRun
 
 #: A holder that rolls back between our two statements makes one more round; more than this is a fault.
-_ROUNDS: Final = 10
+ROUNDS: Final = 10
 
 _keys: Final = rowset("keys", namespace=Text(), key_hash=Text(), run_id=Id(), fingerprint=Text(), keep_seconds=Double())
-_KEY_ROWS: Final = (
+KEY_COLUMNS: Final = ["namespace", "key_hash", "run_id", "fingerprint", "expires_at"]
+#: The rows of the rowset `keys`, in the order in which everybody locks keys.
+KEY_ROWS: Final = (
     select(_keys.c.namespace, _keys.c.key_hash, _keys.c.run_id, _keys.c.fingerprint)
     .add_columns(shifted(now(), _keys.c.keep_seconds))
     .where(true())
     .order_by(_keys.c.namespace, _keys.c.key_hash)
 )
-_TAKE_KEYS: Final = {
+TAKE_KEYS: Final = {
     dialect: upsert(run_keys)
-    .from_select(["namespace", "key_hash", "run_id", "fingerprint", "expires_at"], _KEY_ROWS)
+    .from_select(KEY_COLUMNS, KEY_ROWS)
     .on_conflict_do_nothing(index_elements=["namespace", "key_hash"])
     .returning(run_keys.c.run_id)
     for dialect, upsert in (("postgresql", insert_on_postgresql), ("sqlite", insert_on_sqlite))
 }
 # A limit that leaves nothing out: PostgreSQL expects a hundred rows without it, and reads all keys to find one.
-_few: Final = select(*_keys.c).limit(select(func.count()).select_from(_keys).scalar_subquery()).subquery("few")
-_same_key: Final = and_(run_keys.c.namespace == _few.c.namespace, run_keys.c.key_hash == _few.c.key_hash)
+FEW: Final = select(*_keys.c).limit(select(func.count()).select_from(_keys).scalar_subquery()).subquery("few")
+SAME_KEY: Final = and_(run_keys.c.namespace == FEW.c.namespace, run_keys.c.key_hash == FEW.c.key_hash)
 # An expired key whose run is purged is free; while the run stands, its key stands.
-_FREE_EXPIRED: Final = delete(run_keys).where(
-    tuple_(run_keys.c.namespace, run_keys.c.key_hash).in_(select(_few.c.namespace, _few.c.key_hash)),
+FREE_EXPIRED: Final = delete(run_keys).where(
+    tuple_(run_keys.c.namespace, run_keys.c.key_hash).in_(select(FEW.c.namespace, FEW.c.key_hash)),
     run_keys.c.expires_at <= now(),
     ~exists(select(true()).select_from(runs).where(runs.c.id == run_keys.c.run_id).correlate(run_keys)),
 )
-_GIVE_BACK: Final = delete(run_keys).where(
+GIVE_BACK: Final = delete(run_keys).where(
     tuple_(run_keys.c.namespace, run_keys.c.key_hash, run_keys.c.run_id).in_(
-        select(_few.c.namespace, _few.c.key_hash, _few.c.run_id)
+        select(FEW.c.namespace, FEW.c.key_hash, FEW.c.run_id)
     )
 )
 _FIND_KEYS: Final = (
     select(run_keys.c.namespace, run_keys.c.key_hash, run_keys.c.run_id, run_keys.c.fingerprint)
     .add_columns(runs.c.input, and_(run_keys.c.expires_at <= now(), runs.c.id.is_(None)))
-    .join_from(run_keys, _few, _same_key)
+    .join_from(run_keys, FEW, SAME_KEY)
     .outerjoin(runs, runs.c.id == run_keys.c.run_id)
 )
 
-_FIND_RUNS: Final = select(runs.c.id).join_from(run_keys, _few, _same_key).join(runs, runs.c.id == run_keys.c.run_id)
+_FIND_RUNS: Final = select(runs.c.id).join_from(run_keys, FEW, SAME_KEY).join(runs, runs.c.id == run_keys.c.run_id)
 
 
 def find_runs(conn: Connection, namespace: str, hashes: Iterable[str]) -> list[str]:
@@ -75,6 +78,12 @@ def find_runs(conn: Connection, namespace: str, hashes: Iterable[str]) -> list[s
 def key_of(run: NewRun) -> tuple[str, str]:
     """What identifies the run of a key: its namespace and the key's hash."""
     return run.namespace, run.key.hash
+
+
+def recorded_fingerprint(conn: Connection, namespace: str, key_hash: str) -> str | None:
+    """The fingerprint of the input that a key stands for, or `None` when nobody has the key."""
+    asked = select(run_keys.c.fingerprint).where(run_keys.c.namespace == namespace, run_keys.c.key_hash == key_hash)
+    return conn.execute(asked).scalar_one_or_none()
 
 
 def first_of_each_key(wanted: Iterable[NewRun]) -> dict[tuple[str, str], NewRun]:
@@ -92,30 +101,32 @@ def take_keys(conn: Connection, first: dict[tuple[str, str], NewRun]) -> tuple[s
     taken: set[str] = set()
     holders: dict[tuple[str, str], str] = {}
     missing = dict(first)
-    for _ in range(_ROUNDS):
-        rows = {"keys": pack(_key_row(each) for each in missing.values())}
-        taken |= set(conn.execute(_TAKE_KEYS[conn.dialect.name], rows).scalars())
+    for _ in range(ROUNDS):
+        rows = {"keys": pack(key_row(each) for each in missing.values())}
+        taken |= set(conn.execute(TAKE_KEYS[conn.dialect.name], rows).scalars())
         for key, each in list(missing.items()):
             if each.run_id in taken:
                 holders[key] = missing.pop(key).run_id
         try:
-            _find_holders(conn, missing, holders)
+            find_holders(conn, missing, holders)
         except KeyConflict:
             # The caller may go on with its transaction: a key without a run could never get one.
-            conn.execute(_GIVE_BACK, {"keys": pack(_key_row(each) for each in first.values() if each.run_id in taken)})
+            conn.execute(GIVE_BACK, {"keys": pack(key_row(each) for each in first.values() if each.run_id in taken)})
             raise
         if not missing:
             return taken, holders
-    raise LedgerUnavailable(f"{len(missing)} run keys kept changing hands; try again")
+    raise restless(len(missing))
 
 
-def _find_holders(
-    conn: Connection, missing: dict[tuple[str, str], NewRun], holders: dict[tuple[str, str], str]
-) -> None:
-    """Move each missing key that somebody holds to `holders`; a free or vanished one stays missing."""
+def find_holders(conn: Connection, missing: dict[tuple[str, str], NewRun], holders: dict[tuple[str, str], str]) -> None:
+    """
+    Move each missing key that somebody holds to `holders`; a free or vanished one stays missing.
+
+    Raises: KeyConflict when the holder has another input.
+    """
     if not missing:
         return
-    rows = {"keys": pack(_key_row(each) for each in missing.values())}
+    rows = {"keys": pack(key_row(each) for each in missing.values())}
     some_are_free = False
     for namespace, key_hash, run_id, fingerprint, recorded, is_free in conn.execute(_FIND_KEYS, rows).all():
         if is_free:
@@ -126,16 +137,23 @@ def _find_holders(
             raise _conflict(each, run_id, recorded)
         holders[namespace, key_hash] = run_id
     if some_are_free:
-        conn.execute(_FREE_EXPIRED, rows)
+        conn.execute(FREE_EXPIRED, rows)
+
+
+def restless(many: int) -> LedgerUnavailable:
+    """The error of keys that somebody takes and gives back all the time."""
+    return LedgerUnavailable(f"{many} run keys kept changing hands; try again")
 
 
 def _conflict(run: NewRun, run_id: str, recorded: Any) -> KeyConflict:
     old, new = (value if isinstance(value, dict) else {} for value in (recorded, run.input))
     fields = [name for name in {**old, **new} if old.get(name) != new.get(name)] if old else []
-    return KeyConflict(run.flow, run.key.text, run_id, {name: (old.get(name), new.get(name)) for name in fields})
+    differs = {redact(name): (veiled(old.get(name)), veiled(new.get(name))) for name in fields}
+    return KeyConflict(run.flow, redact(run.key.text), run_id, differs)
 
 
-def _key_row(run: NewRun) -> dict[str, Any]:
+def key_row(run: NewRun) -> dict[str, Any]:
+    """A run's row of the rowset `keys`."""
     return {
         "namespace": run.namespace,
         "key_hash": run.key.hash,

@@ -6,18 +6,19 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import BigInteger, Integer, Text, insert, select, true
+from sqlalchemy import BigInteger, Integer, Text, func, insert, select, true
 
 from runclaim.clock import now
+from runclaim.events import EventType
+from runclaim.keys import check_text
 from runclaim.models import events
 from runclaim.rowset import Id, as_json, pack, rowset
+from runclaim.secrets import refuse_secrets
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from sqlalchemy import Connection
-
-    from runclaim.events import EventType
 
 
 _entries: Final = rowset(
@@ -37,6 +38,17 @@ _APPEND: Final = insert(events).from_select(
 )
 
 
+_asked: Final = rowset("asked", run_id=Id())
+# A limit that leaves nothing out: PostgreSQL expects a hundred runs without it, and reads all events to find one's.
+_few: Final = select(_asked.c.run_id).limit(select(func.count()).select_from(_asked).scalar_subquery()).subquery("few")
+_REQUESTS: Final = (
+    select(events.c.run_id, events.c.data)
+    .join_from(events, _few, events.c.run_id == _few.c.run_id)
+    .where(events.c.type == EventType.RUN_CANCEL_REQUESTED.value)
+    .order_by(events.c.id)
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One event to append; `fence` is the run's fence after the transition."""
@@ -47,6 +59,21 @@ class Entry:
     phase: str | None = None
     attempt: int | None = None
     data: Any = None
+
+
+def who_canceled(conn: Connection, run_ids: Collection[str]) -> dict[str, str]:
+    """Run id → who last asked to cancel it; asks nothing when there are none."""
+    if not run_ids:
+        return {}
+    found = conn.execute(_REQUESTS, {"asked": pack({"run_id": run_id} for run_id in run_ids)})
+    return {run_id: data["by"] for run_id, data in found}
+
+
+def told_by(by: str) -> dict[str, str]:
+    """The data of an event that somebody asked for. Raises: InputError, before anything is written."""
+    if by:
+        refuse_secrets("by", check_text("by", by))
+    return {"by": by}
 
 
 def append(conn: Connection, entries: Iterable[Entry]) -> None:

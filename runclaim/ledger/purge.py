@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import Double, Text, bindparam, delete, exists, select, true
+from sqlalchemy import Double, Text, and_, bindparam, delete, exists, or_, select, true
 
 from runclaim.clock import now, shifted
 from runclaim.models import run_keys, runs
@@ -23,10 +23,21 @@ if TYPE_CHECKING:
 
     from runclaim.states import RunState
 
-_kept: Final = rowset("kept", state=Text(), keep_seconds=Double())
+_kept: Final = rowset("kept", flow=Text(), state=Text(), keep_seconds=Double())
+_special: Final = rowset("special", flow=Text())
 _oldest: Final = (
     select(runs.c.id)
-    .join_from(runs, _kept, runs.c.state == _kept.c.state)
+    .join_from(
+        runs,
+        _kept,
+        and_(
+            runs.c.state == _kept.c.state,
+            or_(
+                runs.c.flow == _kept.c.flow,
+                and_(_kept.c.flow.is_(None), runs.c.flow.not_in(select(_special.c.flow))),
+            ),
+        ),
+    )
     .where(
         runs.c.finished_at.is_not(None),
         # The shortest retention bounds the index scan; each run's own decides.
@@ -71,15 +82,33 @@ _PURGE_KEYS: Final = (
 )
 
 
-def purge(conn: Connection, keep: Mapping[RunState, timedelta], *, limit: int = 500) -> int:
+def purge(
+    conn: Connection,
+    keep: Mapping[RunState, timedelta],
+    *,
+    flows: Mapping[str, Mapping[RunState, timedelta]] | None = None,
+    limit: int = 500,
+) -> int:
     """
-    Delete at most `limit` runs that ended longer ago than `keep` says for their state.
+    Delete at most `limit` runs that ended longer ago than is said for their state.
 
-    Returns: how many went. The caller owns the transaction, and repeats while the answer is `limit`.
+    `flows` says it for the flows that it names, `keep` for all others; a state that is left out is kept. Returns:
+    how many went. The caller owns the transaction, and repeats while the answer is `limit`.
     """
-    rows = [{"state": state, "keep_seconds": kept.total_seconds()} for state, kept in keep.items()]
-    shortest = min((kept.total_seconds() for kept in keep.values()), default=0.0)
-    return len(conn.execute(_PURGE, {"kept": pack(rows), "shortest": shortest, "at_most": limit}).all())
+    special = flows or {}
+    rows = [
+        {"flow": flow, "state": state, "keep_seconds": kept.total_seconds()}
+        for flow, said in [(None, keep), *special.items()]
+        for state, kept in said.items()
+    ]
+    times = [kept.total_seconds() for said in (keep, *special.values()) for kept in said.values()]
+    values = {
+        "kept": pack(rows),
+        "special": pack({"flow": flow} for flow in special),
+        "shortest": min(times, default=0.0),
+        "at_most": limit,
+    }
+    return len(conn.execute(_PURGE, values).all())
 
 
 def purge_keys(conn: Connection, *, limit: int = 500) -> int:

@@ -61,12 +61,16 @@ class RunView:
     """A run as its users see it. `phases` maps each phase in order to its status."""
 
     id: str
+    project: str
     flow: str
     key: str
+    #: Its number among the runs of its key: 0, 1, 2, …
+    rerun: int
     subject: str | None
     state: RunState
     phase: str
     queue: str | None
+    priority: int
     phases: dict[str, PhaseStatus]
     #: The signal without which a waiting run does not go on.
     waits_for: str | None
@@ -119,12 +123,15 @@ def run(conn: Connection, run_id: str) -> RunView | None:
     state = RunState(row.state)
     return RunView(
         id=row.id,
+        project=row.project,
         flow=row.flow,
         key=row.key,
+        rerun=row.rerun,
         subject=row.subject,
         state=state,
         phase=row.phase,
         queue=row.queue,
+        priority=row.priority,
         phases={phase: phase_status(state, row.cursor, position) for position, phase in enumerate(row.phases)},
         waits_for=row.waits_for if state is RunState.WAITING else None,
         attempts=row.attempts,

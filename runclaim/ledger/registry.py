@@ -53,6 +53,7 @@ class FlowRecord:
     key: str | None
     subject: str | None
     has_subject: bool
+    allow_secrets: bool = False
     #: Seconds that a run key is remembered, and after which a queued run is published again.
     keep_keys: float
     dispatch_after: float

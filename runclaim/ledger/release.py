@@ -9,7 +9,7 @@ from sqlalchemy import case, null, update
 from runclaim.clock import now
 from runclaim.events import EventType
 from runclaim.ledger.fence import held, locked, proofs, state
-from runclaim.ledger.journal import Entry, append
+from runclaim.ledger.journal import Entry, append, who_canceled
 from runclaim.models import runs
 from runclaim.rowset import pack
 from runclaim.states import RunState
@@ -53,10 +53,11 @@ def release(conn: Connection, claims: Collection[Claim]) -> dict[str, RunState]:
     """
     by_run = {claim.run_id: claim for claim in claims}
     found = conn.execute(_RELEASE, {"given": pack(claim.proof() for claim in claims)}).all()
+    canceled_by = who_canceled(conn, [run_id for run_id, after, _ in found if after == RunState.CANCELED])
     entries = []
     for run_id, after, fence in found:
         entries.append(Entry(run_id, EventType.PHASE_RELEASED, fence, by_run[run_id].phase, by_run[run_id].attempt))
         if after == RunState.CANCELED:
-            entries.append(Entry(run_id, EventType.RUN_CANCELED, fence))
+            entries.append(Entry(run_id, EventType.RUN_CANCELED, fence, data={"by": canceled_by.get(run_id, "")}))
     append(conn, entries)
     return {run_id: RunState(after) for run_id, after, _ in found}

@@ -1,7 +1,7 @@
 """
 rescue: claims whose lease lapsed, or whose process is known to be dead, are given back.
 
-Any number of rescuers may run: rows are taken under SKIP LOCKED, and the UPDATE checks again what the
+Any number of rescuers may run: rows are locked under SKIP LOCKED, and the UPDATE checks again what the
 SELECT saw. A loss has a budget of its own beside the attempts: a body that kills its process stops soon.
 """
 
@@ -15,37 +15,37 @@ from sqlalchemy import and_, bindparam, case, literal, null, or_, select, update
 from runclaim.clock import now
 from runclaim.events import EventType
 from runclaim.ledger.fence import in_state, state
-from runclaim.ledger.journal import Entry, append
+from runclaim.ledger.journal import Entry, append, who_canceled
 from runclaim.ledger.planning import Hooks, Stopped, add_actions_once
 from runclaim.models import runs
-from runclaim.rowset import as_json
+from runclaim.rowset import Id, as_json, pack, rowset
 from runclaim.states import RunState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
-    from sqlalchemy import ColumnElement, Connection, Update
+    from sqlalchemy import ColumnElement, Connection, Select, Update
 
 _LOST: Final = '{"type":"WorkerLost","message":"the worker died or stalled in this phase, and the budget is spent"}'
 _canceled: Final = runs.c.cancel_requested_at.is_not(None)
 _spent: Final = or_(runs.c.attempts >= runs.c.max_attempts, runs.c.losses + 1 >= runs.c.max_losses)
 
 
-def _rescue(which: ColumnElement[bool]) -> Update:
-    """The statement for the running rows that `which` selects."""
-    # Materialised: PostgreSQL may otherwise run the sub-select several times and take more than the limit.
-    picked = (
-        select(runs.c.id)
+_picked: Final = rowset("picked", run_id=Id())
+
+
+def _rescue(which: ColumnElement[bool]) -> tuple[Select[Any], Update]:
+    """The statements for the running rows that `which` selects: lock them, with who held them, and give them back."""
+    pick = (
+        select(runs.c.id, runs.c.worker)
         .where(in_state(RunState.RUNNING), which)
         .order_by(runs.c.lease_expires_at)
         .limit(bindparam("at_most"))
         .with_for_update(skip_locked=True, key_share=True)
-        .cte("picked")
-        .prefix_with("MATERIALIZED", dialect="postgresql")
     )
-    return (
+    give_back = (
         update(runs)
-        .where(runs.c.id.in_(select(picked.c.id)), in_state(RunState.RUNNING), which)
+        .where(runs.c.id == _picked.c.run_id, in_state(RunState.RUNNING), which)
         .values(
             state=case(
                 (_canceled, state(RunState.CANCELED)), (_spent, state(RunState.FAILED)), else_=state(RunState.QUEUED)
@@ -64,10 +64,14 @@ def _rescue(which: ColumnElement[bool]) -> Update:
         )
         .returning(runs.c.id, runs.c.state, runs.c.fence, runs.c.phase, runs.c.attempts, runs.c.flow, runs.c.key)
     )
+    return pick, give_back
 
 
 # The clock in a sub-select is read once, so the partial index serves the comparison; the UPDATE reads it again.
 _LAPSED: Final = _rescue(runs.c.lease_expires_at <= select(now()).scalar_subquery())
+_LAPSED_RUN: Final = _rescue(
+    and_(runs.c.id == bindparam("its_id", type_=Id()), runs.c.lease_expires_at <= select(now()).scalar_subquery())
+)
 _HELD_BY: Final = _rescue(and_(runs.c.worker == bindparam("of_worker")))
 
 
@@ -83,24 +87,38 @@ def rescue(conn: Connection, *, limit: int = 100, hooks: Hooks = _none) -> dict[
 
     Returns: run id → the run's state now. The caller owns the transaction.
     """
-    return _journal(conn, conn.execute(_LAPSED, {"at_most": limit}).all(), "its lease lapsed", hooks)
+    return _give_back(conn, _LAPSED, {"at_most": limit}, "its lease lapsed", hooks)
+
+
+def rescue_run(conn: Connection, run_id: str) -> dict[str, RunState]:
+    """As `rescue`, for the claim of one run."""
+    return _give_back(conn, _LAPSED_RUN, {"at_most": 1, "its_id": run_id}, "its lease lapsed", _none)
 
 
 def rescue_worker(conn: Connection, worker: str, *, limit: int = 1000, hooks: Hooks = _none) -> dict[str, RunState]:
     """As `rescue`, for the claims of a process (`node:pid`) that its parent has seen die; no lease is waited for."""
-    return _journal(
-        conn, conn.execute(_HELD_BY, {"at_most": limit, "of_worker": worker}).all(), "its worker died", hooks
-    )
+    return _give_back(conn, _HELD_BY, {"at_most": limit, "of_worker": worker}, "its worker died", hooks)
 
 
-def _journal(conn: Connection, rows: Sequence[Any], why: str, hooks: Hooks) -> dict[str, RunState]:
+def _give_back(
+    conn: Connection, statements: tuple[Select[Any], Update], values: dict[str, Any], why: str, hooks: Hooks
+) -> dict[str, RunState]:
+    pick, give_back = statements
+    held_by: dict[str, str] = dict(conn.execute(pick, values).all())
+    if not held_by:
+        return {}
+    picked = pack({"run_id": run_id} for run_id in held_by)
+    rows = conn.execute(give_back, values | {"picked": picked}).all()
+    canceled_by = who_canceled(conn, [run_id for run_id, after, *_ in rows if after == RunState.CANCELED])
+
     def entries() -> Iterator[Entry]:
         for run_id, after, fence, phase, attempt, *_ in rows:
-            yield Entry(run_id, EventType.PHASE_RESCUED, fence, phase, attempt, {"why": why})
+            lost = {"why": why, "worker": held_by[run_id]}
+            yield Entry(run_id, EventType.PHASE_RESCUED, fence, phase, attempt, lost)
             if after == RunState.FAILED:
-                yield Entry(run_id, EventType.RUN_FAILED, fence, phase)
+                yield Entry(run_id, EventType.RUN_FAILED, fence, phase, data=lost)
             elif after == RunState.CANCELED:
-                yield Entry(run_id, EventType.RUN_CANCELED, fence)
+                yield Entry(run_id, EventType.RUN_CANCELED, fence, data={"by": canceled_by.get(run_id, "")})
 
     append(conn, entries())
     failed = [

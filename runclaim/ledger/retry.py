@@ -1,7 +1,7 @@
 """
 retry: a failed run starts its failed phase again, with fresh budgets.
 
-A run whose subject has a newer run is not retried: two runs of one subject would live at once. The subject's
+A run whose subject or key has a newer run is not retried: two runs of one would live at once. The subject's
 row is written before the run's, as everywhere.
 """
 
@@ -15,7 +15,7 @@ from runclaim.clock import now
 from runclaim.events import EventType
 from runclaim.ledger.acts import forget_unanswered
 from runclaim.ledger.fence import in_state, state
-from runclaim.ledger.journal import Entry, append
+from runclaim.ledger.journal import Entry, append, told_by
 from runclaim.models import runs, subjects
 from runclaim.rowset import Id
 from runclaim.states import RunState
@@ -38,12 +38,14 @@ _SUBJECT: Final = (
 
 
 def again(source: RunState) -> Update:
-    """The statement that queues a run in the state `source` again, unless its subject has moved on."""
+    """The statement that queues a run in the state `source` again, unless its subject or its key has moved on."""
     return (
         update(runs)
         .where(
             runs.c.id == bindparam("its_id", type_=Id()),
             in_state(source),
+            # A rerun of its key has set the generation of an outdated run below every other.
+            runs.c.generation >= 0,
             or_(runs.c.subject.is_(None), runs.c.generation == bindparam("newest")),
         )
         .values(
@@ -69,17 +71,18 @@ def retry(conn: Connection, run_id: str, *, by: str = "") -> bool:
     """
     Queue a failed run again from its failed phase; due for dispatch at once.
 
-    Returns: whether it was failed and is its subject's newest run. The caller owns the transaction.
+    Returns: whether it was failed and is the newest run of its subject and key. The caller owns the transaction.
     """
     return move(conn, _RETRY, run_id, EventType.RUN_RETRIED, by)
 
 
 def move(conn: Connection, statement: Update, run_id: str, kind: EventType, by: str) -> bool:
     """Run a statement of `again` for one run, its subject's row written first, and journal it as `kind`."""
+    asked = told_by(by)
     newest = conn.execute(_SUBJECT, {"its_id": run_id}).scalar()
     found = conn.execute(statement, {"its_id": run_id, "newest": newest or 0}).one_or_none()
     if found is None:
         return False
     forget_unanswered(conn, run_id)
-    append(conn, [Entry(run_id, kind, found.fence, found.phase, data={"by": by})])
+    append(conn, [Entry(run_id, kind, found.fence, found.phase, data=asked)])
     return True

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Text, and_, bindparam, case, func, or_, select, true, update
+from sqlalchemy import Text, and_, bindparam, case, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as insert_on_postgresql
 from sqlalchemy.dialects.sqlite import insert as insert_on_sqlite
 
@@ -40,13 +40,20 @@ class Answer(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Signaled:
-    """The answer to a signal; `due` is what to publish after the commit, if the run may go on now."""
+    """
+    The answer to a signal; true when this very call delivered it.
+
+    `due` is what to publish after the commit, if the run may go on now.
+    """
 
     answer: Answer
     #: Whether the run waited for it, and goes on with `phase`.
     moved: bool = False
     phase: str | None = None
     due: Due | None = None
+
+    def __bool__(self) -> bool:
+        return self.answer is Answer.DELIVERED
 
 
 _its_id: Final[BindParameter[str]] = bindparam("its_id", type_=Id())
@@ -56,6 +63,23 @@ _live: Final = in_state(*sorted(LIVE))
 _waited: Final = and_(in_state(RunState.WAITING), runs.c.waits_for == _its_name)
 # A run that was enqueued with a delay still has it.
 _from_now: Final = case((runs.c.available_at > now(), runs.c.available_at), else_=now())
+_OUTCOME: Final = (
+    runs.c.id,
+    runs.c.fence,
+    runs.c.flow,
+    runs.c.phase,
+    runs.c.queue,
+    runs.c.key,
+    runs.c.priority,
+    # A run at a phase of that name had not received it before: it waited.
+    runs.c.waits_for == _its_name,
+    # What was dispatched and not claimed may have been refused for want of this signal.
+    and_(
+        in_state(RunState.QUEUED),
+        runs.c.available_at <= now(),
+        or_(runs.c.waits_for == _its_name, runs.c.dispatches > 0),
+    ),
+)
 _SIGNAL: Final = (
     update(runs)
     .where(runs.c.id == _its_id, _live, ~received(_its_name))
@@ -65,21 +89,8 @@ _SIGNAL: Final = (
         fence=case((_waited, runs.c.fence + 1), else_=runs.c.fence),
         available_at=case((_waited, _from_now), else_=runs.c.available_at),
         dispatch_due_at=case((_waited, _from_now), else_=runs.c.dispatch_due_at),
-        dispatches=case((_waited, 0), else_=runs.c.dispatches),
     )
-    .returning(
-        runs.c.id,
-        runs.c.fence,
-        runs.c.flow,
-        runs.c.phase,
-        runs.c.queue,
-        runs.c.key,
-        runs.c.priority,
-        in_state(RunState.QUEUED),
-        runs.c.waits_for,
-        # What was dispatched and not claimed may have been refused for want of this signal.
-        and_(runs.c.available_at <= now(), or_(runs.c.waits_for == _its_name, runs.c.dispatches > 0)),
-    )
+    .returning(*_OUTCOME)
 )
 _latest: Final = (
     select(func.max(signals.c.received_at))
@@ -100,8 +111,10 @@ def _keep(upsert: Any) -> Any:
 
 
 _KEEP: Final = {"postgresql": _keep(insert_on_postgresql), "sqlite": _keep(insert_on_sqlite)}
-_KEPT: Final = select(true()).where(
-    signals.c.run_id == _its_id, signals.c.name == _its_name, signals.c.signal_id == _its_signal
+_KEPT: Final = (
+    select(*_OUTCOME)
+    .join_from(runs, signals, signals.c.run_id == runs.c.id)
+    .where(runs.c.id == _its_id, signals.c.name == _its_name, signals.c.signal_id == _its_signal)
 )
 _A_MOMENT: Final = 1e-6
 
@@ -123,16 +136,19 @@ def signal(
     kept = conn.execute(_KEEP[conn.dialect.name], values).one_or_none() is not None
     if row is None:
         return Signaled(_later(conn, run_id, name, signal_id, kept=kept))
-    *message, queued, waits_for, available = row
     append(conn, [_entry(run_id, row.fence, name, signal_id)])
-    moved = bool(queued) and waits_for == name
-    return Signaled(Answer.DELIVERED, moved, row.phase, Due(*message) if queued and available else None)
+    return _told(row)
 
 
 def delivered(conn: Connection, run_id: str, name: str, *, signal_id: str) -> Signaled | None:
-    """Read back: `None` unless the ledger has this very signal. What it moved is due, and is dispatched."""
-    found = conn.execute(_KEPT, {"its_id": run_id, "its_name": name, "its_signal": signal_id}).first()
-    return None if found is None else Signaled(Answer.DELIVERED)
+    """Read back: `None` unless the ledger has this very signal; with what the run does by it now."""
+    row = conn.execute(_KEPT, {"its_id": run_id, "its_name": name, "its_signal": signal_id}).one_or_none()
+    return None if row is None else _told(row)
+
+
+def _told(row: Any) -> Signaled:
+    *message, moved, rings = row
+    return Signaled(Answer.DELIVERED, bool(moved), row.phase, Due(*message) if rings else None)
 
 
 def _later(conn: Connection, run_id: str, name: str, signal_id: str, *, kept: bool) -> Answer:

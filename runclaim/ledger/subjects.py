@@ -83,7 +83,7 @@ _SUPERSEDE: Final = (
         deadline_at=null(),
         finished_at=now(),
     )
-    .returning(runs.c.id, runs.c.fence)
+    .returning(runs.c.id, runs.c.fence, runs.c.project, runs.c.flow, runs.c.subject)
 )
 
 
@@ -116,5 +116,11 @@ def supersede(conn: Connection, fresh: Iterable[NewRun], generations: dict[str, 
         for (p, f, s), each in newest.items()
     ]
     found = conn.execute(_SUPERSEDE, {"newest": pack(rows)}).all()
-    drop_actions(conn, [run_id for run_id, _ in found])
-    append(conn, [Entry(run_id, EventType.RUN_SUPERSEDED, fence) for run_id, fence in found])
+    drop_actions(conn, [run_id for run_id, *_ in found])
+    append(
+        conn,
+        [
+            Entry(run_id, EventType.RUN_SUPERSEDED, fence, data={"by_run": newest[project, flow, subject].run_id})
+            for run_id, fence, project, flow, subject in found
+        ],
+    )

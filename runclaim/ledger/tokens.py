@@ -23,6 +23,7 @@ from runclaim.errors import InputError
 from runclaim.keys import check_name, check_text
 from runclaim.models import tokens
 from runclaim.rowset import as_json, pack, rowset
+from runclaim.secrets import refuse_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 EVERY_PROJECT: Final = "*"
 _TOKEN: Final = re.compile(r"rc_([0-9a-f]{12})_([0-9a-f]{64})")
 _MINUTE: Final = 60.0
+#: It goes into the journal with whatever the token does.
+_LONGEST_NAME: Final = 100
 
 
 class Scope(StrEnum):
@@ -113,10 +116,13 @@ def create(
         raise InputError("scopes" if not scopes else "projects", "is empty: a token is for something, in some project")
     for project in set(projects) - {EVERY_PROJECT}:
         check_name("project", project)
+    if len(check_text("name", name)) > _LONGEST_NAME:
+        raise InputError("name", f"has more than {_LONGEST_NAME} characters")
+    refuse_secrets("name", name)
     token_id, secret = os.urandom(6).hex(), os.urandom(32).hex()
     row = {
         "id": token_id,
-        "name": check_text("name", name),
+        "name": name,
         "secret_hash": hashlib.sha256(secret.encode()).hexdigest(),
         "scopes": json.dumps(sorted(scopes)),
         "projects": json.dumps(sorted(projects)),

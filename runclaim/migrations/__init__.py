@@ -55,7 +55,7 @@ def upgrade(database: Database) -> tuple[str | None, str]:
     Returns: the revision before and after.
     """
     # Alembic tells of every plugin that it loads; an application's log is no place for that.
-    logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # noqa: TID251 - not ours
     from alembic import command
 
     with database.engine.connect() as conn:

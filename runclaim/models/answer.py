@@ -25,7 +25,9 @@ class Answer(Base):
     #: No foreign key: the run may be purged before its answer is forgotten.
     run_id: Mapped[str] = mapped_column(Id)
     status: Mapped[int] = mapped_column(SmallInteger)
-    body: Mapped[Any] = mapped_column(Json, nullable=False)
+    headers: Mapped[Any] = mapped_column(Json, nullable=False)
+    #: JSON as it was sent, to the byte.
+    body: Mapped[str] = mapped_column(Text)
     #: When it may be forgotten, unless its run still goes on then.
     expires_at: Mapped[datetime] = mapped_column(Instant)
 

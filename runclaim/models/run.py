@@ -30,7 +30,7 @@ class Run(Base):
     key: Mapped[str] = mapped_column(Text)
     rerun: Mapped[int] = mapped_column(default=0)
     subject: Mapped[str | None] = mapped_column(Text)
-    #: The subject's generation this run was enqueued at; 0 without a subject.
+    #: The subject's generation this run was enqueued at; 0 without a subject, -1 once its key has a newer run.
     generation: Mapped[int] = mapped_column(BigInteger, default=0)
     priority: Mapped[int] = mapped_column(SmallInteger, default=0)
     input: Mapped[Any] = mapped_column(Json, nullable=False)

@@ -7,14 +7,15 @@ that Celery does not know, are sent as task events; only while somebody listens.
 
 from __future__ import annotations
 
-import logging
 import time
 from typing import TYPE_CHECKING, Any, Final
 
 from celery.utils import uuid
-from celery.utils.saferepr import saferepr
 
+from runclaim import logs
 from runclaim.flows.attempt import Ended, Ending
+from runclaim.flows.telling import shown
+from runclaim.secrets import redact
 
 if TYPE_CHECKING:
     from kombu import Producer
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from runclaim.states import RunState
     from runclaim.tasks.runtime import Runtime
 
-logger: Final = logging.getLogger("runclaim.worker")
+logger: Final = logs.logger("runclaim.worker")
 
 #: What Celery has words for; every other ending becomes a state of its own name.
 _EVENTS: Final = {
@@ -50,7 +51,7 @@ class Monitor:
             return
         self._task_id = uuid()
         name = f"{claim.flow}.{claim.phase}"
-        self._send("task-received", name=name, args=claim.key, kwargs="{}", retries=claim.attempt - 1)
+        self._send("task-received", name=name, args=redact(claim.key), kwargs="{}", retries=claim.attempt - 1)
         self._send("task-started")
 
     def ended(self, claim: Claim, ended: Ended, state: RunState | None) -> None:
@@ -68,13 +69,14 @@ class Monitor:
             state or "is no longer ours",
         )
         if not told_by_celery:
-            self.verdict(ended.ending, ended.exception, said(ended.ending, state))
+            told = None if ended.exception is None else shown(ended.exception, ended.hide)
+            self.verdict(ended.ending, told, said(ended.ending, state))
 
-    def verdict(self, ending: Ending, exception: BaseException | None, result: str) -> None:
-        """Tell how the current task ended."""
+    def verdict(self, ending: Ending, exception: str | None, result: str) -> None:
+        """Tell how the current task ended; `exception` as `telling.shown` makes it."""
         fields: dict[str, Any] = {"result": result, "runtime": time.monotonic() - self._started_at}
         if exception is not None:
-            fields |= {"exception": saferepr(exception, maxlen=500), "traceback": ""}
+            fields |= {"exception": exception, "traceback": ""}
         self._send(_EVENTS.get(ending, f"task-{ending}"), **fields)
 
     def _send(self, kind: str, **fields: Any) -> None:

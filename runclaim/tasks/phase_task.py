@@ -6,15 +6,16 @@ It acks early and ignores results: the ledger recovers what a dying worker drops
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 from celery.exceptions import Ignore, QueueNotFound
 from kombu.utils.imports import symbol_by_name
 
+from runclaim import logs
 from runclaim.errors import LedgerUnavailable
 from runclaim.flows.attempt import Ending
+from runclaim.flows.telling import harmless
 from runclaim.tasks.monitoring import Monitor, said
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from runclaim.flows.phase import Phase
     from runclaim.tasks.runtime import Runtime
 
-logger: Final = logging.getLogger("runclaim.worker")
+logger: Final = logs.logger("runclaim.worker")
 
 
 def register(app: Celery, runtime: Runtime, flow: Flow[Any], phase: Phase[Any, Any]) -> None:
@@ -67,7 +68,8 @@ def _deliver(
         monitor.verdict(Ending.DUPLICATE, None, "not ours: already claimed, moved on, or not due")
         raise Ignore
     if first.ending is Ending.FAILURE and first.ended.exception is not None:
-        raise first.ended.exception
+        # Celery logs it, sends it to monitors, and may keep it in a result backend.
+        raise harmless(first.ended.exception, first.ended.hide)
     if first.ending in {Ending.SUCCESS, Ending.SKIPPED}:
         return said(first.ending, None)
     raise Ignore

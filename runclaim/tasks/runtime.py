@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import threading
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from runclaim import failpoints
+from runclaim import failpoints, forks, logs
 from runclaim.database import Database
 from runclaim.errors import RunclaimError
 from runclaim.flows.describing import describe
 from runclaim.flows.keeper import Keeper
 from runclaim.flows.publishing import dispatch_due
+from runclaim.flows.retention import Retention, of_strangers
 from runclaim.flows.runner import Runner
 from runclaim.flows.sending import Sender
 from runclaim.ledger.answers import forget_answers
@@ -22,7 +22,6 @@ from runclaim.ledger.dedup import forget
 from runclaim.ledger.purge import purge, purge_keys
 from runclaim.ledger.registry import register, unregistered
 from runclaim.ledger.rescue import rescue, rescue_worker
-from runclaim.states import RunState
 from runclaim.tasks.flags import Flags
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
     from runclaim.ledger.claim import Claim
     from runclaim.ledger.planning import NewAction, Stopped
 
-logger: Final = logging.getLogger("runclaim.worker")
+logger: Final = logs.logger("runclaim.worker")
 
 _BATCH: Final = 500
 #: Then it makes room for phases that wait in the same queue.
@@ -52,6 +51,7 @@ class Runtime:
         #: Set in prefork children: their process may be ended without ending the worker.
         self.in_pool_child = False
         self._keeper: Keeper | None = None
+        self._making = forks.Lock()
 
     def register_flows(self) -> None:
         """Tell the ledger of this application's flows, for doors that do not import it; writes only what is new."""
@@ -74,18 +74,20 @@ class Runtime:
 
     @property
     def keeper(self) -> Keeper:
-        """The keeper of this process; its connection is its own, so no body can take it away."""
-        if self._keeper is None:
-            config = self.ledger.config
-            database = Database(config.database_url, pool_size=1, patience=config.ledger_patience)
-            self._keeper = Keeper(database, on_overdue=self._end_overdue)
-        return self._keeper
+        """The keeper of this process; its connection is its own, so no body can take it away. Raises: LedgerClosed."""
+        self.ledger.require_open()
+        with self._making:
+            if self._keeper is None:
+                config = self.ledger.config
+                database = Database(config.database_url, pool_size=1, patience=config.ledger_patience)
+                self._keeper = Keeper(database, on_overdue=self._end_overdue)
+            return self._keeper
 
-    def close(self) -> None:
-        """Write the counted totals; called when the process ends."""
+    def close(self, *, for_good: bool = False) -> None:
+        """Write the counted totals; called when the process ends, and `for_good` when the application says so."""
         if self._keeper is not None:
             try:
-                self._keeper.close()
+                (self._keeper.shut if for_good else self._keeper.close)()
             except RunclaimError as error:
                 logger.warning("totals of this process were not written: %s", error)
 
@@ -163,15 +165,12 @@ class Runtime:
 
     def purge(self) -> int:
         """Delete finished history past its retention; returns how many runs went."""
-        config = self.ledger.config
-        keep = {
-            RunState.SUCCEEDED: config.keep_succeeded,
-            RunState.FAILED: config.keep_failed,
-            RunState.CANCELED: config.keep_canceled,
-            RunState.SUPERSEDED: config.keep_superseded,
-        }
+        config, known = self.ledger.config, list(self.flows.values())
+        keep = of_strangers(config, [flow.retention for flow in known])
+        flows = {flow.name: flow.retention.keep(config) for flow in known}
+        flows |= {name: Retention().keep(config) for name in self.ledger.plain_names}
         total = 0
-        while gone := self.ledger.database.run(lambda conn: purge(conn, keep, limit=_BATCH)):
+        while gone := self.ledger.database.run(lambda conn: purge(conn, keep, flows=flows, limit=_BATCH)):
             total += gone
         while self.ledger.database.run(lambda conn: purge_keys(conn, limit=_BATCH)):
             pass

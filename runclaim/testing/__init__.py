@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from runclaim.errors import SecretUnavailable
 from runclaim.flows.context import Context
 from runclaim.flows.records import Records
+from runclaim.flows.resolving import parts
 from runclaim.testing.memory import Memory
 
 if TYPE_CHECKING:
@@ -31,19 +33,27 @@ def context(
     results: Mapping[Phase[InputT, Any], Any] | None = None,
     signals: Mapping[str, Any] | None = None,
     attempt: int = 1,
+    secrets: Mapping[str, str] | None = None,
 ) -> Context[InputT]:
     """
     A context as the worker would give it; `phase` defaults to the flow's first.
 
-    `signals` maps the names of received signals to what they carried. What a body hands to `in_completion` is kept
-    in `ctx.completions`, what it finds and plans in
-    `ctx.records.findings` and `ctx.records.actions`; sessions and acts are kept in memory. `ctx.check()` never raises.
-    Raises: InputError when the input does not fit the flow.
+    `signals` maps the names of received signals to what they carried. `secrets` are what `ctx.secret` gives, by
+    reference: `{"secret:env:TOKEN": "value"}`; nothing else is resolved. What a body hands to `in_completion` is kept
+    in `ctx.completions`, what it finds and plans in `ctx.records.findings` and `ctx.records.actions`; sessions and acts
+    are kept in memory. `ctx.check()` never raises. Raises: InputError when the input does not fit the flow.
     """
     current = phase or next(iter(flow.phases))
     checked = flow.input_type.check(value)
     recorded = {each.name: each.result_type.plain(result) for each, result in (results or {}).items()}
     heard = dict(signals or {})
+
+    def secret(reference: str) -> str:
+        parts(reference)
+        if reference not in (secrets or {}):
+            raise SecretUnavailable(reference, "is not among the secrets= of this test's context")
+        return (secrets or {})[reference]
+
     return Context(
         run_id=_RUN_ID,
         key=flow.key_of(checked).text,
@@ -57,4 +67,5 @@ def context(
         notes=Memory(_RUN_ID, current),
         on=flow.phases[current].options.on,
         signal=lambda name: (heard[name],) if name in heard else None,
+        secret=secret,
     )

@@ -6,11 +6,11 @@ Attached by bootsteps and signals, Celery's own doors; nothing is patched.
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any, Final
 
 from celery import bootsteps, signals
 
+from runclaim import logs
 from runclaim.errors import LedgerUnavailable, RunclaimError
 from runclaim.worker.checks import refusals
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from runclaim.tasks.runtime import Runtime
 
-logger: Final = logging.getLogger("runclaim.worker")
+logger: Final = logs.logger("runclaim.worker")
 
 
 def attach(app: Celery, runtime: Runtime) -> None:

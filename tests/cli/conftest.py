@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from click.testing import CliRunner, Result
 
-from runclaim import cli
+from runclaim import Blocked, cli
 from runclaim.flows.describing import describe
 from runclaim.ledger.registry import register
 from tests.api.served import Served, token
@@ -56,6 +56,8 @@ class Line:
 def _plan(ctx: Any) -> str:
     if ctx.input.repo == "evil":
         raise ValueError("red \x1b[31m\ttab \x9b0m\nline")
+    if ctx.input.repo == "stuck":
+        raise Blocked("ask somebody")
     return "planned"
 
 

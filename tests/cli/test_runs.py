@@ -160,3 +160,33 @@ def test_a_delayed_run_is_not_due_before_its_time(line: Line):
     assert 0 == told.exit_code
     assert 3 == row.priority
     assert timedelta(hours=2) == (took if isinstance(took, timedelta) else timedelta(microseconds=took))
+
+
+def test_a_rerun_is_a_new_run_of_the_key_and_supersedes_the_one_that_still_goes_on(line: Line):
+    old = line.review.enqueue(repo="a", number=7)
+    told = line("runs", "rerun", old.id)
+    new = line.review.get(told.stdout.strip())
+    status = line("runs", "status", new.id)
+    line.bench.finish(line.review, new)
+    again = line("runs", "enqueue", "review", "--input", '{"repo": "a", "number": 7}', "--wait")
+
+    assert 0 == told.exit_code, told.stderr
+    assert f"run {new.id}: number 1 starts" in told.stderr
+    assert "key\ta:pr-7 (rerun 1)" in status.stdout.splitlines()
+    assert ("superseded", {"delivered": 7}) == (old.state, new.result)
+    assert (0, '{"delivered": 7}\n') == (again.exit_code, again.stdout)
+    assert f"run {new.id} was there already" in again.stderr
+
+
+def test_waiting_for_a_run_that_blocks_or_fails_says_what_mends_it(line: Line):
+    run = line.review.enqueue(repo="stuck", number=1)
+    line.bench.finish(line.review, run)
+    told = line("runs", "enqueue", "review", "--input", '{"repo": "stuck", "number": 1}', "--wait")
+    resumed = line("runs", "resume", run.id, "--json")
+
+    assert (7, "") == (told.exit_code, told.stdout)
+    assert (
+        f"runclaim: run {run.id} is blocked in plan: Blocked: ask somebody."
+        f" Once its cause is mended: runclaim runs resume {run.id}\n"
+    ) in told.stderr
+    assert (0, "queued", 0) == (resumed.exit_code, (found := json.loads(resumed.stdout))["state"], found["attempts"])

@@ -70,6 +70,7 @@ def build(told: dict[str, Any]) -> Stage:
         Work,
         key="{name}",
         subject=(lambda work: work.about) if told.get("subjects") else None,
+        allow_secrets=told.get("allow_secrets", False),
     )
     _actions(runs, Path(told["folder"]), told)
     # A task of the application's own, beside the phases.

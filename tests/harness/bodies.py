@@ -7,6 +7,7 @@ What a body of the tests' application can be told to do: a verb, and after a spa
     check           the same, but call `ctx.check()` all the while
     again           the same as gate, but not in the first attempt
     fail N          raise ValueError in the first N attempts
+    leak REFERENCE  raise ValueError with the secret of that reference and a token in it
     retry SECONDS   raise Retry(after=SECONDS) in the first attempt
     block           raise Blocked until the test opens the gate
     skip            raise Skip
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
     from runclaim import Context
 
+#: Looks like a secret; put together here, so that no scanner of this repository takes it for real.
+TOKEN: Final = "ghp_" + "Can4ry" * 6
 #: A gate that a failed test never opens lets its body go in the end.
 _LONGEST: Final = 90.0
 _EVERY_ATTEMPT: Final = 1_000
@@ -55,6 +58,8 @@ def perform(ctx: Context[Any], told: str, folder: Path) -> None:
         _UNTIL_OPENED[verb](ctx, opened)
     elif verb == "retry" and ctx.attempt == 1:
         raise Retry("told to wait", after=timedelta(seconds=float(argument)))
+    elif verb == "leak":
+        raise ValueError(f"refused: {ctx.secret(argument)}, {TOKEN}")
     elif verb == "skip":
         raise Skip("told to skip")
     elif verb == "plan":

@@ -114,3 +114,29 @@ def queued_run(conn: Connection) -> str:
 @pytest.fixture
 def claimed_run(conn: Connection) -> Claim:
     return factories.claimed_run(conn)
+
+
+@pytest.fixture(params=["read committed", "repeatable read", "serializable"])
+def level(request: pytest.FixtureRequest) -> str:
+    """The isolation level of an application's transactions."""
+    found: str = request.param
+    return found
+
+
+#: The plans of a ledger with a long history, although the tables of a test are small.
+LARGE = dict.fromkeys(("enable_seqscan", "enable_hashjoin", "enable_mergejoin", "enable_bitmapscan", "jit"), "off")
+
+
+@pytest.fixture
+def db(postgres: Database, level: str) -> Iterator[Database]:
+    """The emptied PostgreSQL, seen by an application whose transactions have that isolation level."""
+    settings = LARGE | {
+        "jit": "off",
+        "default_transaction_isolation": level.replace(" ", "\\ "),
+        "deadlock_timeout": "50ms",
+    }
+    options = " ".join(f"-c {name}={value}" for name, value in settings.items())
+    url = postgres.url.update_query_dict({"options": options})
+    seen = Database(url.render_as_string(hide_password=False), patience=timedelta(seconds=20))
+    yield seen
+    seen.close()

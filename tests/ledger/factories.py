@@ -155,7 +155,7 @@ def due(
 
 
 def failure(claim: Claim, verdict: Verdict = Verdict.RETRY, *, delay: timedelta = NOTHING) -> Failure:
-    return Failure(claim, {"type": "ValueError", "message": "no"}, verdict, delay)
+    return Failure(claim, {"type": "ValueError", "message": "no"}, verdict, delay, WORKER)
 
 
 def failed_run(conn: Connection, key: str | None = None, **what: Any) -> Claim:

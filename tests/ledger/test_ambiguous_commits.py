@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 from sqlalchemy import text
@@ -15,15 +16,32 @@ from sqlalchemy import text
 from runclaim.database import Database
 from runclaim.errors import ClaimLost
 from runclaim.events import EventType
+from runclaim.flows.routing import Route
+from runclaim.flows.signaling import Signal
 from runclaim.keys import nonce
 from runclaim.ledger import read
 from runclaim.ledger.claim import Wanted, claimed
 from runclaim.ledger.complete import complete, completed
 from runclaim.ledger.enqueue import enqueue
+from runclaim.ledger.recover import recover, recovered
+from runclaim.ledger.rerun import reran, rerun
 from runclaim.ledger.rescue import rescue
+from runclaim.ledger.signal import Answer, delivered
 from runclaim.states import RunState
 from tests.ledger.concurrency import PATIENCE, Actor, until
-from tests.ledger.factories import LEASE, claim_again, claimed_run, completion, finish, new_run, queued_run, take
+from tests.ledger.factories import (
+    LEASE,
+    PHASES,
+    claim_again,
+    claimed_run,
+    completion,
+    finish,
+    new_run,
+    queued_run,
+    send,
+    take,
+    waiting_run,
+)
 from tests.ledger.sql import count
 from tests.pgcut import CuttingProxy, When
 
@@ -59,6 +77,19 @@ def user_rows(postgres):
 
 def enqueue_one(database, run):
     return database.run(lambda conn: enqueue(conn, [run]))[0]
+
+
+def rerun_one(database, run):
+    """As flows do it: read back by the new run's id."""
+    return database.run(lambda conn: rerun(conn, [run]), read_back=lambda conn: reran(conn, [run]))[0]
+
+
+def recover_one(database, run):
+    """As flows do it: read back by the call's nonce."""
+    mine = nonce()
+    return database.run(
+        lambda conn: recover(conn, run, nonce=mine), read_back=lambda conn: recovered(conn, run, nonce=mine)
+    )
 
 
 def claim_one(database, asked, **how):
@@ -140,6 +171,39 @@ def test_an_enqueue_makes_one_run_and_says_that_it_did(postgres, proxy, cut_off,
     with postgres.read() as conn:
         assert (count(conn, "runs"), count(conn, "run_keys"), count(conn, "events")) == (1, 1, 1)
         assert read.run(conn, run.run_id).state is RunState.QUEUED
+
+
+@pytest.mark.parametrize("when", When)
+def test_a_rerun_counts_once_and_says_that_it_did(postgres, proxy, cut_off, when):
+    """
+    INVARIANT: a rerun whose COMMIT was cut spends one number.
+
+    Breaks if the repetition does not recognise that the key already names its run.
+    """
+    older, run = postgres.run(lambda conn: queued_run(conn, "pr-7")), new_run("pr-7")
+
+    found = cut_short(proxy, postgres, when, lambda: rerun_one(cut_off, run))
+
+    assert (found.run_id, found.created) == (run.run_id, True)
+    with postgres.read() as conn:
+        assert (count(conn, "runs"), read.run(conn, run.run_id).rerun) == (2, 1)
+        assert read.run(conn, older).state is RunState.SUPERSEDED
+
+
+@pytest.mark.parametrize("when", When)
+def test_a_recovery_does_not_refuse_the_run_that_it_made_itself(postgres, proxy, cut_off, when):
+    """
+    INVARIANT: RunExists means that somebody else's run is there.
+
+    Breaks if a recovery whose COMMIT was cut is repeated without asking whose run it finds.
+    """
+    run = new_run("pr-7")
+
+    found = cut_short(proxy, postgres, when, lambda: recover_one(cut_off, run))
+
+    assert (found.run_id, found.created) == (run.run_id, True)
+    with postgres.read() as conn:
+        assert (count(conn, "runs"), count(conn, "run_keys"), count(conn, "events")) == (1, 1, 1)
 
 
 @pytest.mark.parametrize("when", When)
@@ -266,3 +330,42 @@ def test_sixty_cuts_in_twenty_runs_lose_nothing_and_double_nothing(postgres, pro
     landed = [cut for cut in cuts if cut.landed.is_set()]
     assert len(landed) >= 50
     assert {cut.when for cut in landed} == {When.BEFORE, When.AFTER}
+
+
+@pytest.mark.parametrize("when", When)
+def test_a_signal_whose_commit_is_cut_is_told_as_it_is(postgres, proxy, cut_off, when):
+    """
+    INVARIANT: whoever delivered a signal is told so, and publishes the run.
+
+    Breaks if the repetition, which finds the signal there, is believed: the run would wait for its dispatch.
+    """
+    run_id = postgres.run(waiting_run)
+
+    def deliver():
+        return cut_off.run(
+            lambda conn: send(conn, run_id), read_back=lambda conn: delivered(conn, run_id, "approved", signal_id="1")
+        )
+
+    told = cut_short(proxy, postgres, when, deliver)
+
+    assert (told.answer, told.moved, told.due.fence) == (Answer.DELIVERED, True, 1)
+    with postgres.read() as conn:
+        assert (count(conn, "signals"), read.run(conn, run_id).fence) == (1, 1)
+        assert [event.type for event in read.journal(conn, run_id)].count(EventType.RUN_SIGNALED) == 1
+
+
+@pytest.mark.parametrize("waits", [False, True], ids=["a new run", "a waiting run"])
+@pytest.mark.parametrize("when", When)
+def test_a_route_whose_commit_is_cut_is_told_as_it_is(postgres, proxy, cut_off, when, waits):
+    older, newer = new_run("pr-7", waits_for="approved"), new_run("pr-7", waits_for="approved")
+    if waits:
+        postgres.run(lambda conn: enqueue(conn, [older]))
+    phase = SimpleNamespace(name=PHASES[0], position=0)
+    route = Route(newer, phase, Signal("approved", "event-1", "1"))
+
+    landed = cut_short(proxy, postgres, when, lambda: cut_off.run(route.write, read_back=route.read_back))
+
+    assert (landed.made.run_id, landed.made.created) == ((older if waits else newer).run_id, not waits)
+    assert (landed.started, landed.due.fence) == (True, 1)
+    with postgres.read() as conn:
+        assert (count(conn, "runs"), count(conn, "signals")) == (1, 1)

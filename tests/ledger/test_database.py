@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import threading
 from datetime import timedelta
 from functools import partial
@@ -12,6 +13,7 @@ import pytest
 from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
+from runclaim import forks
 from runclaim.database import Database, Trouble, trouble
 from runclaim.errors import ClaimLost, ConfigError, LedgerUnavailable
 from runclaim.ledger import read
@@ -207,3 +209,35 @@ def test_statements_are_prepared_once_on_a_kept_connection(postgres):
         event.remove(postgres.engine, "before_cursor_execute", note)
 
     assert len(seen) == 7
+
+
+def test_an_error_of_a_statement_does_not_show_its_values(database):
+    """Long ones would be cut in the middle, and half a secret looks like none."""
+    with pytest.raises(DBAPIError) as failed:
+        database.run(lambda conn: conn.execute(text("SELECT :value + nothing"), {"value": "x" * 1000}))
+
+    assert "xxx" not in str(failed.value)
+    assert "SELECT" in str(failed.value)
+
+
+def test_threads_that_come_at_once_share_one_engine(database):
+    """Of two engines one would be forgotten, with its connections open."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(20):
+            fresh = Database(database.url.render_as_string(hide_password=False), patience=timedelta(seconds=5))
+            assert len({id(engine) for engine in together(8, lambda _, fresh=fresh: fresh.engine)}) == 1
+            fresh.close()
+    finally:
+        sys.setswitchinterval(before)
+
+
+def test_a_forked_child_finds_a_lock_open_that_another_thread_held(database):
+    lock = forks.Lock()
+    with lock:
+        child = os.fork()
+        if not child:
+            with lock:
+                os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0

@@ -14,7 +14,6 @@ from functools import partial
 import pytest
 from sqlalchemy import text
 
-from runclaim.database import Database
 from runclaim.errors import ClaimLost
 from runclaim.ledger import read
 from runclaim.ledger.cancel import cancel
@@ -24,11 +23,12 @@ from runclaim.ledger.fail import fail
 from runclaim.ledger.heartbeat import heartbeat
 from runclaim.ledger.purge import purge, purge_keys
 from runclaim.ledger.release import release
+from runclaim.ledger.rerun import rerun
 from runclaim.ledger.rescue import rescue, rescue_worker
 from runclaim.ledger.resume import resume
 from runclaim.ledger.retry import retry
 from runclaim.ledger.signal import Answer
-from runclaim.states import LIVE, TERMINAL, RunState
+from runclaim.states import TERMINAL, RunState
 from tests.ledger.concurrency import DEADLOCK
 from tests.ledger.factories import (
     LEASE,
@@ -50,77 +50,9 @@ from tests.ledger.factories import (
     wanted,
 )
 from tests.ledger.interleaving import interleavings
+from tests.ledger.played import fresh_keys, live, make, played, script, state_of
 
 NOW = timedelta(0)
-
-
-@pytest.fixture(params=["read committed", "repeatable read", "serializable"])
-def level(request):
-    return request.param
-
-
-#: The plans of a ledger with a long history, although the tables of a test are small.
-LARGE = dict.fromkeys(("enable_seqscan", "enable_hashjoin", "enable_mergejoin", "enable_bitmapscan", "jit"), "off")
-
-
-@pytest.fixture
-def db(postgres, level):
-    """The emptied PostgreSQL, seen by an application whose transactions have that isolation level."""
-    settings = LARGE | {
-        "jit": "off",
-        "default_transaction_isolation": level.replace(" ", "\\ "),
-        "deadlock_timeout": "50ms",
-    }
-    options = " ".join(f"-c {name}={value}" for name, value in settings.items())
-    url = postgres.url.update_query_dict({"options": options})
-    seen = Database(url.render_as_string(hide_password=False), patience=timedelta(seconds=20))
-    yield seen
-    seen.close()
-
-
-def make(db, factory, *arguments, **what):
-    return db.run(lambda conn: factory(conn, *arguments, **what))
-
-
-def script(db, verb, *arguments, **what):
-    return partial(make, db, verb, *arguments, **what)
-
-
-def state_of(db, run_id):
-    with db.read() as conn:
-        return read.states(conn, [run_id]).get(run_id)
-
-
-def live(db, subject):
-    with db.read() as conn:
-        found = conn.execute(
-            text("SELECT id, generation, state FROM runclaim_runs WHERE subject = :subject"), {"subject": subject}
-        ).all()
-    assert max(found, key=lambda run: run.generation).state in LIVE
-    return [run.id for run in found if run.state in LIVE]
-
-
-def played(db, scripts, *, at_most=40):
-    """
-    The interleavings, each of which ended without a deadlock and without showing a caller a conflict.
-
-    Most of them at READ COMMITTED, where the verbs' own guards decide.
-    """
-    waited = 0
-    at_most = at_most if "read\\ committed" in db.url.query["options"] else at_most * 3 // 5
-    for each in interleavings(db, scripts, at_most=at_most):
-        assert not [answer for answer in each.answers if isinstance(answer, Exception)], each
-        assert DEADLOCK not in each.sqlstates, each
-        waited += each.somebody_waited
-        yield each
-    assert waited, "no interleaving made anybody wait: nothing was tested"
-
-
-def fresh_keys():
-    number = 0
-    while True:
-        number += 1
-        yield f"key-{number}"
 
 
 def test_two_enqueues_of_one_key_make_one_run(db, level):
@@ -140,6 +72,26 @@ def test_two_enqueues_of_one_key_make_one_run(db, level):
 
         assert one.run_id == other.run_id
         assert {one.created, other.created} == {True, False}
+
+
+def test_a_rerun_and_a_retry_of_the_older_run_leave_one_run_of_the_key_alive(db, level):
+    """
+    INVARIANT: one live run a key.
+
+    Breaks if a rerun decides by what it read of the older run, or retry does not look whether its key has moved on.
+    """
+    keys = fresh_keys()
+
+    def scripts():
+        key = next(keys)
+        failed = make(db, failed_run, key).run_id
+        return [script(db, rerun, [new_run(key)]), script(db, retry, failed), lambda: failed]
+
+    for each in played(db, scripts):
+        (made,), _, failed = each.answers
+
+        assert state_of(db, made.run_id) is RunState.QUEUED
+        assert state_of(db, failed) in {RunState.FAILED, RunState.SUPERSEDED}
 
 
 def test_three_enqueues_of_one_key_make_one_run(db, level):
@@ -458,7 +410,7 @@ def test_a_signal_and_a_newer_run_of_the_subject_leave_one_alive(db, level):
         scripts.older = make(db, waiting_run, subject=scripts.subject)
         return [script(db, send, scripts.older), script(db, enqueue, [new_run(subject=scripts.subject)])]
 
-    for each in played(db, scripts):
+    for each in played(db, scripts, at_most=100):
         outcomes.add((each.answers[0].answer, *signaled(db, scripts.older)))
         assert len(live(db, scripts.subject)) == 1
 

@@ -16,10 +16,11 @@ from sqlalchemy import delete, text, update
 
 from runclaim import migrations
 from runclaim.database import Database
-from runclaim.errors import KeyConflict
+from runclaim.errors import KeyConflict, RunExists
 from runclaim.keys import nonce, run_key, uuid7
-from runclaim.ledger import read
+from runclaim.ledger import answers, read, tokens
 from runclaim.ledger.actions import claim_actions, claimed_actions
+from runclaim.ledger.answers import forget_answers
 from runclaim.ledger.cancel import cancel
 from runclaim.ledger.claim import claimed
 from runclaim.ledger.complete import complete, completed
@@ -28,16 +29,21 @@ from runclaim.ledger.dedup import forget
 from runclaim.ledger.enqueue import enqueue
 from runclaim.ledger.fail import fail
 from runclaim.ledger.findings import NewFinding, findings_of
+from runclaim.ledger.following import journal_after
 from runclaim.ledger.heartbeat import heartbeat
 from runclaim.ledger.identity import find_runs
+from runclaim.ledger.journal import who_canceled
 from runclaim.ledger.listing import Wanted, list_runs
 from runclaim.ledger.outbox import ActionState, Sent, settle_actions, settled_actions
 from runclaim.ledger.planning import NewAction
 from runclaim.ledger.purge import purge, purge_keys
+from runclaim.ledger.recover import recover
 from runclaim.ledger.release import release
+from runclaim.ledger.rerun import rerun
 from runclaim.ledger.rescue import rescue, rescue_worker
 from runclaim.ledger.retry import retry
 from runclaim.ledger.sessions import sessions_of
+from runclaim.ledger.working import ready, recorded_by
 from runclaim.models import actions, findings, metadata
 from runclaim.states import TERMINAL, RunState
 from tests import servers
@@ -94,6 +100,12 @@ EVENTS = """
     INSERT INTO runclaim_events (run_id, type, fence, at) SELECT {id}, 'run.succeeded', 2, {at} FROM {series}"""
 WINDOWS = """
     INSERT INTO runclaim_dedup_keys SELECT 'default/hook/payload', 'hash-' || n, {id}, {at} FROM {series}"""
+ANSWERS = """
+    INSERT INTO runclaim_answers (key_hash, fingerprint, run_id, status, headers, body, expires_at)
+    SELECT 'hash-' || n, 'print', {id}, 201, '{{}}', '{{}}', {at} FROM {series}"""
+TOKENS = """
+    INSERT INTO runclaim_tokens (id, name, secret_hash, scopes, projects, created_at)
+    SELECT 'token-' || n, 'old', 'hash', '[]', '[]', {at} FROM {series}"""
 SUBJECTS = """
     INSERT INTO runclaim_subjects SELECT 'default', 'review', 'subject-' || n, 40 FROM {series}"""
 SESSIONS = """
@@ -113,7 +125,7 @@ ACTS = """
 SIGNALS = """
     INSERT INTO runclaim_signals (run_id, name, signal_id, payload, received_at)
     SELECT {id}, 'approved', '1', '1', {at} FROM {series}"""
-HISTORIES = (RUNS, KEYS, RESULTS, EVENTS, WINDOWS, SESSIONS, FINDINGS, ACTIONS, ACTS, SIGNALS)
+HISTORIES = (RUNS, KEYS, RESULTS, EVENTS, WINDOWS, SESSIONS, FINDINGS, ACTIONS, ACTS, SIGNALS, ANSWERS, TOKENS)
 
 
 def load_history(conn):
@@ -230,6 +242,12 @@ def refused(conn):
         enqueue(conn, [new_run("other"), new_run("again", input={})])
 
 
+def recovered_twice(conn):
+    recover(conn, new_run("lost"), nonce="a")
+    with suppress(RunExists):
+        recover(conn, new_run("lost"), nonce="b")
+
+
 def plan_one(conn):
     """An action that is due, of a run of its own."""
     (taken,) = claimed_runs(conn, 1)
@@ -272,6 +290,11 @@ VERBS = {
     ),
     "enqueue a free key": (free_again, {("runclaim_run_keys", "pk_runclaim_run_keys"), (RUN, "pk_runclaim_runs")}),
     "enqueue refused": (refused, {("runclaim_run_keys", "pk_runclaim_run_keys")}),
+    "rerun": (
+        lambda conn: queued_run(conn, "again") and rerun(conn, [new_run("again"), new_run("other")]),
+        {("runclaim_run_keys", "pk_runclaim_run_keys"), (RUN, "pk_runclaim_runs")},
+    ),
+    "recover": (recovered_twice, {("runclaim_run_keys", "pk_runclaim_run_keys"), (RUN, "pk_runclaim_runs")}),
     "claim": (
         lambda conn: take_all(conn, [wanted(conn, run_id) for run_id in queued_runs(conn, 3)]),
         {(RUN, "pk_runclaim_runs")},
@@ -306,7 +329,9 @@ VERBS = {
     ),
     "dispatch": (lambda conn: due(conn, limit=10), {(RUN, "ix_runclaim_runs_dispatch_due_at")}),
     "purge": (
-        lambda conn: purge(conn, dict.fromkeys(TERMINAL, DAY), limit=10),
+        lambda conn: purge(
+            conn, dict.fromkeys(TERMINAL, 90 * DAY), flows={"review": dict.fromkeys(TERMINAL, DAY)}, limit=10
+        ),
         {(RUN, "ix_runclaim_runs_finished_at")},
     ),
     "purge_keys": (
@@ -319,6 +344,10 @@ VERBS = {
     ),
     "journal": (
         lambda conn: read.journal(conn, queued_run(conn)),
+        {("runclaim_events", "ix_runclaim_events_run_id")},
+    ),
+    "who canceled": (
+        lambda conn: who_canceled(conn, queued_runs(conn, 3)),
         {("runclaim_events", "ix_runclaim_events_run_id")},
     ),
     "claim_actions": (send_one, {(ACTION, "ix_runclaim_actions_available_at")}),
@@ -371,6 +400,28 @@ VERBS = {
         lambda conn: list_runs(conn, Wanted(project="default", flow="none", oldest_first=True)),
         {(RUN, "ix_runclaim_runs_flow")},
     ),
+    # By an index of live runs: which one, the database decides by how many there are.
+    "ready": (lambda conn: ready(conn, project="default", flow="review", phases=["plan"]), set()),
+    "journal_after": (
+        lambda conn: journal_after(conn, queued_run(conn), after=7),
+        {("runclaim_events", "ix_runclaim_events_run_id")},
+    ),
+    "recorded_by": (
+        lambda conn: recorded_by(conn, queued_run(conn), fence=1, owner="nobody"),
+        {("runclaim_phase_results", "pk_runclaim_phase_results")},
+    ),
+    "find a token": (
+        lambda conn: tokens.find(conn, f"rc_{'0' * 12}_{'0' * 64}"),
+        {("runclaim_tokens", "pk_runclaim_tokens")},
+    ),
+    "find an answer": (
+        lambda conn: answers.find(conn, "hash-7"),
+        {("runclaim_answers", "pk_runclaim_answers")},
+    ),
+    "forget_answers": (
+        lambda conn: forget_answers(conn, limit=10),
+        {("runclaim_answers", "ix_runclaim_answers_expires_at")},
+    ),
     "run": (lambda conn: read.run(conn, queued_run(conn)), {(RUN, "pk_runclaim_runs")}),
     "results": (
         lambda conn: read.results(conn, queued_run(conn)),
@@ -379,7 +430,7 @@ VERBS = {
 }
 
 #: These read as much as they delete; when that is much of a table, PostgreSQL rightly reads all of it.
-IN_BATCHES = {"purge", "purge_keys", "forget"}
+IN_BATCHES = {"purge", "purge_keys", "forget", "forget_answers"}
 
 
 @pytest.mark.parametrize("name", VERBS)

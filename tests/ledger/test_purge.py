@@ -13,8 +13,10 @@ from runclaim.states import TERMINAL, RunState
 from tests.ledger.factories import (
     blocked_run,
     canceled_run,
+    claim_again,
     claimed_run,
     failed_run,
+    finish,
     new_run,
     queued_run,
     succeeded_run,
@@ -67,6 +69,36 @@ def test_a_state_whose_retention_is_not_given_is_kept(conn, clock):
     clock.advance(400 * DAY)
 
     assert purge(conn, {RunState.SUCCEEDED: DAY}) == 0
+
+
+def test_a_flow_keeps_its_runs_as_long_as_it_says_and_others_theirs(conn, clock):
+    """
+    INVARIANT: each flow's own retention decides, shorter or longer than the others'.
+
+    Breaks if the rows for all other flows also match a flow that is named.
+    """
+    short, long, strange = (
+        enqueue(conn, [new_run(phases=("plan",), flow=flow)])[0].run_id for flow in ("short", "long", "strange")
+    )
+    for run_id, flow in ((short, "short"), (long, "long"), (strange, "strange")):
+        finish(conn, claim_again(conn, run_id, flow=flow))
+    flows = {"short": {RunState.SUCCEEDED: DAY}, "long": {RunState.SUCCEEDED: 90 * DAY}}
+    gone = []
+    for _ in range(91):
+        purge(conn, KEEP, flows=flows)
+        gone.append({short, long, strange} - set(read.states(conn, [short, long, strange])))
+        clock.advance(DAY)
+
+    assert [gone[day] for day in (0, 1, 29, 30, 89, 90)] == [
+        set(), {short}, {short}, {short, strange}, {short, strange}, {short, strange, long},
+    ]  # fmt: skip
+
+
+def test_a_state_that_a_named_flow_leaves_out_is_kept(conn, clock):
+    succeeded_run(conn)
+    clock.advance(400 * DAY)
+
+    assert purge(conn, KEEP, flows={"review": {RunState.FAILED: DAY}}) == 0
 
 
 @pytest.mark.parametrize("made", [queued_run, claimed_run, waiting_run, blocked_run])

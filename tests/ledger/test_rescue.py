@@ -160,7 +160,7 @@ def test_a_dead_process_gives_its_claims_back_at_once_and_nobody_elses(conn):
 
     assert rescue_worker(conn, "node:1") == {dead.run_id: RunState.QUEUED}
     assert row(conn, dead.run_id)["losses"] == 1
-    assert read.journal(conn, dead.run_id)[-1].data == {"why": "its worker died"}
+    assert read.journal(conn, dead.run_id)[-1].data == {"why": "its worker died", "worker": "node:1"}
     assert finish(conn, alive) is not None
 
 

@@ -181,7 +181,7 @@ def test_a_name_that_is_wanted_once_is_left_alone_when_it_was_received(conn, clo
     assert (Answer.DUPLICATE, 1) == (later.answer, count(conn, "signals"))
 
 
-@pytest.mark.parametrize("other", ["approve", "approved.", "%", "a_proved", "APPROVED"])
+@pytest.mark.parametrize("other", ["approve", "approved.", "unapproved", "approved-2", "%", "a_proved", "APPROVED"])
 def test_a_signal_of_another_name_lets_nobody_pass(conn, clock, other):
     """
     INVARIANT: names are compared whole and byte by byte.
@@ -260,6 +260,15 @@ def test_a_claim_without_the_signal_is_refused_whatever_queued_the_run(conn, clo
 
 def test_a_queued_run_whose_message_is_on_its_way_is_not_published_again_for_a_signal(conn, clock, queued_run):
     assert send(conn, queued_run).due is None
+
+
+def test_a_run_that_somebody_holds_is_not_published_for_a_signal(conn, clock):
+    run_id = queued_run(conn)
+    clock.advance(DISPATCH_AFTER)
+    due(conn)
+    claim_again(conn, run_id)
+
+    assert send(conn, run_id).due is None
 
 
 def test_a_phase_of_a_waiting_run_is_pending_and_the_run_says_what_it_waits_for(conn, clock):

@@ -13,7 +13,7 @@ from runclaim.keys import MAX_KEY_BYTES, clip, run_key
 from runclaim.ledger import read
 from runclaim.ledger.enqueue import enqueue
 from runclaim.ledger.fail import Failure, Verdict, fail
-from tests.ledger.factories import NOTHING, claim_again, claimed_run, finish, new_run, queued_run
+from tests.ledger.factories import NOTHING, WORKER, claim_again, claimed_run, finish, new_run, queued_run
 
 QUICK = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
@@ -61,7 +61,7 @@ def test_any_input_and_result_comes_back_as_it_went(conn, value):
 @given(st.text(max_size=3000))
 def test_any_error_can_be_recorded_once_it_is_clipped(conn, text):
     claim = claim_again(conn, queued_run(conn))
-    fail(conn, [Failure(claim, {"message": clip(text)}, Verdict.FAIL, NOTHING)])
+    fail(conn, [Failure(claim, {"message": clip(text)}, Verdict.FAIL, NOTHING, WORKER)])
 
     assert read.run(conn, claim.run_id).error == {"message": clip(text)}
 

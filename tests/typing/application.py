@@ -72,6 +72,16 @@ def deliver(ctx: Context[PullRequest]) -> int:
     return len(ctx.result(plan).paths)
 
 
+@runs.secret_resolver("vault")
+def vault(name: str) -> str:
+    return name
+
+
+@runs.secret_resolver("bytes")  # error: arg-type
+def in_bytes(name: str) -> bytes:
+    return name.encode()
+
+
 def write(session: Session) -> None:
     reveal_type(session.execute(text("SELECT 1")).scalar())  # reveal: Any | None
 
@@ -81,6 +91,7 @@ def compound(ctx: Context[PullRequest]) -> str:
     reveal_type(ctx.result(deliver))  # reveal: int
     reveal_type(ctx.attempt)  # reveal: int
     reveal_type(ctx.signal)  # reveal: Any
+    reveal_type(ctx.secret("secret:env:TOKEN"))  # reveal: str
     reveal_type(ctx.idempotency_key)  # reveal: str
     ctx.key + ctx.result(deliver)  # error: operator
     return ctx.key

@@ -84,7 +84,8 @@ class Bench:
     def __init__(self, url: str, **settings: Any) -> None:
         self.config = Config(database_url=url, **settings)
         self.rung = Rung()
-        self.ledger = Ledger(lambda: self.config, lambda: self.rung)
+        self.flows: dict[str, Flow[Any]] = {}
+        self.ledger = Ledger(lambda: self.config, lambda: self.rung, self.flows)
         self.database = Database(url, patience=self.config.ledger_patience)
         migrations.upgrade(self.database)
         self.keeper = Keeper(Database(url, pool_size=1, patience=self.config.ledger_patience))
@@ -93,7 +94,9 @@ class Bench:
 
     def flow(self, name: str = "review", input_type: type[Any] = PullRequest, **how: Any) -> Flow[Any]:
         how = {"key": "{repo}:pr-{number}", "subject": None} | how
-        return Flow(name, input_type, ledger=self.ledger, on_phase=lambda flow, phase: None, **how)
+        made = Flow(name, input_type, ledger=self.ledger, on_phase=lambda flow, phase: None, **how)
+        self.flows[name] = made
+        return made
 
     def action(self, kind: str = "comment", **options: Any) -> Callable[[Handler], Action]:
         """As `runs.action`; a send that fails is due again at once."""

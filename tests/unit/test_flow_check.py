@@ -11,7 +11,7 @@ from sqlalchemy import event
 from runclaim import ClaimLost, RunState
 from runclaim.database import Database
 from runclaim.errors import Canceled
-from runclaim.flows import attempt
+from runclaim.flows import check
 from tests.harness.until import until
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ SHORT = timedelta(seconds=0.4)
 @pytest.fixture
 def eager(monkeypatch: pytest.MonkeyPatch) -> None:
     """`ctx.check` asks the ledger each time instead of once a second."""
-    monkeypatch.setattr(attempt, "_ASK_SECONDS", 0.0)
+    monkeypatch.setattr(check, "_ASK_SECONDS", 0.0)
 
 
 def told_by_check(bench: Bench, happens, **phase) -> tuple[Run, list[ClaimLost]]:
@@ -123,8 +123,7 @@ def test_a_check_while_the_ledger_is_away_lets_the_body_go_on(laptop: Bench, eag
     """
 
     def lose_it(flow, ctx) -> None:
-        inner = ctx._check.__self__
-        inner._database = Database("postgresql+psycopg://nobody@127.0.0.1:1/nothing", patience=SHORT)
+        ctx._check._database = Database("postgresql+psycopg://nobody@127.0.0.1:1/nothing", patience=SHORT)
 
     run, heard = told_by_check(laptop, lose_it)
 

@@ -195,3 +195,40 @@ def test_what_is_lost_of_a_route_is_dispatched(bench: Bench, triage: Triage):
     bench.finish(triage.flow, run)
 
     assert [("read", None), ("fix", "bug")] == triage.did
+
+
+def test_one_event_routed_twice_is_one_run_one_body_one_hook_and_one_comment(bench: Bench):
+    """
+    INVARIANT: a delivery that comes twice, or at once from many, changes nothing the second time.
+
+    Breaks if a route looks before it writes, or an action or a hook has another name at each attempt.
+    """
+    did: list[str] = []
+    flow = bench.flow("triage", subject="{repo}")
+
+    @bench.action()
+    def comment(_payload, key):
+        did.append(f"comment {key.partition(':')[2]}")
+
+    @flow.phase(on="labeled")
+    def fix(ctx):
+        did.append("body")
+        ctx.plan_action("comment", {"body": ctx.signal})
+
+    @flow.on_complete
+    def tell(_event):
+        did.append("hook")
+
+    event = Event(ISSUE, phase=fix, id="label-1", payload="bug")
+    routed = [*together(16, lambda _: flow.route(event)), flow.route(event)]
+    messages = list(bench.rung)
+    for message in [*messages, *messages]:
+        bench.deliver(flow, message)
+    bench.send()
+    routed.append(flow.route(event))
+    bench.finish(flow, routed[-1].run)
+    bench.send()
+
+    assert len({each.run.id for each in routed}) == 1
+    assert [each.started for each in routed].count(True) == 1
+    assert sorted(did) == ["body", "comment fix:0", "hook"]

@@ -222,6 +222,21 @@ def test_a_waiting_run_is_canceled_at_once_and_then_hears_nothing(waiting: Run):
         waiting.signal("approved")
 
 
+def test_a_rerun_waits_anew_and_is_the_run_that_its_key_finds(bench: Bench):
+    flow = bench.flow("again")
+    flow.phase(on="approved", name="plan")(lambda ctx: ctx.signal)
+    first = flow.enqueue(PULL).signal("approved", "ann")
+    bench.finish(flow, first)
+    second = flow.using(rerun=True).enqueue(PULL)
+    found = flow.find(KEY)
+
+    assert found is not None
+    assert (RunState.WAITING, second.id, []) == (second.state, found.id, bench.rung)
+    second.signal("approved", "bob")
+    bench.finish(flow, second)
+    assert ("ann", "bob") == (first.result, second.result)
+
+
 @pytest.mark.parametrize("on", ["two words", "", 7, "a|b"])
 def test_a_phase_waits_for_a_plain_name(laptop: Bench, on: Any):
     with pytest.raises(DeclarationError):

@@ -36,7 +36,7 @@ MISTAKEN_OPTIONS = {
         {"max_attempt": 3},
         (
             "a phase has no option max_attempt; there are name, max_attempts, max_losses, backoff, lease, max_duration,"
-            " queue"
+            " queue, on"
         ),
     ),
     "no attempt at all": (
@@ -58,6 +58,7 @@ MISTAKEN_OPTIONS = {
         {"backoff": 5},
         "backoff is a Backoff(first=…, factor=…, ceiling=…), not 5",
     ),
+    "a queue that no database takes": ({"queue": "a\x00"}, "queue is the name of a Celery queue, not 'a\\x00'"),
     "a queue that is none": ({"queue": ["a"]}, "queue is the name of a Celery queue, not ['a']"),
     "a name that is none": (
         {"name": "1st"},

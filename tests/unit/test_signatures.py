@@ -75,6 +75,15 @@ def test_a_tampered_delivery_of_github_is_refused(changed: str):
         check_github(body, headers, [secret])
 
 
+@pytest.mark.parametrize("name", ["x-github-delivery", "x-hub-signature-256"])
+@pytest.mark.parametrize("bad", ["", "a\x00b", "a\ud800b"])
+def test_a_header_that_none_can_be_is_refused_by_its_name(name: str, bad: str):
+    with pytest.raises(SignatureRefused) as refused:
+        check_github(GITHUB_BODY, GITHUB | {name: bad}, [GITHUB_SECRET])
+
+    assert name == refused.value.header
+
+
 @pytest.mark.parametrize(
     "changed", ["body", "secret", "id", "timestamp", "version", "no id", "no time", "text as time"]
 )

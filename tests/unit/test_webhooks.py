@@ -202,7 +202,7 @@ def test_a_payload_without_the_fields_that_the_mapping_reads_is_refused(hooked: 
 def test_a_key_conflict_leaves_no_window_behind(hooked: Hooked):
     """The sender may deliver again after the conflict is mended: the delivery was not taken."""
     hooked.runs.flows["review"].enqueue(repo="acme/app", number=7, base="a1", head="b2")
-    hooked.runs.flows["review"]._key = lambda _: "acme/app:pr-7:a1:b2"  # type: ignore[assignment]
+    hooked.runs.flows["review"].naming._key = lambda _: "acme/app:pr-7:a1:b2"  # type: ignore[assignment]
     body = delivery("other")
     before = hooked.counts()
     first = hooked.hook.receive(body, headers(body))
@@ -231,3 +231,14 @@ def test_mistakes_in_a_declaration_fail_at_once(hooked: Hooked):
         hooked.runs.webhook("other", flow=flow, secret=SECRET, scheme="svix")(lambda _: None)
     with pytest.raises(ConfigError, match="at least 16"):
         hooked.runs.webhook("weak", flow=flow, secret="short")(lambda _: None)
+
+
+@pytest.mark.parametrize("name", ["nobody", "", "a\x00b"])
+def test_an_unknown_trigger_or_flow_is_an_input_that_is_refused(hooked: Hooked, name: str):
+    with pytest.raises(InputError, match=r"there is no .*; this app has github") as trigger:
+        hooked.runs.webhooks[name]
+    with pytest.raises(InputError, match=r"there is no .*; this app has review") as flow:
+        hooked.runs.flows[name]
+
+    assert ("trigger", "flow") == (trigger.value.field, flow.value.field)
+    assert (None, None) == (hooked.runs.webhooks.get(name), hooked.runs.flows.get(name))

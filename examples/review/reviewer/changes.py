@@ -84,6 +84,30 @@ def changes(repo: str, base: str, head: str) -> Changes:
     return Changes(len(entries), python[:MOST_FILES])
 
 
+@dataclass(frozen=True)
+class Commit:
+    """Who made a commit, when (ISO 8601), and its first line."""
+
+    sha: str
+    author: str
+    email: str
+    at: str
+    title: str
+
+
+def commit(repo: str, sha: str) -> Commit:
+    """The commit as git tells it."""
+    fields = _said(repo, "show", "--no-patch", "--no-show-signature", "--format=%an%x00%ae%x00%cI%x00%s", sha)
+    return Commit(sha, *fields.split("\0"))
+
+
+def lines_changed(repo: str, base: str, head: str) -> tuple[int, int, int]:
+    """How many lines came, how many went, and in how many files; a binary file has no lines."""
+    stat = _said(repo, "diff-tree", "-r", "--numstat", "--no-renames", base, head).splitlines()
+    counts = [[int(count) if count.isdecimal() else 0 for count in line.split("\t")[:2]] for line in stat]
+    return sum(added for added, _ in counts), sum(deleted for _, deleted in counts), len(counts)
+
+
 def content(repo: str, commit: str, path: str) -> bytes:
     """The file as it is at `commit`."""
     return _git(repo, "cat-file", "blob", f"{commit}:{path}")

@@ -1,9 +1,10 @@
 """
-Examines one Python file for real, with pyflakes as a library.
+Examines one Python file for real, with pyflakes as a library and a few habits of its own.
 
 Findings are: code that does not compile (critical); names that are not defined, calls of % and .format that do not
 fit, and every other pyflakes message that means a failure at run time (major); imports, variables and f-strings
-without use, and the rest of its messages (minor). All of the changed file counts, not only its changed lines.
+without use, and the rest of its messages (minor); functions that are long or take much, and handlers that catch
+everything (minor). All of the changed file counts, not only its changed lines.
 """
 
 from __future__ import annotations
@@ -11,9 +12,15 @@ from __future__ import annotations
 import ast
 import warnings
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pyflakes import checker, messages
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_LONGEST_FUNCTION = 30
+_MOST_PARAMETERS = 6
 
 Severity = Literal["critical", "major", "minor"]
 
@@ -60,10 +67,24 @@ def examine(path: str, source: bytes) -> list[Finding]:
         return [Finding(path, error.lineno or 1, "critical", f"does not compile: {error.msg}"[:200])]
     except (ValueError, RecursionError, MemoryError) as error:
         return [Finding(path, 1, "critical", f"cannot be read: {type(error).__name__}: {error}"[:200])]
-    return [
-        Finding(path, each.lineno, _severity(each), str(each.message % each.message_args)[:200])
-        for each in sorted(found, key=lambda each: each.lineno)
-    ]
+    said = [Finding(path, each.lineno, _severity(each), str(each.message % each.message_args)[:200]) for each in found]
+    habits = [Finding(path, line, "minor", title) for node in ast.walk(tree) for line, title in _habits(node)]
+    return sorted({*said, *habits}, key=lambda each: (each.line, each.title))
+
+
+def _habits(node: ast.AST) -> Iterator[tuple[int, str]]:
+    """What no run-time failure follows from, and what a reader stumbles over."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        lines = (node.end_lineno or node.lineno) - node.lineno + 1
+        if lines > _LONGEST_FUNCTION:
+            yield node.lineno, f"{node.name} has {lines} lines"
+        parameters = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+        if len(parameters) > _MOST_PARAMETERS:
+            yield node.lineno, f"{node.name} takes {len(parameters)} arguments"
+    elif isinstance(node, ast.ExceptHandler):
+        caught = node.type.id if isinstance(node.type, ast.Name) else ""
+        if node.type is None or caught in {"Exception", "BaseException"}:
+            yield node.lineno, f"catches every {caught or 'exception'}"
 
 
 def _severity(message: messages.Message) -> Severity:

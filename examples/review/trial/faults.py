@@ -1,69 +1,43 @@
 """
 The injector: breaks what really breaks, at moments when something hangs on it, and notes what it hit.
 
-A fault is armed when it is planned, fired when it was done, and landed when it hit work in flight: the killed body
-never committed, the stopped one was overtaken, the emptied broker held messages that somebody waited for.
+A fault has landed when the killed body never committed, the stopped one was overtaken, the emptied broker held messages
+that somebody waited for, the killed forge was owed comments.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import threading
 import time
-from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from redis import Redis, RedisError
 
+from trial.plan import Fault, Kind
+from trial.pulls import KEY, short
 from trial.screen import many
+from trial.witness import lives
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from random import Random
 
     from runclaim.servers import Server
+    from trial.comments import Comments, Send
     from trial.processes import Process
     from trial.witness import Start, Witness
 
-
-class Kind(StrEnum):
-    """What is done."""
-
-    CHILD = "kill a pool child (SIGKILL)"
-    WORKER = "kill a worker (SIGKILL), start another"
-    STALL = "stop a pool child for longer than a lease (SIGSTOP)"
-    FLUSH = "empty the broker (FLUSHALL)"
-    RESTART = "kill the broker (SIGKILL), start it empty"
+T = TypeVar("T")
 
 
-#: How long a fault waits for something to hit, and the broker stays down.
+#: How long a fault waits for something to hit, and broker or forge stay down.
 _PATIENCE_SECONDS: Final = 3.0
 _DOWN_SECONDS: Final = 0.5
 #: How much longer a process stays stopped while nobody has taken its phase over.
 _LONGER_SECONDS: Final = 5.0
-_COMMIT: Final = re.compile(r"[0-9a-f]{40,64}")
-
-
-@dataclass
-class Fault:
-    """One fault that was fired: the bodies it hit, or the messages that went and the reviews that waited on them."""
-
-    kind: Kind
-    bodies: list[Start] = field(default_factory=list)
-    messages: int = 0
-    reviews: set[str] = field(default_factory=set)
-
-
-def planned(rng: Random, strikes: int) -> list[tuple[float, Kind]]:
-    """So many strikes at workers, one flush half-way, one restart of the broker at the end; each after a wait."""
-    kinds = [Kind.CHILD, Kind.WORKER, Kind.STALL, *[Kind.CHILD] * strikes][:strikes]
-    rng.shuffle(kinds)
-    kinds.insert((len(kinds) + 1) // 2, Kind.FLUSH)
-    return [(rng.uniform(0.9, 1.6), kind) for kind in [*kinds, Kind.RESTART]]
 
 
 class Injector(threading.Thread):
@@ -77,6 +51,9 @@ class Injector(threading.Thread):
         witness: Witness,
         workers: Sequence[Process],
         broker: Server,
+        forge: Process,
+        comments: Comments,
+        slow_down: Callable[[], None],
         lease_seconds: float,
         say: Callable[[str], None],
     ) -> None:
@@ -84,6 +61,7 @@ class Injector(threading.Thread):
         self.plan, self.fired = plan, list[Fault]()
         self.error: Exception | None = None
         self._rng, self._witness, self._workers, self._broker = rng, witness, workers, broker
+        self._forge, self._comments, self._slow_down = forge, comments, slow_down
         self._lease_seconds, self._say = lease_seconds, say
         self._stopping = threading.Event()
         self._stalls: dict[Start, threading.Thread] = {}
@@ -101,6 +79,8 @@ class Injector(threading.Thread):
             Kind.WORKER: self._kill_worker,
             Kind.STALL: self._stall,
             Kind.FLUSH: self._flush,
+            Kind.SENDER: self._kill_sender,
+            Kind.FORGE: self._kill_forge,
             Kind.RESTART: self._restart,
         }
         try:
@@ -120,8 +100,10 @@ class Injector(threading.Thread):
 
         A stopped body of a chain, which has no lease to lose, goes on as if nothing had been.
         """
-        if fault.kind in {Kind.FLUSH, Kind.RESTART}:
+        if fault.kind in {Kind.FLUSH, Kind.FORGE, Kind.RESTART}:
             return bool(fault.reviews)
+        if fault.kind is Kind.SENDER:
+            return set(fault.sends) <= set(self._comments.sending())
         if fault.kind is Kind.STALL:
             return not self._witness.once or any(self._witness.never_ended(body) for body in fault.bodies)
         return any(self._witness.never_ended(body) for body in fault.bodies)
@@ -193,39 +175,69 @@ class Injector(threading.Thread):
         self._say(f"killed the broker and started it empty: {gone}")
         return Fault(Kind.RESTART, messages=messages, reviews=reviews)
 
+    def _kill_sender(self) -> Fault | None:
+        """Kill who waits for an answer of the forge, which has the comment by then: nobody is left who could know."""
+        self._slow_down()
+
+        def look() -> list[Send]:
+            old = time.time() - 0.1
+            return [send for send in self._comments.sending() if send.at < old and lives(send.pid)]
+
+        # The doorbell of an action stands in one queue with the messages of phases, so a send may be long in coming.
+        patience = 2 * _PATIENCE_SECONDS if self._witness.once else _PATIENCE_SECONDS
+        if not (sends := self._await(look, bool, patience)):
+            return None
+        os.kill(sends[0].pid, signal.SIGKILL)
+        self._say(f"killed pool child {sends[0].pid}, which waited for the forge's answer to a comment")
+        return Fault(Kind.SENDER, sends=sends[:1])
+
+    def _kill_forge(self) -> Fault | None:
+        reviews = self._await(self._comments.unposted, bool)
+        if not reviews:
+            return None
+        self._forge.kill()
+        time.sleep(_DOWN_SECONDS)
+        self._forge.start()
+        self._say(f"killed the forge and started it again; {many(len(reviews), 'review')} had comments on their way")
+        return Fault(Kind.FORGE, reviews=reviews)
+
     def _await_bodies(self) -> list[Start]:
         """Bodies in flight, for long enough to be in the middle of it; none when there are none for a while."""
-        ends = time.monotonic() + _PATIENCE_SECONDS
-        while time.monotonic() < ends and not self._stopping.is_set():
+
+        def look() -> list[Start]:
             spared = self._hit | {body.pid for body in self._stalls}
             old = time.time() - 0.1
-            if found := [body for body in self._witness.in_flight() if body.pid not in spared and body.at < old]:
-                return found
-            time.sleep(0.05)
-        return []
+            return [body for body in self._witness.in_flight() if body.pid not in spared and body.at < old]
+
+        return [] if self._stopping.is_set() else self._await(look, bool)
 
     def _await_messages(self) -> tuple[int, set[str]]:
         """How many task messages are queued, and the reviews that wait for one; patient as `_await_bodies`."""
-        ends = time.monotonic() + _PATIENCE_SECONDS
-        while True:
+
+        def look() -> tuple[int, set[str]]:
             messages, reviews = queued(self._broker.url)
-            reviews -= self._witness.beyond_messages()
-            if reviews or time.monotonic() > ends or self._stopping.is_set():
-                return messages, reviews
+            return messages, reviews - self._witness.beyond_messages()
+
+        return self._await(look, lambda found: bool(found[1]))
+
+    def _await(self, look: Callable[[], T], enough: Callable[[T], bool], patience: float = _PATIENCE_SECONDS) -> T:
+        """What `look` sees once that is enough; after so many seconds, whatever it sees."""
+        ends = time.monotonic() + patience
+        while not enough(found := look()) and time.monotonic() < ends and not self._stopping.is_set():
             time.sleep(0.05)
+        return found
 
 
 def queued(url: str) -> tuple[int, set[str]]:
-    """How many task messages the broker holds, and the head commits of the reviews they are about."""
+    """How many task messages the broker holds, and the reviews that they are about."""
     try:
         with Redis.from_url(url) as broker:
             found = [json.loads(message)["headers"] for message in broker.lrange("celery", 0, -1)]
     except RedisError:
         return 0, set()
-    named = [_COMMIT.findall(f"{headers['argsrepr']} {headers['kwargsrepr']}") for headers in found]
-    return len(found), {commits[-1] for commits in named if commits}
+    named = [KEY.search(f"{headers['argsrepr']} {headers['kwargsrepr']}") for headers in found]
+    return len(found), {key[0] for key in named if key}
 
 
 def _name(body: Start) -> str:
-    base, _, head = body.key.partition("..")
-    return f"{body.phase} of {base[:7]}..{head[:7]}"
+    return f"{body.phase} of {short(body.key)}"

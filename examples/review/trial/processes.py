@@ -1,5 +1,5 @@
 """
-The processes of a trial: workers and a beat, started as anybody starts them, and ended whatever happens.
+The processes of a trial: workers, a beat and a forge, started as anybody starts them, and ended whatever happens.
 
 A guard outlives this process on purpose: when our end of its pipe closes, which no signal prevents, it ends
 what is left and deletes the folder.
@@ -28,10 +28,15 @@ done
 """
 #: How long a worker may take to start on a slow machine.
 _START_SECONDS: Final = 60.0
+_CELERY: Final = ("celery", "-A", "reviewer.app")
 
 
 class Process:
-    """One process with its children, a log, and a session of its own: Ctrl-C in the terminal does not reach it."""
+    """
+    One Python module as a process with its children and a log.
+
+    It has a session of its own, so Ctrl-C in the terminal does not reach it.
+    """
 
     def __init__(self, name: str, command: list[str], guard: Guard, environment: Mapping[str, str]) -> None:
         self.name, self.log = name, guard.folder / f"{name}.log"
@@ -47,7 +52,7 @@ class Process:
         """Start, or start again; the log goes on."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "celery", "-A", "reviewer.app", *self._command],
+                [sys.executable, "-m", *self._command],
                 cwd=self._guard.folder, env=self._environment, start_new_session=True,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
             )  # fmt: skip
@@ -129,11 +134,27 @@ def _exists(group: int) -> bool:
 
 def worker(name: str, guard: Guard, environment: Mapping[str, str]) -> Process:
     """A worker with two pool children."""
-    command = ["worker", "-c", "2", "-n", f"{name}@demo", "-l", "INFO", "--without-mingle", "--without-gossip"]
+    command = [
+        *_CELERY,
+        "worker",
+        "-c",
+        "2",
+        "-n",
+        f"{name}@demo",
+        "-l",
+        "INFO",
+        "--without-mingle",
+        "--without-gossip",
+    ]
     return Process(name, command, guard, environment)
 
 
 def beat(guard: Guard, environment: Mapping[str, str]) -> Process:
     """The beat that rescues and dispatches."""
     schedule = str(guard.folder / "beat-schedule")
-    return Process("beat", ["beat", "-s", schedule, "--pidfile=", "-l", "INFO"], guard, environment)
+    return Process("beat", [*_CELERY, "beat", "-s", schedule, "--pidfile=", "-l", "INFO"], guard, environment)
+
+
+def forge(file: Path, port: int, guard: Guard, environment: Mapping[str, str]) -> Process:
+    """The forge; started again it is where it was, with what it had."""
+    return Process("forge", ["forge", str(file), "--port", str(port)], guard, environment)

@@ -1,20 +1,21 @@
-"""The report: what the ledger tells of the runs, which faults landed, and runclaim beside the bare chain."""
+"""The report: what the ledger tells of the runs, which faults landed, and what became of the deliveries."""
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from runclaim.events import EventType
 from runclaim.ledger import counters, read
 from runclaim.states import PhaseStatus
-from trial.faults import Kind
+from trial.plan import Kind
+from trial.pulls import short
 from trial.screen import Table, many
 from trial.thrice import TIMES
 from trial.witness import PHASES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from reviewer.checks import Finding
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 #: Lines of the run table at least, and findings that are shown.
 _FEWEST: Final = 6
 _EXAMPLES: Final = 3
-_LOST: Final = "reviews lost"
 #: What the rest of the report takes of a screen.
 _REST: Final = 30
 
@@ -39,7 +39,7 @@ def runs_table(screen: Screen, handles: Sequence[Run], ours: Outcome) -> None:
     for view, run in views[:fits]:
         done = sum(1 for status in view.phases.values() if status is PhaseStatus.COMPLETE)
         said = run.results.get(PHASES[-1]) or (view.error or {}).get("message", "")
-        rows.append([_short(view.key), view.state, f"{done} of {len(view.phases)}", begun[view.key], said])
+        rows.append([short(view.key), view.state, f"{done} of {len(view.phases)}", begun[view.key], said])
     headings = ["run", "state", "phases", " attempts", "review"]
     screen.table(Table("The runs, those with the most attempts (starts of a body) first", headings, rows))
     if rest := views[fits:]:
@@ -74,8 +74,6 @@ def faults_table(screen: Screen, ours: Outcome, chain: Outcome | None) -> None:
 
 def ledger_lines(screen: Screen, runs: Runclaim, handles: Sequence[Run], ours: Outcome) -> None:
     """What the ledger refused and gave back, beside what came in."""
-    created = sum(1 for answer in ours.asked if getattr(answer, "created", False))
-    found = sum(1 for answer in ours.asked if getattr(answer, "created", True) is False)
     with runs.ledger.database.read() as conn:
         refused = counters.totals(conn).get(("duplicates_refused", "review"), 0)
         journals = [read.journal(conn, run.id) for run in handles]
@@ -84,51 +82,43 @@ def ledger_lines(screen: Screen, runs: Runclaim, handles: Sequence[Run], ours: O
     )
     reasons = ", ".join(f"{count} because {why}" for why, count in sorted(rescued.items()))
     verdict = ours.verdict
-    phases = verdict.starts - verdict.repeats
+    phases = len({start.place for start in ours.witness.starts()})
     screen.head("What became of it")
-    calls, copies, gone = len(ours.asked), ours.messages * TIMES, sum(fault.messages for fault in ours.injector.fired)
+    copies, gone = ours.messages * TIMES, sum(fault.messages for fault in ours.injector.fired)
     for name, text in {
-        "enqueued twice": f"{calls} calls made {many(created, 'run')}; {found} were given the run that was there",
+        "webhooks": _webhooks(ours),
+        "pushed to again": _pushed(handles, ours),
         "delivered thrice": f"{ours.messages} messages, upkeep included, {copies} copies; {gone} went with the broker",
         "duplicates refused": f"at least {refused}: what a killed process had counted in its last seconds is missing",
         "claims rescued": f"{rescued.total()}{f': {reasons}' if reasons else ''}",
         "bodies": f"{verdict.starts} starts for {phases} phases; bodies that started again: {verdict.repeats}",
-        "rows": f"{verdict.rows} committed with {len(ours.keys) * len(PHASES)} phases",
+        "sessions": _sessions(handles),
+        "rows": f"{verdict.rows} committed; {len(ours.keys) * len(PHASES)} had to be, a push overtook the others",
     }.items():
-        screen.say(f"  {name:<20}{text}")
+        if text:
+            screen.say(f"  {name:<20}{text}")
 
 
-def side_by_side(screen: Screen, ours: Outcome, chain: Outcome) -> None:
-    """The same reviews, the same faults, through runclaim and as a bare chain; counted by the witness."""
-    asked, wanted = len(ours.keys), len(ours.keys) * len(PHASES)
-    lines: Mapping[str, Any] = {
-        "reviews asked for, each twice": lambda _: asked,
-        "reviews finished": lambda it: it.verdict.finished,
-        _LOST: lambda it: asked - it.verdict.finished - len(_unfinished(it)),
-        "reviews still going on when time was up": lambda it: len(_unfinished(it)),
-        f"steps recorded twice or more, of {wanted}": lambda it: len(it.verdict.doubled),
-        f"rows written, where {wanted} are right": lambda it: it.verdict.rows,
-        "bodies started": lambda it: it.verdict.starts,
-        "callers who got an error": lambda it: sum(isinstance(answer, Exception) for answer in it.asked),
-        "seconds": lambda it: f"{it.seconds:.0f}",
-    }
-    rows = [[name, count(ours), count(chain)] for name, count in lines.items()]
-    rows = [row for row in rows if row[1:] != [0, 0] or row[0] == _LOST]
-    screen.table(
-        Table(
-            "The same reviews under the same faults, counted outside of the ledger",
-            ["", " runclaim", " bare celery.chain"],
-            rows,
-        )
+def _sessions(handles: Sequence[Run]) -> str:
+    states = Counter(session.status for run in handles for session in run.sessions)
+    found = sum(len(run.findings) for run in handles)
+    ended = ", ".join(f"{count} {state}" for state, count in states.items())
+    return f"{ended}; {many(found, 'finding')} recorded in them"
+
+
+def _webhooks(ours: Outcome) -> str:
+    """What was answered to the deliveries."""
+    answers = Counter(str(getattr(answer, "outcome", type(answer).__name__)) for answer in ours.asked)
+    made, twice, there = (answers.pop(outcome, 0) for outcome in ("enqueued", "duplicate", "existing"))
+    forged = answers.pop("SignatureRefused", 0)
+    others = "".join(f", {count} {answer}" for answer, count in answers.items())
+    return (
+        f"{len(ours.asked)} deliveries made {many(made, 'run')}; {twice} were doubled, {there} told of a run that was"
+        f" there, {forged} forged and refused{others}"
     )
-    screen.say("  The chain has Celery's defaults. It works on every copy; nobody knows what a flush took.")
 
 
-def _unfinished(outcome: Outcome) -> set[str]:
-    done = {key for key, phase in outcome.verdict.lost if phase == PHASES[-1]}
-    return {key for key in done if key.rpartition("..")[2] in outcome.waiting}
-
-
-def _short(key: str) -> str:
-    base, _, head = key.partition("..")
-    return f"{base[:7]}..{head[:7]}"
+def _pushed(handles: Sequence[Run], ours: Outcome) -> str:
+    states = Counter(run.state for run in handles if run.view.key in ours.overtaken)
+    ended = ", ".join(f"{count} {state}" for state, count in states.items())
+    return f"{many(states.total(), 'pull request')}; their older runs: {ended}" if states else ""

@@ -1,5 +1,5 @@
 """
-A round: the same reviews, asked for twice each, under the same faults; once through runclaim, once as a bare chain.
+A round: the same reviews, each asked for twice at once, under the same faults; through runclaim or as a bare chain.
 
 A round is over when nothing is left to wait for: every run has ended, or no message and no body is left of a chain.
 """
@@ -8,25 +8,27 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from random import Random
 from typing import TYPE_CHECKING, Final
 
-from trial.faults import Fault, Injector, planned, queued
+from trial.faults import Injector, queued
+from trial.plan import Fault, planned
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from trial.faults import Kind
+    from trial.comments import Comments, Tally
+    from trial.plan import Kind
     from trial.screen import Screen
     from trial.stage import Stage
     from trial.witness import Verdict, Witness
 
-Pair = tuple[str, str]
+#: Calls that are made at the same time.
+Batch = Sequence[Callable[[], object]]
 
-#: Reviews are asked for one after the other, each by two callers at once.
+#: Batches follow each other at this pace.
 _GAP_SECONDS: Final = 0.12
 #: How long a round may go on after its last fault, and how long nothing may be left before that counts as the end.
 _PATIENCE_SECONDS: Final = {"runclaim": 60.0, "chain": 25.0}
@@ -44,19 +46,27 @@ class Outcome:
 
     injector: Injector
     witness: Witness
+    comments: Comments
+    #: The reviews that have to be there, and those that a push overtook.
     keys: list[str]
+    overtaken: list[str]
     seconds: float
     #: Messages that the middleman saw, each delivered three times.
     messages: int
     #: What each of the calls that asked for a review gave, or the error it raised.
     asked: list[object]
-    #: Head commits of the reviews that still had a message or a body when the round was cut off.
+    #: The reviews that still had a message or a body when the round was cut off.
     waiting: set[str]
 
     @cached_property
     def verdict(self) -> Verdict:
         """What the rows say."""
-        return self.witness.verdict(self.keys)
+        return self.witness.verdict(self.keys, self.overtaken)
+
+    @cached_property
+    def tally(self) -> Tally:
+        """What the forge has."""
+        return self.comments.tally(self.keys)
 
     @cached_property
     def landed(self) -> list[Fault]:
@@ -69,28 +79,29 @@ class Outcome:
 
 
 class Feed(threading.Thread):
-    """Asks for every review twice at once, as a double click does, one review after the other."""
+    """Makes the calls of each batch at once, as a double click does, one batch after the other."""
 
-    def __init__(self, pairs: Sequence[Pair], ask: Callable[[Pair], object]) -> None:
+    def __init__(self, batches: Sequence[Batch]) -> None:
         super().__init__(name="feed", daemon=True)
-        self._pairs, self._ask = pairs, ask
+        self._batches = batches
         self.answers: list[object] = []
         self.stopping = False
 
     def run(self) -> None:
-        """Ask until all are asked for."""
+        """Make all calls."""
         with ThreadPoolExecutor(2) as callers:
-            for pair in self._pairs:
+            for batch in self._batches:
                 if self.stopping:
                     break
-                self.answers += callers.map(self._attempt, [pair, pair])
+                self.answers += callers.map(_attempt, batch)
                 time.sleep(_GAP_SECONDS)
 
-    def _attempt(self, pair: Pair) -> object:
-        try:
-            return self._ask(pair)
-        except Exception as error:  # noqa: BLE001 - what the caller of a bare chain gets while its broker is down
-            return error
+
+def _attempt(call: Callable[[], object]) -> object:
+    try:
+        return call()
+    except Exception as error:  # noqa: BLE001 - what a sender, or the caller of a bare chain, gets
+        return error
 
 
 class Round:
@@ -101,13 +112,15 @@ class Round:
         name: str,
         stage: Stage,
         witness: Witness,
+        comments: Comments,
         screen: Screen,
         *,
         seed: int,
         strikes: int,
         is_over: Callable[[], bool] | None = None,
     ) -> None:
-        self.name, self._stage, self._witness, self._screen, self._is_over = name, stage, witness, screen, is_over
+        self.name, self._stage, self._witness, self._comments = name, stage, witness, comments
+        self._screen, self._is_over, self._seed = screen, is_over, seed
         plan = planned(Random(seed), strikes)  # noqa: S311 - a seed is for repeating
         self._began = time.monotonic()
         self._quiet_since: float | None = None
@@ -118,6 +131,9 @@ class Round:
             witness=witness,
             workers=stage.workers,
             broker=stage.broker,
+            forge=stage.forge,
+            comments=comments,
+            slow_down=lambda: stage.spoil_forge(seed, first=["slow"]),
             lease_seconds=stage.lease_seconds,
             say=lambda text: screen.say(f"{self.seconds:6.1f} s  {text}"),
         )
@@ -127,15 +143,18 @@ class Round:
         """Since it began."""
         return time.monotonic() - self._began
 
-    def play(self, pairs: Sequence[Pair], ask: Callable[[Pair], object]) -> Outcome:
+    def play(self, batches: Sequence[Batch], keys: list[str], overtaken: list[str]) -> Outcome:
         """Ask for the reviews while faults are injected; returns when it is over or has taken too long."""
-        self._stage.let_linger()
-        feed = Feed(pairs, ask)
+        self._stage.let_linger(self._seed)
+        feed = Feed(batches)
+        wanted = set(keys)
         try:
-            with self._screen.progress(self.name, len(pairs)) as show:
+            with self._screen.progress(self.name, len(keys)) as show:
                 feed.start()
                 self.injector.start()
-                in_time = self._watch(feed, lambda: show(self._witness.finished(), len(self.injector.fired)))
+                in_time = self._watch(
+                    feed, lambda: show(len(wanted & self._witness.finished()), len(self.injector.fired))
+                )
         finally:
             feed.stopping = True
             self.injector.stop()
@@ -145,7 +164,9 @@ class Round:
         return Outcome(
             injector=self.injector,
             witness=self._witness,
-            keys=[f"{base}..{head}" for base, head in pairs],
+            comments=self._comments,
+            keys=keys,
+            overtaken=overtaken,
             seconds=self.seconds,
             messages=self._stage.middleman.messages - self._messages_before,
             asked=feed.answers,
@@ -175,5 +196,5 @@ class Round:
         return self._quiet_since is not None and time.monotonic() > self._quiet_since + _QUIET_SECONDS
 
     def _waiting(self) -> set[str]:
-        working = {start.key.rpartition("..")[2] for start in self._witness.in_flight()}
+        working = {start.key for start in self._witness.in_flight()}
         return working | queued(self._stage.broker.url)[1]

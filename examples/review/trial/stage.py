@@ -6,15 +6,20 @@ Nothing that runs already is touched; on a PostgreSQL server the trial makes a d
 
 from __future__ import annotations
 
+import json
 import os
+import secrets
 import signal
 import tempfile
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
+from urllib.error import URLError
+from urllib.request import Request, urlopen
 
 from reviewer import record
+from reviewer.posting import TIMEOUT_SECONDS
 from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -22,7 +27,8 @@ from runclaim import migrations
 from runclaim.config import duration
 from runclaim.database import Database
 from runclaim.servers import valkey
-from trial.processes import Guard, Process, beat, worker
+from runclaim.servers.machine import free_port
+from trial.processes import Guard, Process, beat, forge, worker
 from trial.thrice import TIMES, Thrice
 
 if TYPE_CHECKING:
@@ -36,10 +42,19 @@ SETTINGS: Final = {
     "RUNCLAIM_RESCUE_EVERY": "1s",
     "RUNCLAIM_DISPATCH_EVERY": "1s",
     "RUNCLAIM_DISPATCH_AFTER": "2s",
+    "RUNCLAIM_DELIVER_EVERY": "1s",
+}
+#: What the forge's requests meet: each of these once at first, later by chance. A slow answer outlasts its sender.
+_MOODS: Final = {
+    "first": ["lost reply", "500 after applying", "502 before applying", "slow", "422"],
+    "rates": {"lost reply": 0.12, "500 after applying": 0.08, "502 before applying": 0.08, "slow": 0.02, "422": 0.01},
+    "slow_seconds": TIMEOUT_SECONDS + 0.5,
 }
 _WORKERS: Final = ("one", "two", "three")
 #: How long all workers together may take to end in order.
 _STOP_SECONDS: Final = 6.0
+#: How long the forge may take to answer, also while it starts again.
+_FORGE_SECONDS: Final = 10.0
 _EXAMPLE: Final = Path(__file__).resolve().parents[1]
 
 
@@ -52,14 +67,17 @@ class Stage:
 
     lease_seconds: Final = duration("lease", SETTINGS["RUNCLAIM_LEASE"]).total_seconds()
 
-    def __init__(self, *, ledger: str, linger: float) -> None:
-        self._ledger, self._linger = ledger, linger
+    def __init__(self, *, ledger: str, clone: str, linger: float) -> None:
+        self._ledger, self._clone, self._linger = ledger, clone, linger
         self._exits = ExitStack()
         self.workers: list[Process] = []
+        #: What the forge signs its deliveries with.
+        self.secret = secrets.token_hex()
 
     def __enter__(self) -> Self:
         self.folder = Path(tempfile.mkdtemp(prefix="runclaim-demo-"))
         self._guard = Guard(self.folder)
+        self.forge_file, self._forge_port = self.folder / "forge.db", free_port()
         self._exits.callback(self._guard.close)
         return self
 
@@ -78,8 +96,13 @@ class Stage:
         screen.say(f"broker      {self.broker.how}, private, keeps nothing on disk")
         screen.say(f"middleman   a proxy before the broker delivers every task message {TIMES} times")
         self._prepare_environment()
+        self._start_forge(screen)
         record.metadata.create_all(self.engine)
         self._start_celery(screen)
+
+    @property
+    def _forge_url(self) -> str:
+        return f"http://127.0.0.1:{self._forge_port}"
 
     @property
     def engine(self) -> Engine:
@@ -87,12 +110,17 @@ class Stage:
         return record.engine(self.url)
 
     def calm_down(self) -> None:
-        """Tell the bodies that the faults are over: they no longer linger."""
+        """Tell the bodies that the faults are over: they no longer linger. The forge is what it is, to the end."""
         (self.folder / "faults-are-over").touch()
 
-    def let_linger(self) -> None:
-        """Tell the bodies that faults may come."""
+    def let_linger(self, seed: int) -> None:
+        """Tell the bodies that faults may come, and the forge to misbehave from its next request on."""
         (self.folder / "faults-are-over").unlink(missing_ok=True)
+        self.spoil_forge(seed)
+
+    def spoil_forge(self, seed: int, **more: Any) -> None:
+        """Have the forge misbehave from its next request on; `first` is what its first posts meet."""
+        self._tell_forge({"seed": seed, **_MOODS, **more})
 
     def end_beat(self) -> None:
         """A bare chain has no use for it."""
@@ -111,6 +139,26 @@ class Stage:
         """Leave folder and database where they are; returns where that is."""
         self._guard.keep()
         return f"{self.folder} (logs, body starts) and {make_url(self.url).render_as_string()}"
+
+    def _start_forge(self, screen: Screen) -> None:
+        self.forge = forge(self.forge_file, self._forge_port, self._guard, os.environ)
+        self._exits.callback(self.forge.end)
+        self.forge.start()
+        self.forge.wait_until(b" ready.")
+        screen.say("forge       a stand-in with GitHub's endpoints, which loses replies and answers 500 after applying")
+
+    def _tell_forge(self, plan: dict[str, Any]) -> None:
+        request = Request(f"{self._forge_url}/control/faults", data=json.dumps(plan).encode(), method="PUT")  # noqa: S310 - ours
+        ends = time.monotonic() + _FORGE_SECONDS
+        while True:
+            try:
+                urlopen(request, timeout=_FORGE_SECONDS).close()  # noqa: S310 - as above
+            except URLError as error:  # it was killed, and starts
+                if time.monotonic() > ends:
+                    raise StageFailed(f"the forge does not answer: {error.reason}") from error
+                time.sleep(0.1)
+            else:
+                return
 
     def _start_celery(self, screen: Screen) -> None:
         self.workers = [worker(name, self._guard, os.environ) for name in _WORKERS]
@@ -134,6 +182,9 @@ class Stage:
             "CELERY_BROKER_URL": self.middleman.url,
             "REVIEW_FOLDER": str(self.folder),
             "REVIEW_LINGER": str(self._linger),
+            "REVIEW_CLONE": self._clone,
+            "REVIEW_FORGE_URL": self._forge_url,
+            "REVIEW_WEBHOOK_SECRET": self.secret,
             "PYTHONPATH": os.pathsep.join(filter(None, [str(_EXAMPLE), os.environ.get("PYTHONPATH")])),
             "PYTHONUNBUFFERED": "1",
         }

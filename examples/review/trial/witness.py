@@ -75,8 +75,10 @@ class Verdict:
 class Witness:
     """Reads the rows of one table and the starts beside it. Cheap enough to ask ten times a second."""
 
-    def __init__(self, table: Table, *, engine: Engine, folder: Path, once: bool) -> None:
-        self._table, self._engine = table, engine
+    def __init__(
+        self, table: Table, *, engine: Engine, folder: Path, once: bool, overtaken: Collection[str] = ()
+    ) -> None:
+        self._table, self._engine, self._overtaken = table, engine, overtaken
         self._file = folder / f"{table.name}.starts"
         #: Whether a phase is over with its first row; a chain's copies each go on for themselves.
         self.once = once
@@ -97,12 +99,16 @@ class Witness:
             found.append(Start(float(at), int(pid), int(worker_pid), phase, key))
         return found
 
-    def finished(self) -> int:
-        """How many reviews have a row of their last phase."""
-        return len({row.key for row in self.rows() if row.phase == PHASES[-1]})
+    def finished(self) -> set[str]:
+        """The reviews that have a row of their last phase."""
+        return {row.key for row in self.rows() if row.phase == PHASES[-1]}
 
     def in_flight(self) -> list[Start]:
-        """The bodies that run now: the last start of each live process, unless its row is there."""
+        """
+        The bodies that run now: the last start of each live process, unless its row is there.
+
+        One that was overtaken may have been told to stop, and writes no row then: it is left out.
+        """
         # The starts first: a row that comes in between only makes a body look idle.
         starts = self.starts()
         rows = self.rows()
@@ -111,13 +117,15 @@ class Witness:
         return [
             start
             for start in {start.pid: start for start in starts}.values()
-            if start.place not in settled and newest.get(start.place, start) == start
-            if not _is_done(start, starts, rows) and _lives(start.pid)
+            if start.place not in settled
+            and start.key not in self._overtaken
+            and newest.get(start.place, start) == start
+            if not _is_done(start, starts, rows) and lives(start.pid)
         ]
 
     def beyond_messages(self) -> set[str]:
-        """Head commits of the reviews that wait for no message, because a body has started."""
-        return {start.key.rpartition("..")[2] for start in self.starts()} if self.once else set()
+        """The reviews that wait for no message, because a body has started."""
+        return {start.key for start in self.starts()} if self.once else set()
 
     def was_overtaken(self, start: Start) -> bool:
         """Whether another process has started the same phase since."""
@@ -128,14 +136,15 @@ class Witness:
         """Whether the body has written no row; asked when it cannot any more."""
         return not _is_done(start, self.starts(), self.rows())
 
-    def verdict(self, keys: Collection[str]) -> Verdict:
-        """Hold the rows against the reviews that were asked for."""
+    def verdict(self, keys: Collection[str], overtaken: Collection[str]) -> Verdict:
+        """Hold the rows against the reviews that were asked for; of one that was overtaken, none has to be there."""
         wanted = [(key, phase) for key in keys for phase in PHASES]
+        allowed = {(key, phase) for key in (*keys, *overtaken) for phase in PHASES}
         rows, starts = Counter(row.place for row in self.rows()), self.starts()
         return Verdict(
             lost=[place for place in wanted if not rows[place]],
-            doubled=[place for place in wanted if rows[place] > 1],
-            strange=sorted(set(rows) - set(wanted)),
+            doubled=[place for place in rows if rows[place] > 1],
+            strange=sorted(set(rows) - allowed),
             rows=rows.total(),
             finished=sum(1 for key in keys if rows[key, PHASES[-1]]),
             starts=len(starts),
@@ -149,7 +158,8 @@ def _is_done(start: Start, starts: list[Start], rows: list[Row]) -> bool:
     return sum(1 for each in rows if (each.place, each.pid) == (start.place, start.pid)) >= begun
 
 
-def _lives(pid: int) -> bool:
+def lives(pid: int) -> bool:
+    """Whether there is such a process, perhaps stopped."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -61,7 +61,8 @@ def _answers() -> None:
         sa.Column("fingerprint", sa.Text(), nullable=False),
         sa.Column("run_id", Id(), nullable=False),
         sa.Column("status", sa.SmallInteger(), nullable=False),
-        sa.Column("body", Json(), nullable=False),
+        sa.Column("headers", Json(), nullable=False),
+        sa.Column("body", sa.Text(), nullable=False),
         sa.Column("expires_at", Instant(), nullable=False),
         sa.PrimaryKeyConstraint("key_hash", name=op.f("pk_runclaim_answers")),
     )
