@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from http import HTTPStatus
-from http.client import HTTPException
+from http.client import HTTPException, IncompleteRead
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode, urlsplit
@@ -79,7 +79,7 @@ class Api:
         for pause in (*_PAUSES, None):
             try:
                 with self._opener.open(request, timeout=_SECONDS + seconds) as answer:
-                    return answer.status, _parsed(answer)
+                    return answer.status, self._parsed(answer)
             except urllib.error.HTTPError as problem:
                 with problem:
                     if problem.code != HTTPStatus.SERVICE_UNAVAILABLE or pause is None:
@@ -133,7 +133,7 @@ class Api:
                 [told["detail"], *(f"{each['pointer']}: {each['detail']}" for each in told.get("errors") or ())]
             )
         except (ValueError, KeyError, TypeError, OSError):
-            return Unreachable(f"{self.url} answers {problem.code} and is no runclaim API: check RUNCLAIM_API_URL")
+            return self._no_api(problem.code)
         if (later := problem.headers.get("Retry-After")) and later.isdecimal():
             said += f" (try again in {later} s)"
         if problem.code == HTTPStatus.UNAUTHORIZED:
@@ -143,14 +143,24 @@ class Api:
         server_error = problem.code >= HTTPStatus.INTERNAL_SERVER_ERROR
         return _REFUSALS.get(problem.code, RunclaimError if server_error else Refused)(one_line(said))
 
+    def _parsed(self, answer: HTTPResponse) -> Json:
+        text = answer.read(_MOST_BYTES)
+        if answer.length:
+            raise IncompleteRead(text, answer.length)
+        try:
+            found = json.loads(text)
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise self._no_api(answer.status)
+        return found
+
+    def _no_api(self, status: int) -> Unreachable:
+        return Unreachable(f"{self.url} answers {status} and is no runclaim API: check RUNCLAIM_API_URL")
+
     def _gone(self, lost: Exception) -> Unreachable:
         reason = getattr(lost, "reason", None) or lost
         return Unreachable(f"the API {self.url} does not answer ({one_line(str(reason)) or type(reason).__name__})")
-
-
-def _parsed(answer: HTTPResponse) -> Json:
-    found = json.loads(answer.read(_MOST_BYTES) or b"{}")
-    return found if isinstance(found, dict) else {}
 
 
 def _events(stream: HTTPResponse) -> Iterator[tuple[str, Json]]:

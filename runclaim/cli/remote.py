@@ -86,22 +86,28 @@ class RemoteService:
 
     def follow(self, run_id: str) -> Iterator[Json]:
         """The events of the run, as they come; a lost connection goes on after the last one."""
-        last_id, losses = None, 0
+        last_id, losses, stopped = None, 0, False
         while True:
             try:
+                if stopped and self._is_over(run_id):
+                    return
                 for event_id, event in self._api.events(f"/v1/runs/{run_id}/events", last_id=last_id):
                     last_id, losses = event_id, 0
                     if "type" in event:
                         yield event
                     # The stream of a blocked run goes on: somebody may resume it.
-                    if event.get("type") == EventType.RUN_BLOCKED and self.run(run_id)["state"] in ENDS:
+                    stopped = event.get("type") == EventType.RUN_BLOCKED
+                    if stopped and self._is_over(run_id):
                         return
-                if self.run(run_id)["state"] in ENDS:
+                if self._is_over(run_id):
                     return
             except Unreachable:
                 if (losses := losses + 1) > _RECONNECTS:
                     raise
             time.sleep(min(0.2 * 2**losses, 5.0))
+
+    def _is_over(self, run_id: str) -> bool:
+        return self.run(run_id)["state"] in ENDS
 
     def wait(self, run_id: str, seconds: float) -> Json:
         """The run once it has ended, or as it is after so many seconds."""

@@ -31,8 +31,11 @@ _COLOURS: Final = {
     "unknown": "yellow",
     "failed": "red",
 }
-#: Control characters that JSON leaves as they are, and terminals do not.
-_STEERS: Final = re.compile(r"[\x7f-\x9f]")
+#: Control characters, and separators of lines and paragraphs; what writes from right to left until it is ended.
+_BREAKS: Final = frozenset({"Cc", "Zl", "Zp"})
+_TURNS: Final = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+#: The same where JSON leaves them as they are.
+_STEERS: Final = re.compile(r"[\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 _NARROWEST: Final = 8
 _GAP: Final = 2
 
@@ -101,7 +104,12 @@ def confirmed(question: str) -> bool:
 
 def printable(text: str) -> str:
     """`text` without what would steer a terminal: keys and errors are written by anybody."""
-    return "".join(each if each in "\n\t" or unicodedata.category(each) != "Cc" else "\ufffd" for each in text)
+    return "".join("\ufffd" if _steers(each) else each for each in text)
+
+
+def _steers(each: str) -> bool:
+    """Whether a character moves, recolours, breaks or turns round what comes after it."""
+    return each not in "\n\t" and (unicodedata.category(each) in _BREAKS or each in _TURNS)
 
 
 class Table:
