@@ -8,7 +8,7 @@ import threading
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from runclaim import failpoints, forks, logs
+from runclaim import failpoints, forks, logs, tracing
 from runclaim.database import Database
 from runclaim.errors import RunclaimError
 from runclaim.flows.keeper import Keeper
@@ -73,7 +73,12 @@ class Runtime:
             return self._keeper
 
     def close(self, *, for_good: bool = False) -> None:
-        """Write the counted totals; called when the process ends, and `for_good` when the application says so."""
+        """
+        Write the counted totals and export the last spans.
+
+        Called when the process ends, and `for_good` when the application says so.
+        """
+        tracing.flush()
         if self._keeper is not None:
             try:
                 (self._keeper.shut if for_good else self._keeper.close)()
@@ -83,13 +88,16 @@ class Runtime:
     def _end_overdue(self, claim: Claim, times: int) -> None:
         """A body outlived its max_duration. First it is interrupted; a child that does not react is ended."""
         if not self.in_pool_child:
-            logger.error("%s/%s is past its max_duration and holds its slot", claim.run_id, claim.phase)
+            logger.error(
+                "%s/%s is past its max_duration and holds its slot", claim.run_id, claim.phase, extra=logs.of(claim)
+            )
             return
         logger.error(
             "%s/%s is past its max_duration; %s",
             claim.run_id,
             claim.phase,
             "interrupting" if times == 1 else "ending the process",
+            extra=logs.of(claim),
         )
         # SIGUSR1 is Celery's soft time limit in a prefork child: SoftTimeLimitExceeded in the body.
         os.kill(os.getpid(), signal.SIGUSR1 if times == 1 else signal.SIGKILL)
