@@ -40,6 +40,8 @@ class Config:
     dispatch_every: timedelta = timedelta(seconds=5)
     #: How often beat has planned actions sent: the resolution of their back-off. A fresh one is sent at once.
     deliver_every: timedelta = timedelta(seconds=5)
+    #: How often beat has listeners told of events, and the totals counted. A worker that ends a phase asks at once.
+    tell_every: timedelta = timedelta(seconds=5)
     #: A queued run whose message seems lost is published again after this, then after twice this, and so on.
     dispatch_after: timedelta = timedelta(seconds=30)
     #: How often beat deletes finished history.
@@ -54,6 +56,10 @@ class Config:
     keep_deliveries: timedelta = timedelta(days=4)
     #: How often beat forgets closed dedup windows.
     forget_every: timedelta = timedelta(seconds=60)
+    #: `text` leaves Celery's log format alone; `json` makes each line of workers and beat one JSON object.
+    log_format: str = "text"
+    #: A file that worker and beat touch while they live, for health checks; empty for none.
+    alive_file: str = ""
     keep_succeeded: timedelta = timedelta(days=30)
     keep_failed: timedelta = timedelta(days=90)
     keep_canceled: timedelta = timedelta(days=30)
@@ -66,6 +72,8 @@ class Config:
             value = getattr(self, field.name)
             if isinstance(value, timedelta) and value <= timedelta(0):
                 raise ConfigError(f"{field.name} is {value}; it has to be longer than nothing")
+        if self.log_format not in {"text", "json"}:
+            raise ConfigError(f"log_format is {self.log_format!r}; use text or json")
         if not self.database_url.startswith(("postgresql+psycopg://", "sqlite:///")):
             raise ConfigError(
                 f"database_url {_scheme(self.database_url)!r} is not supported:"

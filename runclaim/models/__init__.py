@@ -11,6 +11,7 @@ from runclaim.models.counter import Counter
 from runclaim.models.dedup_key import DedupKey
 from runclaim.models.event import Event
 from runclaim.models.finding import Finding
+from runclaim.models.listener import Listener, Untold
 from runclaim.models.phase_result import PhaseResult
 from runclaim.models.run import Run
 from runclaim.models.run_key import RunKey
@@ -28,6 +29,7 @@ counters: Final = cast("Table", Counter.__table__)
 dedup_keys: Final = cast("Table", DedupKey.__table__)
 events: Final = cast("Table", Event.__table__)
 findings: Final = cast("Table", Finding.__table__)
+listeners: Final = cast("Table", Listener.__table__)
 named_sessions: Final = cast("Table", NamedSession.__table__)
 phase_results: Final = cast("Table", PhaseResult.__table__)
 run_keys: Final = cast("Table", RunKey.__table__)
@@ -35,6 +37,7 @@ runs: Final = cast("Table", Run.__table__)
 sessions: Final = cast("Table", Session.__table__)
 signals: Final = cast("Table", Signal.__table__)
 subjects: Final = cast("Table", Subject.__table__)
+untold: Final = cast("Table", Untold.__table__)
 
 __all__ = [
     "actions",
@@ -43,6 +46,7 @@ __all__ = [
     "dedup_keys",
     "events",
     "findings",
+    "listeners",
     "metadata",
     "named_sessions",
     "phase_results",
@@ -51,4 +55,5 @@ __all__ = [
     "sessions",
     "signals",
     "subjects",
+    "untold",
 ]

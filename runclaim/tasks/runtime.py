@@ -19,6 +19,7 @@ from runclaim.flows.sending import Sender
 from runclaim.ledger.dedup import forget
 from runclaim.ledger.purge import purge, purge_keys
 from runclaim.ledger.rescue import rescue, rescue_worker
+from runclaim.listeners.telling import tell
 from runclaim.tasks.flags import Flags
 
 if TYPE_CHECKING:
@@ -142,6 +143,10 @@ class Runtime:
         if some_are_left and not self.flags.stopping:
             self.broker.ring_actions(1)
         return taken
+
+    def tell(self) -> int:
+        """Count what the journal says and tell the listeners; returns how many events were told."""
+        return tell(self.ledger.database, self.ledger.listeners, stopping=lambda: self.flags.stopping)
 
     def dispatch(self) -> int:
         """Publish what is due; returns how many messages went."""

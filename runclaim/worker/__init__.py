@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from celery import bootsteps, signals
 
 from runclaim.errors import LedgerUnavailable, RunclaimError
+from runclaim.worker import flower, reporting
 from runclaim.worker.checks import refusals
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ def attach(app: Celery, runtime: Runtime) -> None:
     """Attach to every worker of the app."""
     app.steps["worker"].add(_start_check(app, runtime))
     app.steps["consumer"].add(_event_flag(runtime))
+    reporting.attach(app, lambda: runtime.ledger.config)
+    flower.attach(app, runtime)
 
     def ours(sender: Any) -> bool:
         return getattr(sender, "app", app) is app

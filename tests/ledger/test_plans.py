@@ -18,7 +18,7 @@ from runclaim import migrations
 from runclaim.database import Database
 from runclaim.errors import KeyConflict, RunExists
 from runclaim.keys import nonce, run_key, uuid7
-from runclaim.ledger import read
+from runclaim.ledger import read, tail
 from runclaim.ledger.actions import claim_actions, claimed_actions
 from runclaim.ledger.cancel import cancel
 from runclaim.ledger.claim import claimed
@@ -28,6 +28,7 @@ from runclaim.ledger.dedup import forget
 from runclaim.ledger.enqueue import enqueue
 from runclaim.ledger.fail import fail
 from runclaim.ledger.findings import NewFinding, findings_of
+from runclaim.ledger.gauges import gauges
 from runclaim.ledger.heartbeat import heartbeat
 from runclaim.ledger.identity import find_runs
 from runclaim.ledger.journal import who_canceled
@@ -40,6 +41,8 @@ from runclaim.ledger.rerun import rerun
 from runclaim.ledger.rescue import rescue, rescue_worker
 from runclaim.ledger.retry import retry
 from runclaim.ledger.sessions import sessions_of
+from runclaim.ledger.tail import after
+from runclaim.ledger.untold import due_untold, held_up, is_due
 from runclaim.models import actions, findings, metadata
 from runclaim.states import TERMINAL
 from tests import servers
@@ -96,6 +99,11 @@ EVENTS = """
     INSERT INTO runclaim_events (run_id, type, fence, at) SELECT {id}, 'run.succeeded', 2, {at} FROM {series}"""
 WINDOWS = """
     INSERT INTO runclaim_dedup_keys SELECT 'default/hook/payload', 'hash-' || n, {id}, {at} FROM {series}"""
+UNTOLD = """
+    INSERT INTO runclaim_untold (listener, event_id, run_id, state, attempts, available_at)
+    SELECT CASE n % 2 WHEN 0 THEN 'mailer' ELSE 'billing' END, n, {id},
+        CASE WHEN n > 19000 THEN 'waiting' ELSE 'given_up' END, 1, {at}
+    FROM {series}"""
 SUBJECTS = """
     INSERT INTO runclaim_subjects SELECT 'default', 'review', 'subject-' || n, 40 FROM {series}"""
 SESSIONS = """
@@ -115,7 +123,7 @@ ACTS = """
 SIGNALS = """
     INSERT INTO runclaim_signals (run_id, name, signal_id, payload, received_at)
     SELECT {id}, 'approved', '1', '1', {at} FROM {series}"""
-HISTORIES = (RUNS, KEYS, RESULTS, EVENTS, WINDOWS, SESSIONS, FINDINGS, ACTIONS, ACTS, SIGNALS)
+HISTORIES = (RUNS, KEYS, RESULTS, EVENTS, WINDOWS, SESSIONS, FINDINGS, ACTIONS, ACTS, SIGNALS, UNTOLD)
 
 
 def load_history(conn):
@@ -169,15 +177,20 @@ def scans(conn, statement, parameters):
     if conn.dialect.name == "sqlite":
         return [(0, pair) for pair in sqlite_scans(conn, statement, parameters)]
     custom = conn.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {statement}", parameters).scalar_one()
+    if not parameters:
+        return [(0, pair) for pair in postgresql_scans(custom[0]["Plan"])]
     return [(plan, pair) for plan, tree in enumerate([custom, generic(conn, statement, parameters)])
             for pair in postgresql_scans(tree[0]["Plan"])]  # fmt: skip
 
 
 def sqlite_scans(conn, statement, parameters):
     for row in conn.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters):
-        found = re.match(r"(SCAN|SEARCH) (runclaim_\w+)(?: USING (?:COVERING )?INDEX (\w+))?", row.detail)
+        found = re.match(r"(SCAN|SEARCH) (runclaim_\w+|earlier)(?: USING (?:COVERING )?INDEX (\w+))?", row.detail)
         if found:
             how, table, index = found.groups()
+            table = ALIASES.get(table, table)
+            # By the row's number, which is the primary key, or its last.
+            index = f"pk_{table}" if how == "SEARCH" and index is None else index
             # A scan of an index reads all of it, however it is ordered.
             yield table, index if how == "SEARCH" or (index or "").startswith("ix_") else None
 
@@ -268,6 +281,8 @@ def supersede_one(conn):
 
 RUN = "runclaim_runs"
 ACTION = "runclaim_actions"
+#: What a statement calls a table that it reads twice.
+ALIASES = {"earlier": "runclaim_untold"}
 VERBS = {
     "enqueue": (lambda conn: enqueue(conn, [new_run()]), set()),
     "supersede": (supersede, {(RUN, "ix_runclaim_runs_subject")}),
@@ -374,6 +389,28 @@ VERBS = {
         lambda conn: read.signal(conn, queued_run(conn), "approved"),
         {("runclaim_signals", "pk_runclaim_signals")},
     ),
+    "gauges": (
+        gauges,
+        {
+            (RUN, "ix_runclaim_runs_dispatch_due_at"),
+            (RUN, "ix_runclaim_runs_lease_expires_at"),
+            (RUN, "ix_runclaim_runs_stalled"),
+            ("runclaim_actions", "ix_runclaim_actions_available_at"),
+            ("runclaim_actions", "ix_runclaim_actions_unknown"),
+            ("runclaim_events", "pk_runclaim_events"),
+            ("runclaim_untold", "ix_runclaim_untold_available_at"),
+        },
+    ),
+    "tail": (
+        lambda conn: after(conn, tail.newest(conn) - 10, tail.newest(conn), limit=500),
+        {("runclaim_events", "pk_runclaim_events"), (RUN, "pk_runclaim_runs")},
+    ),
+    "due_untold": (
+        lambda conn: (is_due(conn, "mailer"), due_untold(conn, "mailer", limit=10)),
+        {("runclaim_untold", "ix_runclaim_untold_available_at"), ("runclaim_untold", "ix_runclaim_untold_run_id")},
+    ),
+    # By its run or among what waits for its listener: both are few.
+    "held_up": (lambda conn: held_up(conn, "mailer", queued_runs(conn, 3)), set()),
     "run": (lambda conn: read.run(conn, queued_run(conn)), {(RUN, "pk_runclaim_runs")}),
     "results": (
         lambda conn: read.results(conn, queued_run(conn)),
@@ -393,7 +430,8 @@ def test_a_verb_reads_by_index_however_long_the_history_is(conn, name):
     Breaks if an index is dropped, or a statement is written so that a prepared plan cannot use a partial one.
     """
     verb, expected = VERBS[name]
-    found = [pair for statement, parameters in statements_of(conn, verb) for pair in scans(conn, statement, parameters)]
+    sent = statements_of(conn, verb, plain=name == "gauges")
+    found = [pair for statement, parameters in sent for pair in scans(conn, statement, parameters)]
     used = {(table, re.sub(r"sqlite_autoindex_(\w+)_1", r"pk_\1", index or "")) for _, (table, index) in found}
 
     assert expected <= used
