@@ -419,6 +419,8 @@ VERBS = {
 }
 
 #: These read as much as they delete; when that is much of a table, PostgreSQL rightly reads all of it.
+#: One row for each who listens.
+SMALL = {"runclaim_listeners"}
 IN_BATCHES = {"purge", "purge_keys", "forget"}
 
 
@@ -436,7 +438,7 @@ def test_a_verb_reads_by_index_however_long_the_history_is(conn, name):
 
     assert expected <= used
     if name not in IN_BATCHES:
-        assert [pair for pair in found if pair[1][1] is None] == []
+        assert [pair for pair in found if pair[1][1] is None and pair[1][0] not in SMALL] == []
 
 
 def test_a_purge_finds_the_children_of_a_run_by_index(conn):
