@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     from runclaim.ledger.tail import Line
 
+    #: `receiver(event)`; what it returns is dropped.
+    Receiver = Callable[["Event"], object]
+
 #: The waits after each failed attempt, as Standard Webhooks 1.0.0 has them; then the event is given up.
 SCHEDULE: Final = tuple(
     timedelta(seconds=seconds) for seconds in (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)
@@ -63,7 +66,7 @@ class Listener:
     types: tuple[str, ...]
     #: Only events of these flows; `None` for all.
     flows: frozenset[str] | None
-    tell: Callable[[Event], object]
+    tell: Receiver
     schedule: tuple[timedelta, ...] = SCHEDULE
 
     def __post_init__(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,7 +20,7 @@ from runclaim.flows.sending import Sender
 from runclaim.ledger.dedup import forget
 from runclaim.ledger.purge import purge, purge_keys
 from runclaim.ledger.rescue import rescue, rescue_worker
-from runclaim.listeners.telling import tell
+from runclaim.listeners.telling import register, tell
 from runclaim.tasks.flags import Flags
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 logger: Final = logs.logger("runclaim.worker")
 
 _BATCH: Final = 500
+_RING_SECONDS: Final = 1.0
 #: Then it makes room for phases that wait in the same queue.
 _DELIVER_AT_MOST: Final = timedelta(seconds=30)
 
@@ -50,6 +52,7 @@ class Runtime:
         self.in_pool_child = False
         self._keeper: Keeper | None = None
         self._making = forks.Lock()
+        self._rang_at = float("-inf")
 
     def runner(self, node: str) -> Runner:
         """The runner of this process; `node` is the worker's Celery name."""
@@ -147,6 +150,17 @@ class Runtime:
     def tell(self) -> int:
         """Count what the journal says and tell the listeners; returns how many events were told."""
         return tell(self.ledger.database, self.ledger.listeners, stopping=lambda: self.flags.stopping)
+
+    def add_listeners(self) -> None:
+        """Let new listeners listen from here on. Raises: LedgerUnavailable."""
+        if self.ledger.listeners:
+            register(self.ledger.database, self.ledger.listeners)
+
+    def ring_listeners(self) -> None:
+        """Something happened in this process: have the listeners told, at most once a second."""
+        if self.ledger.listeners and time.monotonic() - self._rang_at >= _RING_SECONDS:
+            self._rang_at = time.monotonic()
+            self.broker.ring_listeners()
 
     def dispatch(self) -> int:
         """Publish what is due; returns how many messages went."""

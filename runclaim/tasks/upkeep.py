@@ -22,7 +22,7 @@ RESCUE: Final = "runclaim.rescue"
 DISPATCH: Final = "runclaim.dispatch"
 PURGE: Final = "runclaim.purge"
 FORGET: Final = "runclaim.forget"
-TELL: Final = "runclaim.tell"
+TELL: Final = broker.TELL
 
 
 def register(app: Celery, runtime: Runtime) -> None:

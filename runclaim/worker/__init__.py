@@ -60,6 +60,7 @@ def _start_check(app: Celery, runtime: Runtime) -> type:
                 raise SystemExit("runclaim: this worker does not start.\n" + "\n".join(f"  - {each}" for each in found))
             try:
                 _ = runtime.ledger.database
+                runtime.add_listeners()
             except LedgerUnavailable:
                 pass  # it may come up later; until then every run waits
             except RunclaimError as refused:

@@ -1,4 +1,4 @@
-"""Real Celery processes report on themselves: the ledger's metrics in Flower, log lines as JSON, a file that says alive."""
+"""Real processes report on themselves: the ledger's metrics in Flower, log lines as JSON, a file that says alive."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import json
 import sys
 import time
 import urllib.request
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.harness import Site, until
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def figures(address: str) -> dict[tuple[str, ...], float]:
