@@ -11,6 +11,7 @@ import re
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from runclaim.errors import ConfigError
@@ -96,6 +97,16 @@ def duration(name: str, value: Any) -> timedelta:
     raise ConfigError(f"{name} is {value!r}; write seconds or a number with ms, s, m, h or d, such as 90s")
 
 
+def _from_environment(environ: Mapping[str, str], name: str) -> str | None:
+    """The variable, or what stands in the file that `NAME_FILE` names: how containers are given secrets."""
+    if (value := environ.get(name)) or not (path := environ.get(f"{name}_FILE")):
+        return value
+    try:
+        return Path(path).read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{name}_FILE names {path}, which cannot be read: {error}") from None
+
+
 def resolve(explicit: Mapping[str, Any], environ: Mapping[str, str], celery: Mapping[str, Any]) -> Config:
     """The configuration from its three sources, the first that names a setting wins. Raises: ConfigError."""
     known = {field.name: field for field in fields(Config)}
@@ -105,7 +116,7 @@ def resolve(explicit: Mapping[str, Any], environ: Mapping[str, str], celery: Map
     for name, field in known.items():
         value = explicit.get(name)
         if value is None:
-            value = environ.get(f"RUNCLAIM_{name.upper()}") or celery.get(f"runclaim_{name}")
+            value = _from_environment(environ, f"RUNCLAIM_{name.upper()}") or celery.get(f"runclaim_{name}")
         if value is not None:
             found[name] = duration(name, value) if field.type == "timedelta" else str(value)
     return Config(**found)

@@ -84,10 +84,12 @@ def serving(tls: ssl.SSLContext | None = None) -> Iterator[Received]:
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     received.url = f"{'https' if tls else 'http'}://127.0.0.1:{server.server_port}/hooks?team=core"
-    yield received
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    try:
+        yield received
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 @pytest.fixture
