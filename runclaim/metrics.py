@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
+from importlib.metadata import version
 from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
@@ -97,6 +98,7 @@ def _from_gauges(found: Gauges) -> Iterator[Metric]:
     runs |= {("running", flow): many for flow, (many, _) in found.running.items()} | found.stalled
     lanes = [((each.flow, each.queue or ""), each) for each in found.queued]
     yield _gauge("runclaim_up", "Whether the ledger answers.", (), [((), 1)])
+    yield _gauge("runclaim_build_info", "The release that was asked.", ("version",), [((version("runclaim"),), 1)])
     yield _gauge("runclaim_runs", "Runs that have not ended.", ("state", "flow"), runs.items())
     yield _gauge(
         "runclaim_queue_depth", "Queued runs that are due.", ("flow", "queue"), [(lane, it.due) for lane, it in lanes]

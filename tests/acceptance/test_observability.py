@@ -9,6 +9,7 @@ import urllib.request
 from typing import TYPE_CHECKING
 
 import pytest
+from opentelemetry import trace
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.harness import Site, until
@@ -102,3 +103,30 @@ def test_a_worker_and_a_beat_touch_their_files_while_they_live(redis_site: Site,
     until(lambda: time.time() - stopped > 6, "an age that a living worker's file never has", within=30)
     assert stopped == files["worker"].stat().st_mtime
     worker.resume()
+
+
+def test_a_recycled_pool_child_exports_its_spans_and_they_are_linked_to_the_enqueuer(postgres_site: Site):
+    """
+    INVARIANT: the enqueuer's trace reaches the worker through the ledger, and no span is lost with a pool child.
+
+    Breaks if a child that has done its share (`max_tasks_per_child`) ends without exporting what it has.
+    """
+    site = postgres_site
+    remote = trace.SpanContext(0x0AF7651916CD43DD8448EB211C80319C, 0xB7AD6B7169203331, is_remote=True, trace_flags=1)
+    with trace.use_span(trace.NonRecordingSpan(remote)):
+        runs = [site.enqueue(f"run{number}") for number in range(3)]
+    worker = site.worker(
+        pool="prefork",
+        concurrency=1,
+        module="tests.acceptance.traced_app",
+        options=["--max-tasks-per-child", "1"],
+    )
+    site.ended(*runs)
+    worker.stop()
+    file = site.folder / "spans"
+    spans = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+    whole = [span for span in spans if span["name"] == "run steps"]
+    assert {run.id for run in runs} == {span["attributes"]["runclaim.run"] for span in whole}
+    assert {"0x0af7651916cd43dd8448eb211c80319c"} == {span["links"][0]["context"]["trace_id"] for span in whole}
+    assert 3 * len(runs) == len([span for span in spans if span["name"].startswith("steps.")])
