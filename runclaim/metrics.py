@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from runclaim.errors import RunclaimError
+from runclaim import logs
 from runclaim.ledger import counters
 from runclaim.ledger.gauges import Gauges, gauges
 from runclaim.ledger.totals import BUCKETS, ENDS
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from runclaim.database import Database
 
     Totals = Mapping[tuple[str, str], int]
+
+logger: Final = logs.logger("runclaim.metrics")
 
 _FRESH_SECONDS: Final = 5.0
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -72,7 +74,8 @@ class LedgerCollector(Collector):
 
         try:
             found, totals = self._database().ask(asked, patience=0)
-        except RunclaimError:
+        except Exception as error:  # noqa: BLE001 - away, closed, or without our tables: a scrape tells and never fails
+            logger.debug("the ledger was not read: %s", error)
             return [_gauge("runclaim_up", "Whether the ledger answers.", (), [((), 0)])]
         return [*_from_gauges(found), *_from_totals(totals)]
 

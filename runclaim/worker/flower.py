@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
 from celery import signals
+
+from runclaim.database import Database
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -30,4 +33,6 @@ def register(runtime: Runtime) -> None:
 
     from runclaim.metrics import LedgerCollector
 
-    REGISTRY.register(LedgerCollector(lambda: runtime.ledger.database))
+    # Of its own and without patience: whoever is scraped, such as Flower, does nothing else meanwhile.
+    database = Database(runtime.ledger.config.database_url, pool_size=1, patience=timedelta(0))
+    REGISTRY.register(LedgerCollector(lambda: database))

@@ -170,6 +170,14 @@ def test_a_ledger_that_does_not_answer_is_told_and_no_error():
     assert "runclaim_up 0.0" in text
 
 
+def test_a_database_without_our_tables_is_told_and_no_error(tmp_path):
+    empty = Database(f"sqlite:///{tmp_path}/empty.db", patience=NO_WAIT)
+    text = exposition(LedgerCollector(lambda: empty)).decode()
+    empty.close()
+
+    assert "runclaim_up 0.0" in text
+
+
 def test_scrapes_within_five_seconds_read_the_ledger_once(bench: Bench, monkeypatch: pytest.MonkeyPatch):
     asked = []
 
