@@ -25,6 +25,7 @@ from runclaim.ledger.rerun import rerun
 from runclaim.ledger.resume import resume
 from runclaim.ledger.retry import retry
 from runclaim.ledger.signal import Answer, Signaled, delivered
+from runclaim.listeners.listener import Listeners
 from runclaim.states import LIVE, RunState
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ class Ledger:
         self._is_closed = False
         #: The declared actions of the application, by their kinds.
         self.actions: dict[str, Action] = {}
+        #: Who is told of events, by their names.
+        self.listeners = Listeners()
 
     @property
     def config(self) -> Config:

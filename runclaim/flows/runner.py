@@ -20,6 +20,7 @@ from runclaim.flows.carrying import load
 from runclaim.flows.execution import Execution, Unanswered, Watcher
 from runclaim.flows.following import following
 from runclaim.flows.settle import give_up, record
+from runclaim.flows.spans import Told
 from runclaim.flows.telling import harmless
 from runclaim.keys import nonce
 from runclaim.ledger.claim import Claim, Wanted, claim, claimed
@@ -78,13 +79,17 @@ class Runner:
             self.keeper.count("duplicates_refused", flow.name)
         known: dict[str, Any] = {}
         first: Execution | None = None
-        while current is not None:
-            taken = current
-            ended, current = self._attempt(flow, flow.phases[taken.phase], taken, known, inline=inline, watcher=watcher)
-            first = first or Execution(taken, ended)
-            if ended.ending in _COMPLETE:
-                # What the next phases ask for by `ctx.result` is at hand; the ledger need not be read.
-                known[taken.phase] = json.loads(ended.result)
+        with Told() as told:
+            while current is not None:
+                taken = current
+                with told.phase(taken) as tell:
+                    its = flow.phases[taken.phase]
+                    ended, current = self._attempt(flow, its, taken, known, inline=inline, watcher=watcher)
+                    tell(ended)
+                first = first or Execution(taken, ended)
+                if ended.ending in _COMPLETE:
+                    # What the next phases ask for by `ctx.result` is at hand; the ledger need not be read.
+                    known[taken.phase] = json.loads(ended.result)
         return first or Execution(None, None)
 
     def _claim(self, phase: Phase[Any, Any], run_id: str, seen: int) -> Claim | None:

@@ -108,7 +108,7 @@ def test_the_module_of_the_readme_declares_the_flow_that_the_readme_enqueues(tmp
     told = subprocess.run([sys.executable, "-c", asked], cwd=tmp_path, capture_output=True, text=True, check=True)
 
     assert (
-        "plan deliver runclaim.deliver runclaim.dispatch runclaim.forget runclaim.purge runclaim.rescue\n"
+        "plan deliver runclaim.deliver runclaim.dispatch runclaim.forget runclaim.purge runclaim.rescue runclaim.tell\n"
         == told.stdout
     )
 

@@ -26,6 +26,7 @@ from runclaim.flows.publishing import dispatch_due
 from runclaim.flows.runner import Runner
 from runclaim.flows.sending import Sender
 from runclaim.ledger import counters, read
+from runclaim.listeners.telling import tell
 from runclaim.retries import Backoff
 
 if TYPE_CHECKING:
@@ -171,6 +172,10 @@ class Bench:
         self.keeper.close()
         with self.database.read() as conn:
             return counters.totals(conn)
+
+    def tell(self) -> int:
+        """What beat would have done: count, and tell the listeners; returns how many events got through."""
+        return tell(self.database, self.ledger.listeners, stopping=lambda: self.stopping)
 
     def count(self, table: str) -> int:
         """How many rows a table has."""
