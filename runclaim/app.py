@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from runclaim import beat, worker
 from runclaim.broker import Broker
-from runclaim.config import Config, resolve
+from runclaim.config import Config, resolve, sources
 from runclaim.errors import DeclarationError
 from runclaim.flows.declaring import Declarations
 from runclaim.flows.phase import PhaseOptions
@@ -49,6 +49,8 @@ class Runclaim(Declarations):
             )
         _ATTACHED.add(app)
         self.app = app
+        # The way back from the app to here, for what is given an app and no more: `celery -A app runclaim …`.
+        app.runclaim = self  # type: ignore[attr-defined]
         self._settings = settings
         self._config: Config | None = None
         self._broker = Broker(app, lambda: self.config)
@@ -65,6 +67,11 @@ class Runclaim(Declarations):
         if self._config is None:
             self._config = resolve(self._settings, os.environ, self.app.conf)
         return self._config
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """Where each setting in force comes from: `argument`, the name of a variable or of a key, `default`."""
+        return sources(self._settings, os.environ, self.app.conf)
 
     def check_and_claim(
         self,

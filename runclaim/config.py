@@ -62,6 +62,10 @@ class Config:
     keep_keys: timedelta = timedelta(days=90)
     #: Where workers keep what fail-open flows did while the ledger was away; on a disk that survives a restart.
     fail_open_folder: str = ".runclaim/fail-open"
+    #: How many runs a token may enqueue through the API in a window, and how often it may cancel or retry any.
+    api_rate: str = "600/minute"
+    #: Where that is counted: `memory://`, each process for itself, or `redis://…` for all of them.
+    api_rate_storage: str = "memory://"
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -97,9 +101,26 @@ def resolve(explicit: Mapping[str, Any], environ: Mapping[str, str], celery: Map
         raise ConfigError(f"unknown setting {', '.join(unknown)}; there are {', '.join(known)}")
     found: dict[str, Any] = {}
     for name, field in known.items():
-        value = explicit.get(name)
-        if value is None:
-            value = environ.get(f"RUNCLAIM_{name.upper()}") or celery.get(f"runclaim_{name}")
+        value, _ = _given(name, explicit, environ, celery)
         if value is not None:
             found[name] = duration(name, value) if field.type == "timedelta" else str(value)
     return Config(**found)
+
+
+def sources(explicit: Mapping[str, Any], environ: Mapping[str, str], celery: Mapping[str, Any]) -> dict[str, str]:
+    """Setting → where its value comes from: `argument`, the variable, Celery's key, or `default`."""
+    return {field.name: _given(field.name, explicit, environ, celery)[1] for field in fields(Config)}
+
+
+def _given(
+    name: str, explicit: Mapping[str, Any], environ: Mapping[str, str], celery: Mapping[str, Any]
+) -> tuple[Any, str]:
+    """What the first source that names a setting says, and which that is."""
+    if explicit.get(name) is not None:
+        return explicit[name], "argument"
+    variable, key = f"RUNCLAIM_{name.upper()}", f"runclaim_{name}"
+    if value := environ.get(variable):
+        return value, variable
+    if value := celery.get(key):
+        return value, key
+    return None, "default"

@@ -70,12 +70,9 @@ def trouble(error: BaseException) -> Trouble:
         return Trouble.REPEAT
     gone = state is not None and state.startswith(_GONE_STATES)
     # psycopg reports a lost connection and a refused one as an OperationalError without a state.
-    lost = state is None and type(error.orig).__name__ == "OperationalError" and not _is_sqlite(error)
+    on_sqlite = type(error.orig).__module__.startswith("sqlite3")
+    lost = state is None and type(error.orig).__name__ == "OperationalError" and not on_sqlite
     return Trouble.DOUBT if error.connection_invalidated or gone or lost else Trouble.FATAL
-
-
-def _is_sqlite(error: DBAPIError) -> bool:
-    return type(error.orig).__module__.startswith("sqlite3")
 
 
 class Database:
@@ -106,6 +103,7 @@ class Database:
                 # Of two that were made at once one would be forgotten with its connections.
                 if self._engine is None:
                     self._engine = _engine(self.url, self._pool_size)
+                    weakref.finalize(self, _forget, self._engine, os.getpid()).atexit = False
                 elif self._pid != os.getpid():
                     self._engine.dispose(close=False)
                 self._pid = os.getpid()
@@ -200,6 +198,12 @@ class Database:
         """Close for good: whatever comes later raises LedgerClosed."""
         self._is_shut = True
         self.close()
+
+
+def _forget(engine: Engine, pid: int) -> None:
+    """Close what a database has left open that nobody refers to any more; a child leaves its parent's alone."""
+    if pid == os.getpid():
+        engine.dispose()
 
 
 _DATABASES: Final[weakref.WeakSet[Database]] = weakref.WeakSet()

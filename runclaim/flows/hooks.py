@@ -42,7 +42,8 @@ class Hooks:
 
     def __init__(self, flow: str, actions: MutableMapping[str, Action]) -> None:
         self._flow, self._actions = flow, actions
-        self._kinds: dict[str, list[str]] = {}
+        #: `on_complete`, `on_blocked` and `on_failed`, each with the kinds of its actions.
+        self.kinds: dict[str, list[str]] = {}
 
     def declare(self, word: str, hook: Callable[[HookEvent], object]) -> Callable[[HookEvent], object]:
         """Declare a hook for `on_complete`, `on_blocked` or `on_failed`. Raises: DeclarationError."""
@@ -61,7 +62,7 @@ class Hooks:
                 raise Retry(f"{type(error).__name__}: {error}") from error
 
         self._actions[kind] = Action(kind, told, ActionOptions(idempotent=True))
-        self._kinds.setdefault(word, []).append(kind)
+        self.kinds.setdefault(word, []).append(kind)
         return hook
 
     def completed(self, claim: Claim) -> Iterable[NewAction]:
@@ -75,6 +76,11 @@ class Hooks:
         return self._plan(_WORDS[stopped.state], event)
 
     def _plan(self, word: str, event: HookEvent) -> Iterable[NewAction]:
-        for kind in self._kinds.get(word, ()):
-            name = kind.removeprefix(f"{self._flow}.")
-            yield NewAction(uuid7(), event.run_id, event.phase, name, kind, json.dumps(asdict(event)))
+        return plan_hooks(self.kinds.get(word, ()), event)
+
+
+def plan_hooks(kinds: Iterable[str], event: HookEvent) -> Iterable[NewAction]:
+    """The actions that tell hooks of these kinds of an event."""
+    for kind in kinds:
+        name = kind.removeprefix(f"{event.flow}.")
+        yield NewAction(uuid7(), event.run_id, event.phase, name, kind, json.dumps(asdict(event)))

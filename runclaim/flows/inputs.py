@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar, get_type_hints, is_typeddict
 import msgspec
 
 from runclaim.errors import DeclarationError, InputError
+from runclaim.flows.schemas import input_schema
 from runclaim.flows.shapes import model, strange
 from runclaim.keys import dump_json
 from runclaim.secrets import redact
@@ -82,6 +83,10 @@ class InputType(Generic[InputT]):
             return msgspec.to_builtins(plain, str_keys=True, order="deterministic")
         except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
             raise InputError("input", f"is no JSON: {error}") from error
+
+    def json_schema(self) -> dict[str, Any]:
+        """JSON Schema of the input as the ledger keeps it."""
+        return input_schema(self.declared, is_open=self._is_open)
 
     def load(self, plain: Any) -> InputT:
         """The value that `plain`, as the ledger keeps it, describes. Raises: InputError."""

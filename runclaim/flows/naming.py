@@ -32,8 +32,8 @@ class Naming(Generic[InputT]):
         subject: str | Callable[[InputT], str] | None,
     ) -> None:
         self._flow, self._fields = flow, tuple(fields)
-        self._key = self._template(key, "key")
-        self._subject = None if subject is None else self._template(subject, "subject")
+        self.key = self._template(key, "key")
+        self.subject = None if subject is None else self._template(subject, "subject")
 
     def _template(self, given: str | Callable[[InputT], str], what: str) -> Template | Callable[[InputT], str]:
         if isinstance(given, str):
@@ -46,13 +46,13 @@ class Naming(Generic[InputT]):
 
     def key_of(self, value: InputT) -> RunKey:
         """The run key of an input. Raises: InputError."""
-        return run_key(self._parts(self._key, value, "key"))
+        return run_key(self._parts(self.key, value, "key"))
 
     def subject_of(self, value: InputT) -> str | None:
         """The subject of an input, or `None` when the flow has none. Raises: InputError."""
-        if self._subject is None:
+        if self.subject is None:
             return None
-        return check_text("subject", "".join(self._parts(self._subject, value, "subject")))
+        return check_text("subject", "".join(self._parts(self.subject, value, "subject")))
 
     def _parts(self, made: Template | Callable[[InputT], str], value: InputT, what: str) -> list[str]:
         if isinstance(made, Template):
@@ -66,7 +66,7 @@ class Naming(Generic[InputT]):
     def readings(self, text: str) -> list[RunKey]:
         """The keys that a text can stand for. Raises: InputError when they are too many."""
         check_text("key", text)
-        made = self._key
+        made = self.key
         ways = made.readings(text, at_most=_MOST_READINGS + 1) if isinstance(made, Template) else [(text,)]
         if len(ways) > _MOST_READINGS:
             raise InputError("key", f"can be read in more than {_MOST_READINGS} ways; use the id of the run")

@@ -21,17 +21,18 @@ if TYPE_CHECKING:
     from runclaim.database import Database
 
 #: The revision this release needs; a test holds it against the newest script.
-HEAD: Final = "0003"
+HEAD: Final = "0004"
 VERSION_TABLE: Final = "runclaim_schema_version"
 _LOCK: Final = 7_236_418_250_113  # any number; the same for every runclaim that upgrades this database
 
 
 def current(database: Database) -> str | None:
     """The revision of the ledger's tables, or `None` when there are none."""
-    return database.ask(_current)
+    return database.ask(revision)
 
 
-def _current(conn: Connection) -> str | None:
+def revision(conn: Connection) -> str | None:
+    """As `current`, on the caller's connection."""
     if not inspect(conn).has_table(VERSION_TABLE):
         return None
     found: str | None = conn.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()  # noqa: S608 - a constant
@@ -62,7 +63,7 @@ def upgrade(database: Database) -> tuple[str | None, str]:
             # Whoever waited for the lock has to see what the one before has made, whatever the database's default.
             conn.execution_options(isolation_level="READ COMMITTED")
             conn.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
-        before = _current(conn)
+        before = revision(conn)
         if before != HEAD:
             command.upgrade(_alembic(conn), HEAD)
         conn.commit()

@@ -6,17 +6,21 @@ from typing import TYPE_CHECKING, Final, cast
 
 from runclaim.models.act import Act
 from runclaim.models.action import Action
+from runclaim.models.answer import Answer
 from runclaim.models.base import Base
 from runclaim.models.counter import Counter
 from runclaim.models.dedup_key import DedupKey
 from runclaim.models.event import Event
 from runclaim.models.finding import Finding
 from runclaim.models.phase_result import PhaseResult
+from runclaim.models.registered_flow import RegisteredFlow
 from runclaim.models.run import Run
 from runclaim.models.run_key import RunKey
 from runclaim.models.session import NamedSession, Session
 from runclaim.models.signal import Signal
+from runclaim.models.signing_key import SigningKey
 from runclaim.models.subject import Subject
+from runclaim.models.token import Token
 
 if TYPE_CHECKING:
     from sqlalchemy import Table
@@ -24,25 +28,31 @@ if TYPE_CHECKING:
 metadata: Final = Base.metadata
 actions: Final = cast("Table", Action.__table__)
 acts: Final = cast("Table", Act.__table__)
+answers: Final = cast("Table", Answer.__table__)
 counters: Final = cast("Table", Counter.__table__)
 dedup_keys: Final = cast("Table", DedupKey.__table__)
 events: Final = cast("Table", Event.__table__)
 findings: Final = cast("Table", Finding.__table__)
 named_sessions: Final = cast("Table", NamedSession.__table__)
+flows: Final = cast("Table", RegisteredFlow.__table__)
 phase_results: Final = cast("Table", PhaseResult.__table__)
 run_keys: Final = cast("Table", RunKey.__table__)
 runs: Final = cast("Table", Run.__table__)
 sessions: Final = cast("Table", Session.__table__)
 signals: Final = cast("Table", Signal.__table__)
+signing_keys: Final = cast("Table", SigningKey.__table__)
 subjects: Final = cast("Table", Subject.__table__)
+tokens: Final = cast("Table", Token.__table__)
 
 __all__ = [
     "actions",
     "acts",
+    "answers",
     "counters",
     "dedup_keys",
     "events",
     "findings",
+    "flows",
     "metadata",
     "named_sessions",
     "phase_results",
@@ -50,5 +60,7 @@ __all__ = [
     "runs",
     "sessions",
     "signals",
+    "signing_keys",
     "subjects",
+    "tokens",
 ]

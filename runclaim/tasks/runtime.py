@@ -13,6 +13,7 @@ from runclaim import failpoints, forks, logs
 from runclaim.database import Database
 from runclaim.errors import RunclaimError
 from runclaim.flows.delivering import Deliverer
+from runclaim.flows.describing import describe
 from runclaim.flows.keeper import Keeper
 from runclaim.flows.local_records import LocalRecords
 from runclaim.flows.publishing import dispatch_due
@@ -20,8 +21,10 @@ from runclaim.flows.reconciling import Reconciler
 from runclaim.flows.retention import Retention, of_strangers
 from runclaim.flows.runner import Runner
 from runclaim.flows.sending import Sender
+from runclaim.ledger.answers import forget_answers
 from runclaim.ledger.dedup import forget
 from runclaim.ledger.purge import purge, purge_keys
+from runclaim.ledger.registry import register, unregistered
 from runclaim.ledger.rescue import rescue, rescue_worker
 from runclaim.tasks.flags import Flags
 
@@ -54,6 +57,14 @@ class Runtime:
         self._keeper: Keeper | None = None
         self._reconciling = threading.Lock()
         self._making = forks.Lock()
+
+    def register_flows(self) -> None:
+        """Tell the ledger of this application's flows, for doors that do not import it; writes only what is new."""
+        records = [describe(each, self.ledger.config) for each in self.flows.values() if each.phases]
+        database = self.ledger.database
+        if new := database.ask(lambda conn: unregistered(conn, records)):
+            told = database.run(lambda conn: register(conn, new))
+            logger.info("registered in the ledger: %s", ", ".join(told))
 
     def runner(self, node: str) -> Runner:
         """The runner of this process; `node` is the worker's Celery name."""
@@ -186,10 +197,11 @@ class Runtime:
         )
 
     def forget(self) -> int:
-        """Delete dedup windows that have closed; returns how many went."""
+        """Delete dedup windows that have closed, and answers that nobody asks for again; returns how many went."""
         total = 0
-        while gone := self.ledger.database.run(forget):
-            total += gone
+        for verb in (forget, forget_answers):
+            while gone := self.ledger.database.run(verb):
+                total += gone
         return total
 
     def purge(self) -> int:

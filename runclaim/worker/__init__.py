@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from celery import bootsteps, signals
 
+from runclaim import logs
 from runclaim.errors import LedgerUnavailable, RunclaimError
 from runclaim.worker.checks import refusals
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 #: How often a worker looks for what it did while the ledger was away.
 _RECONCILE_SECONDS: Final = 5.0
+logger: Final = logs.logger("runclaim.worker")
 
 
 def attach(app: Celery, runtime: Runtime) -> None:
@@ -60,9 +62,10 @@ def _start_check(app: Celery, runtime: Runtime) -> type:
             if found := refusals(app, runtime.ledger.config):
                 raise SystemExit("runclaim: this worker does not start.\n" + "\n".join(f"  - {each}" for each in found))
             try:
-                _ = runtime.ledger.database
+                runtime.register_flows()
             except LedgerUnavailable:
-                pass  # it may come up later; until then every run waits
+                # It may come up later; until then every run waits.
+                logger.warning("the ledger is away: flows that are new here are not registered for the API")
             except RunclaimError as refused:
                 raise SystemExit(f"runclaim: this worker does not start.\n  - {refused}") from refused
 

@@ -30,6 +30,10 @@ TABLES = (
     "counters",
     "dedup_keys",
     "named_sessions",
+    "flows",
+    "tokens",
+    "answers",
+    "signing_keys",
 )
 
 

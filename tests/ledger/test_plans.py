@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from contextlib import contextmanager, suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import delete, text, update
@@ -18,8 +18,9 @@ from runclaim import migrations
 from runclaim.database import Database
 from runclaim.errors import KeyConflict, RunExists
 from runclaim.keys import nonce, run_key, uuid7
-from runclaim.ledger import read
+from runclaim.ledger import answers, read, tokens
 from runclaim.ledger.actions import claim_actions, claimed_actions
+from runclaim.ledger.answers import forget_answers
 from runclaim.ledger.cancel import cancel
 from runclaim.ledger.claim import claimed
 from runclaim.ledger.complete import complete, completed
@@ -28,9 +29,11 @@ from runclaim.ledger.dedup import forget
 from runclaim.ledger.enqueue import enqueue
 from runclaim.ledger.fail import fail
 from runclaim.ledger.findings import NewFinding, findings_of
+from runclaim.ledger.following import journal_after
 from runclaim.ledger.heartbeat import heartbeat
 from runclaim.ledger.identity import find_runs
 from runclaim.ledger.journal import who_canceled
+from runclaim.ledger.listing import Wanted, list_runs
 from runclaim.ledger.outbox import ActionState, Sent, settle_actions, settled_actions
 from runclaim.ledger.planning import NewAction
 from runclaim.ledger.purge import purge, purge_keys
@@ -40,8 +43,9 @@ from runclaim.ledger.rerun import rerun
 from runclaim.ledger.rescue import rescue, rescue_worker
 from runclaim.ledger.retry import retry
 from runclaim.ledger.sessions import sessions_of
+from runclaim.ledger.working import ready, recorded_by
 from runclaim.models import actions, findings, metadata
-from runclaim.states import TERMINAL
+from runclaim.states import TERMINAL, RunState
 from tests import servers
 from tests.ledger.factories import (
     LEASE,
@@ -96,6 +100,12 @@ EVENTS = """
     INSERT INTO runclaim_events (run_id, type, fence, at) SELECT {id}, 'run.succeeded', 2, {at} FROM {series}"""
 WINDOWS = """
     INSERT INTO runclaim_dedup_keys SELECT 'default/hook/payload', 'hash-' || n, {id}, {at} FROM {series}"""
+ANSWERS = """
+    INSERT INTO runclaim_answers (key_hash, fingerprint, run_id, status, headers, body, expires_at)
+    SELECT 'hash-' || n, 'print', {id}, 201, '{{}}', '{{}}', {at} FROM {series}"""
+TOKENS = """
+    INSERT INTO runclaim_tokens (id, name, secret_hash, scopes, projects, created_at)
+    SELECT 'token-' || n, 'old', 'hash', '[]', '[]', {at} FROM {series}"""
 SUBJECTS = """
     INSERT INTO runclaim_subjects SELECT 'default', 'review', 'subject-' || n, 40 FROM {series}"""
 SESSIONS = """
@@ -115,7 +125,7 @@ ACTS = """
 SIGNALS = """
     INSERT INTO runclaim_signals (run_id, name, signal_id, payload, received_at)
     SELECT {id}, 'approved', '1', '1', {at} FROM {series}"""
-HISTORIES = (RUNS, KEYS, RESULTS, EVENTS, WINDOWS, SESSIONS, FINDINGS, ACTIONS, ACTS, SIGNALS)
+HISTORIES = (RUNS, KEYS, RESULTS, EVENTS, WINDOWS, SESSIONS, FINDINGS, ACTIONS, ACTS, SIGNALS, ANSWERS, TOKENS)
 
 
 def load_history(conn):
@@ -268,6 +278,9 @@ def supersede_one(conn):
 
 RUN = "runclaim_runs"
 ACTION = "runclaim_actions"
+FAILED = Wanted(project="default", states=frozenset({RunState.FAILED}))
+PLACE = "2026-11-20T00:00:00.000000Z/00000000-0000-0000-0000-000000004000"
+SINCE = datetime(2026, 11, 20, tzinfo=UTC)
 VERBS = {
     "enqueue": (lambda conn: enqueue(conn, [new_run()]), set()),
     "supersede": (supersede, {(RUN, "ix_runclaim_runs_subject")}),
@@ -374,6 +387,44 @@ VERBS = {
         lambda conn: read.signal(conn, queued_run(conn), "approved"),
         {("runclaim_signals", "pk_runclaim_signals")},
     ),
+    "list": (
+        lambda conn: list_runs(conn, Wanted(project="default")),
+        {(RUN, "ix_runclaim_runs_ended"), (RUN, "ix_runclaim_runs_live")},
+    ),
+    "list a state from a page on": (
+        lambda conn: list_runs(conn, FAILED, after=PLACE, limit=100),
+        {(RUN, "ix_runclaim_runs_ended")},
+    ),
+    "list a flow by time": (
+        lambda conn: list_runs(conn, Wanted(project="default", flow="review", since=SINCE, until=SINCE + DAY)),
+        {(RUN, "ix_runclaim_runs_ended_of_flow"), (RUN, "ix_runclaim_runs_live")},
+    ),
+    "list the runs of no such flow": (
+        lambda conn: list_runs(conn, Wanted(project="default", flow="none", oldest_first=True)),
+        {(RUN, "ix_runclaim_runs_ended_of_flow"), (RUN, "ix_runclaim_runs_live")},
+    ),
+    # By an index of live runs: which one, the database decides by how many there are.
+    "ready": (lambda conn: ready(conn, project="default", flow="review", phases=["plan"]), set()),
+    "journal_after": (
+        lambda conn: journal_after(conn, queued_run(conn), after=7),
+        {("runclaim_events", "ix_runclaim_events_run_id")},
+    ),
+    "recorded_by": (
+        lambda conn: recorded_by(conn, queued_run(conn), fence=1, owner="nobody"),
+        {("runclaim_phase_results", "pk_runclaim_phase_results")},
+    ),
+    "find a token": (
+        lambda conn: tokens.find(conn, f"rc_{'0' * 12}_{'0' * 64}"),
+        {("runclaim_tokens", "pk_runclaim_tokens")},
+    ),
+    "find an answer": (
+        lambda conn: answers.find(conn, "hash-7"),
+        {("runclaim_answers", "pk_runclaim_answers")},
+    ),
+    "forget_answers": (
+        lambda conn: forget_answers(conn, limit=10),
+        {("runclaim_answers", "ix_runclaim_answers_expires_at")},
+    ),
     "run": (lambda conn: read.run(conn, queued_run(conn)), {(RUN, "pk_runclaim_runs")}),
     "inputs": (lambda conn: read.inputs(conn, queued_runs(conn, 3)), {(RUN, "pk_runclaim_runs")}),
     "results": (
@@ -383,7 +434,7 @@ VERBS = {
 }
 
 #: These read as much as they delete; when that is much of a table, PostgreSQL rightly reads all of it.
-IN_BATCHES = {"purge", "purge_keys", "forget"}
+IN_BATCHES = {"purge", "purge_keys", "forget", "forget_answers"}
 
 
 @pytest.mark.parametrize("name", VERBS)

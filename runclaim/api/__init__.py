@@ -1,0 +1,49 @@
+"""
+The HTTP API: runs for programs that do not import the application.
+
+`create_app` makes an ASGI application; `python -m runclaim.api` serves it, as `runclaim api` does.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from fastapi import FastAPI
+
+from runclaim.api import changes, events, flows, health, refusals, runs, webhooks, workers
+from runclaim.api.document import describe
+from runclaim.api.service import Service
+from runclaim.api.strict import Gate
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from runclaim.app import Runclaim
+    from runclaim.config import Config
+
+_ROUTES = (runs, changes, events, flows, workers, webhooks, health)
+
+
+def create_app(config: Config, application: Runclaim | None = None) -> FastAPI:
+    """The API on the ledger of `config`; with an application it publishes at once and takes its webhooks."""
+    service = Service(config, application)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        yield
+        service.close()
+
+    # No page of the framework's own: it would load scripts from elsewhere.
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False, lifespan=lifespan)
+    app.state.service = service
+    for module in _ROUTES:
+        app.include_router(module.doors)
+
+    def allowed(path: str) -> Sequence[str]:
+        return sorted({method for module in _ROUTES for method in module.doors.allowed(path)})
+
+    refusals.add_to(app, allowed)
+    describe(app)
+    app.add_middleware(Gate)
+    return app

@@ -1,0 +1,85 @@
+"""
+Who asks: a bearer token, its scopes and its projects. A route that says nothing of a scope does not exist.
+
+A run of another project is not there: the answer is the one for a run that never was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from runclaim.api.problems import Problem
+from runclaim.errors import RunclaimError
+from runclaim.keys import clip
+from runclaim.ledger import tokens
+from runclaim.ledger.listing import RunLine, run_line
+from runclaim.ledger.tokens import EVERY_PROJECT, Scope, TokenView
+
+if TYPE_CHECKING:
+    from fastapi import Request
+
+    from runclaim.api.service import Service
+
+_CHALLENGE: Final = 'Bearer realm="runclaim"'
+_SAID: Final = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Whoever a request comes from."""
+
+    token: TokenView
+    service: Service
+
+    @property
+    def name(self) -> str:
+        """As the journal keeps it."""
+        return f"token {self.token.id} ({self.token.name})"
+
+    def project(self, asked: str | None) -> str:
+        """The project that a request is about. Raises: Problem when it is another's, or cannot be told."""
+        if asked is not None:
+            if not self.token.sees(asked):
+                raise Problem("not-found", f"there is no project {clip(asked, _SAID)!r}")
+            return asked
+        if len(self.token.projects) == 1 and EVERY_PROJECT not in self.token.projects:
+            return next(iter(self.token.projects))
+        if self.token.sees(self.service.config.project):
+            return self.service.config.project
+        raise Problem("bad-request", "the token has several projects: name one as project")
+
+    def run(self, run_id: str) -> RunLine:
+        """The run of that id. Raises: Problem when there is none in the token's projects."""
+        found = self.service.ask(lambda conn: run_line(conn, run_id))
+        if found is None or not self.token.sees(found.project):
+            raise no_run(run_id)
+        return found
+
+
+def no_run(run_id: str) -> Problem:
+    """The problem of a run that is not there, or not the caller's."""
+    return Problem("not-found", f"no run {run_id}: it never existed here, or was purged after its retention")
+
+
+def authenticate(service: Service, request: Request, scope: Scope) -> Caller:
+    """The caller of a request, who may do what `scope` says. Raises: Problem."""
+    given = request.headers.get("authorization", "")
+    kind, _, text = given.partition(" ")
+    if not given or kind.lower() != "bearer":
+        raise Problem("unauthorized", "send Authorization: Bearer <token>", headers={"WWW-Authenticate": _CHALLENGE})
+    found = service.ask(lambda conn: tokens.find(conn, text.strip()))
+    if found is None:
+        service.quota.guess(request.client.host if request.client else "")
+        challenge = {"WWW-Authenticate": f'{_CHALLENGE}, error="invalid_token"'}
+        raise Problem("unauthorized", "this token is not known, has expired or was revoked", headers=challenge)
+    token, is_stale = found
+    if not token.may(scope):
+        challenge = {"WWW-Authenticate": f'{_CHALLENGE}, error="insufficient_scope", scope="{scope}"'}
+        raise Problem("scope-missing", f"the token needs the scope {scope}", headers=challenge)
+    if is_stale:
+        # When it was used is worth no refusal.
+        with contextlib.suppress(RunclaimError):
+            service.database.run(lambda conn: tokens.note_use(conn, token.id), patience=0.1)
+    return Caller(token, service)

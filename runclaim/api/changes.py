@@ -1,0 +1,209 @@
+"""What is asked of a run that exists. Asked, not done: the answer is 202 and the run as it is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
+
+from fastapi import Request, Response
+
+from runclaim.api.asked import Ids
+from runclaim.api.auth import Caller, no_run
+from runclaim.api.once import Done, done, once
+from runclaim.api.routing import Asker, Doors
+from runclaim.api.runs import LOCATION, etag, whole
+from runclaim.api.shown import RunOut, RunsChanged
+from runclaim.errors import StateConflict
+from runclaim.flows.outside import due_now, rerun_of
+from runclaim.flows.reruns import again
+from runclaim.ledger import read
+from runclaim.ledger.cancel import cancel
+from runclaim.ledger.identity import recorded_fingerprint
+from runclaim.ledger.listing import RunLine, run_line
+from runclaim.ledger.rerun import reran, rerun
+from runclaim.ledger.resume import resume
+from runclaim.ledger.retry import retry
+from runclaim.ledger.tokens import Scope
+from runclaim.states import LIVE, RunState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy import Connection
+
+    from runclaim.ledger.new_run import NewRun
+
+doors: Final = Doors()
+_KEYED: Final = ("state-conflict", "request-in-flight", "idempotency-key-reused")
+_ASKED: Final[dict[int | str, dict[str, Any]]] = {
+    202: {"model": RunOut, "description": "It was asked; the run as it is now, and when to look again."}
+}
+
+
+@doors.door(
+    "POST",
+    "/v1/runs/{run_id:uuid}:cancel",
+    scope=Scope.RUNS_WRITE,
+    quota="change",
+    problems=_KEYED,
+    answers=_ASKED,
+    tags=["runs"],
+)
+def cancel_run(run_id: UUID, request: Request, caller: Asker) -> Response:
+    """Cancel a run that nobody works on; ask the worker of a running one to stop. Twice is as good as once."""
+    line = caller.run(str(run_id))
+
+    def work(conn: Connection) -> Done:
+        if not cancel(conn, [line.id], by=caller.name):
+            _require_canceled(_again(conn, line.id))
+        return _asked(conn, _again(conn, line.id))
+
+    return once(caller.service, request, project=line.project, payload=None, work=work)
+
+
+@doors.door(
+    "POST",
+    "/v1/runs:cancel",
+    scope=Scope.RUNS_WRITE,
+    quota="change",
+    takes_json=True,
+    problems=_KEYED,
+    answers={202: {"model": RunsChanged, "description": "It was asked of all of them."}},
+    tags=["runs"],
+)
+def cancel_runs(body: Ids, request: Request, caller: Asker) -> Response:
+    """Cancel up to a hundred runs, all or none: one that is not yours, or has ended otherwise, is an error."""
+    lines = [caller.run(run_id) for run_id in dict.fromkeys(each.lower() for each in body.ids)]
+
+    def work(conn: Connection) -> Done:
+        moved = cancel(conn, [line.id for line in lines], by=caller.name)
+        after = [_again(conn, line.id) for line in lines]
+        for line in after:
+            if line.id not in moved:
+                _require_canceled(line)
+        return done(202, {"runs": [line.as_json() for line in after]}, after[0].id, {"Retry-After": "1"})
+
+    return once(caller.service, request, project=lines[0].project, payload=body.model_dump(), work=work)
+
+
+@doors.door(
+    "POST",
+    "/v1/runs/{run_id:uuid}:retry",
+    scope=Scope.RUNS_WRITE,
+    quota="change",
+    problems=_KEYED,
+    answers=_ASKED,
+    tags=["runs"],
+)
+def retry_run(run_id: UUID, request: Request, caller: Asker) -> Response:
+    """Start the failed phase of a failed run again, with fresh attempts."""
+    return _move(caller, request, str(run_id), "retry", retry, RunState.FAILED)
+
+
+@doors.door(
+    "POST",
+    "/v1/runs/{run_id:uuid}:resume",
+    scope=Scope.RUNS_WRITE,
+    quota="change",
+    problems=_KEYED,
+    answers=_ASKED,
+    tags=["runs"],
+)
+def resume_run(run_id: UUID, request: Request, caller: Asker) -> Response:
+    """Go on with a blocked run, from its blocked phase."""
+    return _move(caller, request, str(run_id), "resume", resume, RunState.BLOCKED)
+
+
+@doors.door(
+    "POST",
+    "/v1/runs/{run_id:uuid}:rerun",
+    scope=Scope.RUNS_WRITE,
+    quota="enqueue",
+    problems=["request-in-flight", "idempotency-key-reused", "unknown-flow", "invalid"],
+    answers={201: {"model": RunOut, "description": "The new run of the key.", "headers": LOCATION}},
+    tags=["runs"],
+)
+def rerun_run(run_id: UUID, request: Request, caller: Asker) -> Response:
+    """Make a new run of a run's key, with its recorded input; the older one ends if it still goes on."""
+    line, service = caller.run(str(run_id)), caller.service
+    new = _rerun_of(caller, line)
+
+    def made(conn: Connection) -> Done:
+        fresh = _again(conn, new.run_id)
+        headers = {"Location": f"/v1/runs/{new.run_id}", "ETag": etag(fresh)}
+
+        def ring() -> None:
+            if fresh.state is RunState.QUEUED:
+                service.ring(fresh.id, fresh.fence, fresh, new.queue)
+
+        return done(201, whole(conn, fresh), new.run_id, headers, then=ring)
+
+    def work(conn: Connection) -> Done:
+        rerun(conn, [new], by=caller.name)
+        return made(conn)
+
+    def read_back(conn: Connection) -> Done | None:
+        return made(conn) if reran(conn, [new]) else None
+
+    return once(service, request, project=line.project, payload=None, work=work, read_back=read_back)
+
+
+def _rerun_of(caller: Caller, line: RunLine) -> NewRun:
+    service = caller.service
+    record, flow = service.flow(line.flow)
+    view = service.ask(lambda conn: read.run(conn, line.id))
+    if view is None:
+        raise no_run(line.id)
+
+    def fingerprint_of(key: tuple[str, str]) -> str | None:
+        return service.ask(lambda conn: recorded_fingerprint(conn, *key))
+
+    if flow is not None:
+        return again(flow, view, fingerprint_of)
+    made = rerun_of(record, view, fingerprint_of)
+    return made if service.can_ring else due_now(made)
+
+
+def _move(
+    caller: Caller, request: Request, run_id: str, verb: str, move: Callable[..., bool], source: RunState
+) -> Response:
+    service, before = caller.service, caller.run(run_id)
+
+    def work(conn: Connection) -> Done:
+        if not move(conn, run_id, by=caller.name):
+            now = _again(conn, run_id)
+            newer = f"its {'subject' if now.subject else 'key'} has a newer run"
+            why = newer if now.state is source else f"only a {source} run can be"
+            raise StateConflict(run_id, verb, now.state, why)
+        return moved(conn)
+
+    def moved(conn: Connection) -> Done:
+        line, queue = _again(conn, run_id), _queue(conn, run_id)
+        return _asked(conn, line, then=lambda: service.ring(run_id, line.fence, line, queue))
+
+    def read_back(conn: Connection) -> Done | None:
+        standing = read.standing(conn, run_id)
+        return moved(conn) if standing and standing.fence > before.fence and standing.state in LIVE else None
+
+    return once(service, request, project=before.project, payload=None, work=work, read_back=read_back)
+
+
+def _queue(conn: Connection, run_id: str) -> str | None:
+    view = read.run(conn, run_id)
+    return view.queue if view else None
+
+
+def _again(conn: Connection, run_id: str) -> RunLine:
+    found = run_line(conn, run_id)
+    if found is None:
+        raise no_run(run_id)
+    return found
+
+
+def _require_canceled(line: RunLine) -> None:
+    if line.state is not RunState.CANCELED and not line.cancel_requested:
+        raise StateConflict(line.id, "cancel", line.state)
+
+
+def _asked(conn: Connection, line: RunLine, *, then: Callable[[], None] = lambda: None) -> Done:
+    return done(202, whole(conn, line), line.id, {"Retry-After": "1", "ETag": etag(line)}, then=then)

@@ -1,0 +1,102 @@
+"""
+Problems: every answer that is no success is `application/problem+json` (RFC 9457), with a code that programs read.
+
+One table says what each code means. Nothing in a problem tells of a secret, of another project, or of our own code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from starlette.responses import JSONResponse
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from starlette.requests import Request
+
+MEDIA_TYPE: Final = "application/problem+json"
+_QUOTA: Final = "https://iana.org/assignments/http-problem-types#quota-exceeded"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of problem: its status, its title, and whether trying the same again later can help."""
+
+    status: int
+    title: str
+    retry_after: int | None = None
+
+
+KINDS: Final[dict[str, Kind]] = {
+    "bad-request": Kind(400, "The request cannot be understood"),
+    "invalid-page-token": Kind(400, "The page token is not one of this listing"),
+    "unauthorized": Kind(401, "A token is needed, and the one given is none"),
+    "scope-missing": Kind(403, "The token may not do this"),
+    "signature-refused": Kind(403, "The delivery's signature does not hold"),
+    "not-found": Kind(404, "There is no such thing here"),
+    "method-not-allowed": Kind(405, "The method is not one of this address"),
+    "request-timeout": Kind(408, "The request's body did not arrive in time"),
+    "claim-lost": Kind(409, "The claim is no longer current: drop the work"),
+    "key-conflict": Kind(409, "The run key has a run with another input"),
+    "request-in-flight": Kind(409, "A request with this Idempotency-Key is being answered", 1),
+    "result-conflict": Kind(409, "This claim has recorded another result"),
+    "state-conflict": Kind(409, "The run's state does not allow this"),
+    "too-large": Kind(413, "The request is too large"),
+    "not-json": Kind(415, "The body has to be application/json"),
+    "invalid": Kind(422, "The request does not fit"),
+    "idempotency-key-reused": Kind(422, "The Idempotency-Key was used for another request"),
+    "unknown-flow": Kind(422, "No application has registered this flow"),
+    "quota-exceeded": Kind(429, "Too many requests", 1),
+    "internal": Kind(500, "Something went wrong here"),
+    "busy": Kind(503, "Too many are followed at once", 5),
+    "ledger-unavailable": Kind(503, "The ledger does not answer; nothing was done", 2),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """One thing that does not fit: a JSON pointer into the body, or the name of a parameter, and why."""
+
+    pointer: str
+    detail: str
+
+
+@dataclass(slots=True)
+class Problem(Exception):
+    """What a handler raises to answer with a problem. `more` are members of its own, `headers` come with it."""
+
+    code: str
+    detail: str
+    mistakes: Sequence[Mistake] = ()
+    more: dict[str, Any] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict)
+
+    def body(self, instance: str) -> dict[str, Any]:
+        """The members of the problem."""
+        kind = KINDS[self.code]
+        found: dict[str, Any] = {
+            "type": _QUOTA if self.code == "quota-exceeded" else f"urn:runclaim:problem:{self.code}",
+            "title": kind.title,
+            "status": kind.status,
+            "detail": self.detail,
+            "instance": instance,
+            "code": self.code,
+        }
+        if self.mistakes:
+            found["errors"] = [{"pointer": each.pointer, "detail": each.detail} for each in self.mistakes]
+        return found | self.more
+
+    def response(self, instance: str) -> JSONResponse:
+        """The answer."""
+        kind = KINDS[self.code]
+        headers = {} if kind.retry_after is None else {"Retry-After": str(kind.retry_after)}
+        return JSONResponse(
+            self.body(instance), status_code=kind.status, media_type=MEDIA_TYPE, headers=headers | self.headers
+        )
+
+
+def answer(request: Request, problem: Problem) -> JSONResponse:
+    """The problem as the answer to a request."""
+    return problem.response(request.url.path)

@@ -1,0 +1,155 @@
+"""
+Routes: each is declared once, with its scope and every answer that it can give. Nothing else makes a route.
+
+A request is authenticated before its body is parsed, and counted before anything is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+from anyio.to_thread import run_sync
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.routing import APIRoute
+from starlette.routing import compile_path
+
+from runclaim.api.auth import Caller, authenticate
+from runclaim.api.problems import KINDS, MEDIA_TYPE, Problem
+from runclaim.api.strict import StrictRequest
+
+if TYPE_CHECKING:
+    import re
+
+    from runclaim.api.service import Service
+    from runclaim.ledger.tokens import Scope
+
+Endpoint = Callable[..., Any]
+
+#: What every route can answer, and what only those with a token, a body or the ledger can.
+_ALWAYS: Final = ("bad-request", "not-found", "method-not-allowed", "internal", "ledger-unavailable")
+_WITH_TOKEN: Final = ("unauthorized", "scope-missing", "quota-exceeded")
+_WITH_BODY: Final = ("request-timeout", "too-large", "not-json", "invalid")
+
+
+def caller_of(request: Request) -> Caller:
+    """Whoever the request was authenticated as."""
+    found: Caller = request.state.caller
+    return found
+
+
+def service_of(request: Request) -> Service:
+    """The service of this app."""
+    found: Service = request.app.state.service
+    return found
+
+
+Asker = Annotated[Caller, Depends(caller_of)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Door:
+    """What stands in front of a route: its scope (`None`: everybody may), and the kind of quota that it takes from."""
+
+    scope: Scope | None
+    quota: str | None = None
+    takes_json: bool = False
+
+
+class Guarded(APIRoute):
+    """A route behind its door."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """FastAPI's own handler, behind what has to come first."""
+        inner = super().get_route_handler()
+        door: Door = self.endpoint.__door__  # type: ignore[attr-defined]
+
+        async def handler(request: Request) -> Response:
+            strict = StrictRequest(request.scope, request.receive)
+            headers: dict[str, str] = {}
+            if door.scope is not None:
+                scope = door.scope
+                service = service_of(request)
+                caller = strict.state.caller = await run_sync(lambda: authenticate(service, strict, scope))
+                if door.quota is not None:
+                    kind = door.quota
+                    headers = await run_sync(lambda: service.quota.take(kind, caller.token.id))
+            if door.takes_json:
+                _require_json(strict)
+                # Here, and not where the framework would call whatever is wrong with it a bad request.
+                if await strict.body():
+                    await strict.json()
+            response = await inner(strict)
+            response.headers.update(headers)
+            return response
+
+        return handler
+
+
+def _require_json(request: Request) -> None:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise Problem("not-json", "send Content-Type: application/json")
+
+
+class Doors(APIRouter):
+    """The routes of the API, in the order of their declarations."""
+
+    def __init__(self) -> None:
+        super().__init__(route_class=Guarded)
+        self._paths: list[tuple[re.Pattern[str], str]] = []
+
+    def door(
+        self,
+        method: str,
+        path: str,
+        *,
+        scope: Scope | None,
+        answers: dict[int | str, dict[str, Any]],
+        problems: Sequence[str] = (),
+        quota: str | None = None,
+        takes_json: bool = False,
+        **how: Any,
+    ) -> Callable[[Endpoint], Endpoint]:
+        """
+        Declare a route: `answers` are its successes by status, `problems` the codes beside those that all have.
+
+        `scope` is what a token needs; `None` is for what anybody may ask.
+        """
+        codes = {*_ALWAYS, *problems, *(_WITH_TOKEN if scope else ()), *(_WITH_BODY if takes_json else ())}
+
+        def declare(endpoint: Endpoint) -> Endpoint:
+            endpoint.__door__ = Door(scope=scope, quota=quota, takes_json=takes_json)  # type: ignore[attr-defined]
+            self.add_api_route(
+                path,
+                endpoint,
+                methods=[method],
+                response_model=None,
+                status_code=int(min(answers)),
+                responses=_documented(codes) | answers,
+                operation_id=endpoint.__name__,
+                openapi_extra={"security": [{"bearer": [str(scope)]}] if scope else []},
+                **how,
+            )
+            self._paths.append((compile_path(path)[0], method))
+            return endpoint
+
+        return declare
+
+    def allowed(self, path: str) -> list[str]:
+        """The methods of every route at a path, sorted."""
+        return sorted({method for pattern, method in self._paths if pattern.match(path)})
+
+
+def _documented(codes: set[str]) -> dict[int | str, dict[str, Any]]:
+    """The problems of a route, by status, each code with an example."""
+    found: dict[int | str, dict[str, Any]] = {}
+    for code in sorted(codes):
+        kind = KINDS[code]
+        entry = found.setdefault(kind.status, {"description": kind.title, "content": {MEDIA_TYPE: {}}})
+        content = entry["content"][MEDIA_TYPE]
+        content["schema"] = {"$ref": "#/components/schemas/Problem"}
+        example = Problem(code, kind.title).body("/v1/runs")
+        content.setdefault("examples", {})[code] = {"summary": kind.title, "value": example}
+    return found

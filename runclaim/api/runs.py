@@ -1,0 +1,186 @@
+"""Runs: made, listed and read."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from uuid import UUID
+
+from anyio.to_thread import run_sync
+from fastapi import Query, Request, Response
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from starlette.responses import JSONResponse
+
+from runclaim.api.asked import Enqueue, Name
+from runclaim.api.auth import Caller
+from runclaim.api.once import Done, done, once
+from runclaim.api.pages import page_token, place_of
+from runclaim.api.routing import Asker, Doors
+from runclaim.api.shown import RunOut, RunsOut, State
+from runclaim.api.waiting import until, wait_of
+from runclaim.flows.outside import due_now, new_run
+from runclaim.ledger import read
+from runclaim.ledger.enqueue import enqueue
+from runclaim.ledger.listing import MOST, RunLine, Wanted, list_runs, run_line
+from runclaim.ledger.tokens import Scope
+from runclaim.states import TERMINAL, RunState
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from runclaim.ledger.new_run import NewRun
+
+doors: Final = Doors()
+_ENDS: Final = TERMINAL | {RunState.BLOCKED}
+LOCATION: Final = {"Location": {"description": "Where the run is.", "schema": {"type": "string"}}}
+_REPLAYED: Final = {
+    "Idempotency-Replayed": {"description": "This is the first answer again.", "schema": {"const": "true"}}
+}
+
+
+class Listing(BaseModel):
+    """The parameters of a listing."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    project: Name | None = None
+    flow: Name | None = None
+    state: list[State] = Field(default_factory=list, max_length=8)
+    since: AwareDatetime | None = Field(None, description="Enqueued at this time or later (RFC 3339).")
+    until: AwareDatetime | None = Field(None, description="Enqueued before this time.")
+    order_by: Literal["enqueued_at desc", "enqueued_at asc"] = "enqueued_at desc"
+    page_size: int = Field(50, ge=1, description=f"More than {MOST} is {MOST}.")
+    page_token: str | None = Field(None, max_length=512, description="From `next_page_token`.")
+
+
+def etag(line: RunLine) -> str:
+    """Changes whenever what is shown of the run does."""
+    return f'"{line.fence}{"-cancel" if line.cancel_requested else ""}"'
+
+
+def whole(conn: Connection, line: RunLine) -> dict[str, Any]:
+    """The run with its input, and its result once it has succeeded."""
+    view = read.run(conn, line.id)
+    has_result = line.state is RunState.SUCCEEDED
+    result = read.results(conn, line.id).get(line.phase) if has_result else None
+    return line.as_json() | {"input": view.input if view else None, "result": result}
+
+
+@doors.door(
+    "POST",
+    "/v1/runs",
+    scope=Scope.RUNS_WRITE,
+    quota="enqueue",
+    takes_json=True,
+    problems=["key-conflict", "request-in-flight", "idempotency-key-reused", "unknown-flow"],
+    answers={
+        200: {"model": RunOut, "description": "The key has this run already.", "headers": LOCATION},
+        201: {"model": RunOut, "description": "The run was made.", "headers": LOCATION | _REPLAYED},
+    },
+    tags=["runs"],
+)
+def enqueue_run(body: Enqueue, request: Request, caller: Asker) -> Response:
+    """
+    Make a run of a flow, or find the run that its key has.
+
+    With an Idempotency-Key the same request gets the same answer, until a day after the run has ended.
+    """
+    service, project = caller.service, caller.project(body.project)
+    new = _new_run(caller, body, project)
+
+    def work(conn: Connection) -> Done:
+        made = enqueue(conn, [new])[0]
+        line = run_line(conn, made.run_id)
+        assert line is not None  # noqa: S101 - enqueued in this very transaction, or held by its key
+        headers = {"Location": f"/v1/runs/{made.run_id}", "ETag": etag(line)}
+
+        def ring() -> None:
+            if made.created and line.state is RunState.QUEUED and not new.delay:
+                service.ring(line.id, line.fence, line, new.queue)
+
+        return done(201 if made.created else 200, whole(conn, line), made.run_id, headers, then=ring)
+
+    return once(service, request, project=project, payload=body.model_dump(), work=work)
+
+
+def _new_run(caller: Caller, body: Enqueue, project: str) -> NewRun:
+    record, flow = caller.service.flow(body.flow)
+    delay = timedelta(seconds=body.delay_seconds)
+    if flow is not None and body.key is None and body.subject is None:
+        return flow.using(project=project, delay=delay, priority=body.priority).new_run(body.input)
+    made = new_run(
+        record,
+        body.input,
+        project=project,
+        key=body.key,
+        subject=body.subject,
+        delay=delay,
+        priority=body.priority,
+    )
+    return made if caller.service.can_ring else due_now(made)
+
+
+@doors.door(
+    "GET",
+    "/v1/runs",
+    scope=Scope.RUNS_READ,
+    problems=["invalid-page-token"],
+    answers={200: {"model": RunsOut, "description": "A page of runs; `Link: …; rel=next` leads to the next."}},
+    tags=["runs"],
+)
+def list_of_runs(asked: Annotated[Listing, Query()], request: Request, caller: Asker) -> JSONResponse:
+    """The runs of a project, the newest first, page by page."""
+    service = caller.service
+    wanted = Wanted(
+        project=caller.project(asked.project),
+        flow=asked.flow,
+        states=frozenset(RunState(state) for state in asked.state),
+        since=_utc(asked.since),
+        until=_utc(asked.until),
+        oldest_first=asked.order_by.endswith("asc"),
+    )
+    key = service.page_key
+    after = None if asked.page_token is None else place_of(key, wanted, asked.page_token)
+    page = service.ask(lambda conn: list_runs(conn, wanted, after=after, limit=asked.page_size))
+    token = "" if page.next_after is None else page_token(key, wanted, page.next_after)
+    link = {"Link": f'<{request.url.include_query_params(page_token=token)}>; rel="next"'} if token else {}
+    return JSONResponse({"runs": [line.as_json() for line in page.runs], "next_page_token": token}, headers=link)
+
+
+def _utc(moment: datetime | None) -> datetime | None:
+    return None if moment is None else moment.astimezone(UTC)
+
+
+@doors.door(
+    "GET",
+    "/v1/runs/{run_id:uuid}",
+    scope=Scope.RUNS_READ,
+    answers={
+        200: {"model": RunOut, "description": "The run.", "headers": {"ETag": {"schema": {"type": "string"}}}},
+        304: {"description": "The run is as you know it (If-None-Match)."},
+    },
+    tags=["runs"],
+)
+async def get_run(run_id: UUID, request: Request, caller: Asker) -> Response:
+    """
+    A run with its input, and its result once it has succeeded.
+
+    `Prefer: wait=20` answers when the run has ended or needs a person, or after so many seconds, at most 30.
+    """
+    wait = wait_of(request)
+    line = await until(
+        lambda: caller.run(str(run_id)),
+        enough=lambda found: found.state in _ENDS,
+        seconds=wait or 0,
+        request=request,
+    )
+    headers = {"ETag": etag(line)} | ({} if wait is None else {"Preference-Applied": f"wait={wait}"})
+    if _is_known(request, etag(line)):
+        return Response(status_code=304, headers=headers)
+    body = await run_sync(lambda: caller.service.ask(lambda conn: whole(conn, line)))
+    return JSONResponse(body, headers=headers)
+
+
+def _is_known(request: Request, current: str) -> bool:
+    given = [each.strip() for each in ",".join(request.headers.getlist("if-none-match")).split(",")]
+    return "*" in given or current in [each.removeprefix("W/") for each in given]

@@ -1,0 +1,96 @@
+"""
+What every handler needs: the ledger with the API's own patience, the flows, the way to the broker if there is one.
+
+Handlers are plain functions on a pool of threads. None holds a transaction open while it waits.
+"""
+
+from __future__ import annotations
+
+import threading
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from runclaim import logs
+from runclaim.api.problems import Problem
+from runclaim.api.quota import Quota
+from runclaim.database import Database
+from runclaim.flows.describing import describe
+from runclaim.ledger.dispatch import Due
+from runclaim.ledger.registry import FlowRecord, all_registered, registered
+from runclaim.ledger.signing import page_key
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy import Connection
+
+    from runclaim.app import Runclaim
+    from runclaim.config import Config
+    from runclaim.flows.flow import Flow
+    from runclaim.ledger.listing import RunLine
+
+logger: Final = logs.logger("runclaim.api")
+
+T = TypeVar("T")
+
+#: A client is told to try again sooner than a worker gives up.
+_PATIENCE: Final = timedelta(seconds=2)
+
+
+class Service:
+    """One for each API process. `runs` is the application, where the API was started with one."""
+
+    def __init__(self, config: Config, runs: Runclaim | None = None) -> None:
+        self.config, self.runs = config, runs
+        self.database = Database(config.database_url, pool_size=10, patience=min(_PATIENCE, config.ledger_patience))
+        self.quota = Quota(config)
+        #: Idempotency keys that this process works on now.
+        self.in_flight: set[str] = set()
+        self.lock = threading.Lock()
+        #: How many clients follow a run now.
+        self.streams = 0
+        self._page_key: bytes | None = None
+
+    @property
+    def page_key(self) -> bytes:
+        """What page tokens are signed with."""
+        if self._page_key is None:
+            self._page_key = self.database.run(page_key)
+        return self._page_key
+
+    def ask(self, question: Callable[[Connection], T]) -> T:
+        """The answer to a question that only reads. Raises: LedgerUnavailable."""
+        return self.database.ask(question)
+
+    def flow(self, name: str) -> tuple[FlowRecord, Flow[Any] | None]:
+        """A flow as it was registered, and its declaration where it is at hand. Raises: Problem."""
+        if self.runs is not None and (flow := self.runs.flows.get(name)) is not None and flow.phases:
+            return describe(flow, self.runs.config), flow
+        if (record := self.ask(lambda conn: registered(conn, name))) is None:
+            raise Problem(
+                "unknown-flow",
+                f"no application has registered the flow {name}; its workers do when they start",
+            )
+        return record, None
+
+    def flows(self) -> list[FlowRecord]:
+        """Every flow that is known here, by name."""
+        found = {record.name: record for record in self.ask(all_registered)}
+        if self.runs is not None:
+            found |= {flow.name: describe(flow, self.runs.config) for flow in self.runs.flows.values() if flow.phases}
+        return [found[name] for name in sorted(found)]
+
+    @property
+    def can_ring(self) -> bool:
+        """Whether there is a broker to tell of a run; else beat dispatches it."""
+        return self.runs is not None
+
+    def ring(self, run_id: str, fence: int, line: RunLine, queue: str | None) -> None:
+        """Publish the message of a run that is due now. Never raises for a broker that does not answer."""
+        if self.runs is not None and line.flow in self.runs.flows:
+            due = Due(run_id, fence, line.flow, line.phase, queue, line.key, line.priority)
+            self.runs.ledger.publisher.publish([due])
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.database.close()

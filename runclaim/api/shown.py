@@ -1,0 +1,233 @@
+"""What clients get, as the OpenAPI document shows it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+RUN_ID: Final = "01a1ff25-3afd-7d27-b4d9-2a64eef8722e"
+CLAIM_EXAMPLE: Final = "1.0f343d6a1e8b42d5b3a1c07e9d2f6a54"
+RUN_EXAMPLE: Final[dict[str, Any]] = {
+    "id": RUN_ID,
+    "project": "default",
+    "flow": "review",
+    "key": "acme/app:pr-7:base-a1:head-b2",
+    "rerun": 0,
+    "subject": "acme/app:pr-7",
+    "state": "queued",
+    "phase": "plan",
+    "phases": [{"name": "plan", "status": "pending"}, {"name": "deliver", "status": "pending"}],
+    "attempts": 0,
+    "priority": 0,
+    "cancel_requested": False,
+    "error": None,
+    "enqueued_at": "2026-11-20T09:30:00.000000Z",
+    "started_at": None,
+    "finished_at": None,
+    "input": {"repo": "acme/app", "number": 7, "base": "a1", "head": "b2"},
+    "result": None,
+}
+
+State = Literal["queued", "running", "waiting", "blocked", "succeeded", "failed", "canceled", "superseded"]
+
+
+class PhaseOut(BaseModel):
+    """A phase of a run."""
+
+    name: str
+    status: Literal["pending", "active", "complete", "failed", "blocked"]
+
+
+class ErrorOut(BaseModel):
+    """Why a run stopped, or why its last attempt failed."""
+
+    type: str | None
+    message: str | None
+
+
+class RunLineOut(BaseModel):
+    """A run, without its input and result."""
+
+    id: str
+    project: str
+    flow: str
+    key: str
+    rerun: int
+    subject: str | None
+    state: State
+    phase: str
+    phases: list[PhaseOut]
+    attempts: int
+    priority: int
+    cancel_requested: bool
+    error: ErrorOut | None
+    enqueued_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+class RunOut(RunLineOut):
+    """A run with its input, and its result once it has succeeded."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [RUN_EXAMPLE]})
+
+    input: Any
+    result: Any
+
+
+class RunsOut(BaseModel):
+    """A page of runs; `next_page_token` is empty on the last one."""
+
+    runs: list[RunLineOut]
+    next_page_token: str
+
+
+class RunsChanged(BaseModel):
+    """Several runs after what was asked of them."""
+
+    runs: list[RunLineOut]
+
+
+class ClaimOut(BaseModel):
+    """A claimed phase: what to do, and until when it is safe without a heartbeat."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": RUN_ID,
+                    "claim": CLAIM_EXAMPLE,
+                    "project": "default",
+                    "flow": "review",
+                    "phase": "deliver",
+                    "attempt": 1,
+                    "max_attempts": 5,
+                    "key": RUN_EXAMPLE["key"],
+                    "subject": RUN_EXAMPLE["subject"],
+                    "input": RUN_EXAMPLE["input"],
+                    "results": {"plan": ["app.py"]},
+                    "idempotency_key": f"{RUN_ID}:deliver",
+                    "lease_seconds": 60.0,
+                    "lease_expires_at": "2026-11-20T09:31:00.000000Z",
+                    "deadline_at": "2026-11-20T10:30:00.000000Z",
+                }
+            ]
+        }
+    )
+
+    id: str
+    claim: str
+    project: str
+    flow: str
+    phase: str
+    attempt: int
+    max_attempts: int
+    key: str
+    subject: str | None
+    input: Any
+    results: dict[str, Any]
+    idempotency_key: str
+    lease_seconds: float
+    lease_expires_at: datetime
+    deadline_at: datetime
+
+
+class Beat(BaseModel):
+    """A lease after a heartbeat; a worker that sees `cancel_requested` stops and says `:fail`."""
+
+    id: str
+    lease_expires_at: datetime
+    deadline_at: datetime
+    cancel_requested: bool
+
+
+class Settled(BaseModel):
+    """What a claim has recorded; the same however often it is asked."""
+
+    id: str
+    phase: str
+    attempt: int
+    recorded: Literal["succeeded", "failed"]
+
+
+class MistakeOut(BaseModel):
+    """One thing that does not fit."""
+
+    pointer: str
+    detail: str
+
+
+class ProblemOut(BaseModel):
+    """What went wrong (RFC 9457). `code` is for programs; more members may come with it."""
+
+    model_config = ConfigDict(extra="allow", title="Problem")
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    code: str
+    errors: list[MistakeOut] | None = None
+
+
+class EventOut(BaseModel):
+    """One line of a run's journal; its types are in docs/lifecycle.md."""
+
+    id: int
+    type: str
+    phase: str | None
+    attempt: int | None
+    data: Any
+    at: datetime
+
+
+class EventsOut(BaseModel):
+    """Some events; give `last_id` as `after` for the next ones."""
+
+    events: list[EventOut]
+    last_id: int
+
+
+class FlowPhaseOut(BaseModel):
+    """A phase of a registered flow; durations in seconds."""
+
+    name: str
+    queue: str | None
+    on: str | None
+    max_attempts: int
+    max_losses: int
+    lease: float
+    max_duration: float
+
+
+class FlowOut(BaseModel):
+    """A flow as its application registered it."""
+
+    name: str
+    phases: list[FlowPhaseOut]
+    input: dict[str, Any]
+    key: str | None
+    subject: str | None
+
+
+class FlowsOut(BaseModel):
+    """Every flow that is known here."""
+
+    flows: list[FlowOut]
+
+
+class ReceivedOut(BaseModel):
+    """What became of a delivery."""
+
+    outcome: str
+    run_id: str | None
+
+
+class Health(BaseModel):
+    """`ok`, or what is not."""
+
+    status: str
+    checks: dict[str, str]

@@ -1,0 +1,39 @@
+"""Waiting for a run without holding a thread or a transaction: short questions, with pauses between them."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import anyio
+from anyio.to_thread import run_sync
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fastapi import Request
+
+T = TypeVar("T")
+
+MOST_SECONDS: Final = 30
+_WAIT: Final = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})\"?(?=$|[,;\s])", re.IGNORECASE)
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 0.5
+
+
+def wait_of(request: Request) -> int | None:
+    """The seconds of `Prefer: wait=…` (RFC 7240), at most 30; `None` when nobody asked to wait."""
+    found = _WAIT.search(",".join(request.headers.getlist("prefer")))
+    return None if found is None else min(int(found[1]), MOST_SECONDS)
+
+
+async def until(question: Callable[[], T], *, enough: Callable[[T], bool], seconds: float, request: Request) -> T:
+    """The answer that is enough, or the last one when the time is over or the client has gone."""
+    ends, pause = time.monotonic() + seconds, _FIRST_PAUSE
+    while True:
+        found = await run_sync(question)
+        left = ends - time.monotonic()
+        if enough(found) or left <= 0 or await request.is_disconnected():
+            return found
+        await anyio.sleep(min(pause, left))
+        pause = min(pause * 1.5, _LONGEST_PAUSE)

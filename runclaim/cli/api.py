@@ -1,0 +1,31 @@
+"""`runclaim api`: the HTTP API, in a process of its own."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+
+import click
+
+
+@click.command()
+@click.option("-A", "--app", metavar="MODULE", envvar="RUNCLAIM_APP", help="Publish at once, and take its webhooks.")
+@click.option("--url", metavar="URL", help="The ledger's database; default: RUNCLAIM_DATABASE_URL.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Any other needs a token in the ledger.")
+@click.option("--port", default=8400, show_default=True, help="The port.")
+def command(*, app: str | None, url: str | None, host: str, port: int) -> None:
+    """
+    Serve the HTTP API until SIGTERM or Ctrl-C.
+
+    Without an application, runs that are enqueued here are published by beat, within its dispatch_every.
+    """
+    if missing := [name for name in ("fastapi", "uvicorn", "limits") if importlib.util.find_spec(name) is None]:
+        raise click.ClickException(f"the API needs {missing[0]}: pip install 'runclaim[api]'")
+    if app and url:
+        raise click.UsageError("--app has a ledger of its own: leave out --url")
+    told = [("--app", app), ("--url", url), ("--host", host), ("--port", str(port))]
+    words = [word for name, value in told if value is not None for word in (name, value)]
+    sys.stdout.flush()
+    # This process becomes the server: signals reach it as they are sent.
+    os.execv(sys.executable, [sys.executable, "-m", "runclaim.api", *words])  # noqa: S606 - our own words

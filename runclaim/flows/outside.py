@@ -1,0 +1,178 @@
+"""
+Enqueuing from outside: a run of a flow whose code is not at hand, by what its application has registered.
+
+The input is held against the registered schema, and given the defaults that it names. What only the application's own
+types would notice fails the run in its first phase.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from runclaim.errors import ConfigError, InputError
+from runclaim.keys import LONGEST, Template, check_text, dump_json, fingerprint, run_key, uuid7
+from runclaim.ledger.identity import key_of
+from runclaim.ledger.new_run import NewRun
+from runclaim.secrets import refuse_secrets
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from runclaim.keys import RunKey
+    from runclaim.ledger.read import RunView
+    from runclaim.ledger.registry import FlowRecord
+
+#: A run with more mistakes than this has another mistake.
+_MOST_PROBLEMS = 20
+
+
+class InputRefused(InputError):
+    """An input does not fit its flow's schema; nothing was written. `problems` pairs JSON pointers with reasons."""
+
+    def __init__(self, problems: list[tuple[str, str]]) -> None:
+        self.problems = problems
+        super().__init__(*problems[0])
+
+
+def new_run(
+    record: FlowRecord,
+    given: Mapping[str, Any],
+    *,
+    project: str,
+    key: str | None = None,
+    subject: str | None = None,
+    delay: timedelta = timedelta(0),
+    priority: int = 0,
+) -> NewRun:
+    """
+    The run that an input stands for; nothing is written.
+
+    `key` and `subject` are for flows that make them by a function, and only for those. Raises: InputError, ConfigError.
+    """
+    plain = _checked(record, dict(given))
+    dump_json("input", plain)
+    if not timedelta(0) <= delay <= LONGEST:
+        raise InputError("delay", f"is from nothing to {LONGEST.days} days")
+    named, about = _key(record, plain, key), _subject(record, plain, subject)
+    if not record.allow_secrets:
+        for what, value in (("input", plain), ("key", named.text), ("subject", about)):
+            refuse_secrets(what, value)
+    first = record.phases[0]
+    return NewRun(
+        run_id=uuid7(),
+        project=project,
+        flow=record.name,
+        key=named,
+        fingerprint=fingerprint(plain),
+        subject=about,
+        input=plain,
+        phases=tuple(each.name for each in record.phases),
+        queue=first.queue,
+        max_attempts=first.max_attempts,
+        max_losses=first.max_losses,
+        priority=priority,
+        delay=delay,
+        dispatch_after=timedelta(seconds=record.dispatch_after),
+        keep_key=timedelta(seconds=record.keep_keys),
+        waits_for=first.on,
+    )
+
+
+def rerun_of(record: FlowRecord, view: RunView, fingerprint_of: Callable[[tuple[str, str]], str | None]) -> NewRun:
+    """
+    The new run that a rerun of `view` makes, with the input as it was recorded; nothing is written.
+
+    Raises: InputError when the recorded input no longer fits the flow, or makes another key now.
+    """
+    new = new_run(
+        record,
+        view.input,
+        project=view.project,
+        key=view.key if record.key is None else None,
+        subject=view.subject if record.has_subject and record.subject is None else None,
+        priority=view.priority,
+    )
+    recorded = fingerprint_of(key_of(new))
+    if recorded is None or new.key.text != view.key:
+        problem = f"of run {view.id} was {view.key!r} and flow {record.name} makes another now; enqueue it anew"
+        raise InputError("key", problem)
+    return replace(new, input=view.input, fingerprint=recorded)
+
+
+def due_now(new: NewRun) -> NewRun:
+    """The same run, left to beat's next dispatch: for a door that cannot ring the broker."""
+    return replace(new, dispatch_after=timedelta(0))
+
+
+def _key(record: FlowRecord, plain: dict[str, Any], given: str | None) -> RunKey:
+    if record.key is None:
+        if given is None:
+            raise InputError("key", f"is made by a function of the application for flow {record.name}: give it")
+        return run_key([given])
+    if given is not None:
+        raise InputError("key", f"is made from the input, {record.key!r} for flow {record.name}: leave it out")
+    return run_key(Template(record.key, plain, what="key").parts(plain))
+
+
+def _subject(record: FlowRecord, plain: dict[str, Any], given: str | None) -> str | None:
+    if record.subject is None and record.has_subject:
+        if given is None:
+            raise InputError("subject", f"is made by a function of the application for flow {record.name}: give it")
+        return check_text("subject", given)
+    if given is not None:
+        made = "made from the input" if record.has_subject else "not what this flow's runs have"
+        raise InputError("subject", f"is {made}: leave it out")
+    if record.subject is None:
+        return None
+    return check_text("subject", "".join(Template(record.subject, plain, what="subject").parts(plain)))
+
+
+def _checked(record: FlowRecord, given: dict[str, Any]) -> dict[str, Any]:
+    """The input with its defaults. Raises: InputRefused."""
+    try:
+        from jsonschema import Draft202012Validator
+        from referencing import Registry
+    except ImportError as missing:
+        raise ConfigError("to check an input without its application, install runclaim[api]") from missing
+    plain: dict[str, Any] = _filled(record.input, record.input, given)
+    # A registry of its own: nothing that a schema refers to is fetched.
+    validator = Draft202012Validator(record.input, registry=Registry())
+    problems = []
+    for error in validator.iter_errors(plain):
+        problems.append(("".join(f"/{_escaped(part)}" for part in error.absolute_path), _said(error.message)))
+        if len(problems) == _MOST_PROBLEMS:
+            break
+    if problems:
+        raise InputRefused(sorted(problems))
+    return plain
+
+
+def _said(message: str) -> str:
+    return message if len(message) <= 200 else f"{message[:200]}…"  # noqa: PLR2004 - a line
+
+
+def _escaped(part: object) -> str:
+    return str(part).replace("~", "~0").replace("/", "~1")
+
+
+def _filled(root: dict[str, Any], schema: Any, value: Any) -> Any:
+    """`value` with the defaults of its schema, and whole numbers as the schema wants them."""
+    if not isinstance(schema, dict):
+        return value
+    if "$ref" in schema and schema["$ref"].startswith("#/$defs/"):
+        return _filled(root, root["$defs"].get(schema["$ref"].removeprefix("#/$defs/")), value)
+    if isinstance(value, dict):
+        properties = schema.get("properties", {})
+        found = {name: _filled(root, properties.get(name), each) for name, each in value.items()}
+        for name, each in properties.items():
+            if name not in found and isinstance(each, dict) and "default" in each:
+                found[name] = each["default"]
+        return found
+    if isinstance(value, list):
+        return [_filled(root, schema.get("items"), each) for each in value]
+    # The application's own types make 1.0 of it: the same input is the same JSON.
+    if schema.get("type") == "number" and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    return value

@@ -1,0 +1,26 @@
+"""Table runclaim_flows: what each application said of its flows, for doors that do not import applications."""
+
+from __future__ import annotations
+
+from datetime import datetime  # noqa: TC003 - SQLAlchemy reads the annotations
+from typing import Any
+
+from sqlalchemy import Text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from runclaim.clock import Instant
+from runclaim.models.base import Base
+from runclaim.rowset import Json
+
+
+class RegisteredFlow(Base):
+    """A flow as the worker that started last declared it."""
+
+    __tablename__ = "runclaim_flows"
+
+    name: Mapped[str] = mapped_column(Text, primary_key=True)
+    #: What `ledger.registry` makes of the declaration: phases, templates, the schema of the input, hooks.
+    declared: Mapped[Any] = mapped_column(Json, nullable=False)
+    #: SHA-256 of that: a worker that finds its own writes nothing.
+    fingerprint: Mapped[str] = mapped_column(Text)
+    registered_at: Mapped[datetime] = mapped_column(Instant)

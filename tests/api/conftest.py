@@ -1,0 +1,78 @@
+"""An API on each of the two databases, with a flow that is registered and a bench that can work on it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from runclaim.flows.describing import describe
+from runclaim.ledger.registry import register
+from tests.api.served import Client, Served, token
+from tests.servers import database
+from tests.unit.bench import Bench
+from tests.unit.conftest import emptied
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+INPUT = {"repo": "acme/app", "number": 7, "base": "a1", "head": "b2"}
+WANTED = {"flow": "review", "input": INPUT}
+
+
+class Office:
+    """A bench with the flow `review` of two phases, an API on its ledger, and a client that may do everything."""
+
+    def __init__(self, url: str, **settings: Any) -> None:
+        self.bench = Bench(url, **settings)
+        self.review = self.bench.flow()
+        self.review.phase(name="plan")(lambda ctx: ["app.py"])
+        self.review.phase(name="deliver")(lambda ctx: 1)
+        self.bench.database.run(lambda conn: register(conn, [describe(self.review, self.bench.config)]))
+        self.served = Served(self.bench.config)
+        self.port = self.served.port
+        self.token = token(self.bench.database, "admin")
+        self.client = self.served.client(self.token)
+
+    def with_scopes(self, *scopes: str, projects: tuple[str, ...] = ("default",)) -> Client:
+        return self.served.client(token(self.bench.database, *scopes, projects=projects))
+
+    def enqueued(self, number: int = 7, **more: Any) -> dict[str, Any]:
+        """A run that was made just now."""
+        answer = self.client.post("/v1/runs", WANTED | {"input": INPUT | {"number": number}} | more)
+        assert 201 == answer.status, answer
+        return answer.json
+
+    def finish(self, run: dict[str, Any]) -> None:
+        """Work on what is due until the run has ended."""
+        self.bench.finish(self.review, self.bench.ledger.handle(run["id"]))
+
+    def close(self) -> None:
+        self.bench.close()
+
+
+@pytest.fixture(scope="session")
+def api_postgres_url(postgres_server: str) -> Iterator[str]:
+    with database(postgres_server) as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+def office(request: pytest.FixtureRequest) -> Iterator[Office]:
+    """On both databases."""
+    on_sqlite = request.param == "sqlite"
+    made = Office(request.getfixturevalue("sqlite_url" if on_sqlite else "api_postgres_url"))
+    with made.served:
+        yield made
+    if not on_sqlite:
+        emptied(made.bench.database.engine)
+    made.close()
+
+
+@pytest.fixture
+def desk_office(sqlite_url: str) -> Iterator[Office]:
+    """On SQLite, for what has nothing to do with the database."""
+    made = Office(sqlite_url)
+    with made.served:
+        yield made
+    made.close()

@@ -1,0 +1,127 @@
+"""Events: a run's journal over HTTP, as it grows."""
+
+from __future__ import annotations
+
+import json
+import threading
+
+import pytest
+
+from tests.harness import until
+
+STORY = ["run.enqueued", "run.started", "phase.started", "phase.completed", "phase.started", "phase.completed",
+         "run.succeeded"]  # fmt: skip
+
+
+def path(run, query=""):
+    return f"/v1/runs/{run['id']}/events{query}"
+
+
+def test_a_stream_tells_everything_from_the_first_event_and_ends_with_the_run(office):
+    made = office.enqueued()
+    told = []
+
+    def listen():
+        with office.client.stream(path(made)) as events:
+            told.extend(events)
+
+    listening = threading.Thread(target=listen)
+    listening.start()
+    until(lambda: told, "the first event")
+    office.finish(made)
+    listening.join(20)
+
+    assert [*STORY, "end"] == [event["event"] for event in told]
+    data = json.loads(told[2]["data"])
+    assert ("phase.started", "plan", 1) == (data["type"], data["phase"], data["attempt"])
+    assert str(data["id"]) == told[2]["id"]
+
+
+def test_who_comes_back_misses_and_doubles_nothing(office):
+    """
+    INVARIANT: over any number of broken connections each event is told once.
+
+    Breaks if the id of an event is not its place in the journal, or the place is compared by `>=`.
+    """
+    made = office.enqueued()
+    office.finish(made)
+    told, last = [], "0"
+    while True:
+        answer = office.client.get(path(made), last_event_id=last, accept="application/json")
+        with_stream = None
+        if office.client.get(path(made), last_event_id=last).status == 204:
+            break
+        with office.client.stream(path(made), last_event_id=last) as events:
+            with_stream = next(events)
+        assert with_stream["event"] == answer.json["events"][0]["type"]
+        told.append(with_stream["event"])
+        last = with_stream["id"]
+
+    assert STORY == told
+
+
+def test_who_has_heard_the_end_is_told_not_to_come_back(desk_office):
+    made = desk_office.enqueued()
+    desk_office.client.post(f"/v1/runs/{made['id']}:cancel")
+    events = desk_office.client.get(path(made), accept="application/json").json
+
+    assert ["run.enqueued", "run.canceled"] == [event["type"] for event in events["events"]]
+    assert 204 == desk_office.client.get(path(made), last_event_id=str(events["last_id"])).status
+
+
+def test_what_there_is_can_be_had_as_json_page_by_page(desk_office):
+    made = desk_office.enqueued()
+    desk_office.finish(made)
+    first = desk_office.client.get(path(made, "?limit=3"), accept="application/json").json
+    rest = desk_office.client.get(path(made, f"?after={first['last_id']}"), accept="application/json").json
+    none = desk_office.client.get(path(made, f"?after={rest['last_id']}"), accept="application/json").json
+
+    assert STORY == [event["type"] for event in first["events"] + rest["events"]]
+    assert {"events": [], "last_id": rest["last_id"]} == none
+
+
+def test_an_event_says_who_asked_and_shows_no_traceback(desk_office):
+    made = desk_office.enqueued()
+
+    @desk_office.review.phase(name="never")
+    def never(ctx):
+        """Not of this run."""
+
+    desk_office.review.phases["plan"].body = lambda ctx: 1 / 0
+    desk_office.bench.deliver(desk_office.review, due(desk_office, made))
+    desk_office.client.post(f"/v1/runs/{made['id']}:cancel")
+    events = desk_office.client.get(path(made), accept="application/json").json["events"]
+
+    assert {"type": "ZeroDivisionError", "message": "division by zero"} == events[3]["data"]
+    assert events[4]["data"]["by"].startswith(f"token {desk_office.token.split('_')[1]} (test)")
+    assert desk_office.token not in json.dumps(events)
+
+
+def due(office, made):
+    from runclaim.ledger.dispatch import Due
+
+    return Due(made["id"], 0, "review", "plan", None, made["key"], 0)
+
+
+@pytest.mark.parametrize("header", ["x", "-1", "1.5", "9" * 30])
+def test_what_is_no_event_is_refused(desk_office, header):
+    refused = desk_office.client.get(path(desk_office.enqueued()), last_event_id=header)
+
+    assert (400, "bad-request") == (refused.status, refused.code)
+
+
+def test_so_many_streams_and_no_more(desk_office):
+    desk_office.served.service.streams = 200
+    refused = desk_office.client.get(path(desk_office.enqueued()))
+
+    assert (503, "busy", "5") == (refused.status, refused.code, refused.headers["retry-after"])
+
+
+def test_a_client_that_disconnects_leaves_no_stream_behind(desk_office):
+    made = desk_office.enqueued()
+    with desk_office.client.stream(path(made)) as events:
+        next(events)
+        streams = desk_office.served.service.streams
+
+    assert 1 == streams
+    until(lambda: desk_office.served.service.streams == 0, "the end of the stream")
