@@ -68,7 +68,6 @@ class Deliverer:
         """
         if not flow.fail_open:
             return self.runner().deliver(flow, phase, message.run_id, message.fence, inline=inline, watcher=watcher)
-        reconcile_quietly(Reconciler(self.ledger, self.records), message.run_id)
         try:
             return self._closed(flow, phase, message, inline=inline, watcher=watcher)
         except Unanswered as away:
@@ -79,9 +78,10 @@ class Deliverer:
     def _closed(
         self, flow: Flow[Any], phase: Phase[Any, Any], message: Message, *, inline: Inline, watcher: Watcher
     ) -> Execution:
-        """As for any flow; a run that was enqueued while the ledger was away is inserted first."""
+        """As for any flow, once the ledger has been told what it missed: a result of this run, or the run itself."""
         try:
             runner = self.runner()
+            reconcile_quietly(Reconciler(self.ledger, self.records), message.run_id)
             if message.carried is not None and is_open_id(message.run_id):
                 self._insert(flow, message.run_id, message.carried)
         except LedgerUnavailable as away:
@@ -154,5 +154,3 @@ class Deliverer:
             actions=[asdict(each) for each in ended.actions],
         )
         self.records.write(replace(record, outcome=outcome))
-        # The ledger may be back by now.
-        reconcile_quietly(Reconciler(self.ledger, self.records, patience=0.0), record.run_id)

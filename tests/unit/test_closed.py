@@ -126,6 +126,7 @@ REACHES_NOTHING = {
     "Runclaim.flow",
     "Runclaim.secret",
     "Runclaim.secret_resolver",
+    "Runclaim.sources",
     "Runclaim.webhook",
     "Flow.actions",
     "Flow.key_of",
