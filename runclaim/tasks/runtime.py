@@ -205,7 +205,8 @@ class Runtime:
         return tell(self.ledger.database, self.ledger.listeners, stopping=lambda: self.flags.stopping)
 
     def add_listeners(self) -> None:
-        """Let new listeners listen from here on. Raises: LedgerUnavailable."""
+        """Let new listeners listen from here on. Raises: LedgerUnavailable, LedgerClosed."""
+        self.ledger.require_open()
         if self.ledger.listeners:
             register_listeners(self.ledger.database, self.ledger.listeners)
 
