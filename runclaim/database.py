@@ -116,6 +116,20 @@ class Database:
             yield conn
 
     @contextmanager
+    def at_once(self) -> Iterator[Connection]:
+        """
+        For one statement that is a transaction by itself: on PostgreSQL it needs no BEGIN and no COMMIT to be sent.
+
+        What is committed is committed when the statement returns. On SQLite the same as `begin`.
+        """
+        if self.url.get_backend_name() == "sqlite":
+            with self.begin() as conn:
+                yield conn
+        else:
+            with self.engine.execution_options(isolation_level="AUTOCOMMIT").begin() as conn:
+                yield conn
+
+    @contextmanager
     def read(self) -> Iterator[Connection]:
         """One transaction that only reads; on SQLite it waits for no writer."""
         with self._held_off(), self.engine.connect() as conn:
@@ -130,9 +144,12 @@ class Database:
         *,
         read_back: Callable[[Connection], T | None] | None = None,
         patience: float | None = None,
+        at_once: bool = False,
     ) -> T:
         """
         Run `work` in one transaction and return its answer once it is committed.
+
+        `at_once` says that on PostgreSQL `work` is one statement, and saves the round trips around it.
 
         `work` may run several times, never after it committed unless it recognises itself (same nonce, same
         key). When a connection dies, `read_back` is asked first; its answer, unless `None`, is the truth.
@@ -142,7 +159,7 @@ class Database:
         def once(doubt: bool) -> T:  # noqa: FBT001
             if doubt and read_back and (found := self._ask(read_back)) is not None:
                 return found
-            return self._once(work, read_back if doubt else None)
+            return self._once(work, read_back if doubt else None, self.at_once if at_once else self.begin)
 
         return self._patiently(once, patience)
 
@@ -167,7 +184,12 @@ class Database:
             time.sleep(pause)
             pause = min(pause * 2, 1.0)
 
-    def _once(self, work: Callable[[Connection], T], read_back: Callable[[Connection], T | None] | None) -> T:
+    def _once(
+        self,
+        work: Callable[[Connection], T],
+        read_back: Callable[[Connection], T | None] | None,
+        transaction: Callable[[], AbstractContextManager[Connection]],
+    ) -> T:
         """
         One try; with `read_back`, whatever speaks against it is checked once more.
 
@@ -175,7 +197,7 @@ class Database:
         refuses the second row.
         """
         try:
-            with self.begin() as conn:
+            with transaction() as conn:
                 answer = work(conn)
         except Exception:
             if read_back and (found := self._ask(read_back)) is not None:

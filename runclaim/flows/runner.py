@@ -91,7 +91,8 @@ class Runner:
         wanted = [Wanted(run_id, seen, nonce())]
 
         def work(conn: Connection) -> list[Claim]:
-            found = claim(
+            failpoints.hit("claim.before_commit")
+            return claim(
                 conn,
                 wanted,
                 flow=phase.flow,
@@ -101,11 +102,9 @@ class Runner:
                 max_duration=self._max_duration(phase),
                 waits_for=phase.options.on,
             )
-            failpoints.hit("claim.before_commit")
-            return found
 
         try:
-            found = self.database.run(work, read_back=lambda conn: claimed(conn, wanted) or None)
+            found = self.database.run(work, read_back=lambda conn: claimed(conn, wanted) or None, at_once=True)
         except LedgerUnavailable as away:
             raise Unanswered(str(away), wanted[0].owner) from away
         failpoints.hit("claim.after_commit")

@@ -66,7 +66,9 @@ def record(
     def read_back(conn: Connection) -> Moved | None:
         return completed(conn, [completion]).get(claim.run_id)
 
-    moved = database.run(work, read_back=read_back, patience=patience)
+    # One statement, unless something is written beside the completion.
+    alone = not (ended.writes or ended.findings or ended.actions)
+    moved = database.run(work, read_back=read_back, patience=patience, at_once=alone)
     failpoints.hit("complete.after_commit")
     return moved
 

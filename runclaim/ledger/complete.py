@@ -18,16 +18,16 @@ from runclaim.events import EventType
 from runclaim.ledger.claim import Claim, earlier
 from runclaim.ledger.fence import PROOF, held, in_state, locked, proofs, state
 from runclaim.ledger.findings import add_findings
-from runclaim.ledger.journal import Entry, append, who_canceled
+from runclaim.ledger.journal import Entry, append, beside, who_canceled, written
 from runclaim.ledger.planning import add_actions
-from runclaim.ledger.results import record
+from runclaim.ledger.results import given, record, results_of
 from runclaim.ledger.waiting import waits
 from runclaim.models import phase_results, runs
 from runclaim.rowset import pack, rowset
 from runclaim.states import RunState
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterable, Iterator
     from datetime import timedelta
 
     from sqlalchemy import Connection
@@ -133,6 +133,15 @@ _COMPLETE: Final = (
     )
     .returning(runs.c.id, runs.c.state, runs.c.fence)
 )
+#: PostgreSQL writes the result and the journal in the same statement.
+_moved_on: Final = _COMPLETE.cte("moved")
+_COMPLETE_AT_ONCE: Final = (
+    select(*_moved_on.c)
+    .add_cte(results_of(_moved_on).cte("recorded"))
+    .add_cte(beside(_moved_on, run_id=_moved_on.c.id, state=_moved_on.c.state).cte("journal"))
+)
+#: What a run may be after a phase that is not its last.
+_GOES_ON: Final = (RunState.RUNNING, RunState.QUEUED, RunState.WAITING, RunState.CANCELED)
 _asked: Final = rowset("asked", **PROOF, phase=Text(), next_owner=Text())
 _READ_BACK: Final = (
     select(
@@ -163,15 +172,19 @@ def complete(conn: Connection, completions: Collection[Completion]) -> dict[str,
     """
     by_run = {each.claim.run_id: each for each in completions}
     moved: dict[str, Moved] = {}
-    for run_id, after, fence in conn.execute(_COMPLETE, {"ended": pack(_done_row(each) for each in completions)}):
+    values = {"ended": pack(_done_row(each) for each in completions)}
+    if at_once := conn.dialect.name == "postgresql":
+        values |= {"given": given(completions), "written": written(_possible(completions))}
+    for run_id, after, fence in conn.execute(_COMPLETE_AT_ONCE if at_once else _COMPLETE, values):
         moved[run_id] = _moved(by_run[run_id], RunState(after), fence, inline=after == RunState.RUNNING)
     if moved:
         recorded = [by_run[run_id] for run_id in moved]
-        record(conn, recorded)
+        if not at_once:
+            record(conn, recorded)
+            by = who_canceled(conn, [each.run_id for each in moved.values() if each.state is RunState.CANCELED])
+            append(conn, (entry for each in recorded for entry in _entries(each, moved[each.claim.run_id], by)))
         add_findings(conn, [found for each in recorded for found in each.findings])
         add_actions(conn, [planned for each in recorded for planned in each.actions])
-        canceled_by = who_canceled(conn, [each.run_id for each in moved.values() if each.state is RunState.CANCELED])
-        append(conn, (entry for each in recorded for entry in _entries(each, moved[each.claim.run_id], canceled_by)))
     return moved
 
 
@@ -223,6 +236,15 @@ def _moved(completion: Completion, after: RunState, fence: int, *, inline: bool)
             max_attempts=following.max_attempts,
         )
     return Moved(claim.run_id, after, fence, taken)
+
+
+def _possible(completions: Iterable[Completion]) -> Iterator[tuple[Entry, RunState | None]]:
+    """The entries of each state that a run may be in afterwards, for the statement that finds out which it is."""
+    for each in completions:
+        for after in (RunState.SUCCEEDED,) if each.next is None else _GOES_ON:
+            moved = _moved(each, after, each.claim.fence + 1, inline=after is RunState.RUNNING)
+            for entry in _entries(each, moved, {}):
+                yield entry, after
 
 
 def _entries(completion: Completion, moved: Moved, canceled_by: dict[str, str]) -> Iterator[Entry]:
