@@ -83,6 +83,8 @@ class Database:
         self.patience = patience.total_seconds()
         self._pool_size = pool_size
         self._engine: Engine | None = None
+        #: The same connections, for statements that are transactions by themselves.
+        self._at_once: Engine | None = None
         self._making = forks.Lock()
         self._pid = 0
         self._is_shut = False
@@ -126,7 +128,10 @@ class Database:
             with self.begin() as conn:
                 yield conn
         else:
-            with self.engine.execution_options(isolation_level="AUTOCOMMIT").begin() as conn:
+            engine = self.engine
+            if self._at_once is None:
+                self._at_once = engine.execution_options(isolation_level="AUTOCOMMIT")
+            with self._at_once.begin() as conn:
                 yield conn
 
     @contextmanager

@@ -151,7 +151,7 @@ class Ledger:
         if self._is_closed:
             # The commit of an application that has closed us already; dispatch will ring.
             return
-        self.publisher.publish(
+        self.publisher.publish_soon(
             [
                 message(new, self.flows.get(new.flow))
                 for new, found in zip(wanted, made, strict=True)
