@@ -12,7 +12,6 @@ import argparse
 import itertools
 import json
 import os
-import statistics
 import subprocess
 import sys
 import time
@@ -113,7 +112,18 @@ def _migrate(database_url: str) -> None:
 
 @contextmanager
 def _worker(queue: str, env: dict[str, str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, "-m", "celery", "-A", "benchmarks.application", "worker", "-Q", queue, "-n", f"{queue}@bench"]
+    command = [
+        sys.executable,
+        "-m",
+        "celery",
+        "-A",
+        "benchmarks.application",
+        "worker",
+        "-Q",
+        queue,
+        "-n",
+        f"{queue}@bench",
+    ]
     with (folder / f"{queue}.log").open("ab") as log:
         process = subprocess.Popen(
             [*command, "-l", "WARNING", *_POOL], cwd=_ROOT, env=env, stdout=log, stderr=log, start_new_session=True

@@ -69,7 +69,12 @@ class Sides:
         self.runs = Runclaim(app, database_url=database_url)
         self.one = self.runs.flow("one", Work, key="{number}")
         self.three = self.runs.flow("three", Work, key="{number}")
-        for name, flow, phase in (("only", self.one, 0), ("a", self.three, 0), ("b", self.three, 1), ("c", self.three, 2)):
+        for name, flow, phase in (
+            ("only", self.one, 0),
+            ("a", self.three, 0),
+            ("b", self.three, 1),
+            ("c", self.three, 2),
+        ):
             flow.phase(name=name)(_body(folder, phase))
         self.first, self.second, self.third = (_task(app, folder, phase) for phase in range(3))
 

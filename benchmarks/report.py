@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 _BEGIN: Final = "<!-- make bench: begin -->"
 _END: Final = "<!-- make bench: end -->"
 _WIDTH, _LEFT, _LINE = 720, 250, 26
+_HEAD: Final = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="13">'
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +30,7 @@ class Row:
 
     @property
     def ratios(self) -> list[float]:
-        """runclaim against bare Celery inside each round; above one is better, also for latencies."""
+        """Runclaim against bare Celery inside each round; above one is better, also for latencies."""
         pairs = zip(self.bare, self.ours, strict=True)
         return sorted(bare / ours if "ms" in self.label else ours / bare for bare, ours in pairs)
 
@@ -54,7 +57,7 @@ def plot(rows: Sequence[Row]) -> str:
     scale = (_WIDTH - _LEFT - 60) / most
     height = _LINE * len(rows) + 50
     out = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" font-family="sans-serif" font-size="13">',
+        _HEAD.format(width=_WIDTH, height=height),
         f'<rect width="{_WIDTH}" height="{height}" fill="white"/>',
     ]
     for number, row in enumerate(rows):

@@ -13,13 +13,14 @@ import time
 import weakref
 from contextlib import contextmanager, nullcontext
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from runclaim import forks
+from runclaim.engines import new_engine
 from runclaim.errors import ConfigError, LedgerClosed, LedgerUnavailable
 
 if TYPE_CHECKING:
@@ -36,17 +37,6 @@ _GONE_STATES: Final = ("08", "57P01", "57P02", "57P03", "53300")
 _SQLITE_BUSY, _SQLITE_LOCKED, _SQLITE_FULL, _SQLITE_CANTOPEN = 5, 6, 13, 14
 #: A file that cannot be opened may be on a disk that comes back.
 _SQLITE_AGAIN: Final = frozenset({_SQLITE_BUSY, _SQLITE_LOCKED, _SQLITE_FULL, _SQLITE_CANTOPEN})
-#: Inputs and results stand in no error: SQLAlchemy would show them, and cut, so that a secret may look like none.
-_QUIET: Final[dict[str, Any]] = {"hide_parameters": True}
-_POSTGRESQL_ARGS: Final = {
-    "application_name": "runclaim",
-    "connect_timeout": 5,
-    # A half-open connection is given up after this, not after the kernel's fifteen minutes.
-    "tcp_user_timeout": 15_000,
-    "keepalives_idle": 10,
-    "keepalives_interval": 5,
-    "keepalives_count": 3,
-}
 
 
 class Trouble(Enum):
@@ -104,7 +94,7 @@ class Database:
             with self._making:
                 # Of two that were made at once one would be forgotten with its connections.
                 if self._engine is None:
-                    self._engine = _engine(self.url, self._pool_size)
+                    self._engine = new_engine(self.url, self._pool_size)
                     weakref.finalize(self, _forget, self._engine, os.getpid()).atexit = False
                 elif self._pid != os.getpid():
                     self._engine.dispose(close=False)
@@ -253,26 +243,3 @@ def _close_idle_sqlite() -> None:
 
 
 forks.close_before(_close_idle_sqlite)
-
-
-def _engine(url: URL, pool_size: int) -> Engine:
-    if url.get_backend_name() == "sqlite":
-        engine = create_engine(url, max_overflow=20, connect_args={"timeout": 15.0}, pool_size=pool_size, **_QUIET)
-        event.listen(engine, "connect", _prepare_sqlite)
-        event.listen(engine, "begin", _begin_sqlite)
-        return engine
-    return create_engine(
-        url, max_overflow=20, pool_timeout=10, connect_args=dict(_POSTGRESQL_ARGS), pool_size=pool_size, **_QUIET
-    )
-
-
-def _prepare_sqlite(raw: Any, _record: Any) -> None:
-    raw.isolation_level = None  # the driver's own transactions would leave SELECTs outside
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=15000"):
-        raw.execute(f"PRAGMA {pragma}")
-
-
-def _begin_sqlite(conn: Connection) -> None:
-    # A transaction that reads first and writes later fails at once under contention: take the write lock first.
-    reads = conn.get_execution_options().get("runclaim_reads", False)
-    conn.exec_driver_sql("BEGIN DEFERRED" if reads else "BEGIN IMMEDIATE")

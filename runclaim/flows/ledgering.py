@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from runclaim.flows.flow import Flow
     from runclaim.flows.publishing import Publisher
     from runclaim.flows.signaling import Signal
-    from runclaim.ledger.enqueue import Enqueued
     from runclaim.ledger.new_run import NewRun
     from runclaim.ledger.read import EventView, RunView
 

@@ -1,4 +1,4 @@
-"""How long the bodies of each phase took lately, in this process: what decides how many share a message and a commit."""
+"""How long the bodies of each phase took lately, in this process: it decides how many are claimed at once."""
 
 from __future__ import annotations
 

@@ -30,12 +30,12 @@ if TYPE_CHECKING:
     from runclaim.config import Config
     from runclaim.database import Database
     from runclaim.flows.flow import Flow
-    from runclaim.flows.group import Inline
     from runclaim.flows.keeper import Keeper
     from runclaim.flows.minder import Minder
     from runclaim.flows.pace import Pace
     from runclaim.flows.phase import Phase
     from runclaim.flows.publishing import Publisher
+    from runclaim.flows.settler import Inline
     from runclaim.ledger.complete import NextPhase
 
 #: How long a pool child waits to hear that the worker stops when it is ended itself.
@@ -85,8 +85,7 @@ class Runner:
             return Execution(None, None)
         if named:
             self._pass_on(claims[0], named)
-        group.run(claims)
-        return group.first or Execution(None, None)
+        return group.run(claims)
 
     def _claim(self, phase: Phase[Any, Any], named: Sequence[tuple[str, int]]) -> list[Claim]:
         wanted = [Wanted(run_id, seen, nonce()) for run_id, seen in named]

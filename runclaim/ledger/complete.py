@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import Double, Integer, Text, and_, case, null, select, update
 
 from runclaim.clock import now, shifted
-from runclaim.events import EventType
 from runclaim.ledger.claim import Claim, earlier
+from runclaim.ledger.completion_journal import entries, possible_entries
 from runclaim.ledger.fence import PROOF, held, in_state, locked, proofs, state
 from runclaim.ledger.findings import add_findings
-from runclaim.ledger.journal import Entry, append, beside, who_canceled, written
+from runclaim.ledger.journal import append, beside, who_canceled, written
 from runclaim.ledger.planning import add_actions
 from runclaim.ledger.results import given, record, results_of
 from runclaim.ledger.waiting import waits
@@ -27,7 +27,7 @@ from runclaim.rowset import pack, rowset
 from runclaim.states import RunState
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Collection
     from datetime import timedelta
 
     from sqlalchemy import Connection
@@ -140,8 +140,6 @@ _COMPLETE_AT_ONCE: Final = (
     .add_cte(results_of(_moved_on).cte("recorded"))
     .add_cte(beside(_moved_on, run_id=_moved_on.c.id, state=_moved_on.c.state).cte("journal"))
 )
-#: What a run may be after a phase that is not its last.
-_GOES_ON: Final = (RunState.RUNNING, RunState.QUEUED, RunState.WAITING, RunState.CANCELED)
 _asked: Final = rowset("asked", **PROOF, phase=Text(), next_owner=Text())
 _READ_BACK: Final = (
     select(
@@ -174,7 +172,7 @@ def complete(conn: Connection, completions: Collection[Completion]) -> dict[str,
     moved: dict[str, Moved] = {}
     values = {"ended": pack(_done_row(each) for each in completions)}
     if at_once := conn.dialect.name == "postgresql":
-        values |= {"given": given(completions), "written": written(_possible(completions))}
+        values |= {"given": given(completions), "written": written(possible_entries(completions))}
     for run_id, after, fence in conn.execute(_COMPLETE_AT_ONCE if at_once else _COMPLETE, values):
         moved[run_id] = _moved(by_run[run_id], RunState(after), fence, inline=after == RunState.RUNNING)
     if moved:
@@ -182,7 +180,7 @@ def complete(conn: Connection, completions: Collection[Completion]) -> dict[str,
         if not at_once:
             record(conn, recorded)
             by = who_canceled(conn, [each.run_id for each in moved.values() if each.state is RunState.CANCELED])
-            append(conn, (entry for each in recorded for entry in _entries(each, moved[each.claim.run_id], by)))
+            append(conn, (entry for each in recorded for entry in entries(each, moved[each.claim.run_id].state, by)))
         add_findings(conn, [found for each in recorded for found in each.findings])
         add_actions(conn, [planned for each in recorded for planned in each.actions])
     return moved
@@ -236,25 +234,3 @@ def _moved(completion: Completion, after: RunState, fence: int, *, inline: bool)
             max_attempts=following.max_attempts,
         )
     return Moved(claim.run_id, after, fence, taken)
-
-
-def _possible(completions: Iterable[Completion]) -> Iterator[tuple[Entry, RunState | None]]:
-    """The entries of each state that a run may be in afterwards, for the statement that finds out which it is."""
-    for each in completions:
-        for after in (RunState.SUCCEEDED,) if each.next is None else _GOES_ON:
-            moved = _moved(each, after, each.claim.fence + 1, inline=after is RunState.RUNNING)
-            for entry in _entries(each, moved, {}):
-                yield entry, after
-
-
-def _entries(completion: Completion, moved: Moved, canceled_by: dict[str, str]) -> Iterator[Entry]:
-    claim = completion.claim
-    kind = EventType.PHASE_COMPLETED if completion.skipped is None else EventType.PHASE_SKIPPED
-    yield Entry(claim.run_id, kind, moved.fence, claim.phase, claim.attempt)
-    if moved.claim is not None:
-        yield Entry(claim.run_id, EventType.PHASE_STARTED, moved.fence, moved.claim.phase, 1)
-    elif moved.state is RunState.SUCCEEDED:
-        yield Entry(claim.run_id, EventType.RUN_SUCCEEDED, moved.fence, data={"worker": completion.worker})
-    elif moved.state is RunState.CANCELED:
-        by = canceled_by.get(claim.run_id, "")
-        yield Entry(claim.run_id, EventType.RUN_CANCELED, moved.fence, data={"by": by, "worker": completion.worker})

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import ColumnElement, Double, Integer, Text, and_, bindparam, case, literal_column, select, update
+from sqlalchemy import ColumnElement, Double, Integer, Text, and_, bindparam, case, literal_column, or_, select, update
 
 from runclaim.clock import now, shifted
 from runclaim.ledger.fence import in_state
@@ -78,7 +78,7 @@ _DISPATCH: Final = (
         runs.c.queue,
         runs.c.key,
         runs.c.priority,
-        runs.c.attempts + runs.c.losses,
+        or_(runs.c.attempts > 0, runs.c.losses > 0),
     )
 )
 

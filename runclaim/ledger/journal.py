@@ -105,14 +105,18 @@ _data: Final = case(
 
 
 def beside(
-    moved: FromClause, *, run_id: ColumnElement[str], state: ColumnElement[str], attempt: ColumnElement[int] | None = None
+    moved: FromClause,
+    *,
+    run_id: ColumnElement[str],
+    state: ColumnElement[str],
+    attempt: ColumnElement[int] | None = None,
 ) -> Insert:
     """
     For one statement with the transition itself: appends those entries of the parameter `written` that came true.
 
     `moved` has the id and the state of each run that moved; `attempt` is that of entries which name none.
     """
-    mine = _written.c.attempt
+    mine: ColumnElement[int] = _written.c.attempt
     if attempt is not None:
         mine = case((_written.c.phase.is_not(None), func.coalesce(mine, attempt)), else_=null())
     return insert(events).from_select(
@@ -127,8 +131,6 @@ def beside(
 def written(entries: Iterable[tuple[Entry, RunState | None]]) -> str:
     """The parameter `written`: each entry with the state of its run in which it comes true, `None` for any."""
     return pack(_row(entry) | {"number": number, "after": after} for number, (entry, after) in enumerate(entries))
-
-
 
 
 def append(conn: Connection, entries: Iterable[Entry]) -> None:

@@ -20,10 +20,10 @@ from runclaim.flows.action import Action, ActionOptions
 from runclaim.flows.delivering import Deliverer, Message
 from runclaim.flows.flow import Flow
 from runclaim.flows.keeper import Keeper
-from runclaim.flows.minder import Minder
-from runclaim.flows.pace import Pace
 from runclaim.flows.ledgering import Ledger
 from runclaim.flows.local_records import LocalRecords
+from runclaim.flows.minder import Minder
+from runclaim.flows.pace import Pace
 from runclaim.flows.publishing import dispatch_due
 from runclaim.flows.runner import Runner
 from runclaim.flows.sending import Sender

@@ -14,7 +14,6 @@ from runclaim.flows.pace import GROUP_SECONDS, Pace
 from runclaim.flows.publishing import MOST_NAMED, dispatch_due, together
 from runclaim.ledger.release import release
 from tests.harness import until
-from tests.unit.bench import Bench
 from tests.unit.test_flow_counted import counted
 
 if TYPE_CHECKING:
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from runclaim import Run
     from runclaim.flows.execution import Execution
     from runclaim.flows.flow import Flow
+    from tests.unit.bench import Bench
 
 MANY = 10
 
@@ -160,9 +160,7 @@ def test_a_claim_that_is_lost_in_a_group_is_lost_alone(bench: Bench):
     assert ("plan", 1, "claimlost", None) in bench.diary.lines
 
 
-def long_body(
-    bench: Bench, flow: Flow, at: int, meanwhile: Callable[[], bool]
-) -> tuple[Any, threading.Event]:
+def long_body(bench: Bench, flow: Flow, at: int, meanwhile: Callable[[], bool]) -> tuple[Any, threading.Event]:
     """Declare a phase whose body number `at` is unexpectedly long: until `meanwhile` has been seen beside it."""
     seen = threading.Event()
 
@@ -349,7 +347,9 @@ def test_a_shared_commit_that_fails_is_settled_one_by_one(bench: Bench):
     @flow.phase
     def plan(ctx):
         if ctx.input.number == 3:
-            fence = "INSERT INTO runclaim_phase_results (run_id, phase, position, result, fence, owner, worker, attempts,"
+            fence = (
+                "INSERT INTO runclaim_phase_results (run_id, phase, position, result, fence, owner, worker, attempts,"
+            )
             bench.execute(
                 f"{fence} started_at, finished_at) SELECT id, 'plan', 0, '1', 99, 'x', 'y', 1, enqueued_at, enqueued_at"
                 " FROM runclaim_runs WHERE id = :id",
