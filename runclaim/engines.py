@@ -29,8 +29,18 @@ def new_engine(url: URL, pool_size: int) -> Engine:
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
+    from psycopg import RawCursor
+
+    # The statement goes to the server as it is compiled. Otherwise psycopg reads it once more for placeholders of its
+    # own, and remembers what it found in short statements only.
     return create_engine(
-        url, max_overflow=20, pool_timeout=10, connect_args=dict(_POSTGRESQL_ARGS), pool_size=pool_size, **_QUIET
+        url,
+        paramstyle="numeric_dollar",
+        max_overflow=20,
+        pool_timeout=10,
+        connect_args={**_POSTGRESQL_ARGS, "cursor_factory": RawCursor},
+        pool_size=pool_size,
+        **_QUIET,
     )
 
 

@@ -92,13 +92,18 @@ _ended: Final = proofs(
     dispatch_seconds=Double(),
     planned_actions=Integer(),
 )
-_done: Final = locked(_ended, held(_ended))
-_ends: Final = _done.c.next_phase.is_(None)
-_canceled: Final = and_(_done.c.next_phase.is_not(None), runs.c.cancel_requested_at.is_not(None))
-_waits: Final = waits(_done.c.next_waits_for)
-_inline: Final = and_(
-    _done.c.next_phase.is_not(None), runs.c.cancel_requested_at.is_(None), _done.c.next_owner.is_not(None), ~_waits
+#: Where a run goes; its row is locked, so this is so until the end of the transaction.
+_goes: Final = case(
+    (_ended.c.next_phase.is_(None), state(RunState.SUCCEEDED)),
+    (runs.c.cancel_requested_at.is_not(None), state(RunState.CANCELED)),
+    (waits(_ended.c.next_waits_for), state(RunState.WAITING)),
+    (_ended.c.next_owner.is_not(None), state(RunState.RUNNING)),
+    else_=state(RunState.QUEUED),
 )
+_done: Final = locked(_ended, held(_ended), _goes.label("goes"))
+_ends: Final = _done.c.goes == state(RunState.SUCCEEDED)
+_canceled: Final = _done.c.goes == state(RunState.CANCELED)
+_inline: Final = _done.c.goes == state(RunState.RUNNING)
 _deadline: Final = shifted(now(), _done.c.duration_seconds)
 _COMPLETE: Final = (
     update(runs)
@@ -106,13 +111,7 @@ _COMPLETE: Final = (
     .values(
         cursor=runs.c.cursor + 1,
         fence=runs.c.fence + 1,
-        state=case(
-            (_ends, state(RunState.SUCCEEDED)),
-            (_canceled, state(RunState.CANCELED)),
-            (_inline, state(RunState.RUNNING)),
-            (_waits, state(RunState.WAITING)),
-            else_=state(RunState.QUEUED),
-        ),
+        state=_done.c.goes,
         phase=case((_ends, runs.c.phase), else_=_done.c.next_phase),
         queue=case((_ends, runs.c.queue), else_=_done.c.next_queue),
         waits_for=_done.c.next_waits_for,
