@@ -58,7 +58,7 @@ def main() -> None:
                 continue
             with _up(broker):
                 print(f"broker: {broker.how}")
-                rows += _measure(kind, broker.url, ledger.url, told)
+                rows += _measure(kind, broker.url, ledger.url, told, [broker.pid, ledger.pid])
     print(table(rows))
     if told.write:
         write(_ROOT / "docs", rows, rounds=told.rounds)
@@ -72,7 +72,7 @@ def _up(server: Any) -> Iterator[Any]:
         server.remove()
 
 
-def _measure(kind: str, broker: str, database_url: str, told: argparse.Namespace) -> list[Row]:
+def _measure(kind: str, broker: str, database_url: str, told: argparse.Namespace, servers: list[int]) -> list[Row]:
     found: dict[str, dict[str, list[float]]] = {}
     numbers = itertools.count(int(time.time()) % 10_000_000 * 100)
     with ExitStack() as stack:
@@ -84,7 +84,7 @@ def _measure(kind: str, broker: str, database_url: str, told: argparse.Namespace
             "RUNCLAIM_BENCH": json.dumps({"broker": broker, "database_url": database_url, "folder": str(folder)})
         }
         both = [
-            Side(name, sides, stack.enter_context(_worker(queue, env, folder)), ledger, folder)
+            Side(name, sides, stack.enter_context(_worker(queue, env, folder)), ledger, folder, servers)
             for name, queue in (("bare", "bare"), ("runclaim", "durable"))
         ]
         works = Works(numbers, told.scale)

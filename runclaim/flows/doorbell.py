@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from runclaim.ledger.dispatch import Due
 
 #: After a message the next one waits so long for company.
-_PAUSE: Final = 0.005
+_PAUSE: Final = 0.010
 #: A thread without work ends after this.
 _IDLE: Final = 1.0
 
