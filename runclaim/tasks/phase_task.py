@@ -21,7 +21,7 @@ from runclaim.flows.telling import harmless
 from runclaim.tasks.monitoring import Monitor, said
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from celery import Celery
     from celery.app.task import Task
