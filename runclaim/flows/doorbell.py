@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: After a message the next one waits so long for company.
 _PAUSE: Final = 0.010
+#: The end of a process waits so long for a message that is under way.
+_LAST_WORD: Final = 5.0
 #: A thread without work ends after this.
 _IDLE: Final = 1.0
 
@@ -94,9 +96,10 @@ class Doorbell:
                 self._changed.wait(max(0.0005, waits_for - moment))
 
     def flush(self) -> None:
-        """Ring for everything that waits, now. For the end of a process."""
+        """Ring for everything that waits, now, and wait for who rings already. For the end of a process."""
         with self._changed:
             due, self._waiting = self._waiting, []
+            self._changed.wait_for(lambda: not self._is_ringing, timeout=_LAST_WORD)
         if due:
             self._ring(due)
 

@@ -90,6 +90,24 @@ def test_flush_rings_now(bell: Bell, monkeypatch: pytest.MonkeyPatch):
     assert bell.messages == [["1"], ["2", "3"]]
 
 
+def test_flush_waits_for_who_rings_already(bell: Bell):
+    """Breaks if the process ends while its thread has taken what waits and not yet sent it."""
+    doorbell = Doorbell(bell)
+    bell.open.clear()
+    first = threading.Thread(target=doorbell.ring, args=([due(0)],))
+    first.start()
+    until(lambda: bell.messages, "the first message")
+    flushing = threading.Thread(target=doorbell.flush)
+    flushing.start()
+    flushing.join(0.1)
+    assert flushing.is_alive()
+    bell.open.set()
+    flushing.join(20)
+
+    assert not flushing.is_alive()
+    first.join()
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 def test_a_forked_child_rings_for_its_own_runs_only(bell: Bell, monkeypatch: pytest.MonkeyPatch):
     """What waits at the fork is the parent's; the child neither rings for it nor hangs on the parent's lock."""
