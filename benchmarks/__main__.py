@@ -14,7 +14,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -47,6 +46,7 @@ def main() -> None:
     asked.add_argument("--write", action="store_true", help="renew docs/performance.md and its plot")
     told = asked.parse_args()
     rows: list[Row] = []
+    numbers = itertools.count()
     with ExitStack() as stack:
         ledger = stack.enter_context(_up(postgres(durable=True)))
         print(f"ledger: {ledger.how}, every commit flushed")
@@ -58,7 +58,7 @@ def main() -> None:
                 continue
             with _up(broker):
                 print(f"broker: {broker.how}")
-                rows += _measure(kind, broker.url, ledger.url, told, [broker.pid, ledger.pid])
+                rows += _measure(kind, broker.url, ledger.url, told, numbers, [broker.pid, ledger.pid])
     print(table(rows))
     if told.write:
         write(_ROOT / "docs", rows, rounds=told.rounds)
@@ -72,9 +72,15 @@ def _up(server: Any) -> Iterator[Any]:
         server.remove()
 
 
-def _measure(kind: str, broker: str, database_url: str, told: argparse.Namespace, servers: list[int]) -> list[Row]:
+def _measure(
+    kind: str,
+    broker: str,
+    database_url: str,
+    told: argparse.Namespace,
+    numbers: itertools.count[int],
+    servers: list[int],
+) -> list[Row]:
     found: dict[str, dict[str, list[float]]] = {}
-    numbers = itertools.count(int(time.time()) % 10_000_000 * 100)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="runclaim-bench-")))
         sides = Sides(broker, database_url, folder)

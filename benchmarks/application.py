@@ -88,7 +88,7 @@ def _task(app: Celery, folder: Path, phase: int) -> Any:
         return effect(folder, number, phase)
 
     make: Any = app.task
-    return make(name=f"bare.{phase}")(body)
+    return make(name=f"bare.{phase}", shared=False)(body)
 
 
 def _body(folder: Path, phase: int) -> Any:

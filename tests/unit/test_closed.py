@@ -234,5 +234,5 @@ def test_a_claim_is_not_completed_by_a_process_that_has_closed(site):
 
     with pytest.raises(LedgerClosed):
         runner.deliver(
-            site.flow, site.flow.phases["plan"], site.run.id, 0, inline=lambda *_: True, watcher=SimpleNamespace()
+            site.flow, site.flow.phases["plan"], [(site.run.id, 0)], inline=lambda *_: True, watcher=SimpleNamespace()
         )

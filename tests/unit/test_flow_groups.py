@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from runclaim import Blocked, RunState, Skip
+from runclaim.flows import group
 from runclaim.flows.pace import GROUP_SECONDS, Pace
 from runclaim.flows.publishing import MOST_NAMED, dispatch_due, together
 from runclaim.ledger.release import release
@@ -25,6 +26,12 @@ if TYPE_CHECKING:
     from tests.unit.bench import Bench
 
 MANY = 10
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine makes no body long here; the tests of long bodies say so."""
+    monkeypatch.setattr(group, "GROUP_SECONDS", 60.0)
 
 
 def group_of(bench: Bench, flow: Flow, many: int = MANY) -> list[Run]:
@@ -173,12 +180,13 @@ def long_body(bench: Bench, flow: Flow, at: int, meanwhile: Callable[[], bool]) 
     return plan, seen
 
 
-def test_a_long_body_holds_up_nobody(bench: Bench):
+def test_a_long_body_holds_up_nobody(bench: Bench, monkeypatch: pytest.MonkeyPatch):
     """
     INVARIANT: beside a long body, what ended before it is recorded and what waits behind it goes to others.
 
     Breaks if only the thread of the body settles. What waited has burned no attempt.
     """
+    monkeypatch.setattr(group, "GROUP_SECONDS", 0.3)
     flow = bench.flow()
     runs: list[Run] = []
 
@@ -261,7 +269,7 @@ def test_what_was_lost_or_has_failed_shares_no_message(bench: Bench):
     bench.execute("UPDATE runclaim_runs SET attempts = 1 WHERE id = :id", id=_id(bench, runs[6]))
     bench.execute("UPDATE runclaim_runs SET dispatch_due_at = available_at")
     bench.rung.clear()
-    dispatch_due(bench.database, bench.rung, flows=[flow.name], spacing=timedelta(seconds=30))
+    dispatch_due(bench.database, bench.rung, flows={flow.name: flow}, spacing=timedelta(seconds=30))
     messages = together(bench.rung, may_share=lambda due: not due.alone)
 
     assert sorted(map(len, messages)) == [1, 1, MANY - 2]
