@@ -82,6 +82,21 @@ def test_each_line_of_a_worker_is_json_and_those_of_a_run_name_it(redis_site: Si
     assert [line for line in worker.text.splitlines() if line.startswith("[20")] == []
 
 
+def test_the_lines_of_runs_that_share_a_delivery_name_their_own_run(redis_site: Site):
+    """Breaks if a line has the fields of whatever body runs when it is written: runs of a group settle together."""
+    site = redis_site
+    keys = [f"run{number}" for number in range(40)]
+    runs = dict(zip(keys, site.stage.steps.enqueue_many([{"name": key} for key in keys]), strict=True))
+    worker = site.worker(pool="threads", env={"RUNCLAIM_LOG_FORMAT": "json"})
+    site.ended(*runs.values(), upkeep=True)
+    worker.stop()
+    lines = [json.loads(line) for line in worker.text.splitlines() if line.startswith("{")]
+    told = [(line["message"], line["run"]) for line in lines if ": success, attempt" in line["message"]]
+
+    assert 3 * len(runs) == len(told)
+    assert [] == [(said, run) for said, run in told if runs[said.split()[1].rstrip(":")].id != run]
+
+
 def test_a_worker_and_a_beat_touch_their_files_while_they_live(redis_site: Site, tmp_path: Path):
     """
     INVARIANT: the age of the file tells a health check whether the process lives; nobody has to ask it.
