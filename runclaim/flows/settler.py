@@ -114,7 +114,7 @@ class Settler:
         return here
 
     def _lost(self, taken: Claim, ended: Ended, lost: ClaimLost) -> None:
-        logger.debug("%s", lost)
+        logger.debug("%s", lost, extra={"run": lost.run_id, "phase": lost.phase, "fence": lost.fence})
         self._tell(taken, replace(ended, ending=Ending.CLAIMLOST, exception=lost), None)
 
     def _tell(self, taken: Claim, ended: Ended, state: RunState | None) -> None:

@@ -67,6 +67,8 @@ class Monitor:
             claim.attempt,
             ended.ran.total_seconds(),
             state or "is no longer ours",
+            # Of a group, one run may be settled while the body of another runs.
+            extra=logs.of(claim),
         )
         if state is not RunState.RUNNING:
             self._runtime.ring_listeners()
