@@ -137,6 +137,7 @@ class Broker:
         task: Any = self._app.tasks[f"{due.flow}.{due.phase}"]
         task.apply_async(
             args=(due.run_id, due.fence),
+            kwargs={} if due.carried is None else {"carried": due.carried},
             producer=producer,
             argsrepr=redact(due.key),
             kwargsrepr="{}",

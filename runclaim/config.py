@@ -60,6 +60,8 @@ class Config:
     keep_superseded: timedelta = timedelta(days=7)
     #: How long a run key is remembered after its run was enqueued; it outlives the purged run.
     keep_keys: timedelta = timedelta(days=90)
+    #: Where workers keep what fail-open flows did while the ledger was away; on a disk that survives a restart.
+    fail_open_folder: str = ".runclaim/fail-open"
     #: How many runs a token may enqueue through the API in a window, and how often it may cancel or retry any.
     api_rate: str = "600/minute"
     #: Where that is counted: `memory://`, each process for itself, or `redis://…` for all of them.

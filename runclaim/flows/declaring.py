@@ -60,6 +60,7 @@ class Declarations:
         keep_failed: timedelta | None = None,
         keep_canceled: timedelta | None = None,
         keep_superseded: timedelta | None = None,
+        fail_open: bool = False,
         allow_secrets: bool = False,
     ) -> Flow[InputT]:
         """
@@ -69,7 +70,8 @@ class Declarations:
         function of the input, and names a run for good: the same key is the same run. `subject` names what
         successive runs are about; a newer run of a subject supersedes the older ones. `keep_…` says how long its runs
         are kept once they have ended, else the settings do. An input with what looks like a secret is refused unless
-        `allow_secrets`. Raises: DeclarationError.
+        `allow_secrets`. `fail_open` lets its idempotent phases run while the ledger cannot be reached; see
+        docs/fail-open.md. Raises: DeclarationError.
         """
         if name in self.flows or name in self.ledger.plain_names:
             raise DeclarationError(f"this app already has a flow {name}; give the second another name")
@@ -87,6 +89,7 @@ class Declarations:
             ledger=self.ledger,
             on_phase=self._on_phase,
             retention=retention,
+            fail_open=fail_open,
             allow_secrets=allow_secrets,
             resolvers=self._resolvers,
         )

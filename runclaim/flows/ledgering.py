@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from runclaim import failpoints, forks, migrations
 from runclaim.database import Database
-from runclaim.errors import ConfigError, DeclarationError, LedgerClosed, RunNotFound, StateConflict
+from runclaim.errors import ConfigError, DeclarationError, LedgerClosed, LedgerUnavailable, RunNotFound, StateConflict
 from runclaim.flows.handle import Run
 from runclaim.flows.making import ENQUEUE, RERUN, Way
+from runclaim.flows.open_enqueue import message, send
 from runclaim.flows.reruns import again
 from runclaim.ledger import read
 from runclaim.ledger.cancel import cancel
@@ -110,7 +111,11 @@ class Ledger:
             )
 
     def enqueue(self, wanted: Sequence[NewRun], way: Way = ENQUEUE) -> list[Enqueued]:
-        """Make the runs in a transaction of their own, then publish what was created."""
+        """
+        Make the runs in a transaction of their own, then publish what was created.
+
+        Runs of a flow that fails open go to the broker without the ledger, should that be away.
+        """
 
         def work(conn: Connection) -> list[Enqueued]:
             made = way.make(conn, wanted)
@@ -118,7 +123,12 @@ class Ledger:
             return made
 
         ask = way.read_back
-        made = self.database.run(work, read_back=None if ask is None else lambda conn: ask(conn, wanted))
+        try:
+            made = self.database.run(work, read_back=None if ask is None else lambda conn: ask(conn, wanted))
+        except LedgerUnavailable as away:
+            if way is not ENQUEUE:
+                raise
+            return send(wanted, flows=self.flows, publisher=self.publisher, away=away)
         failpoints.hit("enqueue.after_commit")
         self.publish(wanted, made)
         return made
@@ -130,7 +140,7 @@ class Ledger:
             return
         self.publisher.publish(
             [
-                Due(new.run_id, 0, new.flow, new.phases[0], new.queue, new.key.text, new.priority)
+                message(new, self.flows.get(new.flow))
                 for new, found in zip(wanted, made, strict=True)
                 if found.created and not new.delay and new.waits_for is None
             ]

@@ -6,14 +6,18 @@ import os
 import signal
 import threading
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from runclaim import failpoints, forks, logs
 from runclaim.database import Database
 from runclaim.errors import RunclaimError
+from runclaim.flows.delivering import Deliverer
 from runclaim.flows.describing import describe
 from runclaim.flows.keeper import Keeper
+from runclaim.flows.local_records import LocalRecords
 from runclaim.flows.publishing import dispatch_due
+from runclaim.flows.reconciling import Reconciler
 from runclaim.flows.retention import Retention, of_strangers
 from runclaim.flows.runner import Runner
 from runclaim.flows.sending import Sender
@@ -51,6 +55,7 @@ class Runtime:
         #: Set in prefork children: their process may be ended without ending the worker.
         self.in_pool_child = False
         self._keeper: Keeper | None = None
+        self._reconciling = threading.Lock()
         self._making = forks.Lock()
 
     def register_flows(self) -> None:
@@ -71,6 +76,42 @@ class Runtime:
             worker=f"{node}:{os.getpid()}",
             stopping=lambda: self.flags.stopping,
         )
+
+    def deliverer(self, node: str) -> Deliverer:
+        """What does as messages say in this process."""
+        return Deliverer(
+            runner=lambda: self.runner(node),
+            ledger=self.ledger,
+            records=self.records,
+            worker=f"{node}:{os.getpid()}",
+            stopping=lambda: self.flags.stopping,
+        )
+
+    @property
+    def records(self) -> LocalRecords:
+        """What the processes of this machine did while the ledger was away."""
+        return LocalRecords(Path(self.ledger.config.fail_open_folder).absolute())
+
+    def reconcile(self) -> int:
+        """Tell the ledger what the local records hold; returns how many went. Raises: LedgerUnavailable."""
+        self.ledger.require_open()
+        return Reconciler(self.ledger, self.records).all()
+
+    def reconcile_soon(self) -> None:
+        """The same in a thread, so that the worker's loop goes on; one at a time, and only when there is something."""
+        if self._reconciling.locked() or self.records.is_empty:
+            return
+
+        def work() -> None:
+            with self._reconciling:
+                try:
+                    self.reconcile()
+                except RunclaimError as away:
+                    logger.debug("local records wait: %s", away)
+                except Exception:
+                    logger.warning("could not reconcile the local records", exc_info=True)
+
+        threading.Thread(target=work, name="runclaim-reconcile", daemon=True).start()
 
     @property
     def keeper(self) -> Keeper:
@@ -152,7 +193,7 @@ class Runtime:
             # A stamp without a message would double the run's spacing for nothing.
             return 0
         return dispatch_due(
-            self.ledger.database, self.broker, flows=list(self.flows), spacing=self.ledger.config.dispatch_after
+            self.ledger.database, self.broker, flows=self.flows, spacing=self.ledger.config.dispatch_after
         )
 
     def forget(self) -> int:

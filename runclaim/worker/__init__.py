@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from runclaim.tasks.runtime import Runtime
 
+#: How often a worker looks for what it did while the ledger was away.
+_RECONCILE_SECONDS: Final = 5.0
 logger: Final = logs.logger("runclaim.worker")
 
 
@@ -26,6 +28,7 @@ def attach(app: Celery, runtime: Runtime) -> None:
     """Attach to every worker of the app."""
     app.steps["worker"].add(_start_check(app, runtime))
     app.steps["consumer"].add(_event_flag(runtime))
+    app.steps["consumer"].add(_reconciling(runtime))
 
     def ours(sender: Any) -> bool:
         return getattr(sender, "app", app) is app
@@ -87,3 +90,16 @@ def _event_flag(runtime: Runtime) -> type:
             parent.timer.call_repeatedly(1.0, mirror)
 
     return RunclaimEvents
+
+
+def _reconciling(runtime: Runtime) -> type:
+    class RunclaimReconcile(bootsteps.StartStopStep):
+        """Tells the ledger what this machine did without it, once it is back."""
+
+        requires = ("celery.worker.consumer.events:Events",)
+
+        def start(self, parent: Any) -> None:
+            if any(flow.fail_open for flow in runtime.flows.values()):
+                parent.timer.call_repeatedly(_RECONCILE_SECONDS, runtime.reconcile_soon)
+
+    return RunclaimReconcile

@@ -387,18 +387,21 @@ VERBS = {
         lambda conn: read.signal(conn, queued_run(conn), "approved"),
         {("runclaim_signals", "pk_runclaim_signals")},
     ),
-    "list": (lambda conn: list_runs(conn, Wanted(project="default")), {(RUN, "ix_runclaim_runs_state")}),
+    "list": (
+        lambda conn: list_runs(conn, Wanted(project="default")),
+        {(RUN, "ix_runclaim_runs_ended"), (RUN, "ix_runclaim_runs_live")},
+    ),
     "list a state from a page on": (
         lambda conn: list_runs(conn, FAILED, after=PLACE, limit=100),
-        {(RUN, "ix_runclaim_runs_state")},
+        {(RUN, "ix_runclaim_runs_ended")},
     ),
     "list a flow by time": (
         lambda conn: list_runs(conn, Wanted(project="default", flow="review", since=SINCE, until=SINCE + DAY)),
-        {(RUN, "ix_runclaim_runs_flow")},
+        {(RUN, "ix_runclaim_runs_ended_of_flow"), (RUN, "ix_runclaim_runs_live")},
     ),
     "list the runs of no such flow": (
         lambda conn: list_runs(conn, Wanted(project="default", flow="none", oldest_first=True)),
-        {(RUN, "ix_runclaim_runs_flow")},
+        {(RUN, "ix_runclaim_runs_ended_of_flow"), (RUN, "ix_runclaim_runs_live")},
     ),
     # By an index of live runs: which one, the database decides by how many there are.
     "ready": (lambda conn: ready(conn, project="default", flow="review", phases=["plan"]), set()),
@@ -423,6 +426,7 @@ VERBS = {
         {("runclaim_answers", "ix_runclaim_answers_expires_at")},
     ),
     "run": (lambda conn: read.run(conn, queued_run(conn)), {(RUN, "pk_runclaim_runs")}),
+    "inputs": (lambda conn: read.inputs(conn, queued_runs(conn, 3)), {(RUN, "pk_runclaim_runs")}),
     "results": (
         lambda conn: read.results(conn, queued_run(conn)),
         {("runclaim_phase_results", "pk_runclaim_phase_results")},

@@ -1,0 +1,121 @@
+"""Cancel, retry, resume and rerun over HTTP."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.api.conftest import INPUT, WANTED
+
+
+def change(office, run, verb):
+    return office.client.post(f"/v1/runs/{run['id']}:{verb}")
+
+
+def stopped(office, verdict):
+    """A run whose first phase ended so."""
+    made = office.enqueued()
+    job = office.client.post("/v1/runs:claim", {"flow": "review", "phases": ["plan"], "worker": "w"}).json
+    said = {"claim": job["claim"], "error": {"type": "E", "message": "m"}, "verdict": verdict}
+    office.client.post(f"/v1/runs/{made['id']}:fail", said)
+    return made
+
+
+def test_a_queued_run_is_canceled_at_once_and_twice_is_as_good_as_once(office):
+    made = office.enqueued()
+    first, again = change(office, made, "cancel"), change(office, made, "cancel")
+
+    assert (202, "canceled", "1") == (first.status, first.json["state"], first.headers["retry-after"])
+    assert (202, first.json) == (again.status, again.json)
+
+
+def test_a_running_run_is_asked_to_stop_and_stays_running_until_its_worker_has_heard(office):
+    made = office.enqueued()
+    office.client.post("/v1/runs:claim", {"flow": "review", "phases": ["plan"], "worker": "w"})
+    asked = change(office, made, "cancel")
+
+    assert (202, "running", True) == (asked.status, asked.json["state"], asked.json["cancel_requested"])
+
+
+def test_a_run_that_has_succeeded_cannot_be_canceled(office):
+    made = office.enqueued()
+    office.finish(made)
+    refused = change(office, made, "cancel")
+
+    assert (409, "state-conflict", "succeeded") == (refused.status, refused.code, refused.json["state"])
+
+
+@pytest.mark.parametrize("verb,verdict", [("retry", "fail"), ("resume", "block")])
+def test_a_run_that_stopped_goes_on_when_it_is_asked_to(office, verb, verdict):
+    made = stopped(office, verdict)
+    moved = change(office, made, verb)
+    office.finish(made)
+
+    assert (202, "queued", 0, None) == (
+        moved.status, moved.json["state"], moved.json["attempts"], moved.json["error"]
+    )  # fmt: skip
+    assert "succeeded" == office.client.get(f"/v1/runs/{made['id']}").json["state"]
+
+
+@pytest.mark.parametrize("verb,verdict", [("retry", "block"), ("resume", "fail"), ("retry", None), ("resume", None)])
+def test_a_run_in_another_state_is_left_alone(office, verb, verdict):
+    made = stopped(office, verdict) if verdict else office.enqueued()
+    refused = change(office, made, verb)
+
+    assert (409, "state-conflict") == (refused.status, refused.code)
+    assert "only a" in refused.json["detail"]
+
+
+def test_a_rerun_is_the_next_run_of_the_key_and_ends_the_older_one(office):
+    made = office.enqueued()
+    again = change(office, made, "rerun")
+    older = office.client.get(f"/v1/runs/{made['id']}").json
+
+    assert (201, 1, "queued", INPUT) == (
+        again.status, again.json["rerun"], again.json["state"], again.json["input"]
+    )  # fmt: skip
+    assert f"/v1/runs/{again.json['id']}" == again.headers["location"]
+    assert (made["key"], "superseded") == (again.json["key"], older["state"])
+    # The key names the new run now, and the older one cannot come back beside it.
+    assert again.json["id"] == office.client.post("/v1/runs", WANTED).json["id"]
+    assert (409, "state-conflict") == ((refused := change(office, made, "retry")).status, refused.code)
+
+
+def test_one_idempotency_key_is_one_rerun(office):
+    """
+    INVARIANT: a rerun is asked once, however often its request arrives; the run key cannot tell.
+
+    Breaks if the answer is not kept in the transaction of the rerun.
+    """
+    made = office.enqueued()
+    path = f"/v1/runs/{made['id']}:rerun"
+    first, again = (office.client.post(path, idempotency_key="k") for _ in range(2))
+
+    assert (201, 201) == (first.status, again.status)
+    assert first.body == again.body
+    assert 2 == office.bench.count("runclaim_runs")
+
+
+def test_several_runs_are_canceled_together(office):
+    ids = [office.enqueued(number)["id"] for number in range(3)]
+    asked = office.client.post("/v1/runs:cancel", {"ids": [*ids, ids[0].upper()]})
+
+    assert (202, ids) == (asked.status, [run["id"] for run in asked.json["runs"]])
+    assert {"canceled"} == {run["state"] for run in asked.json["runs"]}
+
+
+def test_a_batch_with_one_run_that_cannot_be_canceled_cancels_none(office):
+    done, live = office.enqueued(1), office.enqueued(2)
+    office.bench.finish(office.review, office.bench.ledger.handle(done["id"]))
+    live = office.enqueued(3)
+    refused = office.client.post("/v1/runs:cancel", {"ids": [live["id"], done["id"]]})
+
+    assert (409, "state-conflict") == (refused.status, refused.code)
+    assert "queued" == office.client.get(f"/v1/runs/{live['id']}").json["state"]
+
+
+@pytest.mark.parametrize("ids", [[], ["pr-7"], ["01a1ff25-3afd-7d27-b4d9-2a64eef8722e"] * 101, "all", [7]])
+def test_a_batch_that_is_none_is_refused(desk_office, ids):
+    assert (422, "invalid") == (
+        (refused := desk_office.client.post("/v1/runs:cancel", {"ids": ids})).status,
+        refused.code,
+    )
