@@ -137,3 +137,10 @@ def test_a_token_that_could_be_read_on_its_way_is_said(monkeypatch: pytest.Monke
     assert "goes to http://10.0.0.1:8400 unencrypted" in ask("http://10.0.0.1:8400", "runs", "list").stderr
     assert "unencrypted" not in ask("http://localhost:8400", "runs", "list").stderr
     assert "unencrypted" not in ask("https://10.0.0.1", "runs", "list").stderr
+
+
+def test_of_several_runs_none_is_asked_for_after_the_api_has_gone():
+    told = ask("http://127.0.0.1:1", "runs", "retry", RUN_ID, RUN_ID)
+
+    assert 6 == told.exit_code
+    assert 1 == told.stderr.count("does not answer")

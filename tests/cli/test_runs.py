@@ -182,8 +182,11 @@ def test_waiting_for_a_run_that_blocks_or_fails_says_what_mends_it(line: Line):
     run = line.review.enqueue(repo="stuck", number=1)
     line.bench.finish(line.review, run)
     told = line("runs", "enqueue", "review", "--input", '{"repo": "stuck", "number": 1}', "--wait")
+    followed = line("runs", "tail", run.id)
     resumed = line("runs", "resume", run.id, "--json")
 
+    assert 7 == followed.exit_code
+    assert "run.blocked" == followed.stdout.splitlines()[-1].split("\t")[1]
     assert (7, "") == (told.exit_code, told.stdout)
     assert (
         f"runclaim: run {run.id} is blocked in plan: Blocked: ask somebody."
