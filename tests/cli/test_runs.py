@@ -193,3 +193,13 @@ def test_waiting_for_a_run_that_blocks_or_fails_says_what_mends_it(line: Line):
         f" Once its cause is mended: runclaim runs resume {run.id}\n"
     ) in told.stderr
     assert (0, "queued", 0) == (resumed.exit_code, (found := json.loads(resumed.stdout))["state"], found["attempts"])
+
+
+def test_an_input_that_holds_a_secret_is_refused_and_not_repeated(line: Line):
+    secret = f"ghp_{'a1B2' * 9}"
+    told = line("runs", "enqueue", "review", "--input", json.dumps({"repo": secret, "number": 1}))
+
+    assert (4, "") == (told.exit_code, told.stdout)
+    assert secret not in told.stderr
+    assert "repo" in told.stderr
+    assert 0 == line.bench.count("runclaim_runs")
