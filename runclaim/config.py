@@ -11,6 +11,7 @@ import re
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from runclaim.errors import ConfigError
@@ -40,8 +41,12 @@ class Config:
     dispatch_every: timedelta = timedelta(seconds=5)
     #: How often beat has planned actions sent: the resolution of their back-off. A fresh one is sent at once.
     deliver_every: timedelta = timedelta(seconds=5)
+    #: How often beat has listeners told of events, and the totals counted. A worker that ends a phase asks at once.
+    tell_every: timedelta = timedelta(seconds=5)
     #: A queued run whose message seems lost is published again after this, then after twice this, and so on.
     dispatch_after: timedelta = timedelta(seconds=30)
+    #: Whether short phases may share messages and commits. A phase that Celery limits never does.
+    grouped: bool = True
     #: How often beat deletes finished history.
     purge_every: timedelta = timedelta(hours=1)
     #: The longest that publishing may hold up an enqueue when the broker does not answer.
@@ -54,6 +59,10 @@ class Config:
     keep_deliveries: timedelta = timedelta(days=4)
     #: How often beat forgets closed dedup windows.
     forget_every: timedelta = timedelta(seconds=60)
+    #: `text` leaves Celery's log format alone; `json` makes each line of workers and beat one JSON object.
+    log_format: str = "text"
+    #: A file that worker and beat touch while they live, for health checks; empty for none.
+    alive_file: str = ""
     keep_succeeded: timedelta = timedelta(days=30)
     keep_failed: timedelta = timedelta(days=90)
     keep_canceled: timedelta = timedelta(days=30)
@@ -72,6 +81,8 @@ class Config:
             value = getattr(self, field.name)
             if isinstance(value, timedelta) and value <= timedelta(0):
                 raise ConfigError(f"{field.name} is {value}; it has to be longer than nothing")
+        if self.log_format not in {"text", "json"}:
+            raise ConfigError(f"log_format is {self.log_format!r}; use text or json")
         if not self.database_url.startswith(("postgresql+psycopg://", "sqlite:///")):
             raise ConfigError(
                 f"database_url {_scheme(self.database_url)!r} is not supported:"
@@ -94,6 +105,25 @@ def duration(name: str, value: Any) -> timedelta:
     raise ConfigError(f"{name} is {value!r}; write seconds or a number with ms, s, m, h or d, such as 90s")
 
 
+def _from_environment(environ: Mapping[str, str], name: str) -> str | None:
+    """The variable, or what stands in the file that `NAME_FILE` names: how containers are given secrets."""
+    if (value := environ.get(name)) or not (path := environ.get(f"{name}_FILE")):
+        return value
+    try:
+        return Path(path).read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{name}_FILE names {path}, which cannot be read: {error}") from None
+
+
+def _switch(name: str, value: Any) -> bool:
+    """A switch from a bool or from text. Raises: ConfigError."""
+    words = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+    found = words.get(str(value).strip().lower())
+    if found is None:
+        raise ConfigError(f"{name} is {value!r}; write true or false")
+    return found
+
+
 def resolve(explicit: Mapping[str, Any], environ: Mapping[str, str], celery: Mapping[str, Any]) -> Config:
     """The configuration from its three sources, the first that names a setting wins. Raises: ConfigError."""
     known = {field.name: field for field in fields(Config)}
@@ -103,7 +133,8 @@ def resolve(explicit: Mapping[str, Any], environ: Mapping[str, str], celery: Map
     for name, field in known.items():
         value, _ = _given(name, explicit, environ, celery)
         if value is not None:
-            found[name] = duration(name, value) if field.type == "timedelta" else str(value)
+            convert = {"timedelta": duration, "bool": _switch}.get(str(field.type))
+            found[name] = str(value) if convert is None else convert(name, value)
     return Config(**found)
 
 
@@ -119,8 +150,8 @@ def _given(
     if explicit.get(name) is not None:
         return explicit[name], "argument"
     variable, key = f"RUNCLAIM_{name.upper()}", f"runclaim_{name}"
-    if value := environ.get(variable):
-        return value, variable
+    if value := _from_environment(environ, variable):
+        return value, variable if environ.get(variable) else f"{variable}_FILE"
     if value := celery.get(key):
         return value, key
     return None, "default"

@@ -220,5 +220,9 @@ class ActionRejected(Outcome):
     """The other side will never take this action: it ends as failed. Raised by an action's handler."""
 
 
+class GiveUp(Outcome):
+    """The listener will never take this event: it is not told again. Raised by a receiver."""
+
+
 class Skip(Outcome):
     """The phase has nothing to do: it completes with the result `None` and the run goes on."""

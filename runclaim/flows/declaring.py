@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from runclaim.errors import DeclarationError, InputError, KeyNotFound
 from runclaim.flows.action import Action, ActionOptions
 from runclaim.flows.flow import Flow, OnPhase
+from runclaim.flows.hearing import Hearing
 from runclaim.flows.ledgering import Ledger
 from runclaim.flows.resolving import BUILT_IN, Resolver, Secrets
 from runclaim.flows.retention import Retention
@@ -39,7 +40,7 @@ class _Named(dict[str, Any]):
         raise InputError(self._what, f"there is no {name!r:.100}; this app has {', '.join(self) or 'none'}")
 
 
-class Declarations:
+class Declarations(Hearing):
     """The flows of one application and what goes with them; reaches the ledger when it is asked, not before."""
 
     def __init__(self, config: Callable[[], Config], publisher: Callable[[], Publisher], on_phase: OnPhase) -> None:

@@ -41,11 +41,21 @@ logger: Final = logs.logger("runclaim.fail_open")
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What a message says: the run, the fence it was sent at, and, for a flow that fails open, the run's input."""
+    """
+    What a message says: the run, the fence it was sent at, and, for a flow that fails open, the run's input.
+
+    `more` are the other runs that share it, each with its fence; a message that carries an input has none.
+    """
 
     run_id: str
     fence: int
     carried: dict[str, Any] | None = None
+    more: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def named(self) -> list[tuple[str, int]]:
+        """Every run that it names."""
+        return [(self.run_id, self.fence), *self.more]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,8 +77,7 @@ class Deliverer:
         Raises: LedgerUnavailable when the ledger cannot be reached and the run waits for it.
         """
         if not flow.fail_open:
-            return self.runner().deliver(flow, phase, message.run_id, message.fence, inline=inline, watcher=watcher)
-        reconcile_quietly(Reconciler(self.ledger, self.records), message.run_id)
+            return self.runner().deliver(flow, phase, message.named, inline=inline, watcher=watcher)
         try:
             return self._closed(flow, phase, message, inline=inline, watcher=watcher)
         except Unanswered as away:
@@ -79,14 +88,15 @@ class Deliverer:
     def _closed(
         self, flow: Flow[Any], phase: Phase[Any, Any], message: Message, *, inline: Inline, watcher: Watcher
     ) -> Execution:
-        """As for any flow; a run that was enqueued while the ledger was away is inserted first."""
+        """As for any flow, once the ledger has been told what it missed: a result of this run, or the run itself."""
         try:
             runner = self.runner()
+            reconcile_quietly(Reconciler(self.ledger, self.records), message.run_id)
             if message.carried is not None and is_open_id(message.run_id):
                 self._insert(flow, message.run_id, message.carried)
         except LedgerUnavailable as away:
             raise Unanswered(str(away), nonce()) from away
-        return runner.deliver(flow, phase, message.run_id, message.fence, inline=inline, watcher=watcher)
+        return runner.deliver(flow, phase, message.named, inline=inline, watcher=watcher)
 
     def _insert(self, flow: Flow[Any], run_id: str, carried: dict[str, Any]) -> None:
         database, mine = self.ledger.database, nonce()
@@ -154,5 +164,3 @@ class Deliverer:
             actions=[asdict(each) for each in ended.actions],
         )
         self.records.write(replace(record, outcome=outcome))
-        # The ledger may be back by now.
-        reconcile_quietly(Reconciler(self.ledger, self.records, patience=0.0), record.run_id)

@@ -58,6 +58,8 @@ class _Answer:
     told: Told
     moved: Moved | None = None
     completion: Completion | None = None
+    #: It had been told before, by a process that died before it could forget the record.
+    again: bool = False
 
 
 def name_of_ledger(database_url: str) -> str:
@@ -124,7 +126,8 @@ class Reconciler:
 
         def work(conn: Connection) -> _Answer:
             answer = self._settle(conn, flow, record)
-            count(conn)
+            if not answer.again:
+                count(conn)
             return answer
 
         def read_back(conn: Connection) -> _Answer | None:
@@ -224,7 +227,7 @@ def claim_of(flow: Flow[Any], record: LocalRecord) -> Claim:
 
 def _recorded(conn: Connection, expected: Completion) -> _Answer | None:
     moved = completed(conn, [expected]).get(expected.claim.run_id)
-    return None if moved is None else _Answer(Told.COMPLETED, replace(moved, claim=None), expected)
+    return None if moved is None else _Answer(Told.COMPLETED, replace(moved, claim=None), expected, again=True)
 
 
 def reconcile_quietly(reconciler: Reconciler, run_id: str) -> None:

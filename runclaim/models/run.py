@@ -13,6 +13,8 @@ from runclaim.models.base import Base
 from runclaim.rowset import Id, Json
 from runclaim.states import TERMINAL, RunState
 
+_STALLED = text("state IN ('waiting', 'blocked')")
+
 
 def _listed(states: list[RunState]) -> str:
     return ", ".join(f"'{state}'" for state in states)
@@ -144,6 +146,8 @@ class Run(Base):
             postgresql_where=_ENDED,
             sqlite_where=_ENDED,
         ),
+        # Serves ledger.gauges: runs that wait for a signal or for a person.
+        Index("ix_runclaim_runs_stalled", "state", "flow", postgresql_where=_STALLED, sqlite_where=_STALLED),
         # Room in each page, so that a heartbeat's new row version stays beside the old one.
         {"postgresql_with": {"fillfactor": 80}},
     )

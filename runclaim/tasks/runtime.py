@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from runclaim import failpoints, forks, logs
+from runclaim import failpoints, forks, logs, tracing
 from runclaim.database import Database
 from runclaim.errors import RunclaimError
 from runclaim.flows.delivering import Deliverer
 from runclaim.flows.describing import describe
 from runclaim.flows.keeper import Keeper
 from runclaim.flows.local_records import LocalRecords
+from runclaim.flows.minder import Minder
+from runclaim.flows.pace import Pace
 from runclaim.flows.publishing import dispatch_due
 from runclaim.flows.reconciling import Reconciler
 from runclaim.flows.retention import Retention, of_strangers
@@ -26,6 +29,8 @@ from runclaim.ledger.dedup import forget
 from runclaim.ledger.purge import purge, purge_keys
 from runclaim.ledger.registry import register, unregistered
 from runclaim.ledger.rescue import rescue, rescue_worker
+from runclaim.listeners.telling import register as register_listeners
+from runclaim.listeners.telling import tell
 from runclaim.tasks.flags import Flags
 
 if TYPE_CHECKING:
@@ -42,6 +47,7 @@ if TYPE_CHECKING:
 logger: Final = logs.logger("runclaim.worker")
 
 _BATCH: Final = 500
+_RING_SECONDS: Final = 1.0
 #: Then it makes room for phases that wait in the same queue.
 _DELIVER_AT_MOST: Final = timedelta(seconds=30)
 
@@ -52,11 +58,13 @@ class Runtime:
     def __init__(self, app: Celery, ledger: Ledger, broker: Broker, flows: dict[str, Flow[Any]]) -> None:
         self.app, self.ledger, self.broker, self.flows = app, ledger, broker, flows
         self.flags = Flags()
+        self.pace, self.minder = Pace(), Minder()
         #: Set in prefork children: their process may be ended without ending the worker.
         self.in_pool_child = False
         self._keeper: Keeper | None = None
         self._reconciling = threading.Lock()
         self._making = forks.Lock()
+        self._rang_at = float("-inf")
 
     def register_flows(self) -> None:
         """Tell the ledger of this application's flows, for doors that do not import it; writes only what is new."""
@@ -73,6 +81,8 @@ class Runtime:
             keeper=self.keeper,
             publisher=self.broker,
             config=self.ledger.config,
+            pace=self.pace,
+            minder=self.minder,
             worker=f"{node}:{os.getpid()}",
             stopping=lambda: self.flags.stopping,
         )
@@ -125,7 +135,9 @@ class Runtime:
             return self._keeper
 
     def close(self, *, for_good: bool = False) -> None:
-        """Write the counted totals; called when the process ends, and `for_good` when the application says so."""
+        """Publish what waits, write the counted totals, export the last spans; `for_good` when the application ends."""
+        tracing.flush()
+        self.broker.flush()
         if self._keeper is not None:
             try:
                 (self._keeper.shut if for_good else self._keeper.close)()
@@ -135,13 +147,16 @@ class Runtime:
     def _end_overdue(self, claim: Claim, times: int) -> None:
         """A body outlived its max_duration. First it is interrupted; a child that does not react is ended."""
         if not self.in_pool_child:
-            logger.error("%s/%s is past its max_duration and holds its slot", claim.run_id, claim.phase)
+            logger.error(
+                "%s/%s is past its max_duration and holds its slot", claim.run_id, claim.phase, extra=logs.of(claim)
+            )
             return
         logger.error(
             "%s/%s is past its max_duration; %s",
             claim.run_id,
             claim.phase,
             "interrupting" if times == 1 else "ending the process",
+            extra=logs.of(claim),
         )
         # SIGUSR1 is Celery's soft time limit in a prefork child: SoftTimeLimitExceeded in the body.
         os.kill(os.getpid(), signal.SIGUSR1 if times == 1 else signal.SIGKILL)
@@ -186,6 +201,22 @@ class Runtime:
         if some_are_left and not self.flags.stopping:
             self.broker.ring_actions(1)
         return taken
+
+    def tell(self) -> int:
+        """Count what the journal says and tell the listeners; returns how many events were told."""
+        return tell(self.ledger.database, self.ledger.listeners, stopping=lambda: self.flags.stopping)
+
+    def add_listeners(self) -> None:
+        """Let new listeners listen from here on. Raises: LedgerUnavailable, LedgerClosed."""
+        self.ledger.require_open()
+        if self.ledger.listeners:
+            register_listeners(self.ledger.database, self.ledger.listeners)
+
+    def ring_listeners(self) -> None:
+        """Something happened in this process: have the listeners told, at most once a second."""
+        if self.ledger.listeners and time.monotonic() - self._rang_at >= _RING_SECONDS:
+            self._rang_at = time.monotonic()
+            self.broker.ring_listeners()
 
     def dispatch(self) -> int:
         """Publish what is due; returns how many messages went."""

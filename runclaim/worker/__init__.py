@@ -12,6 +12,7 @@ from celery import bootsteps, signals
 
 from runclaim import logs
 from runclaim.errors import LedgerUnavailable, RunclaimError
+from runclaim.worker import flower, reporting
 from runclaim.worker.checks import refusals
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ def attach(app: Celery, runtime: Runtime) -> None:
     app.steps["worker"].add(_start_check(app, runtime))
     app.steps["consumer"].add(_event_flag(runtime))
     app.steps["consumer"].add(_reconciling(runtime))
+    reporting.attach(app, lambda: runtime.ledger.config)
+    flower.attach(app, runtime)
 
     def ours(sender: Any) -> bool:
         return getattr(sender, "app", app) is app
@@ -63,6 +66,7 @@ def _start_check(app: Celery, runtime: Runtime) -> type:
                 raise SystemExit("runclaim: this worker does not start.\n" + "\n".join(f"  - {each}" for each in found))
             try:
                 runtime.register_flows()
+                runtime.add_listeners()
             except LedgerUnavailable:
                 # It may come up later; until then every run waits.
                 logger.warning("the ledger is away: flows that are new here are not registered for the API")

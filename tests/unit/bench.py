@@ -22,10 +22,13 @@ from runclaim.flows.flow import Flow
 from runclaim.flows.keeper import Keeper
 from runclaim.flows.ledgering import Ledger
 from runclaim.flows.local_records import LocalRecords
+from runclaim.flows.minder import Minder
+from runclaim.flows.pace import Pace
 from runclaim.flows.publishing import dispatch_due
 from runclaim.flows.runner import Runner
 from runclaim.flows.sending import Sender
 from runclaim.ledger import counters, read
+from runclaim.listeners.telling import tell
 from runclaim.retries import Backoff
 
 if TYPE_CHECKING:
@@ -64,6 +67,9 @@ class Rung(list["Due"]):
         self.extend(due)
         return len(due)
 
+    def publish_soon(self, due: Collection[Due]) -> None:
+        self.publish(due)
+
     def ring_actions(self, many: int) -> None:
         self.actions += many
 
@@ -92,6 +98,7 @@ class Bench:
         self.database = Database(url, patience=self.config.ledger_patience)
         migrations.upgrade(self.database)
         self.keeper = Keeper(Database(url, pool_size=1, patience=self.config.ledger_patience))
+        self.pace, self.minder = Pace(), Minder()
         self.stopping = False
         self.diary = Diary()
 
@@ -129,6 +136,8 @@ class Bench:
             keeper=self.keeper,
             publisher=self.rung,
             config=self.config,
+            pace=self.pace,
+            minder=self.minder,
             worker=worker,
             stopping=lambda: self.stopping,
         )
@@ -171,6 +180,10 @@ class Bench:
         self.keeper.close()
         with self.database.read() as conn:
             return counters.totals(conn)
+
+    def tell(self) -> int:
+        """What beat would have done: count, and tell the listeners; returns how many events got through."""
+        return tell(self.database, self.ledger.listeners, stopping=lambda: self.stopping)
 
     def count(self, table: str) -> int:
         """How many rows a table has."""

@@ -124,8 +124,11 @@ REACHES_NOTHING = {
     "Runclaim.action",
     "Runclaim.config",
     "Runclaim.flow",
+    "Runclaim.on",
+    "Runclaim.send_events",
     "Runclaim.secret",
     "Runclaim.secret_resolver",
+    "Runclaim.sources",
     "Runclaim.webhook",
     "Flow.actions",
     "Flow.key_of",
@@ -142,6 +145,7 @@ REACHES_NOTHING = {
     "Runtime.deliverer",  # each delivery asks for a runner
     "Runtime.reconcile_soon",  # in a thread of the worker's main process
     "Runtime.records",
+    "Runtime.ring_listeners",  # a bell at most, and beat tells what it did not
     "Runtime.give_back",  # in a thread, from the death of a pool child
     *(f"{kind.__name__}.close" for kind in HOLDERS),
 }

@@ -490,6 +490,7 @@ def test_many_processes_that_reconcile_at_once_record_a_result_once(outage: Outa
 
     assert set(told) == {Told.COMPLETED}
     assert (run.state, outage.bench.count("runclaim_phase_results")) == (RunState.SUCCEEDED, 1)
+    assert outage.bench.totals() == {("failed_open", "review"): 1}
 
 
 def test_any_process_of_the_machine_reconciles_and_leaves_another_ledgers_records_alone(outage: Outage, tmp_path):
