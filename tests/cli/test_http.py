@@ -15,6 +15,7 @@ from runclaim import cli
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 Answer = tuple[int, dict[str, str], str]
 TOKEN = "canary-77ab"
@@ -144,3 +145,13 @@ def test_of_several_runs_none_is_asked_for_after_the_api_has_gone():
 
     assert 6 == told.exit_code
     assert 1 == told.stderr.count("does not answer")
+
+
+def test_a_token_may_stand_in_a_file(serve: Callable[..., Standin], tmp_path: Path):
+    (tmp_path / "token").write_text(f"{TOKEN}\n")
+    api = serve((200, {}, json.dumps({"runs": [], "next_page_token": ""})))
+    environment = {"RUNCLAIM_API_URL": api.url, "RUNCLAIM_TOKEN": None, "RUNCLAIM_TOKEN_FILE": str(tmp_path / "token")}
+    told = CliRunner().invoke(cli.command, ["runs", "list", "--remote"], env=environment)
+
+    assert 0 == told.exit_code, told.output
+    assert f"Bearer {TOKEN}" == api.asked[0][1]["Authorization"]
