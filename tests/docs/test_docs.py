@@ -80,7 +80,9 @@ def test_every_public_name_is_used_somewhere_in_the_documents(name: str):
     assert any(name in path.read_text() for path in PAGES)
 
 
-@pytest.mark.parametrize("command", ["db upgrade", "db current", "db check", "dev"])
+@pytest.mark.parametrize(
+    "command", ["db upgrade", "db current", "db check", "dev", "api", "token create", "token list", "token revoke"]
+)
 def test_every_command_has_help_and_is_documented(command: str):
     told = CliRunner().invoke(cli.command, [*command.split(), "--help"])
 
