@@ -84,7 +84,9 @@ def test_a_run_costs_one_message_and_five_commits(new_site: MakeSite, valkey_ser
     assert messages == {"lpush": RUNS}
     of_runs = [each for each in told if "runclaim_runs" in each]
     assert len(of_runs) == 5 * RUNS, told
-    # And the counters that the worker brings in from time to time; psycopg's good-bye changes nothing.
+    # And the flow that the worker registers when it starts, once, and the counters that it brings in from time to time;
+    # psycopg's good-bye changes nothing.
     rest = [each for each in told if each not in of_runs and each != "DEALLOCATE ALL"]
-    assert [each for each in rest if "INTO runclaim_counters" not in each] == []
+    assert len([each for each in rest if "INTO runclaim_flows" in each]) == 1
+    assert [each for each in rest if not any(f"INTO runclaim_{name}" in each for name in ("counters", "flows"))] == []
     assert len(site.rows()) == 3 * RUNS
