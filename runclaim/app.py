@@ -11,12 +11,10 @@ import os
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
-from celery.app.utils import find_app
-
 from runclaim import beat, worker
 from runclaim.broker import Broker
-from runclaim.config import Config, resolve
-from runclaim.errors import ConfigError, DeclarationError
+from runclaim.config import Config, resolve, sources
+from runclaim.errors import DeclarationError
 from runclaim.flows.declaring import Declarations
 from runclaim.flows.phase import PhaseOptions
 from runclaim.flows.plain import Claimed, PlainCalls
@@ -70,6 +68,11 @@ class Runclaim(Declarations):
             self._config = resolve(self._settings, os.environ, self.app.conf)
         return self._config
 
+    @property
+    def sources(self) -> dict[str, str]:
+        """Where each setting in force comes from: `argument`, the name of a variable or of a key, `default`."""
+        return sources(self._settings, os.environ, self.app.conf)
+
     def check_and_claim(
         self,
         name: str,
@@ -115,29 +118,3 @@ class Runclaim(Declarations):
 
     def _make_task(self, flow: Flow[Any], phase: Phase[Any, Any]) -> None:
         phase_task.register(self.app, self._runtime, flow, phase)
-
-
-def find(app: Celery | str) -> Runclaim:
-    """
-    The Runclaim of a Celery app, or of the app that a text names as for `celery -A`; it lies in the working directory.
-
-    Raises: ConfigError when the module cannot be imported, or attaches no Runclaim.
-    """
-    name = app if isinstance(app, str) else app.main
-    found = _import(app) if isinstance(app, str) else app
-    attached: Runclaim | None = getattr(found, "runclaim", None)
-    if attached is None:
-        raise ConfigError(f"the Celery app {name or 'here'} has no Runclaim(app): give -A the module that makes one")
-    return attached
-
-
-def _import(name: str) -> Celery:
-    try:
-        found: Celery = find_app(name)
-    except ModuleNotFoundError as error:
-        if error.name != name.partition(":")[0]:
-            raise ConfigError(f"the application {name} cannot be imported: {error}") from error
-        raise ConfigError(f"there is no module {error.name} here: give -A as for celery -A, in its folder") from error
-    except AttributeError as error:
-        raise ConfigError(f"there is no Celery app in {name}: {error}") from error
-    return found

@@ -35,6 +35,8 @@ _QUIET_SECONDS: Final = 5.0
 _CONNECTIONS: Final = 10
 #: The task that sends planned actions; one message for each action, up to so many, so that they go side by side.
 DELIVER: Final = "runclaim.deliver"
+#: The task that tells listeners.
+TELL: Final = "runclaim.tell"
 _MOST_RINGS: Final = 4
 #: What each kind of transport calls its time-outs; other kinds are left as the application has them.
 _TIMEOUTS: Final = {
@@ -86,17 +88,23 @@ class Broker:
 
     def ring_actions(self, many: int) -> None:
         """Say that so many actions are to be sent. Never raises; what is not said is found by beat."""
-        if many <= 0 or self.is_left_alone:
-            return
+        if many > 0 and (error := self._ring(DELIVER, min(many, _MOST_RINGS))) is not None:
+            logger.warning("the broker does not answer (%s); beat will send %d planned actions", error, many)
+
+    def ring_listeners(self) -> None:
+        """Say that something happened. Never raises; what is not said is found by beat."""
+        if (error := self._ring(TELL, 1)) is not None:
+            logger.warning("the broker does not answer (%s); beat will have the listeners told", error)
+
+    def _ring(self, task: str, times: int) -> Exception | None:
+        if self.is_left_alone:
+            return None
 
         def send(producer: Producer) -> None:
-            for _ in range(min(many, _MOST_RINGS)):
-                self._app.tasks[DELIVER].apply_async(
-                    producer=producer, serializer="json", retry=False, ignore_result=True
-                )
+            for _ in range(times):
+                self._app.tasks[task].apply_async(producer=producer, serializer="json", retry=False, ignore_result=True)
 
-        if (error := self.use(send)) is not None:
-            logger.warning("the broker does not answer (%s); beat will send %d planned actions", error, many)
+        return self.use(send)
 
     def use(self, work: Callable[[Producer], None]) -> Exception | None:
         """
@@ -137,6 +145,7 @@ class Broker:
         task: Any = self._app.tasks[f"{due.flow}.{due.phase}"]
         task.apply_async(
             args=(due.run_id, due.fence),
+            kwargs={} if due.carried is None else {"carried": due.carried},
             producer=producer,
             argsrepr=redact(due.key),
             kwargsrepr="{}",

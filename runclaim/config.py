@@ -11,6 +11,7 @@ import re
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from runclaim.errors import ConfigError
@@ -40,6 +41,8 @@ class Config:
     dispatch_every: timedelta = timedelta(seconds=5)
     #: How often beat has planned actions sent: the resolution of their back-off. A fresh one is sent at once.
     deliver_every: timedelta = timedelta(seconds=5)
+    #: How often beat has listeners told of events, and the totals counted. A worker that ends a phase asks at once.
+    tell_every: timedelta = timedelta(seconds=5)
     #: A queued run whose message seems lost is published again after this, then after twice this, and so on.
     dispatch_after: timedelta = timedelta(seconds=30)
     #: How often beat deletes finished history.
@@ -54,12 +57,18 @@ class Config:
     keep_deliveries: timedelta = timedelta(days=4)
     #: How often beat forgets closed dedup windows.
     forget_every: timedelta = timedelta(seconds=60)
+    #: `text` leaves Celery's log format alone; `json` makes each line of workers and beat one JSON object.
+    log_format: str = "text"
+    #: A file that worker and beat touch while they live, for health checks; empty for none.
+    alive_file: str = ""
     keep_succeeded: timedelta = timedelta(days=30)
     keep_failed: timedelta = timedelta(days=90)
     keep_canceled: timedelta = timedelta(days=30)
     keep_superseded: timedelta = timedelta(days=7)
     #: How long a run key is remembered after its run was enqueued; it outlives the purged run.
     keep_keys: timedelta = timedelta(days=90)
+    #: Where workers keep what fail-open flows did while the ledger was away; on a disk that survives a restart.
+    fail_open_folder: str = ".runclaim/fail-open"
     #: How many runs a token may enqueue through the API in a window, and how often it may cancel or retry any.
     api_rate: str = "600/minute"
     #: Where that is counted: `memory://`, each process for itself, or `redis://…` for all of them.
@@ -70,6 +79,8 @@ class Config:
             value = getattr(self, field.name)
             if isinstance(value, timedelta) and value <= timedelta(0):
                 raise ConfigError(f"{field.name} is {value}; it has to be longer than nothing")
+        if self.log_format not in {"text", "json"}:
+            raise ConfigError(f"log_format is {self.log_format!r}; use text or json")
         if not self.database_url.startswith(("postgresql+psycopg://", "sqlite:///")):
             raise ConfigError(
                 f"database_url {_scheme(self.database_url)!r} is not supported:"
@@ -92,6 +103,16 @@ def duration(name: str, value: Any) -> timedelta:
     raise ConfigError(f"{name} is {value!r}; write seconds or a number with ms, s, m, h or d, such as 90s")
 
 
+def _from_environment(environ: Mapping[str, str], name: str) -> str | None:
+    """The variable, or what stands in the file that `NAME_FILE` names: how containers are given secrets."""
+    if (value := environ.get(name)) or not (path := environ.get(f"{name}_FILE")):
+        return value
+    try:
+        return Path(path).read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{name}_FILE names {path}, which cannot be read: {error}") from None
+
+
 def resolve(explicit: Mapping[str, Any], environ: Mapping[str, str], celery: Mapping[str, Any]) -> Config:
     """The configuration from its three sources, the first that names a setting wins. Raises: ConfigError."""
     known = {field.name: field for field in fields(Config)}
@@ -99,9 +120,26 @@ def resolve(explicit: Mapping[str, Any], environ: Mapping[str, str], celery: Map
         raise ConfigError(f"unknown setting {', '.join(unknown)}; there are {', '.join(known)}")
     found: dict[str, Any] = {}
     for name, field in known.items():
-        value = explicit.get(name)
-        if value is None:
-            value = environ.get(f"RUNCLAIM_{name.upper()}") or celery.get(f"runclaim_{name}")
+        value, _ = _given(name, explicit, environ, celery)
         if value is not None:
             found[name] = duration(name, value) if field.type == "timedelta" else str(value)
     return Config(**found)
+
+
+def sources(explicit: Mapping[str, Any], environ: Mapping[str, str], celery: Mapping[str, Any]) -> dict[str, str]:
+    """Setting → where its value comes from: `argument`, the variable, Celery's key, or `default`."""
+    return {field.name: _given(field.name, explicit, environ, celery)[1] for field in fields(Config)}
+
+
+def _given(
+    name: str, explicit: Mapping[str, Any], environ: Mapping[str, str], celery: Mapping[str, Any]
+) -> tuple[Any, str]:
+    """What the first source that names a setting says, and which that is."""
+    if explicit.get(name) is not None:
+        return explicit[name], "argument"
+    variable, key = f"RUNCLAIM_{name.upper()}", f"runclaim_{name}"
+    if value := _from_environment(environ, variable):
+        return value, variable if environ.get(variable) else f"{variable}_FILE"
+    if value := celery.get(key):
+        return value, key
+    return None, "default"

@@ -33,7 +33,9 @@ T = TypeVar("T")
 _REPEAT_STATES: Final = frozenset({"40001", "40P01", "55P03", "53100", "53200"})
 #: Connection exceptions, shutting down, starting up, too many connections (PostgreSQL, appendix A).
 _GONE_STATES: Final = ("08", "57P01", "57P02", "57P03", "53300")
-_SQLITE_BUSY, _SQLITE_LOCKED, _SQLITE_FULL = 5, 6, 13
+_SQLITE_BUSY, _SQLITE_LOCKED, _SQLITE_FULL, _SQLITE_CANTOPEN = 5, 6, 13, 14
+#: A file that cannot be opened may be on a disk that comes back.
+_SQLITE_AGAIN: Final = frozenset({_SQLITE_BUSY, _SQLITE_LOCKED, _SQLITE_FULL, _SQLITE_CANTOPEN})
 #: Inputs and results stand in no error: SQLAlchemy would show them, and cut, so that a secret may look like none.
 _QUIET: Final[dict[str, Any]] = {"hide_parameters": True}
 _POSTGRESQL_ARGS: Final = {
@@ -64,16 +66,13 @@ def trouble(error: BaseException) -> Trouble:
     state: str | None = getattr(error.orig, "sqlstate", None)
     if state in _REPEAT_STATES:
         return Trouble.REPEAT
-    if getattr(error.orig, "sqlite_errorcode", 0) & 0xFF in {_SQLITE_BUSY, _SQLITE_LOCKED, _SQLITE_FULL}:
+    if getattr(error.orig, "sqlite_errorcode", 0) & 0xFF in _SQLITE_AGAIN:
         return Trouble.REPEAT
     gone = state is not None and state.startswith(_GONE_STATES)
     # psycopg reports a lost connection and a refused one as an OperationalError without a state.
-    lost = state is None and type(error.orig).__name__ == "OperationalError" and not _is_sqlite(error)
+    on_sqlite = type(error.orig).__module__.startswith("sqlite3")
+    lost = state is None and type(error.orig).__name__ == "OperationalError" and not on_sqlite
     return Trouble.DOUBT if error.connection_invalidated or gone or lost else Trouble.FATAL
-
-
-def _is_sqlite(error: DBAPIError) -> bool:
-    return type(error.orig).__module__.startswith("sqlite3")
 
 
 class Database:
@@ -104,6 +103,7 @@ class Database:
                 # Of two that were made at once one would be forgotten with its connections.
                 if self._engine is None:
                     self._engine = _engine(self.url, self._pool_size)
+                    weakref.finalize(self, _forget, self._engine, os.getpid()).atexit = False
                 elif self._pid != os.getpid():
                     self._engine.dispose(close=False)
                 self._pid = os.getpid()
@@ -198,6 +198,12 @@ class Database:
         """Close for good: whatever comes later raises LedgerClosed."""
         self._is_shut = True
         self.close()
+
+
+def _forget(engine: Engine, pid: int) -> None:
+    """Close what a database has left open that nobody refers to any more; a child leaves its parent's alone."""
+    if pid == os.getpid():
+        engine.dispose()
 
 
 _DATABASES: Final[weakref.WeakSet[Database]] = weakref.WeakSet()

@@ -162,6 +162,18 @@ class LedgerUnavailable(RunclaimError):
     """The database did not answer in time. Nothing is known to be lost; try again."""
 
 
+class LedgerNeeded(LedgerUnavailable):
+    """
+    A body of a fail-open flow asked for what only the ledger has, while the ledger cannot be reached.
+
+    The attempt ends, nothing of it is kept, and the run waits for the ledger.
+    """
+
+    def __init__(self, run_id: str, phase: str, what: str) -> None:
+        self.run_id, self.phase, self.what = run_id, phase, what
+        super().__init__(f"{what} needs the ledger, which cannot be reached: {run_id}/{phase} waits for it")
+
+
 class LedgerClosed(RunclaimError):
     """`Runclaim.close()` was called in this process: nothing is read or written any more."""
 
@@ -206,6 +218,10 @@ class Retry(Outcome):
 
 class ActionRejected(Outcome):
     """The other side will never take this action: it ends as failed. Raised by an action's handler."""
+
+
+class GiveUp(Outcome):
+    """The listener will never take this event: it is not told again. Raised by a receiver."""
 
 
 class Skip(Outcome):

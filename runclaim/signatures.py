@@ -1,5 +1,5 @@
 """
-Signatures of incoming webhooks, checked on the raw bytes and in constant time.
+Signatures of webhooks: of incoming ones checked on the raw bytes and in constant time, of outgoing ones made.
 
 GitHub: `X-Hub-Signature-256`, HMAC-SHA256 of the body in hex (docs.github.com, "Validating webhook deliveries").
 Standard Webhooks 1.0.0: `webhook-id`, `webhook-timestamp`, `webhook-signature`, HMAC-SHA256 in base64 of
@@ -56,13 +56,25 @@ def check_standard(body: bytes, headers: Mapping[str, str], secrets: Sequence[st
     if abs(time.time() - int(stamp)) > TOLERANCE_SECONDS:
         raise SignatureRefused("webhook-timestamp", f"is more than {TOLERANCE_SECONDS} s away from now")
     signed = f"{delivery_id}.{stamp}.".encode() + body
-    expected = [
-        base64.b64encode(hmac.new(_standard_key(secret), signed, hashlib.sha256).digest()).decode()
-        for secret in secrets
-    ]
+    expected = _standard_digests(signed, secrets)
     if not _any_equal(given, expected):
         raise SignatureRefused("webhook-signature", "does not match the body and the secret")
     return Signed(delivery_id, headers.get("webhook-event", ""))
+
+
+def sign_standard(body: bytes, delivery_id: str, stamp: int, secrets: Sequence[str]) -> dict[str, str]:
+    """The headers of a delivery by Standard Webhooks, one signature a secret; `stamp` is in seconds since 1970."""
+    digests = _standard_digests(f"{delivery_id}.{stamp}.".encode() + body, secrets)
+    return {
+        "webhook-id": delivery_id,
+        "webhook-timestamp": str(stamp),
+        "webhook-signature": " ".join(f"v1,{digest}" for digest in digests),
+    }
+
+
+def _standard_digests(signed: bytes, secrets: Sequence[str]) -> list[str]:
+    keys = [_standard_key(secret) for secret in secrets]
+    return [base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode() for key in keys]
 
 
 def check_secrets(secrets: Sequence[str], *, standard: bool) -> None:

@@ -93,7 +93,7 @@ def _application(name: str | None) -> Runclaim | None:
         return None
     # As `celery -A` does: the module lies in the working directory.
     sys.path.insert(0, os.getcwd())  # noqa: PTH109 - sys.path holds text
-    from runclaim.app import find
+    from runclaim.attached import find
 
     return find(name)
 

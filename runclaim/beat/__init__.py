@@ -29,6 +29,7 @@ def schedule(app: Celery, config: Callable[[], Config]) -> None:
             (upkeep.DELIVER, settings.deliver_every),
             (upkeep.PURGE, settings.purge_every),
             (upkeep.FORGET, settings.forget_every),
+            (upkeep.TELL, settings.tell_every),
         ):
             seconds = every.total_seconds()
             # Long enough to wait behind a backlog or a skewed clock: if each expired there, none would ever run.

@@ -1,62 +1,52 @@
 """
-The command line. `runclaim --help` imports neither Celery nor SQLAlchemy: commands load when they are called.
+The command line. No help imports Celery or SQLAlchemy: commands load when they are called.
 
-Data goes to stdout and talk to stderr. Exit codes: 0 done, 1 failed, 2 usage, 6 the ledger cannot be reached,
-130 interrupted.
+Data goes to stdout and talk to stderr, tables and colours only to a terminal. Exit codes: `runclaim.cli.exits`.
 """
 
 from __future__ import annotations
 
-import sys
-from importlib import import_module
+import os
 from typing import Final
 
 import click
 
-from runclaim.errors import LedgerUnavailable, RunclaimError
+from runclaim.cli.lazy import Outermost
 
-_COMMANDS: Final = {
+#: What is there on the application's side too, as `celery -A app runclaim …`.
+SHARED: Final = {
+    "runs": ("runclaim.cli.runs", "Enqueue, watch and stop runs."),
+    "actions": ("runclaim.cli.actions", "See planned actions, and decide those that ended unsent."),
     "db": ("runclaim.cli.db", "Make and check the ledger's tables."),
+    "config": ("runclaim.cli.config", "Show the settings in force."),
+}
+_OWN: Final = {
+    "worker": ("runclaim.cli.programs:worker", "Run a Celery worker."),
+    "beat": ("runclaim.cli.programs:beat", "Run Celery's beat, which sends rescue, dispatch and delivery."),
+    "flower": ("runclaim.cli.programs:flower", "Run Flower, with run keys in its list."),
     "api": ("runclaim.cli.api", "Serve the HTTP API."),
     "token": ("runclaim.cli.token", "Make, list and revoke tokens of the HTTP API."),
     "dev": ("runclaim.cli.dev", "Run worker, beat and a private broker in one command."),
+    "completion": ("runclaim.cli.completion", "Print the completion script of a shell."),
 }
-_UNREACHABLE: Final = 6
 
 
-class _Lazy(click.Group):
-    """A group that knows its commands' names without importing them."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        """The names, in the order of the help."""
-        return list(_COMMANDS)
-
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:  # noqa: ARG002
-        """Import the command now; `None` for an unknown name."""
-        if name not in _COMMANDS:
-            return None
-        found: click.Command = import_module(_COMMANDS[name][0]).command
-        return found
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        """List the commands from the table above, so that the help imports none of them."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
-
-
-@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=Outermost,
+    table=SHARED | _OWN,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 refused, 5 not allowed, 6 unreachable,"
+    " 7 the run failed, 8 the wait timed out.",
+)
 @click.version_option(package_name="runclaim")
-def command() -> None:
+@click.option("--no-color", is_flag=True, help="No colours; NO_COLOR in the environment does the same.")
+@click.pass_context
+def command(ctx: click.Context, *, no_color: bool) -> None:
     """Durable runs for Celery."""
+    if no_color or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        ctx.color = False
 
 
 def main() -> None:
     """The `runclaim` program."""
-    try:
-        command(prog_name="runclaim")
-    except LedgerUnavailable as away:
-        click.echo(f"runclaim: {away}", err=True)
-        sys.exit(_UNREACHABLE)
-    except RunclaimError as refused:
-        click.echo(f"runclaim: {refused}", err=True)
-        sys.exit(1)
+    command(prog_name="runclaim")

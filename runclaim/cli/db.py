@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from runclaim.config import resolve
+from runclaim.cli.options import app_option, config_of, find_app, json_option, url_option
+from runclaim.cli.terminal import give, give_json, say
 from runclaim.errors import LedgerUnavailable, SchemaBehind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from runclaim.database import Database
 
 T = TypeVar("T")
-
-_url = click.option(
-    "--url",
-    metavar="URL",
-    help="The ledger's database; default: RUNCLAIM_DATABASE_URL, then sqlite:///runclaim.db here.",
-)
 
 
 @click.group()
@@ -31,50 +26,72 @@ def command() -> None:
 
 
 @command.command()
-@_url
-def upgrade(url: str | None) -> None:
+@app_option
+@url_option
+@json_option
+def upgrade(*, app: str | None, url: str | None, as_json: bool) -> None:
     """Bring the tables to this release. Safe to repeat, and from several places at once."""
-    from runclaim import migrations
+    with _database(app, url) as database:
+        from runclaim import migrations
 
-    database = _database(url)
-    before, after = _reach(database, lambda: migrations.upgrade(database))
+        before, after = _reach(database, lambda: migrations.upgrade(database))
     done = "was up to date" if before == after else f"upgraded from {before or 'nothing'}"
-    click.echo(f"{database}: schema {after}, {done}", err=True)
+    say(f"{database}: schema {after}, {done}")
+    if as_json:
+        give_json({"before": before, "after": after})
 
 
 @command.command()
-@_url
-def current(url: str | None) -> None:
+@app_option
+@url_option
+@json_option
+def current(*, app: str | None, url: str | None, as_json: bool) -> None:
     """Print the revision of the tables, or `none`."""
-    from runclaim import migrations
+    with _database(app, url) as database:
+        from runclaim import migrations
 
-    database = _database(url)
-    click.echo(_reach(database, lambda: migrations.current(database)) or "none")
+        found = _reach(database, lambda: migrations.current(database))
+    if as_json:
+        give_json({"current": found, "wanted": migrations.HEAD})
+    else:
+        give(found or "none")
 
 
 @command.command()
-@_url
-def check(url: str | None) -> None:
+@app_option
+@url_option
+@json_option
+def check(*, app: str | None, url: str | None, as_json: bool) -> None:
     """Exit 0 when the tables are exactly what this release needs; else say what differs and exit 1."""
-    from runclaim import migrations
+    with _database(app, url) as database:
+        from runclaim import migrations
 
-    database = _database(url)
-    found = _reach(database, lambda: migrations.current(database))
+        found = _reach(database, lambda: migrations.current(database))
+        differences = migrations.differences(database) if found == migrations.HEAD else []
+    if as_json:
+        give_json({"current": found, "wanted": migrations.HEAD, "differences": differences})
     if found != migrations.HEAD:
         raise SchemaBehind(found, migrations.HEAD, str(database))
-    if differences := migrations.differences(database):
-        click.echo(f"{database}: schema {found}, but its tables were changed by hand:", err=True)
-        for each in differences:
-            click.echo(each)
+    if differences:
+        say(f"{database}: schema {found}, but its tables were changed by hand:")
+        for each in [] if as_json else differences:
+            give(each)
         sys.exit(1)
-    click.echo(f"{database}: schema {found}, as this release needs it", err=True)
+    say(f"{database}: schema {found}, as this release needs it")
 
 
-def _database(url: str | None) -> Database:
+@contextmanager
+def _database(app: str | None, url: str | None) -> Iterator[Database]:
+    """The database itself, whatever schema it has."""
+    runs = find_app(app, url)
+    config = config_of(url) if runs is None else runs.config
     from runclaim.database import Database
 
-    config = resolve({"database_url": url}, os.environ, {})
-    return Database(config.database_url, patience=config.ledger_patience)
+    database = Database(config.database_url, patience=config.ledger_patience)
+    try:
+        yield database
+    finally:
+        database.close()
 
 
 def _reach(database: Database, call: Callable[[], T]) -> T:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _PATIENCE_SECONDS: Final = 15.0
 #: The upkeep's heartbeat in Celery's own words; left out of the log, its warnings are not.
 _ROUTINE: Final = re.compile(
-    r"(Sending due task|Task) runclaim\.(rescue|dispatch|purge|forget)\b.*( received| succeeded|\))"
+    r"(Sending due task|Task) runclaim\.(rescue|dispatch|deliver|tell|purge|forget)\b.*( received| succeeded|\))"
 )
 _COLOURS: Final = ("cyan", "magenta", "yellow", "green", "blue")
 

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from runclaim.config import duration, resolve
-from runclaim.errors import RunclaimError
+from runclaim.cli.exits import NotFound
+from runclaim.cli.options import app_option, config_of, find_app, json_option, url_option
+from runclaim.cli.terminal import Table, give, give_json, say
+from runclaim.cli.values import Duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from datetime import timedelta
 
     from runclaim.database import Database
     from runclaim.ledger.tokens import TokenView
 
 _SCOPES = ("runs:read", "runs:write", "worker", "admin")
-_url = click.option("--url", metavar="URL", help="The ledger's database; default: RUNCLAIM_DATABASE_URL.")
-_json = click.option("--json", "as_json", is_flag=True, help="JSON: one object, or one a line.")
-
-
-class NoSuchToken(RunclaimError):
-    """There is no token of that id that could still be used."""
 
 
 @click.group()
@@ -36,73 +31,93 @@ def command() -> None:
 @click.option("--name", help="What it is for, for people; needed unless it replaces another.")
 @click.option("--scope", "scopes", multiple=True, type=click.Choice(_SCOPES), help="What it may do; repeatable.")
 @click.option("--project", "projects", multiple=True, help="Its project, '*' for every one; repeatable.")
-@click.option("--expires", metavar="TIME", help="How long it is good, such as 90d; default: until it is revoked.")
+@click.option("--expires", type=Duration(), help="How long it is good, such as 90d; default: until it is revoked.")
 @click.option("--replaces", metavar="ID", help="In the place of that token: its name, scopes and projects.")
-@click.option("--overlap", metavar="TIME", default="1h", show_default=True, help="How long that one stays good.")
-@_url
-@_json
+@click.option("--overlap", type=Duration(), default="1h", show_default=True, help="How long that one stays good.")
+@app_option
+@url_option
+@json_option
 def create(
     *,
     name: str | None,
     scopes: tuple[str, ...],
     projects: tuple[str, ...],
-    expires: str | None,
+    expires: timedelta | None,
     replaces: str | None,
-    overlap: str,
+    overlap: timedelta,
+    app: str | None,
     url: str | None,
     as_json: bool,
 ) -> None:
     """Make a token and print it. It is not shown again; the ledger keeps its hash."""
     from runclaim.ledger import tokens
 
-    lasts = None if expires is None else duration("--expires", expires)
-    with _ledger(url) as (database, project):
+    with _ledger(app, url) as (database, project):
         if replaces is None:
             if not scopes or not name:
                 raise click.UsageError("a token is for something: give --name and --scope")
             wanted, where = [tokens.Scope(scope) for scope in scopes], projects or (project,)
-            text = database.run(lambda conn: tokens.create(conn, name=name, scopes=wanted, projects=where, lasts=lasts))
+            text = database.run(
+                lambda conn: tokens.create(conn, name=name, scopes=wanted, projects=where, lasts=expires)
+            )
         else:
             if scopes or projects or name:
                 raise click.UsageError("--replaces keeps name, scopes and projects: leave them out")
-            kept = duration("--overlap", overlap)
-            found = database.run(lambda conn: tokens.replace(conn, replaces, overlap=kept, lasts=lasts))
+            found = database.run(lambda conn: tokens.replace(conn, replaces, overlap=overlap, lasts=expires))
             text = _there(found, replaces)
-    click.echo(json.dumps({"id": text.split("_")[1], "token": text}) if as_json else text)
-    click.echo("This is the only time it is shown. Send it as: Authorization: Bearer <token>", err=True)
+    if as_json:
+        give_json({"id": text.split("_")[1], "token": text})
+    else:
+        give(text)
+    say("this is the only time it is shown: set RUNCLAIM_TOKEN to it, or send it as Authorization: Bearer <token>")
 
 
 @command.command(name="list")
-@_url
-@_json
-def list_tokens(*, url: str | None, as_json: bool) -> None:
-    """List all tokens, the newest first; also those that are over."""
+@app_option
+@url_option
+@json_option
+def list_tokens(*, app: str | None, url: str | None, as_json: bool) -> None:
+    """
+    List all tokens, the newest first; also those that are over.
+
+    In a pipe: a line for each token, its id, name, scopes, projects, and when it was made, expires, was last used and
+    was revoked, with tabs between.
+    """
     from runclaim.ledger import tokens
 
-    with _ledger(url) as (database, _):
-        found = database.ask(tokens.listed)
-    for token in found:
-        shown = _shown(token)
-        click.echo(json.dumps(shown) if as_json else "  ".join(str(value) for value in shown.values()))
+    with _ledger(app, url) as (database, _):
+        found = [_shown(token) for token in database.ask(tokens.listed)]
+    if as_json:
+        for token in found:
+            give_json(token)
+    else:
+        columns = ("id", "name", "scopes", "projects", "created", "expires", "used", "revoked")
+        Table(*columns, flexible="name", state="revoked").show(
+            [[value or "" for value in each.values()] for each in found]
+        )
     if not found:
-        click.echo("no tokens; make one: runclaim token create --name me --scope runs:write", err=True)
+        say("no tokens; make one: runclaim token create --name me --scope runs:write")
 
 
 @command.command()
 @click.argument("token_id", metavar="ID")
-@_url
-def revoke(*, token_id: str, url: str | None) -> None:
+@app_option
+@url_option
+@json_option
+def revoke(*, token_id: str, app: str | None, url: str | None, as_json: bool) -> None:
     """End a token at once, by its id."""
     from runclaim.ledger import tokens
 
-    with _ledger(url) as (database, _):
+    with _ledger(app, url) as (database, _):
         _there(database.run(lambda conn: tokens.revoke(conn, token_id)) or None, token_id)
-    click.echo(f"token {token_id} is revoked", err=True)
+    say(f"token {token_id} is revoked")
+    if as_json:
+        give_json({"id": token_id, "revoked": True})
 
 
 def _there(found: Any, token_id: str) -> Any:
     if found is None:
-        raise NoSuchToken(f"no token {token_id} that could still be used; `runclaim token list` shows them all")
+        raise NotFound(f"no token {token_id} that could still be used; `runclaim token list` shows them all")
     return found
 
 
@@ -122,11 +137,12 @@ def _shown(token: TokenView) -> dict[str, Any]:
 
 
 @contextmanager
-def _ledger(url: str | None) -> Iterator[tuple[Database, str]]:
+def _ledger(app: str | None, url: str | None) -> Iterator[tuple[Database, str]]:
+    runs = find_app(app, url)
+    config = config_of(url) if runs is None else runs.config
     from runclaim import migrations
     from runclaim.database import Database
 
-    config = resolve({"database_url": url}, os.environ, {})
     database = Database(config.database_url, patience=config.ledger_patience)
     try:
         migrations.require_current(database)

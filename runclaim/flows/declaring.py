@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from runclaim.errors import DeclarationError, InputError, KeyNotFound
 from runclaim.flows.action import Action, ActionOptions
 from runclaim.flows.flow import Flow, OnPhase
+from runclaim.flows.hearing import Hearing
 from runclaim.flows.ledgering import Ledger
 from runclaim.flows.resolving import BUILT_IN, Resolver, Secrets
 from runclaim.flows.retention import Retention
@@ -39,7 +40,7 @@ class _Named(dict[str, Any]):
         raise InputError(self._what, f"there is no {name!r:.100}; this app has {', '.join(self) or 'none'}")
 
 
-class Declarations:
+class Declarations(Hearing):
     """The flows of one application and what goes with them; reaches the ledger when it is asked, not before."""
 
     def __init__(self, config: Callable[[], Config], publisher: Callable[[], Publisher], on_phase: OnPhase) -> None:
@@ -60,6 +61,7 @@ class Declarations:
         keep_failed: timedelta | None = None,
         keep_canceled: timedelta | None = None,
         keep_superseded: timedelta | None = None,
+        fail_open: bool = False,
         allow_secrets: bool = False,
     ) -> Flow[InputT]:
         """
@@ -69,7 +71,8 @@ class Declarations:
         function of the input, and names a run for good: the same key is the same run. `subject` names what
         successive runs are about; a newer run of a subject supersedes the older ones. `keep_…` says how long its runs
         are kept once they have ended, else the settings do. An input with what looks like a secret is refused unless
-        `allow_secrets`. Raises: DeclarationError.
+        `allow_secrets`. `fail_open` lets its idempotent phases run while the ledger cannot be reached; see
+        docs/fail-open.md. Raises: DeclarationError.
         """
         if name in self.flows or name in self.ledger.plain_names:
             raise DeclarationError(f"this app already has a flow {name}; give the second another name")
@@ -87,6 +90,7 @@ class Declarations:
             ledger=self.ledger,
             on_phase=self._on_phase,
             retention=retention,
+            fail_open=fail_open,
             allow_secrets=allow_secrets,
             resolvers=self._resolvers,
         )

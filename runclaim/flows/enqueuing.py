@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from sqlalchemy.orm import Session, scoped_session
 
+from runclaim import tracing
 from runclaim.errors import DeclarationError, InputError
 from runclaim.flows.after_commit import after_commit
 from runclaim.flows.making import ENQUEUE, RERUN, Way, recovery
@@ -82,28 +83,35 @@ class Enqueuing(Generic[InputT]):
     ) -> list[Run]:
         """See `Flow.enqueue_many`."""
         self._ledger.require_open()
-        wanted = [self.new_run(value) for value in values]
-        if not wanted:
-            return []
-        if len(wanted) > 1 and self._options.run_id is not None:
-            raise InputError("run_id", f"names one run, and {len(wanted)} inputs are given")
-        alone = session is None
-        made = self._ledger.enqueue(wanted, self._way) if alone else self._join(_plain(session), wanted)
-        return self._handles(made)
+        with self._span():
+            wanted = [self.new_run(value) for value in values]
+            if not wanted:
+                return []
+            if len(wanted) > 1 and self._options.run_id is not None:
+                raise InputError("run_id", f"names one run, and {len(wanted)} inputs are given")
+            alone = session is None
+            made = self._ledger.enqueue(wanted, self._way) if alone else self._join(_plain(session), wanted)
+            return self._handles(made)
 
     async def aenqueue(
         self, value: InputT | None = None, /, *, session: AnyAsyncSession | None = None, **fields: Any
     ) -> Run:
         """See `Flow.aenqueue`."""
-        wanted = [self.new_run(self._given(value, fields))]
-        if session is None:
-            made = await asyncio.to_thread(self._ledger.enqueue, wanted, self._way)
-        else:
-            await asyncio.to_thread(self._ledger.require_schema)
-            loop = asyncio.get_running_loop()
-            inside: AsyncSession = session.registry() if hasattr(session, "registry") else session
-            made = await inside.run_sync(lambda inner: self._join(inner, wanted, loop))
-        return self._handles(made)[0]
+        with self._span():
+            wanted = [self.new_run(self._given(value, fields))]
+            if session is None:
+                made = await asyncio.to_thread(self._ledger.enqueue, wanted, self._way)
+            else:
+                await asyncio.to_thread(self._ledger.require_schema)
+                loop = asyncio.get_running_loop()
+                inside: AsyncSession = session.registry() if hasattr(session, "registry") else session
+                made = await inside.run_sync(lambda inner: self._join(inner, wanted, loop))
+            return self._handles(made)[0]
+
+    def _span(self) -> tracing.Span:
+        """What the runs carry, so that their spans are linked with whoever enqueued them."""
+        name = self._flow.name
+        return tracing.Span(f"enqueue {name}", kind="PRODUCER", attributes={"runclaim.flow": name})
 
     def _join(
         self, session: Session, wanted: Sequence[NewRun], loop: asyncio.AbstractEventLoop | None = None
@@ -163,6 +171,7 @@ class Enqueuing(Generic[InputT]):
             dispatch_after=config.dispatch_after,
             keep_key=config.keep_keys,
             waits_for=first.options.on,
+            trace_context=tracing.carrier(),
         )
 
 

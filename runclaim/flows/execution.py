@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from runclaim.errors import LedgerUnavailable
 from runclaim.flows.attempt import Ended, Ending
 
 if TYPE_CHECKING:
@@ -22,6 +23,14 @@ class Watcher(Protocol):
     def ended(self, claim: Claim, ended: Ended, state: RunState | None) -> None:
         """It has ended; `state` is the run's, `None` when the claim was lost."""
         ...
+
+
+class Unanswered(LedgerUnavailable):
+    """The first claim of a delivery had no answer. `owner` is its nonce: it may have been made after all."""
+
+    def __init__(self, why: str, owner: str) -> None:
+        super().__init__(why)
+        self.owner = owner
 
 
 @dataclass(frozen=True, slots=True)

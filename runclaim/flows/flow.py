@@ -15,7 +15,7 @@ from runclaim.flows.enqueuing import Enqueuing, Options
 from runclaim.flows.hooks import HookEvent, Hooks
 from runclaim.flows.inputs import InputType
 from runclaim.flows.naming import Naming
-from runclaim.flows.phase import Phase, PhaseOptions, name_of
+from runclaim.flows.phase import Phase, PhaseOptions, name_of, refuse_fail_open
 from runclaim.flows.resolving import BUILT_IN
 from runclaim.flows.retention import Retention
 from runclaim.flows.routing import Route
@@ -59,6 +59,7 @@ class Flow(Generic[InputT]):
         ledger: Ledger,
         on_phase: OnPhase,
         retention: Retention | None = None,
+        fail_open: bool = False,
         allow_secrets: bool = False,
         resolvers: Mapping[str, Resolver] = BUILT_IN,
     ) -> None:
@@ -66,6 +67,7 @@ class Flow(Generic[InputT]):
         self.input_type = InputType(input_type)
         self.phases: dict[str, Phase[InputT, Any]] = {}
         self.retention = retention or Retention()
+        self.fail_open = fail_open
         self.naming: Naming[InputT] = Naming(self.name, self.input_type.fields, key=key, subject=subject)
         self.allow_secrets, self.resolvers = allow_secrets, resolvers
         self._ledger, self._on_phase = ledger, on_phase
@@ -86,6 +88,7 @@ class Flow(Generic[InputT]):
         max_duration: timedelta | None = None,
         queue: str | None = None,
         on: str | None = None,
+        idempotent: bool = False,
     ) -> Callable[[Callable[[Context[InputT]], ResultT]], Phase[InputT, ResultT]]: ...
 
     def phase(self, *body: Any, **options: Any) -> Any:
@@ -93,8 +96,8 @@ class Flow(Generic[InputT]):
         Declare the next phase. Phases run in the order of their declarations.
 
         `max_attempts` bounds the starts of the body, `max_losses` those that end with a dead worker; `lease` and
-        `max_duration` are `timedelta`; `queue` is a Celery queue; `on` names the signal that the phase waits for.
-        Raises: DeclarationError.
+        `max_duration` are `timedelta`; `queue` is a Celery queue; `on` names the signal that the phase waits for;
+        `idempotent` says that its body does no harm when it runs again, or twice at once. Raises: DeclarationError.
         """
         if not body:
             return lambda found: self._declare(found, options)
@@ -111,6 +114,8 @@ class Flow(Generic[InputT]):
         phase: Phase[InputT, ResultT] = Phase(
             body, flow=self.name, position=len(self.phases), name=named, options=PhaseOptions(**chosen)
         )
+        if self.fail_open:
+            refuse_fail_open(phase)
         self.phases[named] = phase
         self._on_phase(self, phase)
         return phase

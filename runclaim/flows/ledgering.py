@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from runclaim import failpoints, forks, migrations
 from runclaim.database import Database
-from runclaim.errors import ConfigError, DeclarationError, LedgerClosed, RunNotFound, StateConflict
+from runclaim.errors import ConfigError, DeclarationError, LedgerClosed, LedgerUnavailable, RunNotFound, StateConflict
 from runclaim.flows.handle import Run
 from runclaim.flows.making import ENQUEUE, RERUN, Way
+from runclaim.flows.open_enqueue import message, send
 from runclaim.flows.reruns import again
 from runclaim.ledger import read
 from runclaim.ledger.cancel import cancel
@@ -24,6 +25,7 @@ from runclaim.ledger.rerun import rerun
 from runclaim.ledger.resume import resume
 from runclaim.ledger.retry import retry
 from runclaim.ledger.signal import Answer, Signaled, delivered
+from runclaim.listeners.listener import Listeners
 from runclaim.states import LIVE, RunState
 
 if TYPE_CHECKING:
@@ -63,6 +65,8 @@ class Ledger:
         self._is_closed = False
         #: The declared actions of the application, by their kinds.
         self.actions: dict[str, Action] = {}
+        #: Who is told of events, by their names.
+        self.listeners = Listeners()
 
     @property
     def config(self) -> Config:
@@ -110,7 +114,11 @@ class Ledger:
             )
 
     def enqueue(self, wanted: Sequence[NewRun], way: Way = ENQUEUE) -> list[Enqueued]:
-        """Make the runs in a transaction of their own, then publish what was created."""
+        """
+        Make the runs in a transaction of their own, then publish what was created.
+
+        Runs of a flow that fails open go to the broker without the ledger, should that be away.
+        """
 
         def work(conn: Connection) -> list[Enqueued]:
             made = way.make(conn, wanted)
@@ -118,7 +126,12 @@ class Ledger:
             return made
 
         ask = way.read_back
-        made = self.database.run(work, read_back=None if ask is None else lambda conn: ask(conn, wanted))
+        try:
+            made = self.database.run(work, read_back=None if ask is None else lambda conn: ask(conn, wanted))
+        except LedgerUnavailable as away:
+            if way is not ENQUEUE:
+                raise
+            return send(wanted, flows=self.flows, publisher=self.publisher, away=away)
         failpoints.hit("enqueue.after_commit")
         self.publish(wanted, made)
         return made
@@ -130,7 +143,7 @@ class Ledger:
             return
         self.publisher.publish(
             [
-                Due(new.run_id, 0, new.flow, new.phases[0], new.queue, new.key.text, new.priority)
+                message(new, self.flows.get(new.flow))
                 for new, found in zip(wanted, made, strict=True)
                 if found.created and not new.delay and new.waits_for is None
             ]

@@ -38,6 +38,8 @@ class PhaseOptions:
     queue: str | None = None
     #: The signal without which the phase does not start.
     on: str | None = None
+    #: Its body may run again from its start, also at the same time as another, and do no harm.
+    idempotent: bool = False
 
     def __post_init__(self) -> None:
         for name in ("max_attempts", "max_losses"):
@@ -46,6 +48,8 @@ class PhaseOptions:
                 raise DeclarationError(
                     f"{name} is a number from 1 (the first start counts) to {_MOST_ATTEMPTS}, not {value!r}"
                 )
+        if not isinstance(self.idempotent, bool):
+            raise DeclarationError(f"idempotent is True or False, not {self.idempotent!r}")
         if not isinstance(self.backoff, Backoff):
             raise DeclarationError(f"backoff is a Backoff(first=…, factor=…, ceiling=…), not {self.backoff!r}")
         if self.queue is not None and not (isinstance(self.queue, str) and self.queue and self.queue.isprintable()):
@@ -88,6 +92,20 @@ class Phase(Generic[InputT, ResultT]):
 
     def __repr__(self) -> str:
         return f"<phase {self.task_name}>"
+
+
+def refuse_fail_open(phase: Phase[Any, Any]) -> None:
+    """Raises: DeclarationError when a flow with this phase could do harm, or do nothing, while the ledger is away."""
+    if not phase.options.idempotent:
+        raise DeclarationError(
+            f"phase {phase.task_name} is not declared idempotent, and flow {phase.flow} fails open: its body may run"
+            " without a claim. Write @flow.phase(idempotent=True) if that does no harm, or leave fail_open out"
+        )
+    if phase.position == 0 and phase.options.on is not None:
+        raise DeclarationError(
+            f"phase {phase.task_name} waits for a signal, which comes through the ledger; flow {phase.flow} cannot"
+            " fail open before it"
+        )
 
 
 def name_of(body: Any) -> str:

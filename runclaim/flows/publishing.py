@@ -7,16 +7,18 @@ lost, is dispatched from the ledger.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from runclaim import failpoints
+from runclaim.flows.carrying import load_all
 from runclaim.ledger.dispatch import Due, dispatch
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
     from datetime import timedelta
 
     from runclaim.database import Database
+    from runclaim.flows.flow import Flow
 
 _BATCH: Final = 500
 
@@ -34,7 +36,12 @@ class Publisher(Protocol):
 
 
 def dispatch_due(
-    database: Database, publisher: Publisher, *, flows: Collection[str], spacing: timedelta, most: int = 10_000
+    database: Database,
+    publisher: Publisher,
+    *,
+    flows: Mapping[str, Flow[Any]],
+    spacing: timedelta,
+    most: int = 10_000,
 ) -> int:
     """
     Publish what is due of `flows`, in batches, each stamped in the ledger first; stops when the broker does not answer.
@@ -43,9 +50,9 @@ def dispatch_due(
     """
     sent = 0
     while sent < most:
-        due = database.run(lambda conn: dispatch(conn, flows=flows, spacing=spacing, limit=_BATCH))
+        due = database.run(lambda conn: dispatch(conn, flows=list(flows), spacing=spacing, limit=_BATCH))
         failpoints.hit("dispatch.after_commit")
-        went = publisher.publish(due)
+        went = publisher.publish(load_all(database, flows, due))
         sent += went
         if len(due) < _BATCH or went < len(due):
             break

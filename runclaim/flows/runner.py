@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any, Final
 from runclaim import failpoints, logs
 from runclaim.errors import ClaimLost, LedgerUnavailable, Released
 from runclaim.flows.attempt import Attempt, Ended, Ending
-from runclaim.flows.execution import Execution, Watcher
+from runclaim.flows.carrying import load
+from runclaim.flows.execution import Execution, Unanswered, Watcher
 from runclaim.flows.following import following
 from runclaim.flows.settle import give_up, record
+from runclaim.flows.spans import Told
 from runclaim.flows.telling import harmless
 from runclaim.keys import nonce
 from runclaim.ledger.claim import Claim, Wanted, claim, claimed
@@ -69,20 +71,25 @@ class Runner:
         """
         Run the phase that a message names, and the phases after it that `inline(before, after)` allows.
 
-        Returns: the first attempt. Raises: LedgerUnavailable when the ledger cannot be reached; the run waits.
+        Returns: the first attempt. Raises: LedgerUnavailable (Unanswered) when the ledger cannot be reached; the run
+        waits.
         """
         current = self._claim(phase, run_id, seen)
         if current is None:
             self.keeper.count("duplicates_refused", flow.name)
         known: dict[str, Any] = {}
         first: Execution | None = None
-        while current is not None:
-            taken = current
-            ended, current = self._attempt(flow, flow.phases[taken.phase], taken, known, inline=inline, watcher=watcher)
-            first = first or Execution(taken, ended)
-            if ended.ending in _COMPLETE:
-                # What the next phases ask for by `ctx.result` is at hand; the ledger need not be read.
-                known[taken.phase] = json.loads(ended.result)
+        with Told() as told:
+            while current is not None:
+                taken = current
+                with told.phase(taken) as tell:
+                    its = flow.phases[taken.phase]
+                    ended, current = self._attempt(flow, its, taken, known, inline=inline, watcher=watcher)
+                    tell(ended)
+                first = first or Execution(taken, ended)
+                if ended.ending in _COMPLETE:
+                    # What the next phases ask for by `ctx.result` is at hand; the ledger need not be read.
+                    known[taken.phase] = json.loads(ended.result)
         return first or Execution(None, None)
 
     def _claim(self, phase: Phase[Any, Any], run_id: str, seen: int) -> Claim | None:
@@ -102,7 +109,10 @@ class Runner:
             failpoints.hit("claim.before_commit")
             return found
 
-        found = self.database.run(work, read_back=lambda conn: claimed(conn, wanted) or None)
+        try:
+            found = self.database.run(work, read_back=lambda conn: claimed(conn, wanted) or None)
+        except LedgerUnavailable as away:
+            raise Unanswered(str(away), wanted[0].owner) from away
         failpoints.hit("claim.after_commit")
         return found[0] if found else None
 
@@ -169,7 +179,7 @@ class Runner:
                 ended = Ended(Ending.RETRY, ended.ran, exception=error, delay=delay, hide=ended.hide)
             else:
                 if moved.state is RunState.QUEUED and after is not None:
-                    self._publish(taken, after, moved.fence)
+                    self._publish(flow, taken, after, moved.fence)
                 self.publisher.ring_actions(len(ended.actions))
                 return ended, moved.state, moved.claim
         state = give_up(self.database, taken, ended, hooks=flow.hooks.stopped, worker=self.worker, patience=patience)
@@ -219,9 +229,9 @@ class Runner:
         at_once = after is not None and inline(phase, after) and not self.stopping()
         return following(flow, taken, config=self.config, owner=nonce() if at_once else None)
 
-    def _publish(self, taken: Claim, after: NextPhase, fence: int) -> None:
+    def _publish(self, flow: Flow[Any], taken: Claim, after: NextPhase, fence: int) -> None:
         due = Due(taken.run_id, fence, taken.flow, after.phase, after.queue, taken.key, taken.priority)
-        self.publisher.publish([due])
+        self.publisher.publish([load(due, flow, project=None, subject=taken.subject, value=taken.input)])
 
     def _lease(self, phase: Phase[Any, Any]) -> timedelta:
         return phase.options.lease or self.config.lease

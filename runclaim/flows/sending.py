@@ -56,7 +56,8 @@ class Sender:
             if (claim := self._claim()) is None:
                 return taken, False
             taken += 1
-            self._settle(self._outcome(claim, self.actions[claim.kind]))
+            with logs.about(claim):
+                self._settle(self._outcome(claim, self.actions[claim.kind]))
         return taken, True
 
     def _claim(self) -> ActionClaim | None:

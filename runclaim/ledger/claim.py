@@ -55,6 +55,8 @@ class Claim:
     max_attempts: int
     priority: int
     input: Any
+    #: The enqueuer's trace, as the headers of W3C Trace Context.
+    trace_context: dict[str, str] | None = None
 
     def proof(self) -> dict[str, Any]:
         """The columns that `fence.held` compares."""
@@ -83,6 +85,7 @@ _CLAIM_COLUMNS: Final = (
     runs.c.max_attempts,
     runs.c.priority,
     runs.c.input,
+    runs.c.trace_context,
 )
 
 

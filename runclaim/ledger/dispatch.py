@@ -8,7 +8,7 @@ an hour, so a long backlog or a dead broker costs ever less.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import ColumnElement, Double, Integer, Text, and_, bindparam, case, literal_column, select, update
 
@@ -39,6 +39,8 @@ class Due:
     queue: str | None
     key: str
     priority: int
+    #: The run's input and identity, in messages of flows that fail open.
+    carried: dict[str, Any] | None = None
 
 
 _clock: Final = select(now()).scalar_subquery()

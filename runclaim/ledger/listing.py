@@ -1,8 +1,8 @@
 """
 listing: the runs of a project, page by page, newest first or oldest first.
 
-A page begins after the last run seen, never at a number. Each state is read by its own index range, and at most a page
-of it, so no page depends on how much history there is.
+A page begins after the last run seen, never at a number. Each ended state is read by its own index range, and at most
+a page of it; the live runs by one of theirs. No page depends on how much history there is.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from runclaim.clock import Instant
 from runclaim.ledger.fence import state as literal
 from runclaim.models import runs
 from runclaim.rowset import Id, as_id
-from runclaim.states import PhaseStatus, RunState, phase_status
+from runclaim.states import TERMINAL, PhaseStatus, RunState, phase_status
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection, Select
@@ -153,6 +153,8 @@ def instant(moment: datetime | None) -> str | None:
 
 def _of_state(wanted: Wanted, state: RunState, *, begins: bool) -> Select[Any]:
     found = select(*_COLUMNS).where(runs.c.project == bindparam("its_project"), runs.c.state == literal(state))
+    # As the partial indexes have it.
+    found = found.where(runs.c.finished_at.is_not(None) if state in TERMINAL else runs.c.finished_at.is_(None))
     if wanted.flow is not None:
         found = found.where(runs.c.flow == bindparam("its_flow"))
     if not begins:

@@ -7,12 +7,12 @@ its key stays behind as the tombstone that refuses a late duplicate.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Double, Text, and_, bindparam, delete, exists, or_, select, true
+from sqlalchemy import Double, Text, and_, bindparam, delete, exists, func, or_, select, true, update
 
 from runclaim.clock import now, shifted
-from runclaim.models import run_keys, runs
+from runclaim.models import events, listeners, run_keys, runs
 from runclaim.rowset import pack, rowset
 
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ _PURGE: Final = (
     .where(runs.c.id.in_(select(_oldest.c.id)), runs.c.finished_at.is_not(None), runs.c.pending_actions == 0)
     .returning(runs.c.id)
 )
+_newest: Final[Any] = select(func.coalesce(func.max(events.c.id), 0)).scalar_subquery()
+_CLAMP: Final = update(listeners).where(listeners.c.cursor > _newest).values(cursor=_newest)
 _expired: Final = (
     select(run_keys.c.namespace, run_keys.c.key_hash)
     .where(
@@ -108,7 +110,11 @@ def purge(
         "shortest": min(times, default=0.0),
         "at_most": limit,
     }
-    return len(conn.execute(_PURGE, values).all())
+    gone = len(conn.execute(_PURGE, values).all())
+    if gone and conn.dialect.name == "sqlite":
+        # SQLite gives the ids of deleted last rows again: no listener may be past an event that is yet to come.
+        conn.execute(_CLAMP)
+    return gone
 
 
 def purge_keys(conn: Connection, *, limit: int = 500) -> int:

@@ -43,6 +43,7 @@ _SETTLED: Final = (
 )
 _named: Final = rowset("named", run_id=Id())
 _STATES: Final = select(runs.c.id, runs.c.state).where(runs.c.id == _named.c.run_id)
+_INPUTS: Final = select(runs.c.id, runs.c.project, runs.c.subject, runs.c.input).where(runs.c.id == _named.c.run_id)
 _COUNTS: Final = select(runs.c.flow, runs.c.state, func.count()).group_by(runs.c.flow, runs.c.state)
 
 
@@ -151,6 +152,12 @@ def states(conn: Connection, run_ids: Collection[str]) -> dict[str, RunState]:
     """Run id → state; a run that does not exist is missing."""
     found = conn.execute(_STATES, {"named": pack({"run_id": as_id(run_id)} for run_id in run_ids)})
     return {run_id: RunState(state) for run_id, state in found}
+
+
+def inputs(conn: Connection, run_ids: Collection[str]) -> dict[str, tuple[str, str | None, Any]]:
+    """Run id → its project, subject and input; a run that does not exist is missing."""
+    found = conn.execute(_INPUTS, {"named": pack({"run_id": as_id(run_id)} for run_id in run_ids)})
+    return {run_id: (project, subject, value) for run_id, project, subject, value in found}
 
 
 def results(conn: Connection, run_id: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from runclaim.models.counter import Counter
 from runclaim.models.dedup_key import DedupKey
 from runclaim.models.event import Event
 from runclaim.models.finding import Finding
+from runclaim.models.listener import Listener, Untold
 from runclaim.models.phase_result import PhaseResult
 from runclaim.models.registered_flow import RegisteredFlow
 from runclaim.models.run import Run
@@ -33,6 +34,7 @@ counters: Final = cast("Table", Counter.__table__)
 dedup_keys: Final = cast("Table", DedupKey.__table__)
 events: Final = cast("Table", Event.__table__)
 findings: Final = cast("Table", Finding.__table__)
+listeners: Final = cast("Table", Listener.__table__)
 named_sessions: Final = cast("Table", NamedSession.__table__)
 flows: Final = cast("Table", RegisteredFlow.__table__)
 phase_results: Final = cast("Table", PhaseResult.__table__)
@@ -43,6 +45,7 @@ signals: Final = cast("Table", Signal.__table__)
 signing_keys: Final = cast("Table", SigningKey.__table__)
 subjects: Final = cast("Table", Subject.__table__)
 tokens: Final = cast("Table", Token.__table__)
+untold: Final = cast("Table", Untold.__table__)
 
 __all__ = [
     "actions",
@@ -53,6 +56,7 @@ __all__ = [
     "events",
     "findings",
     "flows",
+    "listeners",
     "metadata",
     "named_sessions",
     "phase_results",
@@ -63,4 +67,5 @@ __all__ = [
     "signing_keys",
     "subjects",
     "tokens",
+    "untold",
 ]

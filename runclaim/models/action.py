@@ -13,6 +13,7 @@ from runclaim.models.base import Base
 from runclaim.rowset import Id, Json
 
 _DUE = text("state IN ('planned', 'sending')")
+_UNKNOWN = text("state = 'unknown'")
 
 
 class Action(Base):
@@ -58,6 +59,8 @@ class Action(Base):
         UniqueConstraint("run_id", "phase", "name"),
         # Serves ledger.actions.claim_actions: what is due to be sent, or whose sender died.
         Index("ix_runclaim_actions_available_at", "available_at", postgresql_where=_DUE, sqlite_where=_DUE),
+        # Serves ledger.gauges: what waits for a person.
+        Index("ix_runclaim_actions_unknown", "kind", postgresql_where=_UNKNOWN, sqlite_where=_UNKNOWN),
         # Serves the SET NULL of a deleted finding.
         Index("ix_runclaim_actions_finding_id", "finding_id"),
     )

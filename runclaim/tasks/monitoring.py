@@ -16,12 +16,12 @@ from runclaim import logs
 from runclaim.flows.attempt import Ended, Ending
 from runclaim.flows.telling import shown
 from runclaim.secrets import redact
+from runclaim.states import RunState
 
 if TYPE_CHECKING:
     from kombu import Producer
 
     from runclaim.ledger.claim import Claim
-    from runclaim.states import RunState
     from runclaim.tasks.runtime import Runtime
 
 logger: Final = logs.logger("runclaim.worker")
@@ -71,6 +71,8 @@ class Monitor:
         if not told_by_celery:
             told = None if ended.exception is None else shown(ended.exception, ended.hide)
             self.verdict(ended.ending, told, said(ended.ending, state))
+        if state is not RunState.RUNNING:
+            self._runtime.ring_listeners()
 
     def verdict(self, ending: Ending, exception: str | None, result: str) -> None:
         """Tell how the current task ended; `exception` as `telling.shown` makes it."""

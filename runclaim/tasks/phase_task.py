@@ -15,6 +15,7 @@ from kombu.utils.imports import symbol_by_name
 from runclaim import logs
 from runclaim.errors import LedgerUnavailable
 from runclaim.flows.attempt import Ending
+from runclaim.flows.delivering import Message
 from runclaim.flows.telling import harmless
 from runclaim.tasks.monitoring import Monitor, said
 
@@ -35,8 +36,8 @@ def register(app: Celery, runtime: Runtime, flow: Flow[Any], phase: Phase[Any, A
     """Make the task `flow.phase` in the application's registry, on the application's own Task class."""
     base = type("PhaseTask", (app.Task,), {"abstract": True, "Request": _request_class(app, runtime)})
 
-    def deliver(self: Task[Any, Any], run_id: str, fence: int) -> str:
-        return _deliver(self, runtime, flow, phase, run_id, fence)
+    def deliver(self: Task[Any, Any], run_id: str, fence: int, carried: dict[str, Any] | None = None) -> str:
+        return _deliver(self, runtime, flow, phase, Message(run_id, fence, carried))
 
     deliver.__doc__ = phase.__doc__
     make: Any = app.task
@@ -54,15 +55,13 @@ def register(app: Celery, runtime: Runtime, flow: Flow[Any], phase: Phase[Any, A
     )
 
 
-def _deliver(
-    task: Task[Any, Any], runtime: Runtime, flow: Flow[Any], phase: Phase[Any, Any], run_id: str, fence: int
-) -> str:
+def _deliver(task: Task[Any, Any], runtime: Runtime, flow: Flow[Any], phase: Phase[Any, Any], message: Message) -> str:
     monitor = Monitor(runtime, task.request)
     try:
-        runner = runtime.runner(task.request.hostname or "local")
-        first = runner.deliver(flow, phase, run_id, fence, inline=_inline(runtime), watcher=monitor)
+        deliverer = runtime.deliverer(task.request.hostname or "local")
+        first = deliverer.deliver(flow, phase, message, inline=_inline(runtime), watcher=monitor)
     except LedgerUnavailable as away:
-        logger.warning("%s %s: %s; the run waits in the ledger", phase.task_name, run_id, away)
+        logger.warning("%s %s: %s; the run waits in the ledger", phase.task_name, message.run_id, away)
         raise
     if first.ended is None:
         monitor.verdict(Ending.DUPLICATE, None, "not ours: already claimed, moved on, or not due")

@@ -5,15 +5,20 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from runclaim import failpoints, forks, logs
+from runclaim import failpoints, forks, logs, tracing
 from runclaim.database import Database
 from runclaim.errors import RunclaimError
+from runclaim.flows.delivering import Deliverer
 from runclaim.flows.describing import describe
 from runclaim.flows.keeper import Keeper
+from runclaim.flows.local_records import LocalRecords
 from runclaim.flows.publishing import dispatch_due
+from runclaim.flows.reconciling import Reconciler
 from runclaim.flows.retention import Retention, of_strangers
 from runclaim.flows.runner import Runner
 from runclaim.flows.sending import Sender
@@ -22,6 +27,8 @@ from runclaim.ledger.dedup import forget
 from runclaim.ledger.purge import purge, purge_keys
 from runclaim.ledger.registry import register, unregistered
 from runclaim.ledger.rescue import rescue, rescue_worker
+from runclaim.listeners.telling import register as register_listeners
+from runclaim.listeners.telling import tell
 from runclaim.tasks.flags import Flags
 
 if TYPE_CHECKING:
@@ -38,6 +45,7 @@ if TYPE_CHECKING:
 logger: Final = logs.logger("runclaim.worker")
 
 _BATCH: Final = 500
+_RING_SECONDS: Final = 1.0
 #: Then it makes room for phases that wait in the same queue.
 _DELIVER_AT_MOST: Final = timedelta(seconds=30)
 
@@ -51,7 +59,9 @@ class Runtime:
         #: Set in prefork children: their process may be ended without ending the worker.
         self.in_pool_child = False
         self._keeper: Keeper | None = None
+        self._reconciling = threading.Lock()
         self._making = forks.Lock()
+        self._rang_at = float("-inf")
 
     def register_flows(self) -> None:
         """Tell the ledger of this application's flows, for doors that do not import it; writes only what is new."""
@@ -72,6 +82,42 @@ class Runtime:
             stopping=lambda: self.flags.stopping,
         )
 
+    def deliverer(self, node: str) -> Deliverer:
+        """What does as messages say in this process."""
+        return Deliverer(
+            runner=lambda: self.runner(node),
+            ledger=self.ledger,
+            records=self.records,
+            worker=f"{node}:{os.getpid()}",
+            stopping=lambda: self.flags.stopping,
+        )
+
+    @property
+    def records(self) -> LocalRecords:
+        """What the processes of this machine did while the ledger was away."""
+        return LocalRecords(Path(self.ledger.config.fail_open_folder).absolute())
+
+    def reconcile(self) -> int:
+        """Tell the ledger what the local records hold; returns how many went. Raises: LedgerUnavailable."""
+        self.ledger.require_open()
+        return Reconciler(self.ledger, self.records).all()
+
+    def reconcile_soon(self) -> None:
+        """The same in a thread, so that the worker's loop goes on; one at a time, and only when there is something."""
+        if self._reconciling.locked() or self.records.is_empty:
+            return
+
+        def work() -> None:
+            with self._reconciling:
+                try:
+                    self.reconcile()
+                except RunclaimError as away:
+                    logger.debug("local records wait: %s", away)
+                except Exception:
+                    logger.warning("could not reconcile the local records", exc_info=True)
+
+        threading.Thread(target=work, name="runclaim-reconcile", daemon=True).start()
+
     @property
     def keeper(self) -> Keeper:
         """The keeper of this process; its connection is its own, so no body can take it away. Raises: LedgerClosed."""
@@ -84,7 +130,12 @@ class Runtime:
             return self._keeper
 
     def close(self, *, for_good: bool = False) -> None:
-        """Write the counted totals; called when the process ends, and `for_good` when the application says so."""
+        """
+        Write the counted totals and export the last spans.
+
+        Called when the process ends, and `for_good` when the application says so.
+        """
+        tracing.flush()
         if self._keeper is not None:
             try:
                 (self._keeper.shut if for_good else self._keeper.close)()
@@ -94,13 +145,16 @@ class Runtime:
     def _end_overdue(self, claim: Claim, times: int) -> None:
         """A body outlived its max_duration. First it is interrupted; a child that does not react is ended."""
         if not self.in_pool_child:
-            logger.error("%s/%s is past its max_duration and holds its slot", claim.run_id, claim.phase)
+            logger.error(
+                "%s/%s is past its max_duration and holds its slot", claim.run_id, claim.phase, extra=logs.of(claim)
+            )
             return
         logger.error(
             "%s/%s is past its max_duration; %s",
             claim.run_id,
             claim.phase,
             "interrupting" if times == 1 else "ending the process",
+            extra=logs.of(claim),
         )
         # SIGUSR1 is Celery's soft time limit in a prefork child: SoftTimeLimitExceeded in the body.
         os.kill(os.getpid(), signal.SIGUSR1 if times == 1 else signal.SIGKILL)
@@ -146,13 +200,28 @@ class Runtime:
             self.broker.ring_actions(1)
         return taken
 
+    def tell(self) -> int:
+        """Count what the journal says and tell the listeners; returns how many events were told."""
+        return tell(self.ledger.database, self.ledger.listeners, stopping=lambda: self.flags.stopping)
+
+    def add_listeners(self) -> None:
+        """Let new listeners listen from here on. Raises: LedgerUnavailable."""
+        if self.ledger.listeners:
+            register_listeners(self.ledger.database, self.ledger.listeners)
+
+    def ring_listeners(self) -> None:
+        """Something happened in this process: have the listeners told, at most once a second."""
+        if self.ledger.listeners and time.monotonic() - self._rang_at >= _RING_SECONDS:
+            self._rang_at = time.monotonic()
+            self.broker.ring_listeners()
+
     def dispatch(self) -> int:
         """Publish what is due; returns how many messages went."""
         if self.broker.is_left_alone:
             # A stamp without a message would double the run's spacing for nothing.
             return 0
         return dispatch_due(
-            self.ledger.database, self.broker, flows=list(self.flows), spacing=self.ledger.config.dispatch_after
+            self.ledger.database, self.broker, flows=self.flows, spacing=self.ledger.config.dispatch_after
         )
 
     def forget(self) -> int:

@@ -22,6 +22,7 @@ RESCUE: Final = "runclaim.rescue"
 DISPATCH: Final = "runclaim.dispatch"
 PURGE: Final = "runclaim.purge"
 FORGET: Final = "runclaim.forget"
+TELL: Final = broker.TELL
 
 
 def register(app: Celery, runtime: Runtime) -> None:
@@ -50,11 +51,16 @@ def register(app: Celery, runtime: Runtime) -> None:
         """Delete dedup windows that have closed."""
         return runtime.forget()
 
+    def tell() -> int:
+        """Count what happened, and tell those who listen."""
+        return runtime.tell()
+
     _task(app, RESCUE, rescue)
     _task(app, DISPATCH, dispatch)
     _task(app, DELIVER, deliver)
     _task(app, PURGE, purge)
     _task(app, FORGET, forget)
+    _task(app, TELL, tell)
 
 
 def _task(app: Celery, name: str, body: Callable[[], Any]) -> None:

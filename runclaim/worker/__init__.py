@@ -12,6 +12,7 @@ from celery import bootsteps, signals
 
 from runclaim import logs
 from runclaim.errors import LedgerUnavailable, RunclaimError
+from runclaim.worker import flower, reporting
 from runclaim.worker.checks import refusals
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
     from runclaim.tasks.runtime import Runtime
 
+#: How often a worker looks for what it did while the ledger was away.
+_RECONCILE_SECONDS: Final = 5.0
 logger: Final = logs.logger("runclaim.worker")
 
 
@@ -26,6 +29,9 @@ def attach(app: Celery, runtime: Runtime) -> None:
     """Attach to every worker of the app."""
     app.steps["worker"].add(_start_check(app, runtime))
     app.steps["consumer"].add(_event_flag(runtime))
+    app.steps["consumer"].add(_reconciling(runtime))
+    reporting.attach(app, lambda: runtime.ledger.config)
+    flower.attach(app, runtime)
 
     def ours(sender: Any) -> bool:
         return getattr(sender, "app", app) is app
@@ -60,6 +66,7 @@ def _start_check(app: Celery, runtime: Runtime) -> type:
                 raise SystemExit("runclaim: this worker does not start.\n" + "\n".join(f"  - {each}" for each in found))
             try:
                 runtime.register_flows()
+                runtime.add_listeners()
             except LedgerUnavailable:
                 # It may come up later; until then every run waits.
                 logger.warning("the ledger is away: flows that are new here are not registered for the API")
@@ -87,3 +94,16 @@ def _event_flag(runtime: Runtime) -> type:
             parent.timer.call_repeatedly(1.0, mirror)
 
     return RunclaimEvents
+
+
+def _reconciling(runtime: Runtime) -> type:
+    class RunclaimReconcile(bootsteps.StartStopStep):
+        """Tells the ledger what this machine did without it, once it is back."""
+
+        requires = ("celery.worker.consumer.events:Events",)
+
+        def start(self, parent: Any) -> None:
+            if any(flow.fail_open for flow in runtime.flows.values()):
+                parent.timer.call_repeatedly(_RECONCILE_SECONDS, runtime.reconcile_soon)
+
+    return RunclaimReconcile

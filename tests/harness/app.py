@@ -70,6 +70,7 @@ def build(told: dict[str, Any]) -> Stage:
         Work,
         key="{name}",
         subject=(lambda work: work.about) if told.get("subjects") else None,
+        fail_open=told.get("fail_open", False),
         allow_secrets=told.get("allow_secrets", False),
     )
     _actions(runs, Path(told["folder"]), told)
@@ -77,7 +78,9 @@ def build(told: dict[str, Any]) -> Stage:
     app.task(hello, name="own.hello", shared=False)
     folder = Path(told["folder"])
     for name in told.get("names", PHASES):
-        steps.phase(name=name, **_options(told.get("phases", {}).get(name, {})))(_body(folder))
+        steps.phase(name=name, **_options(told.get("phases", {}).get(name, {})))(
+            _body(folder, rows=not steps.fail_open)
+        )
     return Stage(app, runs, steps)
 
 
@@ -111,13 +114,14 @@ def _options(given: dict[str, Any]) -> dict[str, Any]:
     return found | {"backoff": Backoff(first=timedelta(seconds=seconds), jitter=False)}
 
 
-def _body(folder: Path) -> Any:
+def _body(folder: Path, *, rows: bool) -> Any:
     def body(ctx: Context[Work]) -> str:
         with (folder / "effects").open("a") as effects:
             effects.write(f"{ctx.run_id} {ctx.input.name} {ctx.phase} {ctx.attempt} {os.getpid()}\n")
         perform(ctx, ctx.input.do.get(ctx.phase, "pass"), folder)
         row = {"run_id": ctx.run_id, "name": ctx.input.name, "phase": ctx.phase, "attempt": ctx.attempt}
-        ctx.in_completion(lambda session: session.execute(insert(rows_table).values(pid=os.getpid(), **row)))
+        if rows:
+            ctx.in_completion(lambda session: session.execute(insert(rows_table).values(pid=os.getpid(), **row)))
         return f"{ctx.phase} of {ctx.input.name}"
 
     return body

@@ -29,6 +29,7 @@ TABLES = (
     "subjects",
     "counters",
     "dedup_keys",
+    "listeners",
     "named_sessions",
     "flows",
     "tokens",

@@ -30,12 +30,15 @@ def row(conn: Connection, run_id: str) -> dict[str, Any]:
     return dict(conn.execute(select(runs).where(runs.c.id == run_id)).mappings().one())
 
 
-def statements_of(conn: Connection, verb: Callable[[Connection], object]) -> list[tuple[str, Any]]:
-    """The statements, with their parameters, that `verb(conn)` sends. A test's own have no parameters."""
+def statements_of(
+    conn: Connection, verb: Callable[[Connection], object], *, plain: bool = False
+) -> list[tuple[str, Any]]:
+    """The statements, with their parameters, that `verb(conn)` sends; `plain` says that some have none."""
     sent = []
 
     def note(_conn: Connection, _cursor: object, statement: str, parameters: Any, *_: object) -> None:
-        if parameters:
+        # A test's own have no parameters.
+        if parameters or plain:
             sent.append((statement, parameters))
 
     event.listen(conn, "before_cursor_execute", note)

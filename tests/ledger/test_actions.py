@@ -145,7 +145,8 @@ def test_a_sender_that_says_nothing_leaves_its_doubt_to_the_next(conn, clock):
     assert fresh.idempotency_key == stale.idempotency_key
 
 
-def test_a_stale_sender_settles_nothing(conn, clock):
+@pytest.mark.parametrize("later", ["one", "two"])
+def test_a_stale_sender_settles_nothing(conn, clock, later):
     """
     INVARIANT: only the newest claim of an action decides how it ended.
 
@@ -154,7 +155,7 @@ def test_a_stale_sender_settles_nothing(conn, clock):
     following = plan(conn)
     (stale,) = send(conn, owner="one")
     clock.advance(LONGEST)
-    (fresh,) = send(conn, owner="two")
+    (fresh,) = send(conn, owner=later)
 
     assert end(conn, stale, ActionState.FAILED) == {}
     assert settled_actions(conn, [Sent(stale, ActionState.FAILED, timedelta(0))]) == {}

@@ -79,6 +79,8 @@ def ended_and_purged(conn, many):
 
 
 #: A verb, what it is given, what it does with it, and how many statements that takes however many runs there are.
+#: SQLite may give the ids of the last events again, so the listeners' places are looked after there.
+PURGE = {"postgresql": 1, "sqlite": 2}
 COSTS = [
     ("enqueue", lambda conn, many: [new_run() for _ in range(many)], enqueue, 3),
     ("enqueue with subjects", new_of_subjects, enqueue, 5),
@@ -96,7 +98,7 @@ COSTS = [
     ("rescue a process's claims", claimed_runs, lambda conn, _: rescue_worker(conn, WORKER), 3),
     ("rescue nothing", claimed_runs, lambda conn, _: rescue(conn), 1),
     ("dispatch", lambda conn, many: queued_runs(conn, many, dispatch_after=NOW), lambda conn, _: due(conn), 1),
-    ("purge", ended, lambda conn, _: purge(conn, dict.fromkeys(TERMINAL, NOW)), 1),
+    ("purge", ended, lambda conn, _: purge(conn, dict.fromkeys(TERMINAL, NOW)), PURGE),
     ("purge keys", ended_and_purged, lambda conn, _: purge_keys(conn), 1),
 ]
 
@@ -113,6 +115,8 @@ def test_a_verb_takes_as_many_statements_for_one_run_as_for_200(conn, given, ver
         made = given(conn, many)
         counted.append(len(statements_of(conn, lambda conn, made=made: verb(conn, made))))
 
+    if isinstance(statements, dict):
+        statements = statements[conn.dialect.name]
     assert counted == [statements, statements]
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import sys
 import threading
+import warnings
 from datetime import timedelta
 from functools import partial
 
@@ -18,7 +20,7 @@ from runclaim.database import Database, Trouble, trouble
 from runclaim.errors import ClaimLost, ConfigError, LedgerUnavailable
 from runclaim.ledger import read
 from runclaim.ledger.enqueue import enqueue
-from tests.ledger.concurrency import Actor, together
+from tests.ledger.concurrency import Actor, together, until
 from tests.ledger.factories import new_run, queued_run
 from tests.ledger.sql import count
 
@@ -241,3 +243,19 @@ def test_a_forked_child_finds_a_lock_open_that_another_thread_held(database):
             with lock:
                 os._exit(0)
         assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_database_that_is_forgotten_closes_its_connections(postgres):
+    def used():
+        forgotten = Database(postgres.url.render_as_string(hide_password=False), patience=PATIENCE)
+        return together(
+            6, lambda _: forgotten.ask(lambda conn: conn.exec_driver_sql("SELECT pg_backend_pid()").scalar())
+        )
+
+    pids = set(used())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        gc.collect()
+
+    still_there = text("SELECT count(*) FROM pg_stat_activity WHERE pid = ANY(:pids)")
+    until(lambda: postgres.ask(lambda conn: conn.execute(still_there, {"pids": list(pids)}).scalar()) == 0, what="ends")

@@ -148,7 +148,15 @@ def hook(delivery: Delivery) -> Event[PullRequest] | None:
     return Event(PullRequest("a", 1), phase=compound) if delivery.event else None
 
 
+def claim_plainly(db: Session) -> None:
+    reveal_type(runs.check_and_claim("nightly", key="2026-11-21"))  # reveal: runclaim.flows.plain.Claimed | None
+    reveal_type(runs.purge())  # reveal: int
+    runs.check_and_claim("nightly")  # error: call-arg
+
+
 def follow(run: Run) -> RunState:
+    reveal_type(run.rerun(by="ann"))  # reveal: runclaim.flows.handle.Run
+    reveal_type(run.events[0].type)  # reveal: str
     reveal_type(run.signal("approved", {"by": "ann"}, id="1"))  # reveal: runclaim.flows.handle.Run
     reveal_type(run.state)  # reveal: runclaim.states.RunState
     reveal_type(run.created)  # reveal: bool

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
@@ -16,13 +17,16 @@ from runclaim import migrations
 from runclaim.config import Config
 from runclaim.database import Database
 from runclaim.flows.action import Action, ActionOptions
+from runclaim.flows.delivering import Deliverer, Message
 from runclaim.flows.flow import Flow
 from runclaim.flows.keeper import Keeper
 from runclaim.flows.ledgering import Ledger
+from runclaim.flows.local_records import LocalRecords
 from runclaim.flows.publishing import dispatch_due
 from runclaim.flows.runner import Runner
 from runclaim.flows.sending import Sender
 from runclaim.ledger import counters, read
+from runclaim.listeners.telling import tell
 from runclaim.retries import Backoff
 
 if TYPE_CHECKING:
@@ -130,19 +134,29 @@ class Bench:
             stopping=lambda: self.stopping,
         )
 
+    def deliverer(self) -> Deliverer:
+        return Deliverer(
+            runner=self.runner,
+            ledger=self.ledger,
+            records=LocalRecords(Path(self.config.fail_open_folder)),
+            worker="node:1",
+            stopping=lambda: self.stopping,
+        )
+
     def deliver(
         self, flow: Flow[Any], message: Due | None = None, *, inline: Callable[..., bool] = lambda before, after: True
     ) -> Execution:
         """Give a message, by default the oldest that was rung, to the runner."""
         due = self.rung.pop(0) if message is None else message
         phase: Phase[Any, Any] = flow.phases[due.phase]
-        return self.runner().deliver(flow, phase, due.run_id, due.fence, inline=inline, watcher=self.diary)
+        message = Message(due.run_id, due.fence, due.carried)
+        return self.deliverer().deliver(flow, phase, message, inline=inline, watcher=self.diary)
 
     def finish(self, flow: Flow[Any], run: Run, *, deliveries: int = 20) -> None:
         """Dispatch and deliver until nothing is due; backoffs are for the tests that move the clock."""
         for _ in range(deliveries):
             if not self.rung:
-                dispatch_due(self.database, self.rung, flows=[flow.name], spacing=timedelta(seconds=30))
+                dispatch_due(self.database, self.rung, flows={flow.name: flow}, spacing=timedelta(seconds=30))
             if not self.rung:
                 return
             self.deliver(flow)
@@ -158,6 +172,10 @@ class Bench:
         self.keeper.close()
         with self.database.read() as conn:
             return counters.totals(conn)
+
+    def tell(self) -> int:
+        """What beat would have done: count, and tell the listeners; returns how many events got through."""
+        return tell(self.database, self.ledger.listeners, stopping=lambda: self.stopping)
 
     def count(self, table: str) -> int:
         """How many rows a table has."""

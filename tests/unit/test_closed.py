@@ -126,6 +126,7 @@ REACHES_NOTHING = {
     "Runclaim.flow",
     "Runclaim.secret",
     "Runclaim.secret_resolver",
+    "Runclaim.sources",
     "Runclaim.webhook",
     "Flow.actions",
     "Flow.key_of",
@@ -139,6 +140,9 @@ REACHES_NOTHING = {
     "Ledger.config",
     "Ledger.publish",  # after an application's own commit; the run is in the ledger, and dispatch rings
     "Ledger.publisher",
+    "Runtime.deliverer",  # each delivery asks for a runner
+    "Runtime.reconcile_soon",  # in a thread of the worker's main process
+    "Runtime.records",
     "Runtime.give_back",  # in a thread, from the death of a pool child
     *(f"{kind.__name__}.close" for kind in HOLDERS),
 }

@@ -67,3 +67,20 @@ def test_an_application_that_must_not_use_the_default_says_so_by_a_variable():
     assert resolve({}, {"RUNCLAIM_DATABASE_URL": "sqlite:////srv/ledger.db"}, {}).database_url == (
         "sqlite:////srv/ledger.db"
     )
+
+
+def test_a_variable_may_name_a_file_instead(tmp_path):
+    """As containers are given secrets; the variable itself comes first."""
+    file = tmp_path / "database_url"
+    file.write_text("sqlite:////srv/ledger.db\n")
+    named = {"RUNCLAIM_DATABASE_URL_FILE": str(file)}
+
+    assert "sqlite:////srv/ledger.db" == resolve({}, named, {}).database_url
+    assert "sqlite:///x.db" == resolve({}, named | {"RUNCLAIM_DATABASE_URL": "sqlite:///x.db"}, {}).database_url
+    with pytest.raises(ConfigError, match="RUNCLAIM_DATABASE_URL_FILE names"):
+        resolve({}, {"RUNCLAIM_DATABASE_URL_FILE": str(tmp_path / "none")}, {})
+
+
+def test_a_log_format_that_is_none_is_refused():
+    with pytest.raises(ConfigError, match="log_format is 'yaml'; use text or json"):
+        resolve({"log_format": "yaml"}, {}, {})

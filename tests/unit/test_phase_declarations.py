@@ -36,7 +36,7 @@ MISTAKEN_OPTIONS = {
         {"max_attempt": 3},
         (
             "a phase has no option max_attempt; there are name, max_attempts, max_losses, backoff, lease, max_duration,"
-            " queue, on"
+            " queue, on, idempotent"
         ),
     ),
     "no attempt at all": (

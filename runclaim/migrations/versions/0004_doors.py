@@ -16,9 +16,9 @@ depends_on = None
 
 def upgrade() -> None:
     """Add tables and indexes; what stands keeps its meaning."""
-    by_time = ["state", "enqueued_at", "id"]
-    op.create_index("ix_runclaim_runs_state", "runclaim_runs", ["project", *by_time], unique=False)
-    op.create_index("ix_runclaim_runs_flow", "runclaim_runs", ["project", "flow", *by_time], unique=False)
+    _index("ix_runclaim_runs_live", [], "finished_at IS NULL")
+    _index("ix_runclaim_runs_ended", ["project", "state"], "finished_at IS NOT NULL")
+    _index("ix_runclaim_runs_ended_of_flow", ["project", "flow", "state"], "finished_at IS NOT NULL")
     op.create_table(
         "runclaim_flows",
         sa.Column("name", sa.Text(), nullable=False),
@@ -36,6 +36,18 @@ def upgrade() -> None:
     )
     _tokens()
     _answers()
+
+
+def _index(name: str, columns: list[str], which: str) -> None:
+    where = sa.text(which)
+    op.create_index(
+        name,
+        "runclaim_runs",
+        [*columns, "enqueued_at", "id"],
+        unique=False,
+        postgresql_where=where,
+        sqlite_where=where,
+    )
 
 
 def _tokens() -> None:

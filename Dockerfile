@@ -1,0 +1,34 @@
+# syntax=docker/dockerfile:1
+# One image, every role by its command: db upgrade, api, worker, beat, flower. compose.yaml shows them all.
+FROM python:3.11-slim-bookworm AS build
+
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PYTHONDONTWRITEBYTECODE=1
+RUN python -m venv /venv
+WORKDIR /src
+
+# What is depended on, before the code: a change of the code installs nothing anew.
+COPY pyproject.toml constraints.txt README.md LICENSE ./
+RUN --mount=type=cache,target=/root/.cache/pip \
+    mkdir runclaim && touch runclaim/__init__.py \
+    && /venv/bin/pip install -c constraints.txt ".[api,flower,metrics,otel,postgres,redis]" \
+    && /venv/bin/pip uninstall --yes runclaim
+COPY runclaim runclaim
+RUN --mount=type=cache,target=/root/.cache/pip /venv/bin/pip install --no-deps . \
+    && /venv/bin/python -m compileall -q /venv/lib
+
+
+FROM python:3.11-slim-bookworm
+
+LABEL org.opencontainers.image.title="runclaim" \
+      org.opencontainers.image.description="Durable runs for Celery" \
+      org.opencontainers.image.licenses="MIT"
+RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin runclaim
+COPY --from=build /venv /venv
+# Your application stands here: any module that celery -A can name.
+COPY deploy/reviews.py /app/
+ENV PATH=/venv/bin:$PATH PYTHONPATH=/app PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 RUNCLAIM_APP=reviews
+WORKDIR /app
+USER 10001:10001
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["runclaim"]
+CMD ["--help"]

@@ -1,0 +1,45 @@
+"""From a Celery app, or the name of its module, to the Runclaim that is attached to it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from celery.app.utils import find_app
+
+from runclaim.errors import ConfigError
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+    from runclaim.app import Runclaim
+
+
+def find(app: Celery | str) -> Runclaim:
+    """
+    The Runclaim of a Celery app, or of the app that a text names as for `celery -A`, seen from the working directory.
+
+    Raises: ConfigError when the module cannot be imported, or attaches no Runclaim.
+    """
+    name = app if isinstance(app, str) else app.main
+    found = _import(app) if isinstance(app, str) else app
+    attached: Runclaim | None = getattr(found, "runclaim", None)
+    if attached is None:
+        raise ConfigError(
+            f"the Celery app {name or 'here'} has no Runclaim(app): name with -A the module that makes one"
+        )
+    return attached
+
+
+def _import(name: str) -> Celery:
+    try:
+        found: Celery = find_app(name)
+    except ModuleNotFoundError as error:
+        module, _, attribute = name.partition(":")
+        if error.name == module:
+            raise ConfigError(f"there is no module {module} here: give -A as for celery -A, in its folder") from error
+        if error.name == name:
+            raise ConfigError(f"the module {module} has no {attribute}: give -A as for celery -A") from error
+        raise ConfigError(f"the application {name} cannot be imported: {error}") from error
+    except AttributeError as error:
+        raise ConfigError(f"there is no Celery app in {name}: {error}") from error
+    return found

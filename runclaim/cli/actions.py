@@ -1,0 +1,97 @@
+"""`runclaim actions`: what was planned for the outside world, and what a person decides of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from runclaim.cli.exits import Exit
+from runclaim.cli.options import json_option, on_the_ledger, yes_option
+from runclaim.cli.terminal import Table, confirmed, give, give_json, say
+from runclaim.cli.values import Identifier
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from runclaim.cli.service import Json, Service
+
+_STATES = ("planned", "sending", "posted", "failed", "unknown")
+_id = click.argument("action_id", metavar="ID", type=Identifier("action"))
+
+
+@click.group()
+def command() -> None:
+    """See planned actions, and decide those that ended unsent."""
+
+
+@command.command("list")
+@click.option("--run", "run_id", metavar="ID", type=Identifier("run"), help="Actions of this run, in their order.")
+@click.option("--state", type=click.Choice(_STATES), help="Actions in this state.")
+@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="At most so many.")
+@json_option
+@on_the_ledger
+def list_(*, service: Service, run_id: str | None, state: str | None, limit: int, as_json: bool) -> None:
+    """
+    List actions, the newest first, or those of a run in their order.
+
+    In a pipe: a line for each action, its id, state, kind, run, phase, attempts and upstream id, with tabs between.
+    """
+    found = service.actions(run_id=run_id, state=state, limit=limit)
+    if as_json:
+        for action in found:
+            give_json(action)
+    elif not _table().show(_rows(found)):
+        say("no actions")
+
+
+@command.command()
+@_id
+@yes_option
+@json_option
+@on_the_ledger
+def retry(*, service: Service, action_id: str, yes: bool, as_json: bool) -> None:
+    """
+    Send an action again that failed or is unknown, under its same idempotency key.
+
+    Asks first for one that is unknown: it may have arrived, and the other side may take it twice.
+    """
+    action = service.action(action_id)
+    question = f"{action['kind']} {action_id} may have arrived. Send it again?"
+    if action["state"] == "unknown" and not yes and not confirmed(question):
+        say("nothing was sent")
+        raise click.exceptions.Exit(Exit.FAILED)
+    _give(service.retry_action(action_id), as_json=as_json)
+    say(f"action {action_id} is sent {service.sends}")
+
+
+@command.command()
+@_id
+@click.option("--posted", "upstream_id", metavar="UPSTREAM_ID", help="It arrived, and is called so there.")
+@click.option("--never", is_flag=True, help="It never arrived; it ends as failed.")
+@json_option
+@on_the_ledger
+def resolve(*, service: Service, action_id: str, upstream_id: str | None, never: bool, as_json: bool) -> None:
+    """Say what became of an unknown action; nothing is sent."""
+    if (upstream_id is None) is not never:
+        raise click.UsageError("say what became of it: --posted UPSTREAM_ID or --never")
+    action = service.resolve_action(action_id, upstream_id)
+    say(f"action {action_id} is {action['state']}")
+    _give(action, as_json=as_json)
+
+
+def _give(action: Json, *, as_json: bool) -> None:
+    if as_json:
+        give_json(action)
+    else:
+        give(f"{action['id']}\t{action['state']}")
+
+
+def _table() -> Table:
+    return Table("id", "state", "kind", "run", "phase", "attempts", "upstream", flexible="upstream", state="state")
+
+
+def _rows(actions: Iterable[Json]) -> Iterator[list[str]]:
+    for action in actions:
+        found = [action[name] for name in ("id", "state", "kind", "run_id", "phase", "attempts", "upstream_id")]
+        yield ["" if cell is None else str(cell) for cell in found]

@@ -1,0 +1,123 @@
+"""
+Where a command finds the ledger: the options that most commands share, and what they mean together.
+
+An application (`-A`, or the one that `celery -A` has loaded) knows its ledger and can ring the broker. Without one the
+ledger is reached by its URL, or, with `--remote`, through the HTTP API.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from contextlib import contextmanager, redirect_stdout
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+from click.core import ParameterSource
+
+from runclaim.cli.exits import Unreachable
+from runclaim.config import resolve
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from runclaim.app import Runclaim
+    from runclaim.cli.service import Service
+    from runclaim.config import Config
+
+    Function = Callable[..., None]
+
+APP: Final = "RUNCLAIM_APP"
+API_URL: Final = "RUNCLAIM_API_URL"
+TOKEN: Final = "RUNCLAIM_TOKEN"  # noqa: S105 - the name of the variable that has it
+_LEDGER_URL: Final = "RUNCLAIM_DATABASE_URL"
+_SQLITE: Final = "sqlite:///"
+
+app_option = click.option(
+    "-A", "--app", metavar="MODULE", envvar=APP, help=f"Your application, as for celery -A; default: {APP}."
+)
+url_option = click.option(
+    "--url",
+    metavar="URL",
+    help=f"The ledger's database; default: {_LEDGER_URL}, then sqlite:///runclaim.db here.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="JSON: one object, or one a line.")
+yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+project_option = click.option("--project", metavar="NAME", help="Of this project; default: yours.")
+_remote_option = click.option(
+    "--remote/--local",
+    default=None,
+    help=f"Ask the HTTP API at {API_URL} with {TOKEN}, or the ledger itself;"
+    f" default: the API when {API_URL} is set and no ledger is named.",
+)
+
+
+def on_the_ledger(command: Function) -> Function:
+    """Give a command `service`: the runs of the ledger that its options name."""
+
+    @app_option
+    @url_option
+    @_remote_option
+    @functools.wraps(command)
+    def called(*, app: str | None, url: str | None, remote: bool | None, **rest: Any) -> None:
+        with _opened(app=app, url=url, remote=remote) as service:
+            command(service=service, **rest)
+
+    return called
+
+
+@contextmanager
+def _opened(*, app: str | None, url: str | None, remote: bool | None) -> Iterator[Service]:
+    ctx = click.get_current_context()
+    typed = [name for name in ("app", "url") if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    if remote and (typed or loaded_app()):
+        raise click.UsageError(
+            f"--remote asks the API, which knows its ledger: leave out {' and '.join(typed) or 'it'}"
+        )
+    if remote is None:
+        named = app or url or os.environ.get(_LEDGER_URL) or loaded_app()
+        remote = bool(os.environ.get(API_URL)) and not named
+    if remote:
+        from runclaim.cli.remote import RemoteService
+
+        yield RemoteService.from_environment(os.environ)
+        return
+    from runclaim.cli.local import LocalService
+
+    with LocalService.on(find_app(app, url), config_of(url)) as service:
+        yield service
+
+
+def loaded_app() -> Any:
+    """The Celery app that `celery -A` has loaded, or `None` in a `runclaim` of its own."""
+    return getattr(click.get_current_context().find_root().obj, "app", None)
+
+
+def find_app(app: str | None, url: str | None) -> Runclaim | None:
+    """The application's Runclaim, or `None` when none is named. Raises: ConfigError, click.UsageError."""
+    named = loaded_app() or app
+    if named is None:
+        return None
+    if url is not None:
+        raise click.UsageError("--app has a ledger of its own: leave out --url")
+    from runclaim.attached import find
+
+    # What the module prints while it is imported is no data of ours.
+    with redirect_stdout(sys.stderr):
+        return find(named)
+
+
+def config_of(url: str | None) -> Config:
+    """The settings without an application. Raises: ConfigError."""
+    return resolve({"database_url": url}, os.environ, {})
+
+
+def require_file(config: Config) -> None:
+    """Raises: Unreachable when the ledger is a SQLite file that is not there: looking at it would make it."""
+    path = config.database_url.removeprefix(_SQLITE).partition("?")[0]
+    if config.database_url.startswith(_SQLITE) and path and path != ":memory:" and not os.path.exists(path):  # noqa: PTH110 - a URL's path
+        raise Unreachable(
+            f"there is no ledger {config.database_url}. Name yours: set {_LEDGER_URL}, or give --url or -A;"
+            f" an API: set {API_URL}. A new one is made by: runclaim db upgrade"
+        )

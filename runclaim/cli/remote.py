@@ -1,0 +1,160 @@
+"""The runs of a ledger behind the HTTP API, for people and programs that cannot reach the database."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final, Self
+
+from runclaim.cli.exits import Refused, Unreachable
+from runclaim.cli.http import Api
+from runclaim.cli.options import API_URL, TOKEN
+from runclaim.cli.service import ENDS, Asked, Filter, Json
+from runclaim.cli.terminal import say
+from runclaim.errors import ConfigError
+from runclaim.events import EventType
+from runclaim.keys import nonce
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+_PAGE: Final = 100
+#: The API waits no longer in one request.
+_LONGEST_WAIT: Final = 30.0
+_RECONNECTS: Final = 5
+_CREATED: Final = 201
+
+
+class RemoteService:
+    """A `Service` that asks the API."""
+
+    #: The API says it where it knows; from here nobody does.
+    starts = "as soon as a worker has room"
+    sends = "soon"
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+        if api.is_open:
+            say(f"the token goes to {api.url} unencrypted; use https:// unless the network is yours")
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str]) -> Self:
+        """At the address and with the token that the environment names. Raises: ConfigError."""
+        if not (url := environ.get(API_URL)):
+            raise ConfigError(f"set {API_URL} to the API's address, such as https://runs.example.com")
+        return cls(Api(url, environ.get(TOKEN) or None))
+
+    def enqueue(self, asked: Asked) -> tuple[Json, bool]:
+        """The run, with its input, and whether this call made it."""
+        wanted = {
+            "flow": asked.flow,
+            "input": asked.input,
+            "project": asked.project,
+            "key": asked.key,
+            "subject": asked.subject,
+            "delay_seconds": asked.delay and asked.delay.total_seconds(),
+            "priority": asked.priority or None,
+        }
+        body = {name: value for name, value in wanted.items() if value is not None}
+        status, run = self._api.ask("POST", "/v1/runs", body=body, headers=_once(asked.idempotency_key))
+        return run, status == _CREATED
+
+    def run(self, run_id: str) -> Json:
+        """The run with its input, and its result once it has succeeded."""
+        return self._of_run("GET", run_id)
+
+    def runs(self, wanted: Filter) -> Iterator[Json]:
+        """Runs, the newest first, as their pages come."""
+        query = {
+            "project": wanted.project,
+            "flow": wanted.flow,
+            "state": wanted.states or None,
+            "since": wanted.since and wanted.since.isoformat(),
+            "until": wanted.until and wanted.until.isoformat(),
+        }
+        left, token = wanted.limit, None
+        while left > 0:
+            asked = query | {"page_size": min(left, _PAGE), "page_token": token}
+            _, page = self._api.ask("GET", "/v1/runs", query=asked)
+            yield from page["runs"]
+            left -= len(page["runs"])
+            if not (token := page["next_page_token"]):
+                return
+
+    def change(self, verb: str, run_id: str) -> Json:
+        """Do the verb to the run; the run as it is then, for a rerun the new one."""
+        return self._of_run("POST", run_id, f":{verb}", headers=_once(None))
+
+    def follow(self, run_id: str) -> Iterator[Json]:
+        """The events of the run, as they come; a lost connection goes on after the last one."""
+        last_id, losses, stopped = None, 0, False
+        while True:
+            try:
+                if stopped and self._is_over(run_id):
+                    return
+                for event_id, event in self._api.events(f"/v1/runs/{run_id}/events", last_id=last_id):
+                    last_id, losses = event_id, 0
+                    if "type" in event:
+                        yield event
+                    # The stream of a blocked run goes on: somebody may resume it.
+                    stopped = event.get("type") == EventType.RUN_BLOCKED
+                    if stopped and self._is_over(run_id):
+                        return
+                if self._is_over(run_id):
+                    return
+            except Unreachable:
+                if (losses := losses + 1) > _RECONNECTS:
+                    raise
+            time.sleep(min(0.2 * 2**losses, 5.0))
+
+    def _is_over(self, run_id: str) -> bool:
+        return self.run(run_id)["state"] in ENDS
+
+    def wait(self, run_id: str, seconds: float) -> Json:
+        """The run once it has ended, or as it is after so many seconds."""
+        whole = int(min(seconds, _LONGEST_WAIT))
+        run = self._of_run("GET", run_id, headers={"Prefer": f"wait={whole}"} if whole else {}, seconds=whole)
+        if run["state"] not in ENDS:
+            time.sleep(min(seconds - whole, 1.0) if seconds < _LONGEST_WAIT else 0.0)
+        return run
+
+    def actions(self, *, run_id: str | None, state: str | None, limit: int) -> Iterator[Json]:  # noqa: ARG002 - a Service
+        """Not on the API."""
+        raise _local_only()
+
+    def action(self, action_id: str) -> Json:  # noqa: ARG002 - a Service
+        """Not on the API."""
+        raise _local_only()
+
+    def retry_action(self, action_id: str) -> Json:  # noqa: ARG002 - a Service
+        """Not on the API."""
+        raise _local_only()
+
+    def resolve_action(self, action_id: str, upstream_id: str | None) -> Json:  # noqa: ARG002 - a Service
+        """Not on the API."""
+        raise _local_only()
+
+    def _of_run(
+        self,
+        method: str,
+        run_id: str,
+        verb: str = "",
+        *,
+        headers: Mapping[str, str] | None = None,
+        seconds: float = 0.0,
+    ) -> Json:
+        return self._api.ask(method, f"/v1/runs/{run_id}{verb}", headers=headers, seconds=seconds)[1]
+
+
+def _once(key: str | None) -> dict[str, str]:
+    """A header that makes a request safe to repeat, under the caller's key or a new one."""
+    return {"Idempotency-Key": f'"{_quoted(key or nonce())}"'}
+
+
+def _quoted(key: str) -> str:
+    if not key.isascii() or not key.isprintable():
+        raise Refused("--idempotency-key is text of printable ASCII characters")
+    return key.replace("\\", "\\\\").replace('"', '\\"')
+
+
+def _local_only() -> Refused:
+    return Refused("the API does not show actions: name the ledger with --url or -A, on a machine that reaches it")

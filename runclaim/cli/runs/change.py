@@ -1,0 +1,101 @@
+"""`runclaim runs cancel`, `retry`, `resume` and `rerun`: what moves runs on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from runclaim.cli.exits import Exit, code_of, tell
+from runclaim.cli.options import json_option, on_the_ledger, yes_option
+from runclaim.cli.terminal import confirmed, give, give_json, one_line, say
+from runclaim.cli.values import Identifier
+from runclaim.errors import RunclaimError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from runclaim.cli.service import Json, Service
+
+_ids = click.argument("run_ids", metavar="ID...", nargs=-1, required=True, type=Identifier("run"))
+
+
+@click.command()
+@_ids
+@yes_option
+@json_option
+@on_the_ledger
+def cancel(*, service: Service, run_ids: tuple[str, ...], yes: bool, as_json: bool) -> None:
+    """
+    Cancel runs, or ask their workers to stop. Asks before it does.
+
+    A run that nobody holds ends at once. A running one is asked to stop, and ends when its body asks the ledger
+    next; doing it twice is fine.
+    """
+    if not yes:
+        runs = [service.run(run_id) for run_id in run_ids]
+        names = "\n".join(f"  {run['id']}  {run['flow']} {one_line(run['key'])}, {run['state']}" for run in runs)
+        if not confirmed(f"{names}\nCancel {'this run' if len(runs) == 1 else f'these {len(runs)} runs'}?"):
+            say("nothing was canceled")
+            raise click.exceptions.Exit(Exit.FAILED)
+
+    def what(run: Json) -> str:
+        return "canceled" if run["state"] == "canceled" else f"{run['state']}, its worker is asked to stop"
+
+    _each(service, "cancel", run_ids, what, as_json=as_json)
+
+
+@click.command()
+@_ids
+@json_option
+@on_the_ledger
+def retry(*, service: Service, run_ids: tuple[str, ...], as_json: bool) -> None:
+    """
+    Start the failed phase of failed runs again, with fresh attempts.
+
+    Phases that are complete stay complete.
+    """
+    _each(service, "retry", run_ids, lambda run: f"{run['phase']} starts {service.starts}", as_json=as_json)
+
+
+@click.command()
+@_ids
+@json_option
+@on_the_ledger
+def resume(*, service: Service, run_ids: tuple[str, ...], as_json: bool) -> None:
+    """Go on with blocked runs, from their blocked phase, with fresh attempts."""
+    _each(service, "resume", run_ids, lambda run: f"{run['phase']} starts {service.starts}", as_json=as_json)
+
+
+@click.command()
+@_ids
+@json_option
+@on_the_ledger
+def rerun(*, service: Service, run_ids: tuple[str, ...], as_json: bool) -> None:
+    """
+    Do runs again: new ones of the same keys and inputs, from their first phase.
+
+    Prints the ids of the new runs. A run of the key that is still live is superseded.
+    """
+    _each(service, "rerun", run_ids, lambda run: f"number {run['rerun']} starts {service.starts}", as_json=as_json)
+
+
+def _each(service: Service, verb: str, run_ids: tuple[str, ...], what: Callable[[Json], str], *, as_json: bool) -> None:
+    """Do the verb to every run; one that is refused keeps no other from its turn, and decides the exit code."""
+    code = Exit.DONE
+    for run_id in run_ids:
+        try:
+            run = service.change(verb, run_id)
+        except RunclaimError as refused:
+            if (its := code_of(refused)) is Exit.UNREACHABLE:
+                raise
+            tell(refused)
+            code = code or its
+            continue
+        say(f"run {run['id']}: {what(run)}")
+        if as_json:
+            give_json(run)
+        else:
+            give(run["id"] if verb == "rerun" else f"{run['id']}\t{run['state']}")
+    if code:
+        raise click.exceptions.Exit(code)

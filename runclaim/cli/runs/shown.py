@@ -1,0 +1,58 @@
+"""One run as people read it."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import click
+
+from runclaim.cli.terminal import coloured, give, is_terminal, one_line
+
+if TYPE_CHECKING:
+    from runclaim.cli.service import Json
+
+
+def show(run: Json) -> None:
+    """Name and value on each line; what a run does not have is left out."""
+    lines = [(name, value) for name, value in _lines(run) if value]
+    width = max(len(name) for name, _ in lines)
+    for name, value in lines:
+        give(f"{click.style(name.ljust(width), dim=True)}  {value}" if is_terminal() else f"{name}\t{value}")
+
+
+def ending(run: Json) -> str:
+    """How a run ended without success, and what mends it."""
+    state, why = run["state"], f": {_error(run)}" if run["error"] else ""
+    if state == "blocked":
+        return f"is blocked in {run['phase']}{why}. Once its cause is mended: runclaim runs resume {run['id']}"
+    if state == "failed":
+        return f"failed in {run['phase']}{why}. Once its cause is mended: runclaim runs retry {run['id']}"
+    return f"ended {state}{why}"
+
+
+def _lines(run: Json) -> list[tuple[str, str | None]]:
+    rerun = f" (rerun {run['rerun']})" if run["rerun"] else ""
+    asked = " (asked to stop)" if run["cancel_requested"] and run["state"] == "running" else ""
+    phases = (f"{one_line(phase['name'])} {coloured(phase['status'])}" for phase in run["phases"])
+    return [
+        ("id", run["id"]),
+        ("project", one_line(run["project"])),
+        ("flow", one_line(run["flow"])),
+        ("key", one_line(run["key"]) + rerun),
+        ("subject", run["subject"] and one_line(run["subject"])),
+        ("state", coloured(run["state"]) + asked),
+        ("phases", ", ".join(phases)),
+        ("attempts", str(run["attempts"] or "")),
+        ("priority", str(run["priority"] or "")),
+        ("enqueued", run["enqueued_at"]),
+        ("started", run["started_at"]),
+        ("finished", run["finished_at"]),
+        ("error", run["error"] and _error(run)),
+        ("input", one_line(json.dumps(run["input"], ensure_ascii=False))),
+        ("result", one_line(json.dumps(run["result"], ensure_ascii=False)) if run["state"] == "succeeded" else None),
+    ]
+
+
+def _error(run: Json) -> str:
+    return one_line(f"{run['error']['type']}: {run['error']['message']}")

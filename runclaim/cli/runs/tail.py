@@ -1,0 +1,61 @@
+"""`runclaim runs tail`: a run's journal as it is written, then what the run gave."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from runclaim.cli.options import json_option, on_the_ledger
+from runclaim.cli.runs.waiting import require_success
+from runclaim.cli.terminal import give, give_json, give_output, is_terminal, one_line
+from runclaim.cli.values import Identifier
+
+if TYPE_CHECKING:
+    from runclaim.cli.service import Json, Service
+
+_WIDTH: Final = len("phase.completed")
+#: The time of the day, without microseconds, in RFC 3339.
+_CLOCK: Final = slice(len("2026-11-21T"), len("2026-11-21T17:00:00"))
+
+
+@click.command()
+@click.argument("run_id", metavar="ID", type=Identifier("run"))
+@json_option
+@on_the_ledger
+def command(*, service: Service, run_id: str, as_json: bool) -> None:
+    """
+    Follow a run's events to its end, then print its output or its error.
+
+    With --json a line for each event, which has a `type`, and last the run, which has a `state`. Exits 0 when the run
+    has succeeded, 7 when it ended otherwise or needs a person.
+    """
+    for event in service.follow(run_id):
+        if as_json:
+            give_json(event)
+        else:
+            give(_line(event))
+    run = service.run(run_id)
+    if as_json:
+        give_json(run)
+    require_success(run)
+    if not as_json:
+        give_output(run["result"])
+
+
+def _line(event: Json) -> str:
+    """Time, type, phase, attempt and what else is told; in a pipe the whole time, and tabs between."""
+    attempt = "" if event["attempt"] is None else f"attempt {event['attempt']}"
+    cells = [one_line(cell) for cell in (event["phase"] or "", attempt, _told(event["data"]))]
+    if is_terminal():
+        return "  ".join(cell for cell in (event["at"][_CLOCK], event["type"].ljust(_WIDTH), *cells) if cell).rstrip()
+    return "\t".join((event["at"], event["type"], *cells))
+
+
+def _told(data: Any) -> str:
+    if not isinstance(data, dict):
+        return "" if data is None else json.dumps(data)
+    if "message" in data:
+        return f"{data.get('type')}: {data['message']}"
+    return ", ".join(f"{name} {value}" for name, value in data.items() if value)

@@ -1,0 +1,103 @@
+"""
+What the commands ask for, wherever the ledger is: `cli.local` has it at hand, `cli.remote` asks the API.
+
+Runs, events and actions come as the JSON that both doors show, so a command prints the same for either.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime, timedelta
+
+Json = dict[str, Any]
+
+#: States that a run does not leave by itself, and that no waiting ends otherwise.
+ENDS: Final = frozenset({"succeeded", "failed", "canceled", "superseded", "blocked"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A run that somebody wants. `key` and `subject` are for flows that make them by a function."""
+
+    flow: str
+    input: Json
+    project: str | None = None
+    key: str | None = None
+    subject: str | None = None
+    idempotency_key: str | None = None
+    delay: timedelta | None = None
+    priority: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """Which runs: the newest first, at most `limit`; no states are all of them."""
+
+    project: str | None = None
+    flow: str | None = None
+    states: tuple[str, ...] = ()
+    since: datetime | None = None
+    until: datetime | None = None
+    limit: int = 50
+
+
+class Service(Protocol):
+    """
+    The runs of one ledger.
+
+    Raises, in every method: RunclaimError with an exit code of its own, see `runclaim.cli.exits`.
+    """
+
+    @property
+    def starts(self) -> str:
+        """When a run that was queued just now starts, for people: `at once`, `within 5 s`."""
+        ...
+
+    @property
+    def sends(self) -> str:
+        """When an action that became due just now is sent, for people."""
+        ...
+
+    def enqueue(self, asked: Asked) -> tuple[Json, bool]:
+        """The run, with its input, and whether this call made it."""
+        ...
+
+    def run(self, run_id: str) -> Json:
+        """The run with its input and its result, which is `None` until it has succeeded."""
+        ...
+
+    def runs(self, wanted: Filter) -> Iterator[Json]:
+        """Runs without input and result, as their pages come."""
+        ...
+
+    def change(self, verb: str, run_id: str) -> Json:
+        """`cancel`, `retry` or `resume` the run, or `rerun` it; the run as it is then, for `rerun` the new one."""
+        ...
+
+    def follow(self, run_id: str) -> Iterator[Json]:
+        """The events of the run from its first, as they come; ends after the last one of a run that has ended."""
+        ...
+
+    def wait(self, run_id: str, seconds: float) -> Json:
+        """The run once it has ended, or as it is after so many seconds, without input and result."""
+        ...
+
+    def actions(self, *, run_id: str | None, state: str | None, limit: int) -> Iterator[Json]:
+        """Planned actions: those of a run in their order, or the newest first."""
+        ...
+
+    def action(self, action_id: str) -> Json:
+        """One action."""
+        ...
+
+    def retry_action(self, action_id: str) -> Json:
+        """Send an action again that failed or is unknown."""
+        ...
+
+    def resolve_action(self, action_id: str, upstream_id: str | None) -> Json:
+        """Say what became of an unknown action: posted under that id, or never."""
+        ...

@@ -1,0 +1,49 @@
+"""
+What the message of a fail-open flow carries: enough to run a phase, and to make its run, while the ledger is away.
+
+An input above the cap is not carried; that run waits for the ledger like any other.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+from runclaim.errors import LedgerUnavailable
+from runclaim.ledger import read
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from runclaim.database import Database
+    from runclaim.flows.flow import Flow
+    from runclaim.ledger.dispatch import Due
+
+#: In bytes of JSON. Brokers keep messages in memory.
+MAX_CARRIED_BYTES: Final = 64 * 1024
+
+
+def load(due: Due, flow: Flow[Any] | None, *, project: str | None, subject: str | None, value: Any) -> Due:
+    """The message with its run's input, if its flow fails open and the input fits."""
+    if flow is None or not flow.fail_open:
+        return due
+    carried = {"project": project, "key": due.key, "subject": subject, "priority": due.priority, "input": value}
+    return replace(due, carried=carried) if len(json.dumps(carried)) <= MAX_CARRIED_BYTES else due
+
+
+def load_all(database: Database, flows: Mapping[str, Flow[Any]], due: Sequence[Due]) -> Sequence[Due]:
+    """As `load`, with what the ledger knows of each run; without it, should the ledger go away at this moment."""
+    ids = [each.run_id for each in due if (flow := flows.get(each.flow)) is not None and flow.fail_open]
+    if not ids:
+        return due
+    try:
+        known = database.ask(lambda conn: read.inputs(conn, ids), patience=0)
+    except LedgerUnavailable:
+        return due
+    return [
+        load(each, flows[each.flow], project=found[0], subject=found[1], value=found[2])
+        if (found := known.get(each.run_id))
+        else each
+        for each in due
+    ]

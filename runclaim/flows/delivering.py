@@ -1,0 +1,156 @@
+"""
+A delivery: one message, and what is done for it; the way round the ledger for flows that fail open.
+
+The only error that opens that way is a first claim without an answer. An answer, whatever it is, is never overridden.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
+
+from runclaim import logs
+from runclaim.errors import LedgerUnavailable, RunExists
+from runclaim.flows.attempt import Ending
+from runclaim.flows.execution import Execution, Unanswered
+from runclaim.flows.local_records import LocalRecord, LocalRecords, Outcome
+from runclaim.flows.open_attempt import OpenAttempt
+from runclaim.flows.open_enqueue import is_open_id
+from runclaim.flows.reconciling import Reconciler, claim_of, name_of_ledger, reconcile_quietly, run_of
+from runclaim.keys import nonce
+from runclaim.ledger import read
+from runclaim.ledger.recover import recover
+from runclaim.states import RunState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy import Connection
+
+    from runclaim.flows.attempt import Ended
+    from runclaim.flows.execution import Watcher
+    from runclaim.flows.flow import Flow
+    from runclaim.flows.ledgering import Ledger
+    from runclaim.flows.phase import Phase
+    from runclaim.flows.runner import Runner
+
+    Inline = Callable[[Phase[Any, Any], Phase[Any, Any]], bool]
+
+logger: Final = logs.logger("runclaim.fail_open")
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What a message says: the run, the fence it was sent at, and, for a flow that fails open, the run's input."""
+
+    run_id: str
+    fence: int
+    carried: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deliverer:
+    """Does what messages ask for. `runner` is made anew for each; making it may find the ledger away."""
+
+    runner: Callable[[], Runner]
+    ledger: Ledger
+    records: LocalRecords
+    worker: str
+    stopping: Callable[[], bool]
+
+    def deliver(
+        self, flow: Flow[Any], phase: Phase[Any, Any], message: Message, *, inline: Inline, watcher: Watcher
+    ) -> Execution:
+        """
+        Run the phase that a message names; returns its first attempt.
+
+        Raises: LedgerUnavailable when the ledger cannot be reached and the run waits for it.
+        """
+        if not flow.fail_open:
+            return self.runner().deliver(flow, phase, message.run_id, message.fence, inline=inline, watcher=watcher)
+        try:
+            return self._closed(flow, phase, message, inline=inline, watcher=watcher)
+        except Unanswered as away:
+            if message.carried is None:
+                raise
+            return self._open(flow, phase, message, message.carried, away=away, watcher=watcher)
+
+    def _closed(
+        self, flow: Flow[Any], phase: Phase[Any, Any], message: Message, *, inline: Inline, watcher: Watcher
+    ) -> Execution:
+        """As for any flow, once the ledger has been told what it missed: a result of this run, or the run itself."""
+        try:
+            runner = self.runner()
+            reconcile_quietly(Reconciler(self.ledger, self.records), message.run_id)
+            if message.carried is not None and is_open_id(message.run_id):
+                self._insert(flow, message.run_id, message.carried)
+        except LedgerUnavailable as away:
+            raise Unanswered(str(away), nonce()) from away
+        return runner.deliver(flow, phase, message.run_id, message.fence, inline=inline, watcher=watcher)
+
+    def _insert(self, flow: Flow[Any], run_id: str, carried: dict[str, Any]) -> None:
+        database, mine = self.ledger.database, nonce()
+        if database.ask(lambda conn: read.standing(conn, run_id)) is not None:
+            return
+        new = run_of(flow, run_id, carried)
+
+        def work(conn: Connection) -> None:
+            recover(conn, new, nonce=mine)
+
+        try:
+            database.run(work)
+        except RunExists as there:
+            # The key's own run goes on; what this message wanted is being done, or was.
+            logger.info("%s", there)
+
+    def _open(
+        self,
+        flow: Flow[Any],
+        phase: Phase[Any, Any],
+        message: Message,
+        carried: dict[str, Any],
+        *,
+        away: Unanswered,
+        watcher: Watcher,
+    ) -> Execution:
+        known = self.records.read(message.run_id)
+        stands = -1 if known is None else known.fence + (known.outcome is not None)
+        if known is not None and stands > message.fence:
+            logger.info("run %s has run %s without the ledger already", message.run_id, known.phase)
+            return Execution(None, None)
+        record = LocalRecord(
+            ledger=name_of_ledger(self.ledger.config.database_url),
+            flow=flow.name,
+            run_id=message.run_id,
+            phase=phase.name,
+            fence=message.fence,
+            owner=away.owner,
+            worker=self.worker,
+            carried=carried,
+            opened=1 if known is None else known.opened + 1,
+        )
+        try:
+            self.records.write(record)
+        except OSError as full:
+            logger.error("no local record can be kept in %s (%s): the run waits", self.records.folder, full)  # noqa: TRY400
+            raise away from full
+        logger.warning("%s/%s runs without the ledger: %s", flow.name, phase.name, away)
+        claim = claim_of(flow, record)
+        watcher.started(claim)
+        ended = OpenAttempt(claim, flow=flow, phase=phase, stopping=self.stopping).run()
+        if ended.ending in {Ending.SUCCESS, Ending.SKIPPED}:
+            self._keep(record, ended)
+        else:
+            logger.warning("%s/%s ended %s; the run waits for the ledger", flow.name, phase.name, ended.ending)
+        watcher.ended(claim, ended, RunState.QUEUED)
+        return Execution(claim, ended)
+
+    def _keep(self, record: LocalRecord, ended: Ended) -> None:
+        outcome = Outcome(
+            result=ended.result,
+            skipped=ended.skipped,
+            ran_seconds=ended.ran.total_seconds(),
+            findings=[asdict(each) for each in ended.findings],
+            actions=[asdict(each) for each in ended.actions],
+        )
+        self.records.write(replace(record, outcome=outcome))

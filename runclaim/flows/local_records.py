@@ -1,0 +1,141 @@
+"""
+Local records: what happened on this machine while the ledger was away, one file a run.
+
+A file is replaced whole or not at all, and flushed before it counts. Only its owner reads the folder: a record holds
+inputs and results.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from runclaim import logs
+from runclaim.keys import nonce
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+logger: Final = logs.logger("runclaim.fail_open")
+
+_FOLDER_MODE: Final = 0o700
+_FILE_MODE: Final = 0o600
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What an open attempt came to: its result as JSON text, and what its completion will write."""
+
+    result: str
+    skipped: str | None
+    ran_seconds: float
+    findings: list[dict[str, Any]] = field(default_factory=list)
+    actions: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalRecord:
+    """A run that was started without the ledger: where it stood by its message, and what came of it."""
+
+    #: Which ledger, by a hash of its address: several applications may share the folder.
+    ledger: str
+    flow: str
+    run_id: str
+    phase: str
+    #: The fence that the message was sent at.
+    fence: int
+    #: The nonce that the claim has, or will have.
+    owner: str
+    worker: str
+    #: As the message brought it: project, key, subject, priority, input.
+    carried: dict[str, Any]
+    #: How often a body was started without the ledger.
+    opened: int
+    outcome: Outcome | None = None
+
+
+class LocalRecords:
+    """The records of one folder, which any number of processes share."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def write(self, record: LocalRecord) -> None:
+        """Keep a record, in place of an older one of its run. Raises: OSError; the older one stands then."""
+        self.folder.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
+        self.folder.chmod(_FOLDER_MODE)
+        draft = self.folder / f".{record.run_id}.{nonce()}"
+        try:
+            with os.fdopen(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, _FILE_MODE), "w") as file:
+                json.dump(asdict(record), file)
+                file.flush()
+                os.fsync(file.fileno())
+            with self._locked():
+                draft.replace(self._path(record.run_id))
+        except BaseException:
+            draft.unlink(missing_ok=True)
+            raise
+        self._flush_folder()
+
+    def read(self, run_id: str) -> LocalRecord | None:
+        """The record of a run, or `None`."""
+        return self._load(self._path(run_id))
+
+    def all(self) -> Iterator[LocalRecord]:
+        """Every record, in the order of their names."""
+        for path in sorted(self.folder.glob("*.json")):
+            if (found := self._load(path)) is not None:
+                yield found
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to reconcile."""
+        return next(self.folder.glob("*.json"), None) is None
+
+    def remove(self, record: LocalRecord) -> None:
+        """Forget a record, unless it has been replaced since it was read."""
+        with self._locked():
+            if self._load(self._path(record.run_id)) == record:
+                self._path(record.run_id).unlink()
+
+    def set_aside(self, record: LocalRecord) -> Path:
+        """Keep a record that cannot be told to the ledger, for a person; returns where it is."""
+        aside = self._path(record.run_id).with_suffix(".refused")
+        # Another process may have done it.
+        with self._locked(), suppress(FileNotFoundError):
+            self._path(record.run_id).replace(aside)
+        return aside
+
+    def _path(self, run_id: str) -> Path:
+        return self.folder / f"{run_id}.json"
+
+    def _load(self, path: Path) -> LocalRecord | None:
+        try:
+            found = json.loads(path.read_text())
+            outcome = found.pop("outcome")
+            return LocalRecord(**found, outcome=None if outcome is None else Outcome(**outcome))
+        except OSError as error:
+            if not isinstance(error, FileNotFoundError):
+                logger.debug("%s", error)
+            return None
+        except (ValueError, TypeError, KeyError) as error:
+            logger.error("%s is no local record and is left for a person: %s", path, error)  # noqa: TRY400 - its text is enough
+            return None
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        with (self.folder / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _flush_folder(self) -> None:
+        folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

@@ -1,0 +1,153 @@
+"""
+Spans by the OpenTelemetry API, where it is installed; nothing where it is not, or no SDK is set up.
+
+Tracing never fails a run: whatever a tracer raises is swallowed here. A span of a run is linked to the span that
+enqueued it and no child of it, since a run may live for days (OpenTelemetry, semantic conventions for messaging).
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from types import TracebackType
+
+#: What the ledger keeps of a caller's context: the headers of W3C Trace Context.
+HEADERS: Final = ("traceparent", "tracestate")
+_LONGEST: Final = 512
+
+
+@cache
+def _api() -> Any:
+    """The API's module `opentelemetry.trace`, or `None`."""
+    try:
+        return import_module("opentelemetry.trace")
+    except ImportError:
+        return None
+
+
+@cache
+def _propagator() -> Any:
+    # The format of the ledger, whatever formats the application sends over its wires.
+    return import_module("opentelemetry.trace.propagation.tracecontext").TraceContextTextMapPropagator()
+
+
+def _quietly(work: Callable[[], Any], otherwise: Any = None) -> Any:
+    """What `work` returns; `otherwise` when there is no API or it raises."""
+    if _api() is None:
+        return otherwise
+    try:
+        return work()
+    except Exception:  # noqa: BLE001 - tracing never fails a run
+        return otherwise
+
+
+def carrier() -> dict[str, str] | None:
+    """The current span as the headers that the ledger keeps with a run; `None` when there is none."""
+
+    def inject() -> dict[str, str]:
+        headers: dict[str, str] = {}
+        _propagator().inject(headers)
+        return headers
+
+    return carried(_quietly(inject, {}))
+
+
+def carried(headers: Mapping[str, str]) -> dict[str, str] | None:
+    """What of a request's headers (lower-case names) the ledger keeps with a run; `None` without a traceparent."""
+    found = {name: headers[name] for name in HEADERS if 0 < len(headers.get(name, "")) <= _LONGEST}
+    return found if "traceparent" in found else None
+
+
+def current_ids() -> dict[str, str]:
+    """The ids of the current trace and span, for logs; empty when there is none."""
+
+    def ids() -> dict[str, str]:
+        context = _api().get_current_span().get_span_context()
+        if not context.is_valid:
+            return {}
+        return {"trace_id": f"{context.trace_id:032x}", "span_id": f"{context.span_id:016x}"}
+
+    return dict(_quietly(ids, {}))
+
+
+def flush(seconds: float = 2.0) -> None:
+    """Export what is buffered: a pool child that ends would lose it."""
+
+    def force() -> None:
+        provider = _api().get_tracer_provider()
+        if (found := getattr(provider, "force_flush", None)) is not None:
+            found(int(seconds * 1000))
+
+    _quietly(force)
+
+
+class Span:
+    """
+    A span around a block, current inside it; `kind` is `PRODUCER`, `CONSUMER` or `INTERNAL`.
+
+    `linked` is what a run carries from its enqueuer. With it the span begins a trace of its own.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        kind: str = "INTERNAL",
+        linked: Mapping[str, str] | None = None,
+        is_root: bool = False,
+        attributes: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._name, self._kind, self._linked, self._is_root = name, kind, linked, is_root
+        self._attributes = dict(attributes or {})
+        self._span: Any = None
+        self._token: Any = None
+
+    def __enter__(self) -> Self:
+        _quietly(self._start)
+        return self
+
+    def _start(self) -> None:
+        api, context = _api(), import_module("opentelemetry.context")
+        around = context.Context() if self._is_root else context.get_current()
+        self._span = api.get_tracer("runclaim").start_span(
+            self._name,
+            context=around,
+            kind=api.SpanKind[self._kind],
+            links=self._links(api),
+            attributes={key: value for key, value in self._attributes.items() if value is not None},
+        )
+        self._token = context.attach(api.set_span_in_context(self._span))
+
+    def _links(self, api: Any) -> list[Any]:
+        if not self._linked:
+            return []
+        found = api.get_current_span(_propagator().extract(dict(self._linked))).get_span_context()
+        return [api.Link(found)] if found.is_valid else []
+
+    def tell(self, *, failed: BaseException | None = None, **attributes: Any) -> None:
+        """Add attributes; `failed` makes it an error. Of the exception only the type is told, never its text."""
+
+        def add() -> None:
+            for key, value in attributes.items():
+                if value is not None:
+                    self._span.set_attribute(f"runclaim.{key}", value)
+            if failed is not None:
+                self._span.set_attribute("error.type", type(failed).__name__)
+                self._span.set_status(_api().StatusCode.ERROR, type(failed).__name__)
+
+        if self._span is not None:
+            _quietly(add)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self.tell(failed=error)
+        if self._token is not None:
+            _quietly(lambda: import_module("opentelemetry.context").detach(self._token))
+        if self._span is not None:
+            _quietly(self._span.end)

@@ -1,0 +1,105 @@
+"""A flow that fails open while its PostgreSQL is stopped: real workers, a real broker, and the ledger comes back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from runclaim import RunState
+from runclaim.errors import LedgerUnavailable
+from tests.harness import until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from runclaim.servers import Server
+    from tests.harness import Site
+
+IDEMPOTENT = {name: {"idempotent": True} for name in ("first", "second", "third")}
+
+
+@pytest.fixture
+def open_site(make_site: Callable[..., Site], private_postgres: Server) -> Site:
+    """A site whose PostgreSQL is its own; a claim gives up after a second."""
+    settings = {"ledger_patience": "1s", "lease": "10s"}
+    return make_site(private_postgres.url, settings=settings, fail_open=True, phases=IDEMPOTENT)
+
+
+def records(site: Site) -> list[Path]:
+    return sorted((site.folder / ".runclaim/fail-open").glob("*.json"))
+
+
+def has_result(site: Site) -> bool:
+    return any('"outcome": {' in path.read_text() for path in records(site))
+
+
+def effects(site: Site) -> list[str]:
+    return [f"{start.name} {start.phase}" for start in site.starts()]
+
+
+def told(site: Site) -> None:
+    """A run that was enqueued without the ledger is in it once its record is gone."""
+    until(lambda: records(site) == [], "the records to be reconciled")
+
+
+def test_runs_go_on_without_their_ledger_and_it_is_told_when_it_is_back(open_site: Site, private_postgres: Server):
+    """
+    INVARIANT: nothing is lost and no phase completes twice.
+
+    Breaks if the enqueue waits for the ledger, if the worker drops what it did, or if nobody reconciles.
+    """
+    site = open_site
+    known = site.enqueue("known")
+    private_postgres.stop(immediate=True)
+    run = site.enqueue("new")
+    again = site.enqueue("new")
+    site.worker()
+    until(lambda: len(records(site)) == 2 and effects(site), "two open attempts", so_far=lambda: str(effects(site)))
+    until(lambda: sorted(set(effects(site))) == ["known first", "new first"], "both bodies")
+    until(lambda: has_result(site), "a local result")
+    with pytest.raises(LedgerUnavailable):
+        _ = run.state
+    private_postgres.start()
+    site.beat()
+    told(site)
+    site.ended(known, run)
+
+    assert run.id == again.id
+    assert sorted(effects(site)) == sorted(f"{name} {phase}" for name in ("known", "new") for phase in IDEMPOTENT)
+    assert site.counter("failed_open") == 2
+
+
+def test_another_worker_of_the_machine_tells_what_a_killed_one_did(open_site: Site, private_postgres: Server):
+    site = open_site
+    worker = site.worker(concurrency=1)
+    private_postgres.stop(immediate=True)
+    run = site.enqueue("new")
+    until(lambda: has_result(site), "a local result", so_far=lambda: worker.tail)
+    worker.kill_all()
+    private_postgres.start()
+    site.worker()
+    site.beat()
+    told(site)
+    site.ended(run)
+
+    assert effects(site) == ["new first", "new second", "new third"]
+
+
+def test_a_worker_killed_in_an_open_body_leaves_its_run_to_the_ledger(open_site: Site, private_postgres: Server):
+    """The message is gone and the ledger never heard of the run: the local record alone knows it."""
+    site = open_site
+    worker = site.worker(concurrency=1)
+    private_postgres.stop(immediate=True)
+    run = site.enqueue("new", first="gate")
+    until(lambda: effects(site) == ["new first"], "the open body", so_far=lambda: worker.tail)
+    worker.kill_all()
+    private_postgres.start()
+    site.open("new", "first")
+    site.worker()
+    site.beat()
+    told(site)
+    site.ended(run, state=RunState.SUCCEEDED)
+
+    assert effects(site) == ["new first", "new first", "new second", "new third"]

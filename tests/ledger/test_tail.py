@@ -1,0 +1,170 @@
+"""The journal is read in its order while many write it, and no event is skipped."""
+
+from __future__ import annotations
+
+import threading
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import event, text
+
+from runclaim.ledger import tail
+from runclaim.ledger.cancel import cancel
+from runclaim.ledger.purge import purge
+from runclaim.ledger.totals import fold
+from runclaim.listeners.horizon import settled
+from runclaim.states import TERMINAL
+from tests.ledger.concurrency import Actor, together
+from tests.ledger.factories import queued_run, succeeded_run
+
+NOW = timedelta(0)
+SOON = timedelta(seconds=10)
+
+
+def journal(database, cursor=0, upto=2**60):
+    """Ids of what is committed, as a reader sees it that takes no care."""
+    return [line.id for line in database.ask(lambda conn: tail.after(conn, cursor, upto, limit=10_000))]
+
+
+def test_an_event_whose_transaction_commits_late_is_waited_for(postgres):
+    """
+    INVARIANT: no event appears at or below a settled id.
+
+    Breaks if a reader trusts the order of ids: the late transaction has the lower ones, which appear after higher ones
+    were read.
+    """
+    with Actor(postgres) as late, Actor(postgres) as early:
+        late.do(queued_run)
+        early.do(queued_run)
+        early.commit()
+        careless = journal(postgres)
+
+        assert settled(postgres, within=NOW) is None
+        late.commit()
+
+    upto = settled(postgres, within=NOW)
+    assert journal(postgres)[0] < careless[0]
+    assert journal(postgres)[-1] == upto
+
+
+def test_a_transaction_that_is_rolled_back_leaves_a_gap_that_nobody_waits_for(postgres):
+    with Actor(postgres) as gone:
+        gone.do(queued_run)
+        last = postgres.run(queued_run)
+        gone.roll_back()
+
+    assert last is not None
+    assert journal(postgres)[-1] == settled(postgres, within=NOW)
+
+
+def test_writers_that_come_later_hold_nobody_up(postgres):
+    """INVARIANT: a ledger that is never quiet is read too. Breaks if writers that come later are waited for."""
+    looked = threading.Event()
+
+    def note(_conn, _cursor, statement, *_):
+        if "pg_locks" in statement:
+            looked.set()
+
+    event.listen(postgres.engine, "after_cursor_execute", note)
+    postgres.run(queued_run)
+    with Actor(postgres) as before, Actor(postgres) as later:
+        before.do(queued_run)
+        postgres.run(queued_run)
+        found = []
+        reader = threading.Thread(target=lambda: found.append(settled(postgres, within=SOON)))
+        reader.start()
+        assert looked.wait(10)
+        later.do(queued_run)
+        before.commit()
+        reader.join(SOON.total_seconds())
+        upto = found[0]
+        later.commit()
+
+    event.remove(postgres.engine, "after_cursor_execute", note)
+    assert journal(postgres)[-2] == upto
+
+
+def test_a_long_transaction_that_writes_no_event_holds_nobody_up(postgres):
+    """Breaks if the oldest transaction of the whole server is waited for: a report, or another application's batch."""
+    postgres.run(queued_run)
+    with Actor(postgres) as other:
+        other.do(lambda conn: conn.execute(text("INSERT INTO runclaim_counters VALUES ('other', 'x', 1)")))
+
+        assert journal(postgres)[-1] == settled(postgres, within=NOW)
+        other.roll_back()
+
+
+def test_a_reader_beside_eight_writers_reads_every_event_once_and_in_order(database):
+    """INVARIANT: a cursor that moves to settled ids only skips nothing and reads nothing twice."""
+    done = threading.Event()
+    read: list[int] = []
+
+    def follow() -> None:
+        last = False
+        while True:
+            upto = settled(database, within=SOON)
+            assert upto is not None
+            read.extend(journal(database, read[-1] if read else 0, upto))
+            if last:
+                return
+            last = done.is_set()
+
+    def work(_number: int) -> None:
+        for _ in range(12):
+            run_id = database.run(queued_run)
+            database.run(lambda conn, run_id=run_id: cancel(conn, [run_id]))
+
+    reader = threading.Thread(target=follow)
+    reader.start()
+    together(8, work)
+    done.set()
+    reader.join(30)
+
+    assert 8 * 12 * 2 == len(read)
+    assert journal(database) == read
+
+
+def test_eight_processes_that_fold_at_once_count_each_event_once(database):
+    """INVARIANT: the totals and their place in the journal move together. Breaks without the compare on the cursor."""
+    for _ in range(10):
+        database.run(succeeded_run)
+    upto = settled(database, within=SOON)
+
+    def work(_number: int) -> None:
+        while database.run(lambda conn: fold(conn, upto=upto, limit=7)):
+            pass
+
+    together(8, work)
+    while database.run(lambda conn: fold(conn, upto=upto, limit=7)):
+        pass
+    counted = "SELECT SUM(value) FROM runclaim_counters WHERE name LIKE 'events/%'"
+
+    assert len(journal(database)) == database.ask(lambda conn: conn.execute(text(counted)).scalar_one())
+
+
+def test_ids_that_sqlite_gives_again_after_a_purge_are_read(sqlite):
+    """INVARIANT: no cursor is past an event that is yet to come. Breaks if a purge leaves the cursors as they are."""
+    for _ in range(5):
+        sqlite.run(succeeded_run)
+    sqlite.run(lambda conn: fold(conn, upto=2**60))
+    sqlite.run(lambda conn: purge(conn, dict.fromkeys(TERMINAL, NOW)))
+    sqlite.run(queued_run)
+
+    assert 1 == journal(sqlite)[0]
+    assert 1 == sqlite.run(lambda conn: fold(conn, upto=2**60))
+
+
+@pytest.mark.parametrize("limit", [1, 3, 500])
+def test_a_batch_has_at_most_its_limit_and_goes_on_after_the_last(database, limit):
+    for _ in range(3):
+        database.run(succeeded_run)
+    read: list[int] = []
+
+    def more():
+        return database.ask(lambda conn: tail.after(conn, read[-1] if read else 0, 2**60, limit=limit))
+
+    while found := more():
+        assert len(found) <= limit
+        read += [line.id for line in found]
+
+    assert journal(database) == read
