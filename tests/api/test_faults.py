@@ -213,7 +213,7 @@ def everything(office):
     answers = [
         stranger.get("/v1/runs"),
         office.client.get("/v1/runs", authorization=f"Basic {CANARY}"),
-        office.client.post("/v1/runs", WANTED | {"input": INPUT | {"head": hidden}}),
+        office.client.post("/v1/runs", WANTED | {"input": INPUT | {"number": 10, "head": hidden}}),
         office.client.post("/v1/runs", WANTED | {"input": INPUT | {"number": 9}, "subject": hidden}),
         office.client.post("/v1/runs", b'{"flow": "' + CANARY.encode(), content_type="application/json"),
         office.client.post("/v1/runs", WANTED, idempotency_key=f"{CANARY} with a blank"),
