@@ -1,5 +1,5 @@
 # Every target is one command of dev.py, which also runs without make.
-.PHONY: setup test check demo fix clean help
+.PHONY: setup test check demo bench fix clean help
 .DEFAULT_GOAL := help
 
 setup: ## make .venv with everything (the other targets do it when they need it)
@@ -13,6 +13,9 @@ check: ## ruff, mypy --strict, import-linter
 
 demo: ## reviews of real commits under faults, about a minute; REPO=path for another repository
 	@python3 dev.py demo $(ARGS)
+
+bench: ## rounds of runclaim and bare Celery in turn, some minutes; ARGS="--rounds 5 --write" renews the page
+	@python3 dev.py bench $(ARGS)
 
 fix: ## let ruff mend and format the code
 	@python3 dev.py fix

@@ -1,7 +1,7 @@
 """
 One command from a fresh checkout to the demo, the tests or the checks.
 
-    python3 dev.py setup | test [pytest's arguments] | check | demo [arguments] | fix | clean
+    python3 dev.py setup | test [pytest's arguments] | check | demo [arguments] | bench [arguments] | fix | clean
 
 Standard library only, and nothing is installed outside this folder: packages go into .venv, so a system Python that
 refuses them (PEP 668) does not mind. Each command says what it chose and how long it took.
@@ -216,6 +216,13 @@ def demo(arguments: list[str]) -> None:
     become([str(PYTHON), str(script), *arguments])
 
 
+def bench(arguments: list[str]) -> None:
+    """Measure runclaim against bare Celery in turn; arguments go to benchmarks (--rounds, --write)."""
+    set_up("test")
+    os.chdir(ROOT)
+    become([str(PYTHON), "-m", "benchmarks", *arguments])
+
+
 def fix(_arguments: list[str]) -> None:
     """Let ruff mend and format the code."""
     set_up("test")
@@ -237,7 +244,9 @@ def become(command: list[str]) -> None:
     os.execv(command[0], command)  # noqa: S606 - no shell is wanted
 
 
-COMMANDS: dict[str, Callable[[list[str]], None]] = {c.__name__: c for c in (setup, test, check, demo, fix, clean)}
+COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    c.__name__: c for c in (setup, test, check, demo, bench, fix, clean)
+}
 
 if __name__ == "__main__":
     chosen, *rest = sys.argv[1:] or [""]

@@ -1,5 +1,5 @@
 """
-The way to the broker: one small message for each run, over connections with time-outs of our own.
+The way to the broker: small messages that name runs, over connections with time-outs of our own.
 
 The run is in the ledger before anything is published, so a broker that does not answer is no error of the
 caller's: it is said once in the log, left alone for a while, and the ledger dispatches the run later.
@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections import deque
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,10 +18,12 @@ from celery.exceptions import QueueNotFound
 from kombu.pools import ProducerPool
 
 from runclaim import logs
+from runclaim.flows.doorbell import Doorbell
+from runclaim.flows.publishing import together
 from runclaim.secrets import redact
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from celery import Celery
     from kombu import Producer
@@ -54,6 +57,7 @@ class Broker:
         self._pool: Any = None
         self._pid = 0
         self._quiet_until = 0.0
+        self._doorbell = Doorbell(self.publish)
 
     @property
     def is_left_alone(self) -> bool:
@@ -61,22 +65,23 @@ class Broker:
         return time.monotonic() < self._quiet_until
 
     def publish(self, due: Collection[Due]) -> int:
-        """Send one message for each; returns how many went. Never raises for a broker that does not answer."""
+        """Send messages that name them all; returns how many runs went. Never raises for a silent broker."""
         if not due or self.is_left_alone:
             return 0
         known = [each for each in due if self._knows(each)]
         # What this release does not know waits in the ledger for one that does; it holds up nobody.
-        sent = unknown = len(due) - len(known)
+        sent = len(due) - len(known)
+        messages = deque(together(known, may_share=self._may_share))
 
         def send(producer: Producer) -> None:
             nonlocal sent
-            for each in known[sent - unknown :]:
+            while messages:
                 try:
-                    self._send(producer, each)
+                    self._send(producer, messages[0])
                 except QueueNotFound as error:
                     # A mistake in one route holds up nobody else.
-                    logger.warning("run %s waits: %s. Add the queue to task_queues", each.run_id, error)
-                sent += 1
+                    logger.warning("run %s waits: %s. Add the queue to task_queues", messages[0][0].run_id, error)
+                sent += len(messages.popleft())
 
         if (error := self.use(send)) is not None:
             logger.warning(
@@ -85,6 +90,15 @@ class Broker:
                 len(due) - sent,
             )
         return sent
+
+    def publish_soon(self, due: Collection[Due]) -> None:
+        """As `publish`; what is enqueued within a few milliseconds shares messages. Never raises."""
+        if not self.is_left_alone:
+            self._doorbell.ring(due)
+
+    def flush(self) -> None:
+        """Publish now what was to be published soon. For the end of a process."""
+        self._doorbell.flush()
 
     def ring_actions(self, many: int) -> None:
         """Say that so many actions are to be sent. Never raises; what is not said is found by beat."""
@@ -138,16 +152,23 @@ class Broker:
         logger.warning("run %s waits in phase %s.%s, which this release does not have", due.run_id, due.flow, due.phase)
         return False
 
-    def _send(self, producer: Producer, due: Due) -> None:
+    def _may_share(self, due: Due) -> bool:
+        """Whether a message may name more runs than this: not where Celery itself counts or times each message."""
+        task: Any = self._app.tasks[f"{due.flow}.{due.phase}"]
+        own = due.alone or due.carried is not None
+        return self._config().grouped and not own and not is_limited(self._app, task)
+
+    def _send(self, producer: Producer, named: Sequence[Due]) -> None:
+        due, others = named[0], len(named) - 1
         options: dict[str, Any] = {} if due.queue is None else {"queue": due.queue}
         if due.priority:
             options["priority"] = due.priority
         task: Any = self._app.tasks[f"{due.flow}.{due.phase}"]
         task.apply_async(
-            args=(due.run_id, due.fence),
+            args=([[each.run_id, each.fence] for each in named],) if others else (due.run_id, due.fence),
             kwargs={} if due.carried is None else {"carried": due.carried},
             producer=producer,
-            argsrepr=redact(due.key),
+            argsrepr=redact(f"{due.key} and {others} more" if others else due.key),
             kwargsrepr="{}",
             serializer="json",
             retry=False,
@@ -186,6 +207,12 @@ class Broker:
         timeouts = dict.fromkeys(_TIMEOUTS.get(connection.transport.driver_type, ()), seconds)
         connection.transport_options = {**(connection.transport_options or {}), **once, **timeouts}
         return ProducerPool(connection.Pool(_CONNECTIONS), limit=_CONNECTIONS, Producer=self._app.amqp.Producer)
+
+
+def is_limited(app: Celery, task: Any) -> bool:
+    """Whether Celery limits the time or the rate of this task's messages: then each names one run."""
+    limits = (task.time_limit, task.soft_time_limit, task.rate_limit)
+    return any(limits) or bool(app.conf.task_time_limit or app.conf.task_soft_time_limit)
 
 
 def _hangs(error: BaseException | None) -> bool:

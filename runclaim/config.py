@@ -45,6 +45,8 @@ class Config:
     tell_every: timedelta = timedelta(seconds=5)
     #: A queued run whose message seems lost is published again after this, then after twice this, and so on.
     dispatch_after: timedelta = timedelta(seconds=30)
+    #: Whether short phases may share messages and commits. A phase that Celery limits never does.
+    grouped: bool = True
     #: How often beat deletes finished history.
     purge_every: timedelta = timedelta(hours=1)
     #: The longest that publishing may hold up an enqueue when the broker does not answer.
@@ -113,6 +115,15 @@ def _from_environment(environ: Mapping[str, str], name: str) -> str | None:
         raise ConfigError(f"{name}_FILE names {path}, which cannot be read: {error}") from None
 
 
+def _switch(name: str, value: Any) -> bool:
+    """A switch from a bool or from text. Raises: ConfigError."""
+    words = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+    found = words.get(str(value).strip().lower())
+    if found is None:
+        raise ConfigError(f"{name} is {value!r}; write true or false")
+    return found
+
+
 def resolve(explicit: Mapping[str, Any], environ: Mapping[str, str], celery: Mapping[str, Any]) -> Config:
     """The configuration from its three sources, the first that names a setting wins. Raises: ConfigError."""
     known = {field.name: field for field in fields(Config)}
@@ -122,7 +133,8 @@ def resolve(explicit: Mapping[str, Any], environ: Mapping[str, str], celery: Map
     for name, field in known.items():
         value, _ = _given(name, explicit, environ, celery)
         if value is not None:
-            found[name] = duration(name, value) if field.type == "timedelta" else str(value)
+            convert = {"timedelta": duration, "bool": _switch}.get(str(field.type))
+            found[name] = str(value) if convert is None else convert(name, value)
     return Config(**found)
 
 

@@ -13,13 +13,14 @@ import time
 import weakref
 from contextlib import contextmanager, nullcontext
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from runclaim import forks
+from runclaim.engines import new_engine
 from runclaim.errors import ConfigError, LedgerClosed, LedgerUnavailable
 
 if TYPE_CHECKING:
@@ -36,17 +37,6 @@ _GONE_STATES: Final = ("08", "57P01", "57P02", "57P03", "53300")
 _SQLITE_BUSY, _SQLITE_LOCKED, _SQLITE_FULL, _SQLITE_CANTOPEN = 5, 6, 13, 14
 #: A file that cannot be opened may be on a disk that comes back.
 _SQLITE_AGAIN: Final = frozenset({_SQLITE_BUSY, _SQLITE_LOCKED, _SQLITE_FULL, _SQLITE_CANTOPEN})
-#: Inputs and results stand in no error: SQLAlchemy would show them, and cut, so that a secret may look like none.
-_QUIET: Final[dict[str, Any]] = {"hide_parameters": True}
-_POSTGRESQL_ARGS: Final = {
-    "application_name": "runclaim",
-    "connect_timeout": 5,
-    # A half-open connection is given up after this, not after the kernel's fifteen minutes.
-    "tcp_user_timeout": 15_000,
-    "keepalives_idle": 10,
-    "keepalives_interval": 5,
-    "keepalives_count": 3,
-}
 
 
 class Trouble(Enum):
@@ -83,6 +73,8 @@ class Database:
         self.patience = patience.total_seconds()
         self._pool_size = pool_size
         self._engine: Engine | None = None
+        #: The same connections, for statements that are transactions by themselves.
+        self._at_once: Engine | None = None
         self._making = forks.Lock()
         self._pid = 0
         self._is_shut = False
@@ -102,7 +94,7 @@ class Database:
             with self._making:
                 # Of two that were made at once one would be forgotten with its connections.
                 if self._engine is None:
-                    self._engine = _engine(self.url, self._pool_size)
+                    self._engine = new_engine(self.url, self._pool_size)
                     weakref.finalize(self, _forget, self._engine, os.getpid()).atexit = False
                 elif self._pid != os.getpid():
                     self._engine.dispose(close=False)
@@ -114,6 +106,23 @@ class Database:
         """One write transaction (BEGIN IMMEDIATE on SQLite), committed at the end of the block."""
         with self._held_off(), self.engine.begin() as conn:
             yield conn
+
+    @contextmanager
+    def at_once(self) -> Iterator[Connection]:
+        """
+        For one statement that is a transaction by itself: on PostgreSQL it needs no BEGIN and no COMMIT to be sent.
+
+        What is committed is committed when the statement returns. On SQLite the same as `begin`.
+        """
+        if self.url.get_backend_name() == "sqlite":
+            with self.begin() as conn:
+                yield conn
+        else:
+            engine = self.engine
+            if self._at_once is None:
+                self._at_once = engine.execution_options(isolation_level="AUTOCOMMIT")
+            with self._at_once.begin() as conn:
+                yield conn
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -130,9 +139,12 @@ class Database:
         *,
         read_back: Callable[[Connection], T | None] | None = None,
         patience: float | None = None,
+        at_once: bool = False,
     ) -> T:
         """
         Run `work` in one transaction and return its answer once it is committed.
+
+        `at_once` says that on PostgreSQL `work` is one statement, and saves the round trips around it.
 
         `work` may run several times, never after it committed unless it recognises itself (same nonce, same
         key). When a connection dies, `read_back` is asked first; its answer, unless `None`, is the truth.
@@ -142,7 +154,7 @@ class Database:
         def once(doubt: bool) -> T:  # noqa: FBT001
             if doubt and read_back and (found := self._ask(read_back)) is not None:
                 return found
-            return self._once(work, read_back if doubt else None)
+            return self._once(work, read_back if doubt else None, self.at_once if at_once else self.begin)
 
         return self._patiently(once, patience)
 
@@ -167,7 +179,12 @@ class Database:
             time.sleep(pause)
             pause = min(pause * 2, 1.0)
 
-    def _once(self, work: Callable[[Connection], T], read_back: Callable[[Connection], T | None] | None) -> T:
+    def _once(
+        self,
+        work: Callable[[Connection], T],
+        read_back: Callable[[Connection], T | None] | None,
+        transaction: Callable[[], AbstractContextManager[Connection]],
+    ) -> T:
         """
         One try; with `read_back`, whatever speaks against it is checked once more.
 
@@ -175,7 +192,7 @@ class Database:
         refuses the second row.
         """
         try:
-            with self.begin() as conn:
+            with transaction() as conn:
                 answer = work(conn)
         except Exception:
             if read_back and (found := self._ask(read_back)) is not None:
@@ -226,26 +243,3 @@ def _close_idle_sqlite() -> None:
 
 
 forks.close_before(_close_idle_sqlite)
-
-
-def _engine(url: URL, pool_size: int) -> Engine:
-    if url.get_backend_name() == "sqlite":
-        engine = create_engine(url, max_overflow=20, connect_args={"timeout": 15.0}, pool_size=pool_size, **_QUIET)
-        event.listen(engine, "connect", _prepare_sqlite)
-        event.listen(engine, "begin", _begin_sqlite)
-        return engine
-    return create_engine(
-        url, max_overflow=20, pool_timeout=10, connect_args=dict(_POSTGRESQL_ARGS), pool_size=pool_size, **_QUIET
-    )
-
-
-def _prepare_sqlite(raw: Any, _record: Any) -> None:
-    raw.isolation_level = None  # the driver's own transactions would leave SELECTs outside
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=15000"):
-        raw.execute(f"PRAGMA {pragma}")
-
-
-def _begin_sqlite(conn: Connection) -> None:
-    # A transaction that reads first and writes later fails at once under contention: take the write lock first.
-    reads = conn.get_execution_options().get("runclaim_reads", False)
-    conn.exec_driver_sql("BEGIN DEFERRED" if reads else "BEGIN IMMEDIATE")

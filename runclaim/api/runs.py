@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 from uuid import UUID
@@ -11,6 +12,7 @@ from fastapi import Query, Request, Response
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from starlette.responses import JSONResponse
 
+from runclaim import tracing
 from runclaim.api.asked import Enqueue, Name
 from runclaim.api.auth import Caller
 from runclaim.api.once import Done, done, once
@@ -87,6 +89,8 @@ def enqueue_run(body: Enqueue, request: Request, caller: Asker) -> Response:
     """
     service, project = caller.service, caller.project(body.project)
     new = _new_run(caller, body, project)
+    # The caller's trace, also where no SDK of this process has made it the current one.
+    new = replace(new, trace_context=new.trace_context or tracing.carried(request.headers))
 
     def work(conn: Connection) -> Done:
         made = enqueue(conn, [new])[0]

@@ -40,6 +40,9 @@ class _NoBroker:
         """Nothing goes."""
         return 0
 
+    def publish_soon(self, due: Collection[Due]) -> None:
+        """Nothing goes."""
+
     def ring_actions(self, many: int) -> None:
         """Nothing goes."""
 

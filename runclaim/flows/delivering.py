@@ -41,11 +41,21 @@ logger: Final = logs.logger("runclaim.fail_open")
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What a message says: the run, the fence it was sent at, and, for a flow that fails open, the run's input."""
+    """
+    What a message says: the run, the fence it was sent at, and, for a flow that fails open, the run's input.
+
+    `more` are the other runs that share it, each with its fence; a message that carries an input has none.
+    """
 
     run_id: str
     fence: int
     carried: dict[str, Any] | None = None
+    more: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def named(self) -> list[tuple[str, int]]:
+        """Every run that it names."""
+        return [(self.run_id, self.fence), *self.more]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +77,7 @@ class Deliverer:
         Raises: LedgerUnavailable when the ledger cannot be reached and the run waits for it.
         """
         if not flow.fail_open:
-            return self.runner().deliver(flow, phase, message.run_id, message.fence, inline=inline, watcher=watcher)
+            return self.runner().deliver(flow, phase, message.named, inline=inline, watcher=watcher)
         try:
             return self._closed(flow, phase, message, inline=inline, watcher=watcher)
         except Unanswered as away:
@@ -86,7 +96,7 @@ class Deliverer:
                 self._insert(flow, message.run_id, message.carried)
         except LedgerUnavailable as away:
             raise Unanswered(str(away), nonce()) from away
-        return runner.deliver(flow, phase, message.run_id, message.fence, inline=inline, watcher=watcher)
+        return runner.deliver(flow, phase, message.named, inline=inline, watcher=watcher)
 
     def _insert(self, flow: Flow[Any], run_id: str, carried: dict[str, Any]) -> None:
         database, mine = self.ledger.database, nonce()

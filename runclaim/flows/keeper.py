@@ -66,6 +66,8 @@ class Keeper:
         self._writing = threading.Lock()
         self._thread: threading.Thread | None = None
         self._flushed_at = 0.0
+        #: When the thread looks again by itself: a claim whose first beat is later need not wake it.
+        self._sleeps_until = 0.0
 
     def watch(self, claim: Claim, *, lease: timedelta, max_duration: timedelta) -> None:
         """Beat for `claim` until it is forgotten, lost, or past its deadline. Raises: LedgerClosed."""
@@ -77,7 +79,8 @@ class Keeper:
         with self._wake:
             self._start()
             self._kept[claim.owner] = kept
-            self._wake.notify()
+            if kept.beat_at < self._sleeps_until:
+                self._wake.notify()
 
     def forget(self, claim: Claim) -> None:
         """Stop beating for `claim`; its body has ended."""
@@ -130,7 +133,8 @@ class Keeper:
                 # Under the lock: a thread that is told to end before it waits would sleep over it.
                 if self._thread is not threading.current_thread():
                     return
-                self._wake.wait(max(0.01, self._next_due() - time.monotonic()))
+                self._sleeps_until = self._next_due()
+                self._wake.wait(max(0.01, self._sleeps_until - time.monotonic()))
             try:
                 self.run_once()
             except Exception as error:  # noqa: BLE001 - the thread has to live whatever a beat meets

@@ -20,6 +20,7 @@ from runclaim.flows.reruns import again
 from runclaim.ledger import read
 from runclaim.ledger.cancel import cancel
 from runclaim.ledger.dispatch import Due
+from runclaim.ledger.enqueue import Enqueued, enqueue_at_once
 from runclaim.ledger.identity import find_runs, recorded_fingerprint
 from runclaim.ledger.rerun import rerun
 from runclaim.ledger.resume import resume
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from runclaim.flows.flow import Flow
     from runclaim.flows.publishing import Publisher
     from runclaim.flows.signaling import Signal
-    from runclaim.ledger.enqueue import Enqueued
     from runclaim.ledger.new_run import NewRun
     from runclaim.ledger.read import EventView, RunView
 
@@ -127,7 +127,8 @@ class Ledger:
 
         ask = way.read_back
         try:
-            made = self.database.run(work, read_back=None if ask is None else lambda conn: ask(conn, wanted))
+            made = self._enqueue_one(wanted[0]) if way is ENQUEUE and len(wanted) == 1 else None
+            made = made or self.database.run(work, read_back=None if ask is None else lambda conn: ask(conn, wanted))
         except LedgerUnavailable as away:
             if way is not ENQUEUE:
                 raise
@@ -136,12 +137,23 @@ class Ledger:
         self.publish(wanted, made)
         return made
 
+    def _enqueue_one(self, run: NewRun) -> list[Enqueued] | None:
+        """The run in one round trip, where that can be; `None` when it was not made, or by a first try in doubt."""
+        if run.subject is not None or self.database.url.get_backend_name() != "postgresql":
+            return None
+
+        def work(conn: Connection) -> bool:
+            failpoints.hit("enqueue.before_commit")
+            return enqueue_at_once(conn, run)
+
+        return [Enqueued(run.run_id, created=True)] if self.database.run(work, at_once=True) else None
+
     def publish(self, wanted: Sequence[NewRun], made: Sequence[Enqueued]) -> None:
         """Ring for every run that was created and is due now, none that waits. Never raises for a silent broker."""
         if self._is_closed:
             # The commit of an application that has closed us already; dispatch will ring.
             return
-        self.publisher.publish(
+        self.publisher.publish_soon(
             [
                 message(new, self.flows.get(new.flow))
                 for new, found in zip(wanted, made, strict=True)

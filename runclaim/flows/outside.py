@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from runclaim import tracing
 from runclaim.errors import ConfigError, InputError
 from runclaim.keys import LONGEST, Template, check_text, dump_json, fingerprint, run_key, uuid7
 from runclaim.ledger.identity import key_of
@@ -77,6 +78,7 @@ def new_run(
         dispatch_after=timedelta(seconds=record.dispatch_after),
         keep_key=timedelta(seconds=record.keep_keys),
         waits_for=first.on,
+        trace_context=tracing.carrier(),
     )
 
 

@@ -15,10 +15,10 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from runclaim import logs
-from runclaim.errors import DeclarationError, RunclaimError, Skip
+from runclaim.errors import ClaimLost, DeclarationError, RunclaimError, Skip
 from runclaim.flows.attempt import Ended, Ending, delay_after, ending_of
 from runclaim.flows.check import Check
-from runclaim.flows.settle import give_up, record
+from runclaim.flows.settle import Settled, give_up, record
 from runclaim.keys import check_name, check_text, dump_json, fingerprint, nonce, run_key, uuid7
 from runclaim.ledger.claim import Claim, Wanted, claimed
 from runclaim.ledger.new_run import NewRun
@@ -162,7 +162,9 @@ class PlainCalls:
         patience = claimed.lease.total_seconds()
         claimed.is_settled = True
         try:
-            record(self.ledger.database, claimed.claim, ended, worker=_worker(), following=None, patience=patience)
+            given = Settled(claimed.claim, ended, following=None)
+            if not record(self.ledger.database, [given], worker=_worker(), patience=patience):
+                raise ClaimLost(claimed.claim.run_id, claimed.claim.phase, claimed.claim.fence)
         finally:
             self.keeper().forget(claimed.claim)
 

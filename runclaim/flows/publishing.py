@@ -14,25 +14,47 @@ from runclaim.flows.carrying import load_all
 from runclaim.ledger.dispatch import Due, dispatch
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping
     from datetime import timedelta
 
     from runclaim.database import Database
     from runclaim.flows.flow import Flow
 
 _BATCH: Final = 500
+#: A message names at most so many runs.
+MOST_NAMED: Final = 100
 
 
 class Publisher(Protocol):
     """What can ring: the broker, or a test's list."""
 
     def publish(self, due: Collection[Due]) -> int:
-        """Send one message for each; returns how many went. Never raises for a broker that does not answer."""
+        """Send messages that name them all; returns how many runs went. Never raises for a silent broker."""
+        ...
+
+    def publish_soon(self, due: Collection[Due]) -> None:
+        """As `publish`, at once or very soon: what is enqueued in one moment shares messages."""
         ...
 
     def ring_actions(self, many: int) -> None:
         """Say that so many actions are to be sent. Never raises for a broker that does not answer."""
         ...
+
+
+def together(due: Collection[Due], *, may_share: Callable[[Due], bool]) -> list[list[Due]]:
+    """The messages that name `due`: runs of one phase and one queue share one, in their order; some stay alone."""
+    found: list[list[Due]] = []
+    open_: dict[tuple[str, str, str | None, int], list[Due]] = {}
+    for each in due:
+        kind = (each.flow, each.phase, each.queue, each.priority)
+        company = open_.get(kind)
+        if company is not None and len(company) < MOST_NAMED and may_share(each):
+            company.append(each)
+            continue
+        found.append([each])
+        if may_share(each):
+            open_[kind] = found[-1]
+    return found
 
 
 def dispatch_due(
@@ -46,7 +68,7 @@ def dispatch_due(
     """
     Publish what is due of `flows`, in batches, each stamped in the ledger first; stops when the broker does not answer.
 
-    Returns: how many messages went.
+    Returns: how many runs went.
     """
     sent = 0
     while sent < most:

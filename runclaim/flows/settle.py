@@ -7,6 +7,7 @@ commit whose answer is lost is read back by its claim; it is never assumed.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy.orm import Session
@@ -19,16 +20,16 @@ from runclaim.ledger import read
 from runclaim.ledger.complete import Completion, Moved, NextPhase, complete, completed
 from runclaim.ledger.fail import Failure, Verdict, fail
 from runclaim.ledger.release import release
+from runclaim.states import RunState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from sqlalchemy import Connection
 
     from runclaim.database import Database
     from runclaim.ledger.claim import Claim
     from runclaim.ledger.planning import Hooks
-    from runclaim.states import RunState
 
 logger: Final = logs.logger("runclaim.runner")
 
@@ -41,37 +42,57 @@ _VERDICTS: Final = {
 }
 
 
-def record(
-    database: Database, claim: Claim, ended: Ended, *, worker: str, following: NextPhase | None, patience: float
-) -> Moved:
-    """
-    Complete the phase with its rows. `patience` is in seconds: as long as the lease can last.
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """An attempt that ended well, and where its run goes next."""
 
-    Raises: ClaimLost when another claim is current (nothing was written), whatever an application's function
-    raises, and LedgerUnavailable.
-    """
-    completion = Completion(
-        claim, ended.result, worker, ended.ran, following, ended.skipped, ended.findings, ended.actions
-    )
+    claim: Claim
+    ended: Ended
+    following: NextPhase | None
 
-    def work(conn: Connection) -> Moved:
-        _write(conn, ended.writes)
+    def completion(self, worker: str) -> Completion:
+        """What the ledger is told."""
+        ended = self.ended
+        return Completion(
+            self.claim, ended.result, worker, ended.ran, self.following, ended.skipped, ended.findings, ended.actions
+        )
+
+
+def record(database: Database, given: Sequence[Settled], *, worker: str, patience: float) -> dict[str, Moved]:
+    """
+    Complete the phases, with their rows, in one commit. `patience` is in seconds: as long as the leases can last.
+
+    Returns: run id → what happened. A run that is missing lost its claim, and nothing of it was written. What writes
+    rows of the application comes alone. Raises: ClaimLost when that one lost its claim (its rows are rolled back),
+    whatever its functions raise, and LedgerUnavailable.
+    """
+    completions = [each.completion(worker) for each in given]
+    writes = [write for each in given for write in each.ended.writes]
+
+    def work(conn: Connection) -> dict[str, Moved]:
+        _write(conn, writes)
         failpoints.hit("complete.before_cas")
-        moved = complete(conn, [completion]).get(claim.run_id)
-        if moved is None:
-            raise ClaimLost(claim.run_id, claim.phase, claim.fence)
+        if at_once:
+            failpoints.hit("complete.before_commit")
+            return complete(conn, completions)
+        moved = complete(conn, completions)
+        if writes and not moved:
+            lost = given[0].claim
+            raise ClaimLost(lost.run_id, lost.phase, lost.fence)
         failpoints.hit("complete.before_commit")
         return moved
 
-    def read_back(conn: Connection) -> Moved | None:
-        return completed(conn, [completion]).get(claim.run_id)
+    def read_back(conn: Connection) -> dict[str, Moved] | None:
+        return completed(conn, completions) or None
 
-    moved = database.run(work, read_back=read_back, patience=patience)
+    # One statement, unless something is written beside the completion.
+    at_once = not (writes or any(each.findings or each.actions for each in completions))
+    moved = database.run(work, read_back=read_back, patience=patience, at_once=at_once)
     failpoints.hit("complete.after_commit")
     return moved
 
 
-def _write(conn: Connection, writes: tuple[Callable[[Session], object], ...]) -> None:
+def _write(conn: Connection, writes: Sequence[Callable[[Session], object]]) -> None:
     if not writes:
         return
     # rollback_only: a function that commits its session does not end the ledger's transaction.
@@ -110,3 +131,9 @@ def give_up(
         return None if state is None else {claim.run_id: state}
 
     return database.run(work, read_back=read_back, patience=patience).get(claim.run_id)
+
+
+def give_back(database: Database, claims: Sequence[Claim], *, patience: float) -> set[str]:
+    """Release claims whose bodies have not begun; returns the runs that are queued again."""
+    found = database.run(lambda conn: release(conn, claims), patience=patience)
+    return {run_id for run_id, state in found.items() if state is RunState.QUEUED}

@@ -15,7 +15,7 @@ from sqlalchemy import BigInteger, Double, Text, and_, bindparam, case, func, se
 from runclaim.clock import now, shifted
 from runclaim.events import EventType
 from runclaim.ledger.fence import in_state, locked, state
-from runclaim.ledger.journal import Entry, append
+from runclaim.ledger.journal import Entry, append, beside, written
 from runclaim.ledger.waiting import waits
 from runclaim.models import runs
 from runclaim.rowset import Id, as_id, pack, rowset
@@ -126,6 +126,11 @@ _CLAIM: Final = (
     )
     .returning(*_CLAIM_COLUMNS)
 )
+#: PostgreSQL writes the journal in the same statement.
+_claimed: Final = _CLAIM.returning(runs.c.state).cte("claimed")
+_CLAIM_AT_ONCE: Final = select(*(_claimed.c[each.name] for each in _CLAIM_COLUMNS)).add_cte(
+    beside(_claimed, run_id=_claimed.c.run_id, state=_claimed.c.state, attempt=_claimed.c.attempt).cte("journal")
+)
 _owners: Final = rowset("owners", owner=Text(), run_id=Id())
 _READ_BACK: Final = select(*_CLAIM_COLUMNS).where(
     and_(runs.c.id == _owners.c.run_id, runs.c.owner == _owners.c.owner, in_state(RunState.RUNNING))
@@ -147,24 +152,26 @@ def claim(
     Take the current phase of each wanted run, or leave the run out if it is not ours to take.
 
     An empty answer is the ordinary one to a redelivered message and no error. `waits_for` names the signal without
-    which the phase is not started. The caller owns the
-    transaction: nothing is claimed until it commits.
+    which the phase is not started. The caller owns the transaction: nothing is claimed until it commits. One statement
+    on PostgreSQL, which may be a transaction by itself.
     """
     rows = [{"run_id": as_id(each.run_id), "seen": each.seen, "owner": each.owner} for each in wanted]
-    found = conn.execute(
-        _CLAIM,
-        {
-            "asked": pack(rows),
-            "its_flow": flow,
-            "its_phase": phase,
-            "its_signal": waits_for,
-            "by_worker": worker,
-            "lease_seconds": lease.total_seconds(),
-            "duration_seconds": max_duration.total_seconds(),
-        },
-    ).all()
-    claims = _claims(found)
-    append(conn, (entry for each in claims for entry in _started(each)))
+    values = {
+        "asked": pack(rows),
+        "its_flow": flow,
+        "its_phase": phase,
+        "its_signal": waits_for,
+        "by_worker": worker,
+        "lease_seconds": lease.total_seconds(),
+        "duration_seconds": max_duration.total_seconds(),
+    }
+    if conn.dialect.name == "postgresql":
+        values["written"] = written(
+            (entry, None) for each in wanted for entry in _starts(as_id(each.run_id), each.seen + 1, phase, None)
+        )
+        return _claims(conn.execute(_CLAIM_AT_ONCE, values).all())
+    claims = _claims(conn.execute(_CLAIM, values).all())
+    append(conn, (entry for each in claims for entry in _starts(each.run_id, each.fence, phase, each.attempt)))
     return claims
 
 
@@ -178,9 +185,10 @@ def _claims(rows: Iterable[Any]) -> list[Claim]:
     return [Claim(**row._asdict() | {"phases": tuple(row.phases)}) for row in rows]
 
 
-def _started(claim: Claim) -> Iterable[Entry]:
+def _starts(run_id: str, fence: int, phase: str, attempt: int | None) -> Iterable[Entry]:
+    """What is told of a claim; with no attempt it is the claimed row's."""
     # What else moves a run that was never claimed is the signal that it waits for first, or ends it. An attempt that
     # was given back is no second start.
-    if claim.fence <= _FIRST_FENCES:
-        yield Entry(claim.run_id, EventType.RUN_STARTED, claim.fence)
-    yield Entry(claim.run_id, EventType.PHASE_STARTED, claim.fence, claim.phase, claim.attempt)
+    if fence <= _FIRST_FENCES:
+        yield Entry(run_id, EventType.RUN_STARTED, fence)
+    yield Entry(run_id, EventType.PHASE_STARTED, fence, phase, attempt)

@@ -14,20 +14,20 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import Double, Integer, Text, and_, case, null, select, update
 
 from runclaim.clock import now, shifted
-from runclaim.events import EventType
 from runclaim.ledger.claim import Claim, earlier
+from runclaim.ledger.completion_journal import entries, possible_entries
 from runclaim.ledger.fence import PROOF, held, in_state, locked, proofs, state
 from runclaim.ledger.findings import add_findings
-from runclaim.ledger.journal import Entry, append, who_canceled
+from runclaim.ledger.journal import append, beside, who_canceled, written
 from runclaim.ledger.planning import add_actions
-from runclaim.ledger.results import record
+from runclaim.ledger.results import given, record, results_of
 from runclaim.ledger.waiting import waits
 from runclaim.models import phase_results, runs
 from runclaim.rowset import pack, rowset
 from runclaim.states import RunState
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection
     from datetime import timedelta
 
     from sqlalchemy import Connection
@@ -92,13 +92,18 @@ _ended: Final = proofs(
     dispatch_seconds=Double(),
     planned_actions=Integer(),
 )
-_done: Final = locked(_ended, held(_ended))
-_ends: Final = _done.c.next_phase.is_(None)
-_canceled: Final = and_(_done.c.next_phase.is_not(None), runs.c.cancel_requested_at.is_not(None))
-_waits: Final = waits(_done.c.next_waits_for)
-_inline: Final = and_(
-    _done.c.next_phase.is_not(None), runs.c.cancel_requested_at.is_(None), _done.c.next_owner.is_not(None), ~_waits
+#: Where a run goes; its row is locked, so this is so until the end of the transaction.
+_goes: Final = case(
+    (_ended.c.next_phase.is_(None), state(RunState.SUCCEEDED)),
+    (runs.c.cancel_requested_at.is_not(None), state(RunState.CANCELED)),
+    (waits(_ended.c.next_waits_for), state(RunState.WAITING)),
+    (_ended.c.next_owner.is_not(None), state(RunState.RUNNING)),
+    else_=state(RunState.QUEUED),
 )
+_done: Final = locked(_ended, held(_ended), _goes.label("goes"))
+_ends: Final = _done.c.goes == state(RunState.SUCCEEDED)
+_canceled: Final = _done.c.goes == state(RunState.CANCELED)
+_inline: Final = _done.c.goes == state(RunState.RUNNING)
 _deadline: Final = shifted(now(), _done.c.duration_seconds)
 _COMPLETE: Final = (
     update(runs)
@@ -106,13 +111,7 @@ _COMPLETE: Final = (
     .values(
         cursor=runs.c.cursor + 1,
         fence=runs.c.fence + 1,
-        state=case(
-            (_ends, state(RunState.SUCCEEDED)),
-            (_canceled, state(RunState.CANCELED)),
-            (_inline, state(RunState.RUNNING)),
-            (_waits, state(RunState.WAITING)),
-            else_=state(RunState.QUEUED),
-        ),
+        state=_done.c.goes,
         phase=case((_ends, runs.c.phase), else_=_done.c.next_phase),
         queue=case((_ends, runs.c.queue), else_=_done.c.next_queue),
         waits_for=_done.c.next_waits_for,
@@ -132,6 +131,13 @@ _COMPLETE: Final = (
         finished_at=case((_ends, now()), (_canceled, now()), else_=null()),
     )
     .returning(runs.c.id, runs.c.state, runs.c.fence)
+)
+#: PostgreSQL writes the result and the journal in the same statement.
+_moved_on: Final = _COMPLETE.cte("moved")
+_COMPLETE_AT_ONCE: Final = (
+    select(*_moved_on.c)
+    .add_cte(results_of(_moved_on).cte("recorded"))
+    .add_cte(beside(_moved_on, run_id=_moved_on.c.id, state=_moved_on.c.state).cte("journal"))
 )
 _asked: Final = rowset("asked", **PROOF, phase=Text(), next_owner=Text())
 _READ_BACK: Final = (
@@ -163,15 +169,19 @@ def complete(conn: Connection, completions: Collection[Completion]) -> dict[str,
     """
     by_run = {each.claim.run_id: each for each in completions}
     moved: dict[str, Moved] = {}
-    for run_id, after, fence in conn.execute(_COMPLETE, {"ended": pack(_done_row(each) for each in completions)}):
+    values = {"ended": pack(_done_row(each) for each in completions)}
+    if at_once := conn.dialect.name == "postgresql":
+        values |= {"given": given(completions), "written": written(possible_entries(completions))}
+    for run_id, after, fence in conn.execute(_COMPLETE_AT_ONCE if at_once else _COMPLETE, values):
         moved[run_id] = _moved(by_run[run_id], RunState(after), fence, inline=after == RunState.RUNNING)
     if moved:
         recorded = [by_run[run_id] for run_id in moved]
-        record(conn, recorded)
+        if not at_once:
+            record(conn, recorded)
+            by = who_canceled(conn, [each.run_id for each in moved.values() if each.state is RunState.CANCELED])
+            append(conn, (entry for each in recorded for entry in entries(each, moved[each.claim.run_id].state, by)))
         add_findings(conn, [found for each in recorded for found in each.findings])
         add_actions(conn, [planned for each in recorded for planned in each.actions])
-        canceled_by = who_canceled(conn, [each.run_id for each in moved.values() if each.state is RunState.CANCELED])
-        append(conn, (entry for each in recorded for entry in _entries(each, moved[each.claim.run_id], canceled_by)))
     return moved
 
 
@@ -223,16 +233,3 @@ def _moved(completion: Completion, after: RunState, fence: int, *, inline: bool)
             max_attempts=following.max_attempts,
         )
     return Moved(claim.run_id, after, fence, taken)
-
-
-def _entries(completion: Completion, moved: Moved, canceled_by: dict[str, str]) -> Iterator[Entry]:
-    claim = completion.claim
-    kind = EventType.PHASE_COMPLETED if completion.skipped is None else EventType.PHASE_SKIPPED
-    yield Entry(claim.run_id, kind, moved.fence, claim.phase, claim.attempt)
-    if moved.claim is not None:
-        yield Entry(claim.run_id, EventType.PHASE_STARTED, moved.fence, moved.claim.phase, 1)
-    elif moved.state is RunState.SUCCEEDED:
-        yield Entry(claim.run_id, EventType.RUN_SUCCEEDED, moved.fence, data={"worker": completion.worker})
-    elif moved.state is RunState.CANCELED:
-        by = canceled_by.get(claim.run_id, "")
-        yield Entry(claim.run_id, EventType.RUN_CANCELED, moved.fence, data={"by": by, "worker": completion.worker})

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import ColumnElement, Double, Integer, Text, and_, bindparam, case, literal_column, select, update
+from sqlalchemy import ColumnElement, Double, Integer, Text, and_, bindparam, case, literal_column, or_, select, update
 
 from runclaim.clock import now, shifted
 from runclaim.ledger.fence import in_state
@@ -41,6 +41,8 @@ class Due:
     priority: int
     #: The run's input and identity, in messages of flows that fail open.
     carried: dict[str, Any] | None = None
+    #: Whether an attempt of the phase was lost or has failed: then no other run shares its message.
+    alone: bool = False
 
 
 _clock: Final = select(now()).scalar_subquery()
@@ -68,7 +70,16 @@ _DISPATCH: Final = (
         dispatches=runs.c.dispatches + 1,
         dispatch_due_at=shifted(now(), case((_wait > _LONGEST_SPACING, _LONGEST_SPACING), else_=_wait)),
     )
-    .returning(runs.c.id, runs.c.fence, runs.c.flow, runs.c.phase, runs.c.queue, runs.c.key, runs.c.priority)
+    .returning(
+        runs.c.id,
+        runs.c.fence,
+        runs.c.flow,
+        runs.c.phase,
+        runs.c.queue,
+        runs.c.key,
+        runs.c.priority,
+        or_(runs.c.attempts > 0, runs.c.losses > 0),
+    )
 )
 
 
@@ -83,4 +94,7 @@ def dispatch(conn: Connection, *, flows: Collection[str], spacing: timedelta, li
         "at_most": limit,
         "spacing_seconds": spacing.total_seconds(),
     }
-    return [Due(*row) for row in conn.execute(_DISPATCH, values)]
+    return [
+        Due(run_id, fence, flow, phase, queue, key, priority, alone=alone)
+        for run_id, fence, flow, phase, queue, key, priority, alone in conn.execute(_DISPATCH, values)
+    ]

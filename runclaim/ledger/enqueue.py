@@ -15,17 +15,17 @@ from sqlalchemy import BigInteger, Double, Integer, SmallInteger, Text, case, in
 from runclaim.clock import now, shifted
 from runclaim.events import EventType
 from runclaim.ledger.fence import state
-from runclaim.ledger.identity import first_of_each_key, key_of, take_keys
-from runclaim.ledger.journal import Entry, append
+from runclaim.ledger.identity import TAKE_KEYS, first_of_each_key, key_of, key_row, take_keys
+from runclaim.ledger.journal import Entry, append, beside, written
 from runclaim.ledger.subjects import count_generations, supersede
 from runclaim.models import runs
 from runclaim.rowset import Id, as_json, pack, rowset
 from runclaim.states import RunState
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Insert, Select
 
     from runclaim.ledger.new_run import NewRun
 
@@ -76,15 +76,45 @@ _PLAIN: Final = (
 )
 _JSON: Final = ("input", "phases", "trace_context")
 _ZEROS: Final = ["cursor", "fence", "attempts", "losses", "dispatches", "pending_actions"]
-_INSERT: Final = insert(runs).from_select(
-    [*_PLAIN, *_ZEROS, "state", *_JSON, "enqueued_at", "available_at", "dispatch_due_at"],
+_RUN_COLUMNS: Final = [*_PLAIN, *_ZEROS, "state", *_JSON, "enqueued_at", "available_at", "dispatch_due_at"]
+_RUN_ROWS: Final = (
     select(*(_new.c[name] for name in _PLAIN), *(literal_column("0", Integer()) for _ in _ZEROS))
     .add_columns(case((_new.c.waits_for.is_(None), state(RunState.QUEUED)), else_=state(RunState.WAITING)))
     .add_columns(*(as_json(_new.c[name]) for name in _JSON))
     .add_columns(now(), shifted(now(), _new.c.delay_seconds), shifted(now(), _new.c.dispatch_seconds))
-    .where(true()),
-    include_defaults=False,
+    .where(true())
 )
+_INSERT: Final = insert(runs).from_select(_RUN_COLUMNS, _RUN_ROWS, include_defaults=False)
+
+
+def _with_journal(insertion: Insert) -> Select[Any]:
+    made = insertion.returning(runs.c.id, runs.c.state).cte("made")
+    return select(made.c.id).add_cte(beside(made, run_id=made.c.id, state=made.c.state).cte("journal"))
+
+
+#: PostgreSQL writes the journal in the same statement,
+_INSERT_AT_ONCE: Final = _with_journal(_INSERT)
+#: and where nothing is counted or superseded, the key as well.
+_taken: Final = TAKE_KEYS["postgresql"].cte("taken")
+_ENQUEUE_AT_ONCE: Final = _with_journal(
+    insert(runs).from_select(
+        _RUN_COLUMNS, _RUN_ROWS.where(_new.c.id.in_(select(_taken.c.run_id))), include_defaults=False
+    )
+)
+
+
+def enqueue_at_once(conn: Connection, run: NewRun) -> bool:
+    """
+    Make one run without a subject in one statement of PostgreSQL, which may be a transaction by itself.
+
+    Returns: whether it was made. If not, nothing was written, and `enqueue` tells why.
+    """
+    values = {
+        "keys": pack([key_row(run)]),
+        "fresh": pack([_row(run, 0, 0)]),
+        "written": written((each, None) for each in _journal([run], {})),
+    }
+    return conn.execute(_ENQUEUE_AT_ONCE, values).first() is not None
 
 
 def enqueue(conn: Connection, wanted: Collection[NewRun]) -> list[Enqueued]:
@@ -117,10 +147,17 @@ def insert_runs(
     """
     generations = count_generations(conn, fresh)
     rows = [_row(each, generations.get(each.run_id, 0), (reruns or {}).get(each.run_id, 0)) for each in fresh]
-    conn.execute(_INSERT, {"fresh": pack(rows)})
-    said = notes or {}
-    append(conn, [Entry(each.run_id, EventType.RUN_ENQUEUED, 0, data=said.get(each.run_id)) for each in fresh])
+    entries = _journal(fresh, notes or {})
+    if conn.dialect.name == "postgresql":
+        conn.execute(_INSERT_AT_ONCE, {"fresh": pack(rows), "written": written((each, None) for each in entries)})
+    else:
+        conn.execute(_INSERT, {"fresh": pack(rows)})
+        append(conn, entries)
     supersede(conn, fresh, generations)
+
+
+def _journal(fresh: Iterable[NewRun], notes: Mapping[str, dict[str, Any]]) -> list[Entry]:
+    return [Entry(each.run_id, EventType.RUN_ENQUEUED, 0, data=notes.get(each.run_id)) for each in fresh]
 
 
 def _row(run: NewRun, generation: int, rerun: int) -> dict[str, Any]:

@@ -31,15 +31,15 @@ def proofs(name: str, /, **more: TypeEngine[Any]) -> Rowset:
     return rowset(name, **PROOF, **more)
 
 
-def locked(rows: Rowset, guard: ColumnElement[bool]) -> CTE:
+def locked(rows: Rowset, guard: ColumnElement[bool], *more: ColumnElement[Any]) -> CTE:
     """
-    Those of `rows` whose runs pass `guard`, their runs locked in the order of their ids.
+    Those of `rows` whose runs pass `guard`, their runs locked in the order of their ids, with `more` of each run.
 
     A verb that writes several runs joins with this, so that two of them never wait for each other in a circle. The
     UPDATE repeats its guard: what it writes is decided by the row as it is then.
     """
     return (
-        select(*rows.c)
+        select(*rows.c, *more)
         .join_from(rows, runs, guard)
         .order_by(runs.c.id)
         .with_for_update(of=runs, key_share=True)

@@ -38,6 +38,7 @@ KEY_ROWS: Final = (
     .where(true())
     .order_by(_keys.c.namespace, _keys.c.key_hash)
 )
+#: Inserts the keys that nobody holds, and returns their runs.
 TAKE_KEYS: Final = {
     dialect: upsert(run_keys)
     .from_select(KEY_COLUMNS, KEY_ROWS)

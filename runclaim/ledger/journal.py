@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import BigInteger, Integer, Text, func, insert, select, true
+from sqlalchemy import BigInteger, Integer, Text, case, func, insert, literal, null, or_, select, true
 
 from runclaim.clock import now
 from runclaim.events import EventType
@@ -18,8 +18,9 @@ from runclaim.secrets import refuse_secrets
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-    from sqlalchemy import Connection
+    from sqlalchemy import ColumnElement, Connection, FromClause, Insert
 
+    from runclaim.states import RunState
 
 _entries: Final = rowset(
     "entries", run_id=Id(), type=Text(), phase=Text(), attempt=Integer(), fence=BigInteger(), data=Text()
@@ -76,18 +77,75 @@ def told_by(by: str) -> dict[str, str]:
     return {"by": by}
 
 
+_written: Final = rowset(
+    "written",
+    number=Integer(),
+    run_id=Id(),
+    type=Text(),
+    phase=Text(),
+    attempt=Integer(),
+    fence=BigInteger(),
+    data=Text(),
+    after=Text(),
+)
+_request: Final = (
+    select(events.c.data)
+    .where(events.c.run_id == _written.c.run_id, events.c.type == EventType.RUN_CANCEL_REQUESTED.value)
+    .order_by(events.c.id.desc())
+    .limit(1)
+    .correlate(_written)
+    .scalar_subquery()
+)
+_plain: Final = as_json(_written.c.data)
+#: Who asked for the cancel that a transition has found is not known before it.
+_data: Final = case(
+    (_written.c.type == EventType.RUN_CANCELED.value, _plain.op("||")(func.coalesce(_request, as_json(literal("{}"))))),
+    else_=_plain,
+)
+
+
+def beside(
+    moved: FromClause,
+    *,
+    run_id: ColumnElement[str],
+    state: ColumnElement[str],
+    attempt: ColumnElement[int] | None = None,
+) -> Insert:
+    """
+    For one statement with the transition itself: appends those entries of the parameter `written` that came true.
+
+    `moved` has the id and the state of each run that moved; `attempt` is that of entries which name none.
+    """
+    mine: ColumnElement[int] = _written.c.attempt
+    if attempt is not None:
+        mine = case((_written.c.phase.is_not(None), func.coalesce(mine, attempt)), else_=null())
+    return insert(events).from_select(
+        ["run_id", "type", "phase", "attempt", "fence", "data", "at"],
+        select(_written.c.run_id, _written.c.type, _written.c.phase, mine, _written.c.fence, _data, now())
+        .join_from(_written, moved, _written.c.run_id == run_id)
+        .where(or_(_written.c.after.is_(None), _written.c.after == state))
+        .order_by(_written.c.number),
+    )
+
+
+def written(entries: Iterable[tuple[Entry, RunState | None]]) -> str:
+    """The parameter `written`: each entry with the state of its run in which it comes true, `None` for any."""
+    return pack(_row(entry) | {"number": number, "after": after} for number, (entry, after) in enumerate(entries))
+
+
 def append(conn: Connection, entries: Iterable[Entry]) -> None:
     """Append `entries` in their order. Nothing happens when there are none."""
-    rows = [
-        {
-            "run_id": entry.run_id,
-            "type": entry.type,
-            "phase": entry.phase,
-            "attempt": entry.attempt,
-            "fence": entry.fence,
-            "data": None if entry.data is None else json.dumps(entry.data),
-        }
-        for entry in entries
-    ]
+    rows = [_row(entry) for entry in entries]
     if rows:
         conn.execute(_APPEND, {"entries": pack(rows)})
+
+
+def _row(entry: Entry) -> dict[str, Any]:
+    return {
+        "run_id": entry.run_id,
+        "type": entry.type,
+        "phase": entry.phase,
+        "attempt": entry.attempt,
+        "fence": entry.fence,
+        "data": None if entry.data is None else json.dumps(entry.data),
+    }

@@ -19,7 +19,7 @@ from runclaim.rowset import as_json, pack
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, FromClause, Insert
 
     from runclaim.ledger.complete import Completion
 
@@ -33,39 +33,48 @@ _given: Final = proofs(
     attempts=Integer(),
     ran_seconds=Double(),
 )
-_RECORD: Final = insert(phase_results).from_select(
-    [
-        "run_id",
-        "fence",
-        "owner",
-        "phase",
-        "position",
-        "result",
-        "skipped",
-        "worker",
-        "attempts",
-        "started_at",
-        "finished_at",
-    ],
-    select(
-        _given.c.run_id,
-        _given.c.fence,
-        _given.c.owner,
-        _given.c.phase,
-        _given.c.position,
-        as_json(_given.c.result),
-        _given.c.skipped,
-        _given.c.worker,
-        _given.c.attempts,
-        shifted(now(), -_given.c.ran_seconds),
-        now(),
-    ).where(true()),
-)
+_COLUMNS: Final = [
+    "run_id",
+    "fence",
+    "owner",
+    "phase",
+    "position",
+    "result",
+    "skipped",
+    "worker",
+    "attempts",
+    "started_at",
+    "finished_at",
+]
+_ROWS: Final = select(
+    _given.c.run_id,
+    _given.c.fence,
+    _given.c.owner,
+    _given.c.phase,
+    _given.c.position,
+    as_json(_given.c.result),
+    _given.c.skipped,
+    _given.c.worker,
+    _given.c.attempts,
+    shifted(now(), -_given.c.ran_seconds),
+    now(),
+).where(true())
+_RECORD: Final = insert(phase_results).from_select(_COLUMNS, _ROWS)
+
+
+def results_of(moved: FromClause) -> Insert:
+    """For one statement with the completion itself: records what the parameter `given` has of the runs that moved."""
+    return insert(phase_results).from_select(_COLUMNS, _ROWS.where(_given.c.run_id.in_(select(moved.c.id))))
+
+
+def given(completions: Iterable[Completion]) -> str:
+    """The parameter `given`."""
+    return pack(_given_row(each) for each in completions)
 
 
 def record(conn: Connection, completions: Iterable[Completion]) -> None:
     """Write the results of completions whose runs have just moved on, in the same transaction."""
-    conn.execute(_RECORD, {"given": pack(_given_row(each) for each in completions)})
+    conn.execute(_RECORD, {"given": given(completions)})
 
 
 def _given_row(completion: Completion) -> dict[str, object]:

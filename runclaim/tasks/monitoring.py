@@ -7,7 +7,6 @@ that Celery does not know, are sent as task events; only while somebody listens.
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any, Final
 
 from celery.utils import uuid
@@ -40,24 +39,25 @@ class Monitor:
 
     def __init__(self, runtime: Runtime, request: Any) -> None:
         self._runtime, self._request = runtime, request
-        self._task_id: str = request.id
         self._is_first = True
-        self._started_at = time.monotonic()
+        #: Owner of a claim → its task's id; several attempts may be settled together.
+        self._task_ids: dict[str, str] = {}
 
     def started(self, claim: Claim) -> None:
         """An attempt starts; Celery has already told of the first."""
-        self._started_at = time.monotonic()
         if self._is_first:
+            self._is_first = False
+            self._task_ids[claim.owner] = self._request.id
             return
-        self._task_id = uuid()
+        if not self._is_heard:
+            return
+        task_id = self._task_ids[claim.owner] = uuid()
         name = f"{claim.flow}.{claim.phase}"
-        self._send("task-received", name=name, args=redact(claim.key), kwargs="{}", retries=claim.attempt - 1)
-        self._send("task-started")
+        self._send("task-received", task_id, name=name, args=redact(claim.key), kwargs="{}", retries=claim.attempt - 1)
+        self._send("task-started", task_id)
 
     def ended(self, claim: Claim, ended: Ended, state: RunState | None) -> None:
         """An attempt ended; Celery itself tells of a first one that succeeded or failed."""
-        told_by_celery = self._is_first and ended.ending in {Ending.SUCCESS, Ending.SKIPPED, Ending.FAILURE}
-        self._is_first = False
         logger.info(
             "%s/%s %s: %s, attempt %d, %.3f s, run %s",
             claim.flow,
@@ -67,30 +67,44 @@ class Monitor:
             claim.attempt,
             ended.ran.total_seconds(),
             state or "is no longer ours",
+            # Of a group, one run may be settled while the body of another runs.
+            extra=logs.of(claim),
         )
-        if not told_by_celery:
-            told = None if ended.exception is None else shown(ended.exception, ended.hide)
-            self.verdict(ended.ending, told, said(ended.ending, state))
         if state is not RunState.RUNNING:
             self._runtime.ring_listeners()
+        if not self._is_heard:
+            return
+        task_id = self._task_ids.pop(claim.owner, None) or uuid()
+        by_celery = {Ending.SUCCESS, Ending.SKIPPED, Ending.FAILURE}
+        if task_id != self._request.id or ended.ending not in by_celery:
+            told = None if ended.exception is None else shown(ended.exception, ended.hide)
+            self._verdict(task_id, ended.ending, told, said(ended.ending, state), ended.ran.total_seconds())
 
-    def verdict(self, ending: Ending, exception: str | None, result: str) -> None:
-        """Tell how the current task ended; `exception` as `telling.shown` makes it."""
-        fields: dict[str, Any] = {"result": result, "runtime": time.monotonic() - self._started_at}
+    def refused(self, why: str) -> None:
+        """Tell that Celery's own task was a duplicate."""
+        self._verdict(self._request.id, Ending.DUPLICATE, None, why, 0.0)
+
+    def _verdict(self, task_id: str, ending: Ending, exception: str | None, result: str, seconds: float) -> None:
+        # `exception` as `telling.shown` makes it.
+        fields: dict[str, Any] = {"result": result, "runtime": seconds}
         if exception is not None:
             fields |= {"exception": exception, "traceback": ""}
-        self._send(_EVENTS.get(ending, f"task-{ending}"), **fields)
+        self._send(_EVENTS.get(ending, f"task-{ending}"), task_id, **fields)
 
-    def _send(self, kind: str, **fields: Any) -> None:
+    @property
+    def _is_heard(self) -> bool:
         # A monitor that cannot be told never holds up a run.
-        if not self._runtime.flags.events or self._runtime.broker.is_left_alone:
+        return self._runtime.flags.events and not self._runtime.broker.is_left_alone
+
+    def _send(self, kind: str, task_id: str, **fields: Any) -> None:
+        if not self._is_heard:
             return
 
         def send(producer: Producer) -> None:
             dispatcher = self._runtime.app.events.Dispatcher(
                 producer.connection, self._request.hostname, enabled=True, channel=producer.channel
             )
-            dispatcher.send(kind, uuid=self._task_id, **fields)
+            dispatcher.send(kind, uuid=task_id, **fields)
 
         if (error := self._runtime.broker.use(send)) is not None:
             logger.debug("task event %s was not sent: %s", kind, error)

@@ -13,6 +13,7 @@ from celery.exceptions import Ignore, QueueNotFound
 from kombu.utils.imports import symbol_by_name
 
 from runclaim import logs
+from runclaim.broker import is_limited
 from runclaim.errors import LedgerUnavailable
 from runclaim.flows.attempt import Ending
 from runclaim.flows.delivering import Message
@@ -36,8 +37,14 @@ def register(app: Celery, runtime: Runtime, flow: Flow[Any], phase: Phase[Any, A
     """Make the task `flow.phase` in the application's registry, on the application's own Task class."""
     base = type("PhaseTask", (app.Task,), {"abstract": True, "Request": _request_class(app, runtime)})
 
-    def deliver(self: Task[Any, Any], run_id: str, fence: int, carried: dict[str, Any] | None = None) -> str:
-        return _deliver(self, runtime, flow, phase, Message(run_id, fence, carried))
+    def deliver(
+        self: Task[Any, Any],
+        named: str | list[tuple[str, int]],
+        fence: int = 0,
+        carried: dict[str, Any] | None = None,
+    ) -> str:
+        first, *more = [(named, fence)] if isinstance(named, str) else named
+        return _deliver(self, runtime, flow, phase, Message(*first, carried, tuple(more)))
 
     deliver.__doc__ = phase.__doc__
     make: Any = app.task
@@ -64,7 +71,7 @@ def _deliver(task: Task[Any, Any], runtime: Runtime, flow: Flow[Any], phase: Pha
         logger.warning("%s %s: %s; the run waits in the ledger", phase.task_name, message.run_id, away)
         raise
     if first.ended is None:
-        monitor.verdict(Ending.DUPLICATE, None, "not ours: already claimed, moved on, or not due")
+        monitor.refused("not ours: already claimed, moved on, or not due")
         raise Ignore
     if first.ending is Ending.FAILURE and first.ended.exception is not None:
         # Celery logs it, sends it to monitors, and may keep it in a result backend.
@@ -85,8 +92,7 @@ def _inline(runtime: Runtime) -> Callable[[Phase[Any, Any], Phase[Any, Any]], bo
 
 def _lane(app: Celery, phase: Phase[Any, Any]) -> str | None:
     task = cast("Any", app.tasks[phase.task_name])
-    limits = (task.time_limit, task.soft_time_limit, task.rate_limit)
-    if any(limits) or app.conf.task_time_limit or app.conf.task_soft_time_limit:
+    if is_limited(app, task):
         return None
     if phase.options.queue is not None:
         return phase.options.queue

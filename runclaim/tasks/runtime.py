@@ -17,6 +17,8 @@ from runclaim.flows.delivering import Deliverer
 from runclaim.flows.describing import describe
 from runclaim.flows.keeper import Keeper
 from runclaim.flows.local_records import LocalRecords
+from runclaim.flows.minder import Minder
+from runclaim.flows.pace import Pace
 from runclaim.flows.publishing import dispatch_due
 from runclaim.flows.reconciling import Reconciler
 from runclaim.flows.retention import Retention, of_strangers
@@ -56,6 +58,7 @@ class Runtime:
     def __init__(self, app: Celery, ledger: Ledger, broker: Broker, flows: dict[str, Flow[Any]]) -> None:
         self.app, self.ledger, self.broker, self.flows = app, ledger, broker, flows
         self.flags = Flags()
+        self.pace, self.minder = Pace(), Minder()
         #: Set in prefork children: their process may be ended without ending the worker.
         self.in_pool_child = False
         self._keeper: Keeper | None = None
@@ -78,6 +81,8 @@ class Runtime:
             keeper=self.keeper,
             publisher=self.broker,
             config=self.ledger.config,
+            pace=self.pace,
+            minder=self.minder,
             worker=f"{node}:{os.getpid()}",
             stopping=lambda: self.flags.stopping,
         )
@@ -130,12 +135,9 @@ class Runtime:
             return self._keeper
 
     def close(self, *, for_good: bool = False) -> None:
-        """
-        Write the counted totals and export the last spans.
-
-        Called when the process ends, and `for_good` when the application says so.
-        """
+        """Publish what waits, write the counted totals, export the last spans; `for_good` when the application ends."""
         tracing.flush()
+        self.broker.flush()
         if self._keeper is not None:
             try:
                 (self._keeper.shut if for_good else self._keeper.close)()
@@ -205,7 +207,8 @@ class Runtime:
         return tell(self.ledger.database, self.ledger.listeners, stopping=lambda: self.flags.stopping)
 
     def add_listeners(self) -> None:
-        """Let new listeners listen from here on. Raises: LedgerUnavailable."""
+        """Let new listeners listen from here on. Raises: LedgerUnavailable, LedgerClosed."""
+        self.ledger.require_open()
         if self.ledger.listeners:
             register_listeners(self.ledger.database, self.ledger.listeners)
 

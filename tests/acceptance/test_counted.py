@@ -64,14 +64,18 @@ def sent(site: Site) -> Counter[str]:
     return Counter({name: told.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in ("lpush", "publish")})
 
 
-def test_a_run_costs_one_message_and_five_commits(new_site: MakeSite, valkey_server, private_postgres, commits):
+@pytest.mark.parametrize("grouped", [False, True], ids=["alone", "grouped"])
+def test_a_run_costs_one_message_and_five_commits(
+    new_site: MakeSite, valkey_server, private_postgres, commits, grouped: bool
+):
     """
     INVARIANT: a run of three short phases costs one broker message and five commits, all processes together.
 
     Counted over twenty runs: every LPUSH, and every transaction on the ledger that committed, by whomever: the enqueue,
-    the claim and three completions a run. Reads end in a ROLLBACK and wait for nothing.
+    the claim and three completions a run. Reads end in a ROLLBACK and wait for nothing. Grouped, what is enqueued in
+    one moment shares messages and claims; these completions write rows of the application, so each is its own.
     """
-    site = new_site(broker=valkey_server.url, database_url=private_postgres.url)
+    site = new_site(broker=valkey_server.url, database_url=private_postgres.url, settings={"grouped": grouped})
     before, already = sent(site), len(commits())
     runs = [site.enqueue(f"run{n}") for n in range(RUNS)]
     worker = site.worker(pool="threads", concurrency=2)
@@ -80,13 +84,33 @@ def test_a_run_costs_one_message_and_five_commits(new_site: MakeSite, valkey_ser
     worker.stop()
     told = commits()[already:]
 
-    # And nobody listens, so no task event is sent.
-    assert messages == {"lpush": RUNS}
     of_runs = [each for each in told if "runclaim_runs" in each]
-    assert len(of_runs) == 5 * RUNS, told
+    if grouped:
+        assert messages["lpush"] <= RUNS + 2
+        assert 4 * RUNS < len(of_runs) <= 5 * RUNS, told
+    else:
+        assert messages["lpush"] == RUNS
+        assert len(of_runs) == 5 * RUNS, told
+    # And nobody listens, so no task event is sent.
+    assert messages["publish"] == 0
     # And the flow that the worker registers when it starts, once, and the counters that it brings in from time to time;
     # psycopg's good-bye changes nothing.
     rest = [each for each in told if each not in of_runs and each != "DEALLOCATE ALL"]
     assert len([each for each in rest if "INTO runclaim_flows" in each]) == 1
     assert [each for each in rest if not any(f"INTO runclaim_{name}" in each for name in ("counters", "flows"))] == []
     assert len(site.rows()) == 3 * RUNS
+
+
+def test_many_enqueued_at_once_cost_one_commit_and_few_messages(
+    new_site: MakeSite, valkey_server, private_postgres, commits
+):
+    """INVARIANT: a thousand runs are one transaction and ten messages, each of which names a hundred of them."""
+    site = new_site(broker=valkey_server.url, database_url=private_postgres.url)
+    site.enqueue("connected")
+    site.stage.runs._runtime.broker.flush()
+    before, already = sent(site), len(commits())
+    site.stage.steps.enqueue_many([{"name": f"run{n}"} for n in range(1000)])
+    site.stage.runs._runtime.broker.flush()
+
+    assert sent(site) - before == {"lpush": 10}
+    assert len([each for each in commits()[already:] if "runclaim_runs" in each]) == 1

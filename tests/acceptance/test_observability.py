@@ -82,6 +82,47 @@ def test_each_line_of_a_worker_is_json_and_those_of_a_run_name_it(redis_site: Si
     assert [line for line in worker.text.splitlines() if line.startswith("[20")] == []
 
 
+SHORT = """
+import json, os
+from dataclasses import dataclass
+from celery import Celery
+from runclaim import Runclaim
+
+told = json.loads(os.environ["HARNESS"])
+app = Celery("short", broker=told["broker"])
+runs = Runclaim(app, database_url=told["database_url"])
+
+@dataclass(frozen=True)
+class Name:
+    name: str
+
+short = runs.flow("short", Name, key="{name}")
+
+@short.phase
+def first(ctx):
+    return 1
+"""
+ENQUEUE = (
+    "import datetime, json, short; found = short.short.enqueue_many([{'name': f'run{n}'} for n in range(60)]);"
+    "[run.wait(datetime.timedelta(seconds=40)) for run in found]; print(json.dumps([run.id for run in found]))"
+)
+
+
+def test_the_lines_of_runs_that_share_a_delivery_name_their_own_run(redis_site: Site):
+    """Breaks if a line has the fields of whatever body runs when it is written: runs of a group settle together."""
+    site = redis_site
+    (site.folder / "short.py").write_text(SHORT)
+    worker = site.worker(pool="threads", module="short", env={"RUNCLAIM_LOG_FORMAT": "json"})
+    asked = site.start("asked", [sys.executable, "-c", ENQUEUE])
+    assert 0 == asked.wait(60), site.story()
+    worker.stop()
+    ids = json.loads(asked.text.splitlines()[-1])
+    lines = [json.loads(line) for line in worker.text.splitlines() if line.startswith("{")]
+    told = {line["message"].split()[1]: line.get("run") for line in lines if ": success, attempt" in line["message"]}
+
+    assert {f"run{number}:": run for number, run in enumerate(ids)} == told
+
+
 def test_a_worker_and_a_beat_touch_their_files_while_they_live(redis_site: Site, tmp_path: Path):
     """
     INVARIANT: the age of the file tells a health check whether the process lives; nobody has to ask it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 
 import pytest
@@ -43,6 +44,17 @@ def test_a_run_goes_through_its_phases_and_shows_its_result(office):
 
     assert ("succeeded", 1) == (found["state"], found["result"])
     assert ["complete", "complete"] == [phase["status"] for phase in found["phases"]]
+
+
+def test_the_callers_trace_is_kept_with_the_run(office):
+    """INVARIANT: who enqueues over HTTP is found from the run's spans, with an SDK at this door or without."""
+    sent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    made = office.client.post("/v1/runs", WANTED, traceparent=sent, tracestate="vendor=1").json
+    plain = office.enqueued(8)
+    kept = dict(office.bench.execute("SELECT CAST(id AS text), CAST(trace_context AS text) FROM runclaim_runs").all())
+
+    assert {"traceparent": sent, "tracestate": "vendor=1"} == json.loads(kept[made["id"]])
+    assert kept[plain["id"]] is None
 
 
 def test_a_key_with_another_input_is_a_conflict_that_shows_no_value(office):

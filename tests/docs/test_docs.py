@@ -63,6 +63,8 @@ def test_every_setting_is_explained_with_its_default(setting: dataclasses.Field)
 def _said(default: object) -> str:
     if isinstance(default, str):
         return default
+    if isinstance(default, bool):
+        return str(default).lower()
     seconds = int(default.total_seconds())
     units = [(86_400, "d"), (3_600, "h"), (1, "s")]
     return next(f"{seconds // size} {unit}" for size, unit in units if seconds % size == 0 and seconds >= size)

@@ -39,7 +39,7 @@ def work(told: dict[str, Any]) -> None:
     for number in itertools.count():
         run = stage.steps.enqueue(name=f"{pid}-{number}")
         note(folder / "acknowledged", run.id)
-        runner.deliver(stage.steps, first, run.id, 0, inline=lambda *_: True, watcher=Nobody())
+        runner.deliver(stage.steps, first, [(run.id, 0)], inline=lambda *_: True, watcher=Nobody())
         if run.state is RunState.SUCCEEDED:
             note(folder / "succeeded", run.id)
 

@@ -1,7 +1,8 @@
 """
 A proxy before PostgreSQL that cuts a connection around one chosen COMMIT (unencrypted connections only).
 
-Armed for a mode and a mark, it waits for the first COMMIT of a transaction in whose statements the mark stands:
+Armed for a mode and a mark, it waits for the first COMMIT of a transaction in whose statements the mark stands, or for
+a statement with the mark that is a transaction by itself:
 `before` swallows that COMMIT, `after` lets the server do it and swallows the answer, `late` closes the client's side at
 once and delivers the COMMIT when the test says so. The client sees the same in all three.
 """
@@ -31,6 +32,9 @@ class Cutter:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = target.set(port=self._listener.getsockname()[1]).render_as_string(hide_password=False)
         self.fired = 0
+        #: Set when the same was said again, and committed itself, after the cut.
+        self.repeated = threading.Event()
+        self._mark = b""
         self._armed: tuple[str, bytes] | None = None
         self._deliver = threading.Event()
         self._lock = threading.Lock()
@@ -39,6 +43,8 @@ class Cutter:
     def arm(self, mode: str, mark: str) -> None:
         """Cut at the next COMMIT of a transaction that has `mark` in a statement."""
         self._deliver.clear()
+        self.repeated.clear()
+        self._mark = mark.encode()
         self._armed = (mode, mark.encode())
 
     def deliver(self) -> None:
@@ -99,6 +105,8 @@ class Cutter:
     def _cuts(self, talk: Talk) -> str | None:
         """The mode, if this is the COMMIT that was armed."""
         with self._lock:
+            if self.fired and talk.commits and self._mark in talk.statements:
+                self.repeated.set()
             if self._armed is None or not talk.commits or self._armed[1] not in talk.statements:
                 return None
             mode, self._armed = self._armed[0], None
@@ -119,7 +127,7 @@ class Talk:
 
     def __init__(self) -> None:
         self.statements = b""
-        self.commits = False
+        self.commits = self._in_transaction = False
         self._prepared: dict[bytes, bytes] = {}
         self._rest = b""
         self._opened = False
@@ -151,12 +159,17 @@ class Talk:
         elif letter == b"B":
             _portal, name, *_ = body.split(b"\0", 2)
             said = self._prepared.get(name, b"")
-        if said.upper() == b"COMMIT":
-            self.commits = True
-        elif said.upper() == b"ROLLBACK":
-            self.statements = b""
-        else:
-            self.statements += said
+        match said.upper():
+            case begin if begin.startswith(b"BEGIN"):
+                self._in_transaction = True
+            case b"COMMIT":
+                self.commits, self._in_transaction = True, False
+            case b"ROLLBACK":
+                self.statements, self._in_transaction = b"", False
+            case _ if said:
+                # Outside a transaction a statement commits itself.
+                self.statements = self.statements + said if self._in_transaction else said
+                self.commits = self.commits or not self._in_transaction
 
 
 def reset(*sockets: socket.socket) -> None:

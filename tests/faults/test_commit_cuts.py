@@ -122,11 +122,16 @@ def test_a_cut_commit_of_a_failed_attempt_is_told_as_it_is(cut_site: Site, cutte
 
 @contextlib.contextmanager
 def late_delivery(site: Site, cutter: Cutter, mode: str) -> Iterator[None]:
-    """When `late`, deliver the COMMIT once the repeated transaction waits for what the first one holds locked."""
+    """
+    When `late`, deliver the COMMIT once the repeated transaction waits for what the first one holds locked.
+
+    A statement that is a transaction by itself holds nothing yet; it is delivered right after its repetition.
+    """
 
     def watch() -> None:
         asked = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
-        until(lambda: site.database.ask(lambda conn: conn.execute(asked).scalar_one()), "somebody to wait for a lock")
+        waits = lambda: site.database.ask(lambda conn: conn.execute(asked).scalar_one())  # noqa: E731
+        until(lambda: cutter.repeated.is_set() or waits(), "somebody to wait for a lock, or the repetition")
         cutter.deliver()
 
     with ThreadPoolExecutor(1) as beside:

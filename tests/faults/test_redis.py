@@ -71,18 +71,20 @@ def test_a_stopped_redis_holds_up_no_enqueue(site: Site, valkey_server: Server, 
     """Longer than all our time-outs: of connecting and writing (2 s), and of leaving the broker alone (5 s)."""
     runs, _worker = busy_with_a_backlog(site)
     valkey_server.pause()
-    stopped_at, answers = time.monotonic(), []
+    stopped_at, answers, noticed = time.monotonic(), [], False
     while time.monotonic() - stopped_at < stopped_for:
         began = time.monotonic()
         runs.append(site.enqueue(f"during{len(runs)}"))
         answers.append(time.monotonic() - began)
         until(lambda: time.monotonic() - began > 0.5, "the next click")  # noqa: B023 - called at once
+        noticed = noticed or site.stage.runs.ledger.publisher.is_left_alone
     open_gates(site)
     valkey_server.resume()
 
     nothing_lost_or_doubled(site, runs)
     assert max(answers) < 3, answers
-    assert max(answers) > 1, f"the fault did not land: {answers}"
+    # By the caller who rings, or by the thread that rings for those who come right after one.
+    assert noticed, f"the fault did not land: {answers}"
 
 
 def test_a_phase_that_completes_while_redis_is_stopped_is_published_later(make_site, postgres_url, valkey_server):

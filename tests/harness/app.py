@@ -79,7 +79,7 @@ def build(told: dict[str, Any]) -> Stage:
     folder = Path(told["folder"])
     for name in told.get("names", PHASES):
         steps.phase(name=name, **_options(told.get("phases", {}).get(name, {})))(
-            _body(folder, rows=not steps.fail_open)
+            _body(folder, rows=told.get("rows", not steps.fail_open))
         )
     return Stage(app, runs, steps)
 

@@ -78,18 +78,17 @@ def ended_and_purged(conn, many):
     purge(conn, dict.fromkeys(TERMINAL, NOW))
 
 
-#: A verb, what it is given, what it does with it, and how many statements that takes however many runs there are.
-#: SQLite may give the ids of the last events again, so the listeners' places are looked after there.
-PURGE = {"postgresql": 1, "sqlite": 2}
+#: A verb, what it is given, what it does with it, and how many statements that takes however many runs there are; two
+#: numbers where PostgreSQL takes fewer than SQLite, as it can write to several tables in one.
 COSTS = [
-    ("enqueue", lambda conn, many: [new_run() for _ in range(many)], enqueue, 3),
-    ("enqueue with subjects", new_of_subjects, enqueue, 5),
+    ("enqueue", lambda conn, many: [new_run() for _ in range(many)], enqueue, (3, 2)),
+    ("enqueue with subjects", new_of_subjects, enqueue, (5, 4)),
     ("enqueue again", known_already, enqueue, 2),
-    ("claim", messages, take_all, 2),
+    ("claim", messages, take_all, (2, 1)),
     ("refuse a duplicate", duplicates, take_all, 1),
     ("read claims back", messages, claimed, 1),
     ("heartbeat", claimed_runs, lambda conn, claims: heartbeat(conn, [(claim, LEASE) for claim in claims]), 1),
-    ("complete", claimed_runs, lambda conn, claims: complete(conn, [completion(claim) for claim in claims]), 3),
+    ("complete", claimed_runs, lambda conn, claims: complete(conn, [completion(claim) for claim in claims]), (3, 1)),
     ("read completions back", claimed_runs, lambda conn, claims: completed(conn, map(completion, claims)), 1),
     ("fail", claimed_runs, lambda conn, claims: fail(conn, [failure(claim) for claim in claims]), 2),
     ("release", claimed_runs, release, 2),
@@ -98,7 +97,8 @@ COSTS = [
     ("rescue a process's claims", claimed_runs, lambda conn, _: rescue_worker(conn, WORKER), 3),
     ("rescue nothing", claimed_runs, lambda conn, _: rescue(conn), 1),
     ("dispatch", lambda conn, many: queued_runs(conn, many, dispatch_after=NOW), lambda conn, _: due(conn), 1),
-    ("purge", ended, lambda conn, _: purge(conn, dict.fromkeys(TERMINAL, NOW)), PURGE),
+    # SQLite may give the ids of the last events again, so the listeners' places are looked after there.
+    ("purge", ended, lambda conn, _: purge(conn, dict.fromkeys(TERMINAL, NOW)), (2, 1)),
     ("purge keys", ended_and_purged, lambda conn, _: purge_keys(conn), 1),
 ]
 
@@ -115,8 +115,8 @@ def test_a_verb_takes_as_many_statements_for_one_run_as_for_200(conn, given, ver
         made = given(conn, many)
         counted.append(len(statements_of(conn, lambda conn, made=made: verb(conn, made))))
 
-    if isinstance(statements, dict):
-        statements = statements[conn.dialect.name]
+    if isinstance(statements, tuple):
+        statements = statements[conn.dialect.name == "postgresql"]
     assert counted == [statements, statements]
 
 

@@ -209,18 +209,11 @@ def sqlite_scans(conn, statement, parameters):
 
 def generic(conn, statement, parameters):
     """The plan for any parameters, which the server keeps for a prepared statement."""
-    names: list[str] = []
-
-    def number(found):
-        names.append(found[1])
-        return f"${len(names)}"
-
-    prepared = re.sub(r"%\((\w+)\)s", number, statement)
     conn.exec_driver_sql("SET LOCAL plan_cache_mode = force_generic_plan")
-    types = ", ".join("double precision" if isinstance(parameters[name], float) else "unknown" for name in names)
-    conn.connection.dbapi_connection.execute(f"PREPARE asked ({types}) AS {prepared}".encode())
-    values = ", ".join(literal(parameters[name]) for name in names)
-    plan = conn.exec_driver_sql(f"EXPLAIN (FORMAT JSON) EXECUTE asked({values})".replace("%", "%%")).scalar_one()
+    types = ", ".join("double precision" if isinstance(value, float) else "unknown" for value in parameters)
+    conn.connection.dbapi_connection.execute(f"PREPARE asked ({types}) AS {statement}".encode())
+    values = ", ".join(literal(value) for value in parameters)
+    plan = conn.exec_driver_sql(f"EXPLAIN (FORMAT JSON) EXECUTE asked({values})").scalar_one()
     conn.exec_driver_sql("DEALLOCATE asked")
     return plan
 
@@ -499,8 +492,8 @@ def test_a_purge_finds_the_children_of_a_run_by_index(conn):
     """The database looks for them itself, once for every run it deletes."""
     hanging = ("events", "phase_results", "actions", "acts", "findings", "sessions", "signals")
     for table in (f"runclaim_{name}" for name in hanging):
-        name = "%(run_id)s::UUID" if conn.dialect.name == "postgresql" else ":run_id"
-        found = scans(conn, f"DELETE FROM {table} WHERE run_id = {name}", {"run_id": OLD})
+        name = "$1::UUID" if conn.dialect.name == "postgresql" else "?"
+        found = scans(conn, f"DELETE FROM {table} WHERE run_id = {name}", (OLD,))
 
         assert [index for _, (found_in, index) in found if found_in == table and index is None] == []
 

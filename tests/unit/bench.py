@@ -22,6 +22,8 @@ from runclaim.flows.flow import Flow
 from runclaim.flows.keeper import Keeper
 from runclaim.flows.ledgering import Ledger
 from runclaim.flows.local_records import LocalRecords
+from runclaim.flows.minder import Minder
+from runclaim.flows.pace import Pace
 from runclaim.flows.publishing import dispatch_due
 from runclaim.flows.runner import Runner
 from runclaim.flows.sending import Sender
@@ -65,6 +67,9 @@ class Rung(list["Due"]):
         self.extend(due)
         return len(due)
 
+    def publish_soon(self, due: Collection[Due]) -> None:
+        self.publish(due)
+
     def ring_actions(self, many: int) -> None:
         self.actions += many
 
@@ -93,6 +98,7 @@ class Bench:
         self.database = Database(url, patience=self.config.ledger_patience)
         migrations.upgrade(self.database)
         self.keeper = Keeper(Database(url, pool_size=1, patience=self.config.ledger_patience))
+        self.pace, self.minder = Pace(), Minder()
         self.stopping = False
         self.diary = Diary()
 
@@ -130,6 +136,8 @@ class Bench:
             keeper=self.keeper,
             publisher=self.rung,
             config=self.config,
+            pace=self.pace,
+            minder=self.minder,
             worker=worker,
             stopping=lambda: self.stopping,
         )

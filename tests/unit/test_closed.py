@@ -124,6 +124,8 @@ REACHES_NOTHING = {
     "Runclaim.action",
     "Runclaim.config",
     "Runclaim.flow",
+    "Runclaim.on",
+    "Runclaim.send_events",
     "Runclaim.secret",
     "Runclaim.secret_resolver",
     "Runclaim.sources",
@@ -143,6 +145,7 @@ REACHES_NOTHING = {
     "Runtime.deliverer",  # each delivery asks for a runner
     "Runtime.reconcile_soon",  # in a thread of the worker's main process
     "Runtime.records",
+    "Runtime.ring_listeners",  # a bell at most, and beat tells what it did not
     "Runtime.give_back",  # in a thread, from the death of a pool child
     *(f"{kind.__name__}.close" for kind in HOLDERS),
 }
@@ -231,5 +234,5 @@ def test_a_claim_is_not_completed_by_a_process_that_has_closed(site):
 
     with pytest.raises(LedgerClosed):
         runner.deliver(
-            site.flow, site.flow.phases["plan"], site.run.id, 0, inline=lambda *_: True, watcher=SimpleNamespace()
+            site.flow, site.flow.phases["plan"], [(site.run.id, 0)], inline=lambda *_: True, watcher=SimpleNamespace()
         )

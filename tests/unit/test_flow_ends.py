@@ -99,7 +99,7 @@ def test_a_process_that_is_ended_before_it_hears_of_the_shutdown_waits_to_hear(l
     answers = iter([False, False, False])
     runner = replace(laptop.runner(), stopping=lambda: next(answers, True))
     with pytest.raises(SystemExit):
-        runner.deliver(flow, flow.phases["plan"], run.id, 0, inline=lambda *_: True, watcher=laptop.diary)
+        runner.deliver(flow, flow.phases["plan"], [(run.id, 0)], inline=lambda *_: True, watcher=laptop.diary)
 
     assert (RunState.QUEUED, 0) == (run.state, run.view.attempts)
 

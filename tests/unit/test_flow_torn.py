@@ -48,13 +48,18 @@ def torn_at(database: Database, at: int) -> Iterator[list[str]]:
             raise Torn
         sent.append(what if isinstance(what, str) else "COMMIT")
 
+    def commit(conn: Any) -> None:
+        # What is a transaction by itself was committed when it was done; no COMMIT is sent.
+        if conn.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
+            note(conn)
+
     event.listen(database.engine, "before_cursor_execute", statement)
-    event.listen(database.engine, "commit", note)
+    event.listen(database.engine, "commit", commit)
     try:
         yield sent
     finally:
         event.remove(database.engine, "before_cursor_execute", statement)
-        event.remove(database.engine, "commit", note)
+        event.remove(database.engine, "commit", commit)
 
 
 def tables(database: Database) -> dict[str, list[Any]]:
@@ -93,8 +98,12 @@ def test_a_call_that_fails_at_any_of_its_statements_leaves_every_table_as_it_was
                 continue
         break
 
-    assert "COMMIT" == sent[-1]
-    assert failed == len(sent) >= 4
+    assert failed == len(sent)
+    if database.url.get_backend_name() == "postgresql" and (name, subject) == ("enqueue", None):
+        assert 1 == len(sent)
+    else:
+        assert "COMMIT" == sent[-1]
+        assert len(sent) >= 3
     assert before != tables(database)
     assert bench.rung
     assert {standing.view.rerun, older.view.rerun} == {0}

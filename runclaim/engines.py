@@ -1,0 +1,56 @@
+"""Engines: how a connection to each kind of database is set up."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import URL, Connection, create_engine, event
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+#: Inputs and results stand in no error: SQLAlchemy would show them, and cut, so that a secret may look like none.
+_QUIET: Final[dict[str, Any]] = {"hide_parameters": True}
+_POSTGRESQL_ARGS: Final = {
+    "application_name": "runclaim",
+    "connect_timeout": 5,
+    # A half-open connection is given up after this, not after the kernel's fifteen minutes.
+    "tcp_user_timeout": 15_000,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+}
+
+
+def new_engine(url: URL, pool_size: int) -> Engine:
+    """An engine; it connects to nothing yet."""
+    if url.get_backend_name() == "sqlite":
+        engine = create_engine(url, max_overflow=20, connect_args={"timeout": 15.0}, pool_size=pool_size, **_QUIET)
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+        return engine
+    from psycopg import RawCursor
+
+    # The statement goes to the server as it is compiled. Otherwise psycopg reads it once more for placeholders of its
+    # own, and remembers what it found in short statements only.
+    return create_engine(
+        url,
+        paramstyle="numeric_dollar",
+        max_overflow=20,
+        pool_timeout=10,
+        connect_args={**_POSTGRESQL_ARGS, "cursor_factory": RawCursor},
+        pool_size=pool_size,
+        **_QUIET,
+    )
+
+
+def _prepare_sqlite(raw: Any, _record: Any) -> None:
+    raw.isolation_level = None  # the driver's own transactions would leave SELECTs outside
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=15000"):
+        raw.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(conn: Connection) -> None:
+    # A transaction that reads first and writes later fails at once under contention: take the write lock first.
+    reads = conn.get_execution_options().get("runclaim_reads", False)
+    conn.exec_driver_sql("BEGIN DEFERRED" if reads else "BEGIN IMMEDIATE")

@@ -1,0 +1,122 @@
+"""
+The doorbell of a process that enqueues: at once when nobody has rung just now, otherwise a moment later for all.
+
+As Nagle's algorithm does for packets (RFC 896): no run waits at a low rate, and at a high one a message names many.
+What a crash leaves unrung is dispatched from the ledger; a process that ends rings first.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import time
+import weakref
+from multiprocessing.util import Finalize
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+
+    from runclaim.ledger.dispatch import Due
+
+#: After a message the next one waits so long for company.
+_PAUSE: Final = 0.010
+#: The end of a process waits so long for a message that is under way.
+_LAST_WORD: Final = 5.0
+#: A thread without work ends after this.
+_IDLE: Final = 1.0
+
+
+class Doorbell:
+    """Safe across threads and forks. `publish` never raises."""
+
+    def __init__(self, publish: Callable[[Sequence[Due]], object]) -> None:
+        self._publish = publish
+        self._reset()
+        _DOORBELLS.add(self)
+
+    def _reset(self) -> None:
+        self._changed = threading.Condition(threading.Lock())
+        self._waiting: list[Due] = []
+        self._is_ringing = False
+        self._free_at = 0.0
+        self._thread: threading.Thread | None = None
+        self._pid = 0
+
+    def ring(self, due: Collection[Due]) -> None:
+        """Have the runs published: by this call when nobody has rung just now, else very soon by a thread."""
+        if not due:
+            return
+        with self._changed:
+            if self._is_ringing or time.monotonic() < self._free_at:
+                self._waiting.extend(due)
+                self._start()
+                return
+            self._is_ringing = True
+        self._ring(list(due))
+
+    def _ring(self, due: Sequence[Due]) -> None:
+        try:
+            self._publish(due)
+        finally:
+            with self._changed:
+                self._is_ringing = False
+                self._free_at = time.monotonic() + _PAUSE
+                self._changed.notify_all()
+
+    def _start(self) -> None:
+        if self._pid != os.getpid():
+            self._pid = os.getpid()
+            # A child of multiprocessing ends without the functions of atexit.
+            Finalize(self, Doorbell.flush, args=(self,), exitpriority=100)
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._loop, name="runclaim-doorbell", daemon=True)
+            self._thread.start()
+        self._changed.notify_all()
+
+    def _loop(self) -> None:
+        while (due := self._take()) is not None:
+            self._ring(due)
+
+    def _take(self) -> list[Due] | None:
+        """What waits, once it may be rung; `None` when nothing has come for a while."""
+        ends = time.monotonic() + _IDLE
+        with self._changed:
+            while True:
+                moment = time.monotonic()
+                if not self._waiting and moment >= ends:
+                    self._thread = None
+                    return None
+                if self._waiting and not self._is_ringing and moment >= self._free_at:
+                    self._is_ringing = True
+                    due, self._waiting = self._waiting, []
+                    return due
+                waits_for = self._free_at if self._waiting and not self._is_ringing else ends
+                self._changed.wait(max(0.0005, waits_for - moment))
+
+    def flush(self) -> None:
+        """Ring for everything that waits, now, and wait for who rings already. For the end of a process."""
+        with self._changed:
+            due, self._waiting = self._waiting, []
+            self._changed.wait_for(lambda: not self._is_ringing, timeout=_LAST_WORD)
+        if due:
+            self._ring(due)
+
+
+_DOORBELLS: Final[weakref.WeakSet[Doorbell]] = weakref.WeakSet()
+
+
+def _flush() -> None:
+    for doorbell in list(_DOORBELLS):
+        doorbell.flush()
+
+
+def _after_fork() -> None:
+    # What waits is the parent's to ring; its lock may have been held by a thread that is not here.
+    for doorbell in list(_DOORBELLS):
+        doorbell._reset()  # noqa: SLF001 - the class's own hook
+
+
+atexit.register(_flush)
+os.register_at_fork(after_in_child=_after_fork)
