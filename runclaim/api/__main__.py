@@ -10,6 +10,7 @@ import argparse
 import ipaddress
 import logging
 import os
+import signal
 import sys
 from typing import TYPE_CHECKING
 
@@ -44,6 +45,8 @@ def serve(*, app: str | None, url: str | None, host: str, port: int) -> None:
     service: Service = made.state.service
     require_safe(service, host)
     print(f"runclaim: API on http://{_shown(host)}:{port}, ledger {service.database}", file=sys.stderr, flush=True)  # noqa: T201
+    # The server ends in order and then sends itself the signal again: that is the end, and no failure.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     uvicorn.run(
         made,
         host=host,

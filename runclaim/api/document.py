@@ -8,7 +8,7 @@ from fastapi.openapi.utils import get_openapi
 from starlette.responses import JSONResponse
 
 import runclaim
-from runclaim.api.shown import ProblemOut
+from runclaim.api.shown import RUN_EXAMPLE, ProblemOut
 
 if TYPE_CHECKING:
     from fastapi import FastAPI, Request
@@ -65,6 +65,8 @@ def _document(app: FastAPI) -> dict[str, Any]:
         parts["schemas"].pop(ours, None)
     problem = ProblemOut.model_json_schema(ref_template="#/components/schemas/{model}")
     parts["schemas"] |= problem.pop("$defs") | {"Problem": problem}
+    # The framework leaves out what is null in an example, and null is what these say.
+    parts["schemas"]["RunOut"]["examples"] = [RUN_EXAMPLE]
     parts["securitySchemes"] = {"bearer": _BEARER}
     for path in found["paths"].values():
         for operation in path.values():

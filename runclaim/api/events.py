@@ -62,7 +62,6 @@ class After(BaseModel):
             "description": "Server-sent events unless `Accept` asks for JSON; the stream ends with the run.",
             "content": {
                 "text/event-stream": {
-                    "schema": {"type": "string"},
                     "example": 'id: 12\nevent: run.started\ndata: {"id":12,"type":"run.started"}\n\n',
                 }
             },

@@ -204,6 +204,15 @@ def test_a_wait_is_capped(desk_office, prefer, applied):
     assert applied == desk_office.client.get(f"/v1/runs/{made['id']}", prefer=prefer).headers["preference-applied"]
 
 
+def test_metrics_are_the_ledgers(office):
+    office.finish(office.enqueued())
+    found = office.client.get("/metrics")
+
+    assert (200, True) == (found.status, found.headers["content-type"].startswith("text/plain"))
+    assert "runclaim_up 1.0" in found.body.decode()
+    assert "acme/app" not in found.body.decode()
+
+
 def test_flows_are_listed_with_their_schemas(desk_office):
     (flow,) = desk_office.client.get("/v1/flows").json["flows"]
 

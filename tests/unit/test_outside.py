@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 import pytest
@@ -119,3 +119,12 @@ def test_a_flow_without_a_subject_takes_none(laptop):
 def test_a_delay_has_bounds(laptop, delay):
     with pytest.raises(InputError, match="delay"):
         outside(laptop, declared(laptop), {"shop": "a", "number": 7}, delay=delay)
+
+
+def test_what_looks_like_a_secret_is_refused_here_too_unless_the_flow_allows_it(laptop):
+    flow, given = declared(laptop), {"shop": "ghp_" + "a1B2" * 9, "number": 7}
+    allowing = replace(describe(flow, laptop.config), allow_secrets=True)
+
+    with pytest.raises(InputError, match="allow_secrets"):
+        outside(laptop, flow, given)
+    assert given["shop"] == new_run(allowing, given, project="default").input["shop"]

@@ -202,7 +202,7 @@ def test_a_payload_without_the_fields_that_the_mapping_reads_is_refused(hooked: 
 def test_a_key_conflict_leaves_no_window_behind(hooked: Hooked):
     """The sender may deliver again after the conflict is mended: the delivery was not taken."""
     hooked.runs.flows["review"].enqueue(repo="acme/app", number=7, base="a1", head="b2")
-    hooked.runs.flows["review"].naming._key = lambda _: "acme/app:pr-7:a1:b2"  # type: ignore[assignment]
+    hooked.runs.flows["review"].naming.key = lambda _: "acme/app:pr-7:a1:b2"  # type: ignore[assignment]
     body = delivery("other")
     before = hooked.counts()
     first = hooked.hook.receive(body, headers(body))
