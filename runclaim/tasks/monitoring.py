@@ -44,17 +44,16 @@ class Monitor:
         self._task_ids: dict[str, str] = {}
 
     def started(self, claim: Claim) -> None:
-        """An attempt starts; Celery has already told of the first."""
-        if self._is_first:
-            self._is_first = False
-            self._task_ids[claim.owner] = self._request.id
+        """An attempt starts; Celery has already told of the first, but for its key where the message names several."""
+        is_first, self._is_first = self._is_first, False
+        if not self._is_heard and not is_first:
             return
-        if not self._is_heard:
-            return
-        task_id = self._task_ids[claim.owner] = uuid()
-        name = f"{claim.flow}.{claim.phase}"
-        self._send("task-received", task_id, name=name, args=redact(claim.key), kwargs="{}", retries=claim.attempt - 1)
-        self._send("task-started", task_id)
+        task_id = self._task_ids[claim.owner] = self._request.id if is_first else uuid()
+        name, key = f"{claim.flow}.{claim.phase}", redact(claim.key)
+        if not is_first or self._request.argsrepr != key:
+            self._send("task-received", task_id, name=name, args=key, kwargs="{}", retries=claim.attempt - 1)
+        if not is_first:
+            self._send("task-started", task_id)
 
     def ended(self, claim: Claim, ended: Ended, state: RunState | None) -> None:
         """An attempt ended; Celery itself tells of a first one that succeeded or failed."""
