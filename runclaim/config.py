@@ -105,7 +105,7 @@ def duration(name: str, value: Any) -> timedelta:
     raise ConfigError(f"{name} is {value!r}; write seconds or a number with ms, s, m, h or d, such as 90s")
 
 
-def _from_environment(environ: Mapping[str, str], name: str) -> str | None:
+def from_environment(environ: Mapping[str, str], name: str) -> str | None:
     """The variable, or what stands in the file that `NAME_FILE` names: how containers are given secrets."""
     if (value := environ.get(name)) or not (path := environ.get(f"{name}_FILE")):
         return value
@@ -150,8 +150,9 @@ def _given(
     if explicit.get(name) is not None:
         return explicit[name], "argument"
     variable, key = f"RUNCLAIM_{name.upper()}", f"runclaim_{name}"
-    if value := _from_environment(environ, variable):
+    if value := from_environment(environ, variable):
         return value, variable if environ.get(variable) else f"{variable}_FILE"
-    if value := celery.get(key):
+    # False is a value, where a variable can only be empty or not.
+    if (value := celery.get(key)) not in {None, ""}:
         return value, key
     return None, "default"

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import click
 
+from runclaim.cli.options import APP
 from runclaim.cli.processes import Processes
 from runclaim.servers import ServerMissing, valkey
 
@@ -39,7 +40,7 @@ def command(*, app: str, concurrency: int, pool: str, loglevel: str, folder: str
     home = Path(folder).absolute()
     home.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        environment = _environment(stack, home)
+        environment = _environment(stack, home, app)
         processes = stack.enter_context(Processes(environment))
         celery = [sys.executable, "-m", "celery", "-A", app]
         shared = ["--loglevel", loglevel]
@@ -55,7 +56,7 @@ def command(*, app: str, concurrency: int, pool: str, loglevel: str, folder: str
         sys.exit(processes.watch())
 
 
-def _environment(stack: ExitStack, home: Path) -> dict[str, str]:
+def _environment(stack: ExitStack, home: Path, app: str) -> dict[str, str]:
     """The children's environment: the caller's, with a ledger and a broker, each announced with its origin."""
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     # The app's module lies here, as for `celery -A` itself.
@@ -75,10 +76,12 @@ def _environment(stack: ExitStack, home: Path) -> dict[str, str]:
         environment[_ENV_BROKER], broker_from = broker.url, f"private, {broker.how}"
     _say(f"ledger  {_hide(environment[_ENV_LEDGER])}  ({ledger_from})")
     _say(f"broker  {_hide(environment[_ENV_BROKER])}  ({broker_from})")
+    environment[APP] = app
     _say("to enqueue from another terminal, paste there:")
-    for name in (_ENV_LEDGER, _ENV_BROKER):
+    for name in (_ENV_LEDGER, _ENV_BROKER, APP):
         if name not in os.environ:
             _say(f"  export {name}={environment[name]}")
+    _say("and look at your runs with: runclaim runs list")
     _say("Ctrl-C stops everything.")
     return environment
 

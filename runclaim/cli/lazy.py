@@ -32,6 +32,19 @@ class Lazy(click.Group):
         found: click.Command = getattr(import_module(module), attribute or "command")
         return found
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that is asked for; one that is close to an unknown name is named."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as unknown:
+            from difflib import get_close_matches
+
+            if close := get_close_matches(args[0], self.table, n=1):
+                raise click.UsageError(f"{unknown.message} Did you mean {close[0]}?", ctx) from None
+            raise
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """List the commands from the table, so that the help imports none of them."""
         with formatter.section("Commands"):

@@ -10,6 +10,7 @@ from runclaim.cli.http import Api
 from runclaim.cli.options import API_URL, TOKEN
 from runclaim.cli.service import ENDS, Asked, Filter, Json
 from runclaim.cli.terminal import say
+from runclaim.config import from_environment
 from runclaim.errors import ConfigError
 from runclaim.events import EventType
 from runclaim.keys import nonce
@@ -39,9 +40,9 @@ class RemoteService:
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> Self:
         """At the address and with the token that the environment names. Raises: ConfigError."""
-        if not (url := environ.get(API_URL)):
+        if not (url := from_environment(environ, API_URL)):
             raise ConfigError(f"set {API_URL} to the API's address, such as https://runs.example.com")
-        return cls(Api(url, environ.get(TOKEN) or None))
+        return cls(Api(url, from_environment(environ, TOKEN) or None))
 
     def enqueue(self, asked: Asked) -> tuple[Json, bool]:
         """The run, with its input, and whether this call made it."""

@@ -57,7 +57,10 @@ EXPECTED = wanted(
 
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
 @pytest.mark.site(
-    subjects=True, phases={"first": {"max_attempts": 2}}, settings={"lease": "10m", "dispatch_after": "1h"}
+    # Alone: a message that names several runs shows the first one's key and how many more.
+    subjects=True,
+    phases={"first": {"max_attempts": 2}},
+    settings={"lease": "10m", "dispatch_after": "1h", "grouped": False},
 )
 def test_every_execution_is_shown_with_its_key_and_its_verdict(redis_site: Site, pool: str):
     """

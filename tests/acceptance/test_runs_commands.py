@@ -7,19 +7,21 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 
 from runclaim.servers.machine import free_port
 from runclaim.states import RunState
 from tests.harness import Site, until
-from tests.harness.shell import Shell
+from tests.harness.shell import PROGRAM, Shell
 
 if TYPE_CHECKING:
     from tests.acceptance.conftest import MakeSite
 
 
 @pytest.fixture
-def site(new_site: MakeSite, valkey_server: Any, database_url: str) -> Site:
+def site(database_url: str, new_site: MakeSite, valkey_server: Any) -> Site:
+    # The database first, so that it goes last: a site reaches for it when it is closed.
     return new_site(broker=valkey_server.url, database_url=database_url)
 
 
@@ -222,6 +224,17 @@ def test_worker_and_beat_are_celerys_own_with_the_options_that_follow(site: Site
 
     site.ended(run)
     assert 0 == worker.stop()
+
+
+def test_flower_listens_on_this_machine_only_and_shows_run_keys(redis_site: Site):
+    port = free_port()
+    told = {"RUNCLAIM_APP": "tests.harness.app"}
+    flower = redis_site.start("flower", [*PROGRAM, "flower", f"--port={port}", "--logging=info"], env=told)
+    flower.said(f"Visit me at http://127.0.0.1:{port}", within=60)
+    process = psutil.Process(flower.pid)
+
+    assert {"127.0.0.1"} == {each.laddr.ip for each in process.net_connections() if each.status == "LISTEN"}
+    assert "--tasks_columns=name,args,state,result,received,runtime,worker" in process.cmdline()
 
 
 def test_a_token_that_may_not_is_told_apart_from_none_at_all(site: Site, shell: Shell):

@@ -131,3 +131,11 @@ def test_commands_options_and_states_are_completed_without_anything_heavy(words:
     )
 
     assert f"plain,{completes}" in told.stdout.splitlines(), told
+
+
+@pytest.mark.parametrize("words, close", [(["rnus"], "runs"), (["runs", "cancle"], "cancel")])
+def test_a_mistyped_command_is_told_the_one_that_was_meant(words: list[str], close: str):
+    told = CliRunner().invoke(cli.command, words)
+
+    assert 2 == told.exit_code
+    assert f"No such command '{words[-1]}'. Did you mean {close}?" in told.stderr

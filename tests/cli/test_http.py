@@ -15,6 +15,7 @@ from runclaim import cli
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 Answer = tuple[int, dict[str, str], str]
 TOKEN = "canary-77ab"
@@ -137,3 +138,20 @@ def test_a_token_that_could_be_read_on_its_way_is_said(monkeypatch: pytest.Monke
     assert "goes to http://10.0.0.1:8400 unencrypted" in ask("http://10.0.0.1:8400", "runs", "list").stderr
     assert "unencrypted" not in ask("http://localhost:8400", "runs", "list").stderr
     assert "unencrypted" not in ask("https://10.0.0.1", "runs", "list").stderr
+
+
+def test_of_several_runs_none_is_asked_for_after_the_api_has_gone():
+    told = ask("http://127.0.0.1:1", "runs", "retry", RUN_ID, RUN_ID)
+
+    assert 6 == told.exit_code
+    assert 1 == told.stderr.count("does not answer")
+
+
+def test_a_token_may_stand_in_a_file(serve: Callable[..., Standin], tmp_path: Path):
+    (tmp_path / "token").write_text(f"{TOKEN}\n")
+    api = serve((200, {}, json.dumps({"runs": [], "next_page_token": ""})))
+    environment = {"RUNCLAIM_API_URL": api.url, "RUNCLAIM_TOKEN": None, "RUNCLAIM_TOKEN_FILE": str(tmp_path / "token")}
+    told = CliRunner().invoke(cli.command, ["runs", "list", "--remote"], env=environment)
+
+    assert 0 == told.exit_code, told.output
+    assert f"Bearer {TOKEN}" == api.asked[0][1]["Authorization"]

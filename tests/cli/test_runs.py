@@ -182,11 +182,24 @@ def test_waiting_for_a_run_that_blocks_or_fails_says_what_mends_it(line: Line):
     run = line.review.enqueue(repo="stuck", number=1)
     line.bench.finish(line.review, run)
     told = line("runs", "enqueue", "review", "--input", '{"repo": "stuck", "number": 1}', "--wait")
+    followed = line("runs", "tail", run.id)
     resumed = line("runs", "resume", run.id, "--json")
 
+    assert 7 == followed.exit_code
+    assert "run.blocked" == followed.stdout.splitlines()[-1].split("\t")[1]
     assert (7, "") == (told.exit_code, told.stdout)
     assert (
         f"runclaim: run {run.id} is blocked in plan: Blocked: ask somebody."
         f" Once its cause is mended: runclaim runs resume {run.id}\n"
     ) in told.stderr
     assert (0, "queued", 0) == (resumed.exit_code, (found := json.loads(resumed.stdout))["state"], found["attempts"])
+
+
+def test_an_input_that_holds_a_secret_is_refused_and_not_repeated(line: Line):
+    secret = f"ghp_{'a1B2' * 9}"
+    told = line("runs", "enqueue", "review", "--input", json.dumps({"repo": secret, "number": 1}))
+
+    assert (4, "") == (told.exit_code, told.stdout)
+    assert secret not in told.stderr
+    assert "repo" in told.stderr
+    assert 0 == line.bench.count("runclaim_runs")

@@ -30,7 +30,9 @@ runs = Runclaim(app, database_url="postgresql+psycopg://me:{SECRET}@localhost/x"
 
 def show(*words: str, **environment: str):
     told = CliRunner().invoke(
-        cli.command, ["config", "show", *words], env={"RUNCLAIM_DATABASE_URL": None, "RUNCLAIM_APP": None} | environment
+        cli.command,
+        ["config", "show", *words],
+        env={"RUNCLAIM_DATABASE_URL": None, "RUNCLAIM_APP": None, "CELERY_BROKER_URL": None} | environment,
     )
     assert 0 == told.exit_code, told.output
     assert SECRET not in told.output

@@ -66,7 +66,8 @@ class Site(Processes):
         due = Due(
             run.id, view.fence if fence is None else fence, view.flow, phase or view.phase, view.queue, view.key, 0
         )
-        self.stage.runs.ledger.publisher.publish([due] * times)
+        for _ in range(times):  # each a message of its own
+            self.stage.runs.ledger.publisher.publish([due])
 
     def upkeep(self) -> None:
         """What beat would have done now: rescue, and dispatch of what is due."""

@@ -84,3 +84,8 @@ def test_a_variable_may_name_a_file_instead(tmp_path):
 def test_a_log_format_that_is_none_is_refused():
     with pytest.raises(ConfigError, match="log_format is 'yaml'; use text or json"):
         resolve({"log_format": "yaml"}, {}, {})
+
+
+def test_a_switch_that_celery_turns_off_is_off():
+    assert resolve({}, {}, {"runclaim_grouped": False}).grouped is False
+    assert resolve({}, {}, {"runclaim_grouped": ""}).grouped is True
