@@ -25,6 +25,9 @@ MAX_BODY_BYTES: Final = 320 * 1024
 MAX_WEBHOOK_BYTES: Final = 1024 * 1024
 MAX_DEPTH: Final = 32
 _BODY_SECONDS: Final = 20.0
+#: Of what is thrown away before a refusal is told.
+_DRAINED_BYTES: Final = 4 * MAX_WEBHOOK_BYTES
+_DRAIN_SECONDS: Final = 1.0
 _HEADERS: Final = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
 
 
@@ -106,6 +109,7 @@ class Gate:
                 body = await _read(scope, receive, cap)
         except (Problem, TimeoutError) as refused:
             problem = refused if isinstance(refused, Problem) else Problem("request-timeout", "the body did not arrive")
+            await _drain(scope, receive)
             # What is left of the body is not read: the connection has to go.
             problem.headers = {"Connection": "close"}
             await problem.response(scope["path"])(scope, receive, sending)
@@ -130,6 +134,19 @@ async def _read(scope: Scope, receive: Receive, cap: int) -> bytes | None:
             raise too_large
         more = message.get("more_body", False)
     return body
+
+
+async def _drain(scope: Scope, receive: Receive) -> None:
+    """Take a little more of a body that is too large: a client that still sends would not hear the answer."""
+    if b"expect" in dict(scope["headers"]):
+        return
+    left = _DRAINED_BYTES
+    with anyio.move_on_after(_DRAIN_SECONDS):
+        while left > 0:
+            message = await receive()
+            left -= len(message.get("body", b""))
+            if message["type"] == "http.disconnect" or not message.get("more_body", False):
+                return
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
