@@ -17,7 +17,7 @@ import redis
 from sqlalchemy.engine import make_url
 
 from runclaim.servers import Server, ServerMissing, valkey
-from tests.servers import VARIABLE, Desk, External, Remote, database, external, postgres, rabbitmq
+from tests.servers import VARIABLE, Desk, External, Remote, database, external, postgres, rabbitmq, started
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -124,7 +124,7 @@ def private_rabbitmq(desk: Desk) -> Iterator[Server]:
 def own(kind: str, make: Callable[[], Server], desk: Desk) -> Iterator[Server]:
     with found(kind, desk):
         began = time.monotonic()
-        server = make().start()
+        server = started(make)
         desk.ask("note", f"private {kind}: {server.how}", time.monotonic() - began)
     with server:
         yield server

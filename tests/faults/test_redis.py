@@ -109,12 +109,17 @@ def test_a_phase_that_completes_while_redis_is_stopped_is_published_later(make_s
 
 def busy_with_a_backlog(site: Site) -> tuple[list[Run], Process]:
     """Two runs whose bodies wait at their gates, and more behind them in the broker; a beat is up."""
+    # Each run has a message of its own: what a worker has prefetched is then a run or two.
+    site.told["settings"] |= {"grouped": False}
     worker = site.worker(concurrency=2, options=["--prefetch-multiplier", "1"])
     site.beat()
     runs = [site.enqueue(f"gated{number}", first="gate") for number in range(2)]
     for run in runs:
         site.started(run, "first")
-    return runs + [site.enqueue(f"behind{number}") for number in range(WAITING)], worker
+    runs += [site.enqueue(f"behind{number}") for number in range(WAITING)]
+    # What came within milliseconds of each other is published by a thread.
+    site.stage.runs.ledger.publisher.flush()
+    return runs, worker
 
 
 def open_gates(site: Site) -> None:

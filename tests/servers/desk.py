@@ -119,7 +119,7 @@ class Desk:
 
     def _start(self, kind: str) -> Server | External:
         began = time.monotonic()
-        server = external(kind) or MAKE[kind]().start()
+        server = external(kind) or started(MAKE[kind])
         self.note(f"{kind}: {server.how}", time.monotonic() - began)
         return server
 
@@ -143,6 +143,14 @@ class Desk:
             except Exception as raised:  # noqa: BLE001 - raised again where it was asked
                 answer, error = None, raised
             connection.send((answer, error))
+
+
+def started(make: Callable[[], Server]) -> Server:
+    """A server that answers; a second one if the first found its port taken between the choice and the start."""
+    try:
+        return make().start()
+    except RuntimeError:
+        return make().start()
 
 
 class Remote:

@@ -30,9 +30,11 @@ def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
     on_sqlite = request.param == "sqlite"
     made = Bench(request.getfixturevalue("sqlite_url" if on_sqlite else "bench_postgres_url"))
     yield made
+    # What it has counted is written when it ends.
+    made.close()
     if not on_sqlite:
         emptied(made.database.engine)
-    made.close()
+        made.database.close()
 
 
 @pytest.fixture

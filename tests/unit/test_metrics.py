@@ -126,7 +126,7 @@ def test_duplicates_lost_leases_and_actions_are_counted(bench: Bench):
 
 def test_lapsed_leases_show_until_they_are_rescued_and_lost_ones_for_ever(bench: Bench, review: Flow[Any]):
     review.enqueue(repo="acme/app", number=1)
-    bench.runner()._claim(review.phases["plan"], bench.rung[0].run_id, 0)
+    bench.runner()._claim(review.phases["plan"], [(bench.rung[0].run_id, 0)])
     bench.execute("UPDATE runclaim_runs SET lease_expires_at = enqueued_at")
     before = scrape(bench)
     bench.database.run(lambda conn: rescue_worker(conn, "node:1"))

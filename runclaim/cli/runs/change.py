@@ -55,7 +55,7 @@ def retry(*, service: Service, run_ids: tuple[str, ...], as_json: bool) -> None:
 
     Phases that are complete stay complete.
     """
-    _each(service, "retry", run_ids, lambda run: f"{run['phase']} starts {service.starts}", as_json=as_json)
+    _each(service, "retry", run_ids, lambda _: f"starts {service.starts}", as_json=as_json)
 
 
 @click.command()
@@ -64,7 +64,7 @@ def retry(*, service: Service, run_ids: tuple[str, ...], as_json: bool) -> None:
 @on_the_ledger
 def resume(*, service: Service, run_ids: tuple[str, ...], as_json: bool) -> None:
     """Go on with blocked runs, from their blocked phase, with fresh attempts."""
-    _each(service, "resume", run_ids, lambda run: f"{run['phase']} starts {service.starts}", as_json=as_json)
+    _each(service, "resume", run_ids, lambda _: f"starts {service.starts}", as_json=as_json)
 
 
 @click.command()
