@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
-from runclaim.api import changes, events, flows, health, metrics, refusals, runs, webhooks, workers
+from runclaim.api import actions, changes, events, flows, health, metrics, refusals, runs, webhooks, workers
 from runclaim.api.document import describe
 from runclaim.api.service import Service
 from runclaim.api.strict import Gate
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from runclaim.app import Runclaim
     from runclaim.config import Config
 
-_ROUTES = (runs, changes, events, flows, workers, webhooks, health, metrics)
+_ROUTES = (runs, changes, events, actions, flows, workers, webhooks, health, metrics)
 
 
 def create_app(config: Config, application: Runclaim | None = None) -> FastAPI:

@@ -52,6 +52,16 @@ class Ids(Body):
     ]
 
 
+class Resolved(Body):
+    """What became of an unknown action."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"upstream_id": "comment-17"}]})
+
+    upstream_id: (
+        Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]+$", min_length=1, max_length=MAX_KEY_BYTES)] | None
+    ) = Field(description="What it is called where it arrived; null: it never did.")
+
+
 class ClaimAsked(Body):
     """What a worker can do."""
 

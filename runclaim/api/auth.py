@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, Final
 from runclaim.api.problems import Problem
 from runclaim.errors import RunclaimError
 from runclaim.keys import clip
-from runclaim.ledger import tokens
+from runclaim.ledger import decisions, tokens
 from runclaim.ledger.listing import RunLine, run_line
 from runclaim.ledger.tokens import EVERY_PROJECT, Scope, TokenView
 
 if TYPE_CHECKING:
     from fastapi import Request
+    from sqlalchemy import Connection
 
     from runclaim.api.service import Service
+    from runclaim.ledger.decisions import ActionView
 
 _CHALLENGE: Final = 'Bearer realm="runclaim"'
 _SAID: Final = 80
@@ -56,6 +58,23 @@ class Caller:
         if found is None or not self.token.sees(found.project):
             raise no_run(run_id)
         return found
+
+    def action(self, action_id: str) -> tuple[ActionView, str]:
+        """The action of that id and its project. Raises: Problem when no run of the token's projects has it."""
+
+        def look(conn: Connection) -> tuple[ActionView | None, RunLine | None]:
+            found = decisions.action(conn, action_id)
+            return found, None if found is None else run_line(conn, found.run_id)
+
+        found, line = self.service.ask(look)
+        if found is None or line is None or not self.token.sees(line.project):
+            raise no_action(action_id)
+        return found, line.project
+
+
+def no_action(action_id: str) -> Problem:
+    """The problem of an action that is not there, or not the caller's."""
+    return Problem("not-found", f"no action {action_id}: it never existed here, or was purged with its run")
 
 
 def no_run(run_id: str) -> Problem:

@@ -9,6 +9,7 @@ from starlette.responses import JSONResponse
 
 import runclaim
 from runclaim.api.shown import RUN_EXAMPLE, ProblemOut
+from runclaim.api.shown_actions import ACTION_EXAMPLE
 
 if TYPE_CHECKING:
     from fastapi import FastAPI, Request
@@ -28,6 +29,8 @@ _PARAMETERS: Final[dict[str, tuple[str, ...]]] = {
     "retry_run": ("idempotency-key",),
     "rerun_run": ("idempotency-key",),
     "resume_run": ("idempotency-key",),
+    "retry_action": ("idempotency-key",),
+    "resolve_action": ("idempotency-key",),
     "get_run": ("prefer", "if-none-match"),
     "claim_run": ("prefer",),
     "follow": ("last-event-id",),
@@ -67,6 +70,7 @@ def _document(app: FastAPI) -> dict[str, Any]:
     parts["schemas"] |= problem.pop("$defs") | {"Problem": problem}
     # The framework leaves out what is null in an example, and null is what these say.
     parts["schemas"]["RunOut"]["examples"] = [RUN_EXAMPLE]
+    parts["schemas"]["ActionOut"]["examples"] = [ACTION_EXAMPLE]
     parts["securitySchemes"] = {"bearer": _BEARER}
     for path in found["paths"].values():
         for operation in path.values():

@@ -15,17 +15,19 @@ from typing import TYPE_CHECKING, Final
 from runclaim.api.problems import Problem
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from runclaim.ledger.listing import Wanted
 
 _BYTES: Final = 32
 
 
-def page_token(key: bytes, wanted: Wanted, after: str) -> str:
+def page_token(key: bytes, question: Sequence[str], after: str) -> str:
     """The token of the page that begins after that place."""
-    return base64.urlsafe_b64encode(_signed(key, wanted, after) + after.encode()).decode().rstrip("=")
+    return base64.urlsafe_b64encode(_signed(key, question, after) + after.encode()).decode().rstrip("=")
 
 
-def place_of(key: bytes, wanted: Wanted, token: str) -> str:
+def place_of(key: bytes, question: Sequence[str], token: str) -> str:
     """The place that a token names. Raises: Problem unless it was given for this very listing."""
     try:
         raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
@@ -33,20 +35,23 @@ def place_of(key: bytes, wanted: Wanted, token: str) -> str:
     except (binascii.Error, ValueError):
         raw, after = b"", ""
     # One spelling a token: base64 has several for the same bytes.
-    if not hmac.compare_digest(page_token(key, wanted, after).encode(), token.encode()) or not after:
+    if not hmac.compare_digest(page_token(key, question, after).encode(), token.encode()) or not after:
         raise Problem("invalid-page-token", "ask again with the parameters of the first page, or without page_token")
     return after
 
 
-def _signed(key: bytes, wanted: Wanted, after: str) -> bytes:
-    question = [
+def question_of(wanted: Wanted) -> list[str]:
+    """The whole question of a listing of runs. Another kind of listing has another number of parts."""
+    return [
         wanted.project,
         wanted.flow or "",
         ",".join(sorted(wanted.states)),
         wanted.since.isoformat() if wanted.since else "",
         wanted.until.isoformat() if wanted.until else "",
         str(wanted.oldest_first),
-        after,
     ]
-    told = "".join(f"{len(part)}:{part}" for part in question)
+
+
+def _signed(key: bytes, question: Sequence[str], after: str) -> bytes:
+    told = "".join(f"{len(part)}:{part}" for part in (*question, after))
     return hmac.new(key, told.encode(), hashlib.sha256).digest()

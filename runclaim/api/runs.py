@@ -16,7 +16,7 @@ from runclaim import tracing
 from runclaim.api.asked import Enqueue, Name
 from runclaim.api.auth import Caller
 from runclaim.api.once import Done, done, once
-from runclaim.api.pages import page_token, place_of
+from runclaim.api.pages import page_token, place_of, question_of
 from runclaim.api.routing import Asker, Doors
 from runclaim.api.shown import RunOut, RunsOut, State
 from runclaim.api.waiting import until, wait_of
@@ -143,12 +143,17 @@ def list_of_runs(asked: Annotated[Listing, Query()], request: Request, caller: A
         until=_utc(asked.until),
         oldest_first=asked.order_by.endswith("asc"),
     )
-    key = service.page_key
-    after = None if asked.page_token is None else place_of(key, wanted, asked.page_token)
+    key, question = service.page_key, question_of(wanted)
+    after = None if asked.page_token is None else place_of(key, question, asked.page_token)
     page = service.ask(lambda conn: list_runs(conn, wanted, after=after, limit=asked.page_size))
-    token = "" if page.next_after is None else page_token(key, wanted, page.next_after)
-    link = {"Link": f'<{request.url.include_query_params(page_token=token)}>; rel="next"'} if token else {}
-    return JSONResponse({"runs": [line.as_json() for line in page.runs], "next_page_token": token}, headers=link)
+    token = "" if page.next_after is None else page_token(key, question, page.next_after)
+    shown = {"runs": [line.as_json() for line in page.runs], "next_page_token": token}
+    return JSONResponse(shown, headers=next_link(request, token))
+
+
+def next_link(request: Request, token: str) -> dict[str, str]:
+    """The header that leads to the next page, unless this is the last one."""
+    return {"Link": f'<{request.url.include_query_params(page_token=token)}>; rel="next"'} if token else {}
 
 
 def _utc(moment: datetime | None) -> datetime | None:

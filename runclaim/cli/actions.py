@@ -27,17 +27,20 @@ def command() -> None:
 
 @command.command("list")
 @click.option("--run", "run_id", metavar="ID", type=Identifier("run"), help="Actions of this run, in their order.")
+@click.option("--project", metavar="NAME", help="Of this project; default: all here, through the API the token's.")
 @click.option("--state", type=click.Choice(_STATES), help="Actions in this state.")
 @click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="At most so many.")
 @json_option
 @on_the_ledger
-def list_(*, service: Service, run_id: str | None, state: str | None, limit: int, as_json: bool) -> None:
+def list_(
+    *, service: Service, run_id: str | None, project: str | None, state: str | None, limit: int, as_json: bool
+) -> None:
     """
     List actions, the newest first, or those of a run in their order.
 
     In a pipe: a line for each action, its id, state, kind, run, phase, attempts and upstream id, with tabs between.
     """
-    found = service.actions(run_id=run_id, state=state, limit=limit)
+    found = service.actions(project=project, run_id=run_id, state=state, limit=limit)
     if as_json:
         for action in found:
             give_json(action)

@@ -12,7 +12,7 @@ from runclaim.cli.exits import NotFound, Refused
 from runclaim.cli.making import make, make_again
 from runclaim.cli.options import require_file
 from runclaim.cli.service import ENDS, Asked, Filter, Json
-from runclaim.cli.shapes import action_json, event_json
+from runclaim.cli.shapes import event_json
 from runclaim.errors import RunNotFound
 from runclaim.flows.ledgering import Ledger
 from runclaim.ledger import decisions, listing
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from runclaim.app import Runclaim
     from runclaim.config import Config
+    from runclaim.ledger.decisions import ActionView
     from runclaim.ledger.dispatch import Due
     from runclaim.ledger.listing import RunLine
     from runclaim.ledger.read import EventView
@@ -162,30 +163,33 @@ class LocalService:
             time.sleep(min(pause, left))
             pause = min(pause * 1.5, _LONGEST_PAUSE)
 
-    def actions(self, *, run_id: str | None, state: str | None, limit: int) -> Iterator[Json]:
+    def actions(self, *, project: str | None, run_id: str | None, state: str | None, limit: int) -> Iterator[Json]:
         """Planned actions: those of a run in their order, or the newest first."""
         wanted = None if state is None else ActionState(state)
         if run_id is None:
-            found = self._ledger.ask(lambda conn: decisions.list_actions(conn, state=wanted, limit=limit))
+            found = self._ledger.ask(
+                lambda conn: decisions.list_actions(conn, project=project, state=wanted, limit=limit)
+            )
         else:
-            self._line(run_id)
-            every = self._ledger.ask(lambda conn: decisions.actions_of(conn, run_id))
+            is_asked = project in {None, self._line(run_id).project}
+            every = self._ledger.ask(lambda conn: decisions.actions_of(conn, run_id)) if is_asked else []
             found = [each for each in every if wanted is None or each.state == wanted][:limit]
-        yield from (action_json(each) for each in found)
+        yield from (each.as_json() for each in found)
 
     def action(self, action_id: str) -> Json:
         """One action."""
+        return self._action(action_id).as_json()
+
+    def _action(self, action_id: str) -> ActionView:
         found = self._ledger.ask(lambda conn: decisions.action(conn, action_id))
         if found is None:
             raise NotFound(f"no action {action_id}; `runclaim actions list` shows them")
-        return action_json(found)
+        return found
 
     def retry_action(self, action_id: str) -> Json:
         """Send an action again that failed or is unknown."""
         if not self._ledger.database.run(lambda conn: decisions.retry_action(conn, action_id)):
-            found = self.action(action_id)
-            why = "its run was superseded" if found["superseded"] else "only a failed or unknown one can be"
-            raise Refused(f"cannot retry action {action_id}: it is {found['state']} ({why})")
+            raise Refused(self._action(action_id).not_retried)
         self._ledger.publisher.ring_actions(1)
         return self.action(action_id)
 
@@ -195,8 +199,7 @@ class LocalService:
             lambda conn: decisions.resolve_action(conn, action_id, upstream_id=upstream_id, by=self._by)
         )
         if not resolved:
-            state = self.action(action_id)["state"]
-            raise Refused(f"cannot resolve action {action_id}: it is {state} (only an unknown one can be)")
+            raise Refused(self._action(action_id).not_resolved)
         return self.action(action_id)
 
     def _line(self, run_id: str) -> RunLine:

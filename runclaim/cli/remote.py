@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import islice
 from typing import TYPE_CHECKING, Final, Self
 
 from runclaim.cli.exits import Refused, Unreachable
@@ -72,12 +73,14 @@ class RemoteService:
             "since": wanted.since and wanted.since.isoformat(),
             "until": wanted.until and wanted.until.isoformat(),
         }
-        left, token = wanted.limit, None
-        while left > 0:
-            asked = query | {"page_size": min(left, _PAGE), "page_token": token}
-            _, page = self._api.ask("GET", "/v1/runs", query=asked)
-            yield from page["runs"]
-            left -= len(page["runs"])
+        yield from islice(self._pages("runs", query, min(wanted.limit, _PAGE)), wanted.limit)
+
+    def _pages(self, what: str, query: Json, size: int) -> Iterator[Json]:
+        """What a listing has, page by page."""
+        token = None
+        while True:
+            _, page = self._api.ask("GET", f"/v1/{what}", query=query | {"page_size": size, "page_token": token})
+            yield from page[what]
             if not (token := page["next_page_token"]):
                 return
 
@@ -118,21 +121,27 @@ class RemoteService:
             time.sleep(min(seconds - whole, 1.0) if seconds < _LONGEST_WAIT else 0.0)
         return run
 
-    def actions(self, *, run_id: str | None, state: str | None, limit: int) -> Iterator[Json]:  # noqa: ARG002 - a Service
-        """Not on the API."""
-        raise _local_only()
+    def actions(self, *, project: str | None, run_id: str | None, state: str | None, limit: int) -> Iterator[Json]:
+        """Planned actions: those of a run in their order, or the newest first."""
+        query = {"project": project, "run": run_id, "state": state}
+        if run_id is None:
+            yield from islice(self._pages("actions", query, min(limit, _PAGE)), limit)
+        else:
+            # The API begins with the newest.
+            yield from list(self._pages("actions", query, _PAGE))[::-1][:limit]
 
-    def action(self, action_id: str) -> Json:  # noqa: ARG002 - a Service
-        """Not on the API."""
-        raise _local_only()
+    def action(self, action_id: str) -> Json:
+        """One action."""
+        return self._api.ask("GET", f"/v1/actions/{action_id}")[1]
 
-    def retry_action(self, action_id: str) -> Json:  # noqa: ARG002 - a Service
-        """Not on the API."""
-        raise _local_only()
+    def retry_action(self, action_id: str) -> Json:
+        """Send an action again that failed or is unknown."""
+        return self._api.ask("POST", f"/v1/actions/{action_id}:retry", headers=_once(None))[1]
 
-    def resolve_action(self, action_id: str, upstream_id: str | None) -> Json:  # noqa: ARG002 - a Service
-        """Not on the API."""
-        raise _local_only()
+    def resolve_action(self, action_id: str, upstream_id: str | None) -> Json:
+        """Say what became of an unknown action."""
+        path, body = f"/v1/actions/{action_id}:resolve", {"upstream_id": upstream_id}
+        return self._api.ask("POST", path, body=body, headers=_once(None))[1]
 
     def _of_run(
         self,
@@ -155,7 +164,3 @@ def _quoted(key: str) -> str:
     if not key.isascii() or not key.isprintable():
         raise Refused("--idempotency-key is text of printable ASCII characters")
     return key.replace("\\", "\\\\").replace('"', '\\"')
-
-
-def _local_only() -> Refused:
-    return Refused("the API does not show actions: name the ledger with --url or -A, on a machine that reaches it")

@@ -86,7 +86,7 @@ class Service(Protocol):
         """The run once it has ended, or as it is after so many seconds, without input and result."""
         ...
 
-    def actions(self, *, run_id: str | None, state: str | None, limit: int) -> Iterator[Json]:
+    def actions(self, *, project: str | None, run_id: str | None, state: str | None, limit: int) -> Iterator[Json]:
         """Planned actions: those of a run in their order, or the newest first."""
         ...
 

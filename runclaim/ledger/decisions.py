@@ -9,12 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Text, and_, bindparam, false, null, or_, select, update
+from sqlalchemy import Text, and_, bindparam, false, null, select, update
 
 from runclaim.clock import now
+from runclaim.ledger.listing import instant
 from runclaim.ledger.outbox import ActionState, lock_runs
 from runclaim.ledger.planning import action_state, count_pending
-from runclaim.models import actions
+from runclaim.models import actions, runs
 from runclaim.rowset import Id, Json
 
 if TYPE_CHECKING:
@@ -45,17 +46,54 @@ class ActionView:
     attempted_at: datetime | None
     ended_at: datetime | None
 
+    def as_json(self) -> dict[str, Any]:
+        """The action as the command line and the HTTP API show it; an error without its traceback."""
+        error = self.error and {"type": self.error.get("type"), "message": self.error.get("message")}
+        return {
+            "id": self.id,
+            "run_id": self.run_id,
+            "phase": self.phase,
+            "name": self.name,
+            "kind": self.kind,
+            "state": self.state,
+            "attempts": self.attempts,
+            "uncertain": self.uncertain,
+            "superseded": self.superseded,
+            "payload": self.payload,
+            "idempotency_key": self.idempotency_key,
+            "upstream_id": self.upstream_id,
+            "error": error or None,
+            "planned_at": instant(self.planned_at),
+            "attempted_at": instant(self.attempted_at),
+            "ended_at": instant(self.ended_at),
+        }
+
+    @property
+    def not_retried(self) -> str:
+        """Why `retry_action` leaves it alone, for people."""
+        why = "its run was superseded" if self.superseded else "only a failed or unknown one can be"
+        return f"cannot retry action {self.id}: it is {self.state} ({why})"
+
+    @property
+    def not_resolved(self) -> str:
+        """Why `resolve_action` leaves it alone, for people."""
+        return f"cannot resolve action {self.id}: it is {self.state} (only an unknown one can be)"
+
 
 _VIEW: Final = [actions.c[name] for name in ActionView.__slots__]
 _its_id: Final = bindparam("its_id", type_=Id())
 _its_state: Final = bindparam("its_state", type_=Text())
 _OF_RUN: Final = select(*_VIEW).where(actions.c.run_id == _its_id).order_by(actions.c.id)
-_LIST: Final = (
+_NEWEST: Final = (
     select(*_VIEW)
-    .where(or_(_its_state.is_(None), actions.c.state == _its_state))
+    .where(actions.c.id < bindparam("after_id", type_=Id()))
     .order_by(actions.c.id.desc())
     .limit(bindparam("at_most"))
 )
+#: No id comes after it.
+_LAST_ID: Final = "ffffffff-ffff-ffff-ffff-ffffffffffff"
+# Looked up action by action: of a join the database might read the runs of the project first.
+_project: Final = select(runs.c.project).where(runs.c.id == actions.c.run_id).scalar_subquery()
 _ONE: Final = select(*_VIEW).where(actions.c.id == _its_id)
 _as_seen: Final = and_(actions.c.id == _its_id, actions.c.fence == bindparam("seen_fence"))
 _WHERE: Final = select(actions.c.run_id, actions.c.state, actions.c.fence).where(actions.c.id == _its_id)
@@ -93,9 +131,29 @@ def actions_of(conn: Connection, run_id: str) -> list[ActionView]:
     return [ActionView(**row._asdict()) for row in conn.execute(_OF_RUN, {"its_id": run_id})]
 
 
-def list_actions(conn: Connection, *, state: ActionState | None = None, limit: int = 50) -> list[ActionView]:
-    """At most `limit` actions, the newest first; those of one state. Reads the table: for people, not for loops."""
-    return [ActionView(**row._asdict()) for row in conn.execute(_LIST, {"its_state": state, "at_most": limit})]
+def list_actions(
+    conn: Connection,
+    *,
+    project: str | None = None,
+    run_id: str | None = None,
+    state: ActionState | None = None,
+    after: str | None = None,
+    limit: int = 50,
+) -> list[ActionView]:
+    """
+    At most `limit` actions, the newest first: of a project, of a run, in a state; those older than the action `after`.
+
+    Goes back through the actions until there are enough: for people, not for loops.
+    """
+    asked = _NEWEST
+    if project is not None:
+        asked = asked.where(_project == bindparam("its_project"))
+    if run_id is not None:
+        asked = asked.where(actions.c.run_id == _its_id)
+    if state is not None:
+        asked = asked.where(actions.c.state == action_state(state))
+    values = {"its_project": project, "its_id": run_id, "after_id": after or _LAST_ID, "at_most": limit}
+    return [ActionView(**row._asdict()) for row in conn.execute(asked, values)]
 
 
 def action(conn: Connection, action_id: str) -> ActionView | None:

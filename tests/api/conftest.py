@@ -43,6 +43,24 @@ class Office:
         assert 201 == answer.status, answer
         return answer.json
 
+    def planned(self, number: int = 7, error: Exception | None = None, project: str = "default") -> dict[str, Any]:
+        """An action, as the API shows it, of a run that was made just now; sending it was tried, and gave the error."""
+
+        @self.bench.action("comment", max_attempts=1)
+        def send(payload: Any, idempotency_key: str) -> str:
+            if error is not None:
+                raise error
+            return f"upstream-{payload['number']}"
+
+        notes = self.bench.flow("notes", key="{number}")
+        notes.phase(name="write")(lambda ctx: ctx.plan_action("comment", {"number": ctx.input.number}))
+        run = notes.using(project=project).enqueue(repo="a", number=number)
+        self.bench.finish(notes, run)
+        self.bench.send()
+        everywhere = self.served.client(token(self.bench.database, "admin", projects=("*",)))
+        (made,) = everywhere.get(f"/v1/actions?project={project}&run={run.id}").json["actions"]
+        return made
+
     def finish(self, run: dict[str, Any]) -> None:
         """Work on what is due until the run has ended."""
         self.bench.finish(self.review, self.bench.ledger.handle(run["id"]))

@@ -30,6 +30,10 @@ TABLE = {
     "POST /v1/runs/{run_id}:resume": (WRITE, None),
     "POST /v1/runs/{run_id}:rerun": (WRITE, None),
     "POST /v1/runs:cancel": (WRITE, {"ids": ["{run_id}"]}),
+    "GET /v1/actions": (READ, None),
+    "GET /v1/actions/{action_id}": (READ, None),
+    "POST /v1/actions/{action_id}:retry": (WRITE, None),
+    "POST /v1/actions/{action_id}:resolve": (WRITE, {"upstream_id": None}),
     "POST /v1/runs:claim": (WORK, {"flow": "review", "phases": ["plan"], "worker": "w"}),
     "POST /v1/runs/{run_id}:heartbeat": (WORK, {"claim": "{claim}"}),
     "POST /v1/runs/{run_id}:succeed": (WORK, {"claim": "{claim}", "result": 1}),
@@ -57,11 +61,12 @@ def office(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def claimed(office):
-    """A run of the project `default`, and its claim."""
+    """A run of the project `default`, and its claim; and an action of another one."""
+    action = office.planned(98, ConnectionError("cut"))
     made = office.client.post("/v1/runs", {"flow": "review", "input": INPUT | {"number": 99}}).json
     job = office.client.post("/v1/runs:claim", {"flow": "review", "phases": ["plan"], "worker": "w"}).json
     assert made["id"] == job["id"]
-    return {"run_id": job["id"], "claim": job["claim"]}
+    return {"run_id": job["id"], "claim": job["claim"], "action_id": action["id"]}
 
 
 def operations(document):
@@ -141,21 +146,20 @@ def test_a_scope_opens_its_own_routes_and_no_other(office, claimed, operation, s
         assert f'scope="{TABLE[operation][0]}"' in answer.headers["www-authenticate"]
 
 
-@pytest.mark.parametrize("operation", [name for name in TABLE if "{run_id}" in name or name == "POST /v1/runs:cancel"])
+@pytest.mark.parametrize("operation", [name for name in TABLE if "_id}" in name or name == "POST /v1/runs:cancel"])
 def test_a_run_of_another_project_is_not_there(office, claimed, operation):
     """
-    INVARIANT: another project's run looks like one that never was, also inside a body.
+    INVARIANT: another project's run or action looks like one that never was, also inside a body.
 
-    Breaks if a handler takes a run's id without asking whose it is.
+    Breaks if a handler takes an id without asking whose it is.
     """
     theirs = token(office.bench.database, "admin", projects=("theirs",))
-    nobodys = claimed | {"run_id": "01a1ff25-3afd-7d27-b4d9-2a64eef8722e"}
+    nobodys = claimed | dict.fromkeys(("run_id", "action_id"), "01a1ff25-3afd-7d27-b4d9-2a64eef8722e")
+    named = "action_id" if "{action_id}" in operation else "run_id"
     refused, unknown = ask(office, operation, theirs, claimed), ask(office, operation, office.token, nobodys)
 
     assert (404, "not-found") == (refused.status, refused.code)
-    assert unknown.json["detail"].replace(nobodys["run_id"], "?") == refused.json["detail"].replace(
-        claimed["run_id"], "?"
-    )
+    assert unknown.json["detail"].replace(nobodys[named], "?") == refused.json["detail"].replace(claimed[named], "?")
 
 
 def test_a_batch_with_one_run_of_another_project_changes_none(office):
@@ -169,7 +173,7 @@ def test_a_batch_with_one_run_of_another_project_changes_none(office):
     assert "theirs" == made["project"]
 
 
-@pytest.mark.parametrize("operation", ["GET /v1/runs", "POST /v1/runs", "POST /v1/runs:claim"])
+@pytest.mark.parametrize("operation", ["GET /v1/runs", "GET /v1/actions", "POST /v1/runs", "POST /v1/runs:claim"])
 def test_another_project_is_not_there(office, claimed, operation):
     method, path = operation.split(" ")
     body = TABLE[operation][1]

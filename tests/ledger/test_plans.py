@@ -24,7 +24,7 @@ from runclaim.ledger.answers import forget_answers
 from runclaim.ledger.cancel import cancel
 from runclaim.ledger.claim import claimed
 from runclaim.ledger.complete import complete, completed
-from runclaim.ledger.decisions import actions_of, retry_action
+from runclaim.ledger.decisions import actions_of, list_actions, retry_action
 from runclaim.ledger.dedup import forget
 from runclaim.ledger.enqueue import enqueue
 from runclaim.ledger.fail import fail
@@ -367,6 +367,18 @@ VERBS = {
     ),
     "settle_actions": (settle_one, {(ACTION, "pk_runclaim_actions"), (RUN, "pk_runclaim_runs")}),
     "actions_of": (lambda conn: actions_of(conn, plan_one(conn)), {(RUN, "pk_runclaim_runs")}),
+    "list actions": (
+        lambda conn: list_actions(conn, project="default"),
+        {(ACTION, "pk_runclaim_actions"), (RUN, "pk_runclaim_runs")},
+    ),
+    "list the actions of a state from a page on": (
+        lambda conn: list_actions(conn, project="default", state=ActionState.UNKNOWN, after=OLD, limit=101),
+        {(RUN, "pk_runclaim_runs")},
+    ),
+    "list the actions of a run": (
+        lambda conn: list_actions(conn, project="default", run_id=plan_one(conn)),
+        {(RUN, "pk_runclaim_runs")},
+    ),
     "drop_actions": (supersede_one, {(RUN, "ix_runclaim_runs_subject")}),
     "findings_of": (
         lambda conn: findings_of(conn, plan_one(conn)),
