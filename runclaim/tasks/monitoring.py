@@ -50,7 +50,7 @@ class Monitor:
             return
         task_id = self._task_ids[claim.owner] = self._request.id if is_first else uuid()
         name, key = f"{claim.flow}.{claim.phase}", redact(claim.key)
-        if not is_first or self._request.argsrepr != key:
+        if not is_first or getattr(self._request, "argsrepr", key) != key:
             self._send("task-received", task_id, name=name, args=key, kwargs="{}", retries=claim.attempt - 1)
         if not is_first:
             self._send("task-started", task_id)

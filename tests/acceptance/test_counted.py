@@ -104,7 +104,7 @@ def test_many_enqueued_at_once_cost_one_commit_and_few_messages(
     new_site: MakeSite, valkey_server, private_postgres, commits
 ):
     """INVARIANT: a thousand runs are one transaction and ten messages, each of which names a hundred of them."""
-    site = new_site(broker=valkey_server.url, database_url=private_postgres.url)
+    site = new_site(broker=valkey_server.url, database_url=private_postgres.url, settings={"grouped": True})
     site.enqueue("connected")
     site.stage.runs._runtime.broker.flush()
     before, already = sent(site), len(commits())

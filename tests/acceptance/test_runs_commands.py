@@ -190,7 +190,9 @@ def test_celery_itself_has_the_same_commands(site: Site, shell: Shell, outside: 
     )
     listed = celery("runs", "list", "--json")
     missing = celery("runs", "status", "01a1ff2d-bb47-71c7-ae3a-fff5e236b971")
+    made = celery("token", "create", "--name", "ci", "--scope", "runs:read")
 
+    assert (0, True) == (made.code, made.out.startswith("rc_"))
     assert (0, [run.id]) == (listed.code, [each["id"] for each in listed.lines])
     assert outside("runs", "list", "--json").out == listed.out
     assert 3 == missing.code

@@ -44,7 +44,8 @@ def test_a_worker_killed_in_the_middle_of_groups_loses_and_doubles_nothing(
 
     Breaks if a group's claims are not all rescued, or what a shared commit has recorded runs again.
     """
-    site = make_site(postgres_url, rows=False)  # of the application's: with those a completion is settled alone
+    # No rows of the application's: with those a completion is settled alone.
+    site = make_site(postgres_url, settings={"grouped": True}, rows=False)
     landed = site.folder / "landed"
     landed.touch()  # the failpoint passes until this is gone
     site.worker(concurrency=2, env={"RUNCLAIM_FAILPOINTS": f"{place}=kill@{landed}"})
@@ -70,7 +71,9 @@ def test_a_body_that_kills_its_process_takes_no_run_of_its_group_with_it(
 
     Breaks if a run that was lost is claimed beside others again: each crash would cost them all.
     """
-    site = make_site(postgres_url, rows=False, phases={phase: {"max_losses": 2} for phase in PHASES})
+    site = make_site(
+        postgres_url, settings={"grouped": True}, rows=False, phases={phase: {"max_losses": 2} for phase in PHASES}
+    )
     site.worker(concurrency=2)
     site.beat()
     warm = site.stage.steps.enqueue_many(named(range(1000, 1060)))

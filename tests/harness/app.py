@@ -38,8 +38,15 @@ rows_table = Table(
 
 PHASES = ("first", "second", "third")
 _DURATIONS = {"lease", "max_duration"}
-#: Quick enough for tests; every value can be set by the site.
-_SETTINGS = {"rescue_every": "500ms", "dispatch_every": "500ms", "dispatch_after": "2s", "deliver_every": "500ms"}
+#: Quick enough for tests; every value can be set by the site. Each run has messages and commits of its own, so that a
+#: test knows which message it hits; what is about groups says so.
+_SETTINGS = {
+    "rescue_every": "500ms",
+    "dispatch_every": "500ms",
+    "dispatch_after": "2s",
+    "deliver_every": "500ms",
+    "grouped": False,
+}
 
 
 @dataclass(frozen=True)

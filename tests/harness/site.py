@@ -136,7 +136,8 @@ class Site(Processes):
             return f"{run.view.error} {[event.data for event in read.journal(conn, run.id)]}"
 
     def queued(self, queue: str) -> int:
-        """How many messages wait in a queue of Redis."""
+        """How many messages wait in a queue of Redis, after those of this process that wait for company."""
+        self.stage.runs.ledger.publisher.flush()
         with redis.Redis.from_url(self.told["broker"]) as client:
             return int(client.llen(queue))
 
