@@ -37,13 +37,6 @@ class Shell:
 
 
 @pytest.fixture
-def answered(port: int) -> int | None:
-    """The status of a server that may not listen yet."""
-    with contextlib.suppress(ConnectionRefusedError):
-        return Client(port).get("/livez").status
-    return None
-
-
 def shell(tmp_path, database_url):
     made = Shell(tmp_path, database_url)
     made.run("db", "upgrade")
@@ -126,3 +119,10 @@ def test_a_ledger_that_is_behind_is_refused_at_the_start(tmp_path, postgres_url)
     told = Shell(tmp_path, postgres_url).run("api", "--port", str(free_port()))
 
     assert (1, True) == (told.returncode, "runclaim db upgrade" in told.stderr)
+
+
+def answered(port: int) -> int | None:
+    """The status of a server that may not listen yet."""
+    with contextlib.suppress(ConnectionRefusedError):
+        return Client(port).get("/livez").status
+    return None
