@@ -54,7 +54,9 @@ class Doorbell:
                 self._start()
                 return
             self._is_ringing = True
-        self._ring(list(due))
+            # What waits came first.
+            taken, self._waiting = [*self._waiting, *due], []
+        self._ring(taken)
 
     def _ring(self, due: Sequence[Due]) -> None:
         try:

@@ -68,6 +68,18 @@ def test_what_comes_while_somebody_rings_shares_the_next_message(bell: Bell):
     assert bell.messages == [["0"], [str(number) for number in range(1, 50)]]
 
 
+def test_what_waits_goes_along_first_with_the_next_that_rings_itself(bell: Bell, monkeypatch: pytest.MonkeyPatch):
+    """Breaks if a caller who finds the pause over, before the thread does, overtakes what waits."""
+    monkeypatch.setattr(module, "_PAUSE", 60.0)
+    doorbell = Doorbell(bell)
+    doorbell.ring([due(1)])
+    doorbell.ring([due(2)])
+    doorbell._free_at = 0.0
+    doorbell.ring([due(3)])
+
+    assert bell.messages == [["1"], ["2", "3"]]
+
+
 def test_an_idle_doorbell_starts_no_thread_and_a_used_one_ends_its_own(bell: Bell, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(module, "_IDLE", 0.05)
     doorbell = Doorbell(bell)
