@@ -50,8 +50,10 @@ class Doorbell:
             return
         with self._changed:
             if self._is_ringing or time.monotonic() < self._free_at:
+                if not self._waiting:
+                    # Once a message: a thread that is woken for each run costs the caller more than the run.
+                    self._start()
                 self._waiting.extend(due)
-                self._start()
                 return
             self._is_ringing = True
             # What waits came first.
