@@ -120,13 +120,13 @@ class Database:
         else:
             engine = self.engine
             if self._at_once is None:
-                self._at_once = engine.execution_options(isolation_level="AUTOCOMMIT")
+                self._at_once = engine.execution_options(runclaim_at_once=True)
             with self._at_once.begin() as conn:
                 yield conn
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """One transaction that only reads; on SQLite it waits for no writer."""
+        """For what only reads: on SQLite one transaction, which waits for no writer; on PostgreSQL each statement."""
         with self._held_off(), self.engine.connect() as conn:
             yield conn.execution_options(runclaim_reads=True)
 

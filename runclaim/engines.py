@@ -9,9 +9,11 @@ from sqlalchemy import URL, Connection, create_engine, event
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
+#: An option of our connections to PostgreSQL: `$1` is the driver's own mark there, and identifiers come as text.
+OURS: Final = "runclaim_prepares"
 #: Inputs and results stand in no error: SQLAlchemy would show them, and cut, so that a secret may look like none.
 _QUIET: Final[dict[str, Any]] = {"hide_parameters": True}
-_POSTGRESQL_ARGS: Final = {
+_POSTGRESQL_ARGS: Final[dict[str, Any]] = {
     "application_name": "runclaim",
     "connect_timeout": 5,
     # A half-open connection is given up after this, not after the kernel's fifteen minutes.
@@ -19,6 +21,8 @@ _POSTGRESQL_ARGS: Final = {
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 3,
+    # A statement is a transaction by itself, unless somebody begins one.
+    "autocommit": True,
 }
 
 
@@ -33,15 +37,42 @@ def new_engine(url: URL, pool_size: int) -> Engine:
 
     # The statement goes to the server as it is compiled. Otherwise psycopg reads it once more for placeholders of its
     # own, and remembers what it found in short statements only.
-    return create_engine(
+    engine = create_engine(
         url,
         paramstyle="numeric_dollar",
+        # Which we have no use for: it takes a transaction to look for it.
+        use_native_hstore=False,
         max_overflow=20,
         pool_timeout=10,
         connect_args={**_POSTGRESQL_ARGS, "cursor_factory": RawCursor},
         pool_size=pool_size,
+        execution_options={OURS: True},
         **_QUIET,
     )
+    event.listen(engine, "connect", _prepare_postgresql)
+    event.listen(engine, "begin", _begin_postgresql)
+    event.listen(engine, "checkin", _end_postgresql)
+    return engine
+
+
+def _prepare_postgresql(raw: Any, _record: Any) -> None:
+    from psycopg.types.string import TextLoader
+
+    # As the models have identifiers; objects of UUID would be made only to be written out again.
+    raw.adapters.register_loader("uuid", TextLoader)
+
+
+def _begin_postgresql(conn: Connection) -> None:
+    options = conn.get_execution_options()
+    alone = options.get("runclaim_at_once") or options.get("runclaim_reads")
+    if not (alone or options.get("isolation_level") == "AUTOCOMMIT"):
+        # No word to the server: the driver sends BEGIN with the first statement.
+        conn.connection.driver_connection.autocommit = False  # type: ignore[union-attr]
+
+
+def _end_postgresql(raw: Any, _record: Any) -> None:
+    if raw is not None and not raw.closed and not raw.autocommit:
+        raw.autocommit = True
 
 
 def _prepare_sqlite(raw: Any, _record: Any) -> None:

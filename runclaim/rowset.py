@@ -1,7 +1,8 @@
 """
 Many rows as one parameter: the table a verb joins with, so that one statement serves one run or a thousand.
 
-The text of a statement never depends on how many rows it gets, so a kept connection prepares it once.
+The text of a statement does not depend on how many rows it gets, so a kept connection prepares it once; but for the
+few rows that `runclaim.prepared` has written out, a parameter a column.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 
 _NOBODYS: Final = str(UUID(int=0))
+#: Between rowset, row and column in the name of a parameter.
+_CELL: Final = "__"
 
 
 def as_id(text: str) -> str:
@@ -85,14 +88,36 @@ def pack(rows: Iterable[Mapping[str, Any]]) -> str:
     return json.dumps(list(rows), allow_nan=False)
 
 
+def cell_of(parameter: str) -> tuple[str, int, str] | None:
+    """The rowset, row and column whose value a parameter of a written out row has; `None` for any other parameter."""
+    match parameter.split(_CELL):
+        case [name, row, column]:
+            return name, int(row), column
+    return None
+
+
 @compiles(Rowset, "postgresql")
-def _rowset_postgresql(element: Rowset, compiler: SQLCompiler, *, asfrom: bool = False, **_kw: Any) -> str:
+def _rowset_postgresql(
+    element: Rowset, compiler: SQLCompiler, *, asfrom: bool = False, few: Mapping[str, int] | None = None, **_kw: Any
+) -> str:
     if not asfrom:
         return element.name
     kinds = compiler.dialect.type_compiler_instance
-    shape = ", ".join(f"{found.name} {kinds.process(found.type)}" for found in element.columns)
+    typed = [(found.name, kinds.process(found.type)) for found in element.columns]
+    if few and element.name in few:
+        rows = ", ".join(_written_out(element.name, row, typed, compiler) for row in range(few[element.name]))
+        return f"(VALUES {rows}) AS {element.name}({', '.join(name for name, _ in typed)})"
     rows = compiler.process(bindparam(element.name, type_=Text()))
+    shape = ", ".join(f"{name} {kind}" for name, kind in typed)
     return f"jsonb_to_recordset(CAST({rows} AS JSONB)) AS {element.name}({shape})"
+
+
+def _written_out(rowset_name: str, row: int, typed: Iterable[tuple[str, str]], compiler: SQLCompiler) -> str:
+    cells = (
+        f"CAST({compiler.process(bindparam(f'{rowset_name}{_CELL}{row}{_CELL}{name}'))} AS {kind})"
+        for name, kind in typed
+    )
+    return f"({', '.join(cells)})"
 
 
 @compiles(Rowset, "sqlite")

@@ -14,10 +14,11 @@ from sqlalchemy import BigInteger, Double, Text, and_, bindparam, case, func, se
 
 from runclaim.clock import now, shifted
 from runclaim.events import EventType
-from runclaim.ledger.fence import in_state, locked, state
+from runclaim.ledger.fence import is_still, locked, state
 from runclaim.ledger.journal import Entry, append, beside, written
 from runclaim.ledger.waiting import waits
 from runclaim.models import runs
+from runclaim.prepared import Prepared
 from runclaim.rowset import Id, as_id, pack, rowset
 from runclaim.states import RunState
 
@@ -96,7 +97,7 @@ def earlier(left: ColumnElement[Any], right: ColumnElement[Any]) -> ColumnElemen
 
 _asked: Final = rowset("asked", run_id=Id(), seen=BigInteger(), owner=Text())
 _wanted: Final = locked(
-    _asked, and_(runs.c.id == _asked.c.run_id, in_state(RunState.QUEUED), runs.c.fence == _asked.c.seen)
+    _asked, and_(runs.c.id == _asked.c.run_id, is_still(RunState.QUEUED), runs.c.fence == _asked.c.seen)
 )
 _lease_end: Final = shifted(now(), bindparam("lease_seconds", type_=Double()))
 _deadline: Final = shifted(now(), bindparam("duration_seconds", type_=Double()))
@@ -104,7 +105,7 @@ _CLAIM: Final = (
     update(runs)
     .where(
         runs.c.id == _wanted.c.run_id,
-        in_state(RunState.QUEUED),
+        is_still(RunState.QUEUED),
         runs.c.fence == _wanted.c.seen,
         runs.c.flow == bindparam("its_flow"),
         runs.c.phase == bindparam("its_phase"),
@@ -128,12 +129,14 @@ _CLAIM: Final = (
 )
 #: PostgreSQL writes the journal in the same statement.
 _claimed: Final = _CLAIM.returning(runs.c.state).cte("claimed")
-_CLAIM_AT_ONCE: Final = select(*(_claimed.c[each.name] for each in _CLAIM_COLUMNS)).add_cte(
-    beside(_claimed, run_id=_claimed.c.run_id, state=_claimed.c.state, attempt=_claimed.c.attempt).cte("journal")
+_CLAIM_AT_ONCE: Final = Prepared(
+    select(*(_claimed.c[each.name] for each in _CLAIM_COLUMNS)).add_cte(
+        beside(_claimed, run_id=_claimed.c.run_id, state=_claimed.c.state, attempt=_claimed.c.attempt).cte("journal")
+    )
 )
 _owners: Final = rowset("owners", owner=Text(), run_id=Id())
 _READ_BACK: Final = select(*_CLAIM_COLUMNS).where(
-    and_(runs.c.id == _owners.c.run_id, runs.c.owner == _owners.c.owner, in_state(RunState.RUNNING))
+    and_(runs.c.id == _owners.c.run_id, runs.c.owner == _owners.c.owner, is_still(RunState.RUNNING))
 )
 
 
@@ -157,7 +160,6 @@ def claim(
     """
     rows = [{"run_id": as_id(each.run_id), "seen": each.seen, "owner": each.owner} for each in wanted]
     values = {
-        "asked": pack(rows),
         "its_flow": flow,
         "its_phase": phase,
         "its_signal": waits_for,
@@ -166,11 +168,11 @@ def claim(
         "duration_seconds": max_duration.total_seconds(),
     }
     if conn.dialect.name == "postgresql":
-        values["written"] = written(
+        starts = written(
             (entry, None) for each in wanted for entry in _starts(as_id(each.run_id), each.seen + 1, phase, None)
         )
-        return _claims(conn.execute(_CLAIM_AT_ONCE, values).all())
-    claims = _claims(conn.execute(_CLAIM, values).all())
+        return _claims(_CLAIM_AT_ONCE.execute(conn, {"asked": rows, "written": starts}, values).all())
+    claims = _claims(conn.execute(_CLAIM, values | {"asked": pack(rows)}).all())
     append(conn, (entry for each in claims for entry in _starts(each.run_id, each.fence, phase, each.attempt)))
     return claims
 

@@ -9,25 +9,26 @@ to go through the broker, or waits for a signal that the run has not received.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Double, Integer, Text, and_, case, null, select, update
 
 from runclaim.clock import now, shifted
 from runclaim.ledger.claim import Claim, earlier
 from runclaim.ledger.completion_journal import entries, possible_entries
-from runclaim.ledger.fence import PROOF, held, in_state, locked, proofs, state
+from runclaim.ledger.fence import PROOF, held, is_still, locked, proofs, state
 from runclaim.ledger.findings import add_findings
 from runclaim.ledger.journal import append, beside, who_canceled, written
 from runclaim.ledger.planning import add_actions
 from runclaim.ledger.results import given, record, results_of
 from runclaim.ledger.waiting import waits
 from runclaim.models import phase_results, runs
+from runclaim.prepared import Prepared
 from runclaim.rowset import pack, rowset
 from runclaim.states import RunState
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable
     from datetime import timedelta
 
     from sqlalchemy import Connection
@@ -134,7 +135,7 @@ _COMPLETE: Final = (
 )
 #: PostgreSQL writes the result and the journal in the same statement.
 _moved_on: Final = _COMPLETE.cte("moved")
-_COMPLETE_AT_ONCE: Final = (
+_COMPLETE_AT_ONCE: Final = Prepared(
     select(*_moved_on.c)
     .add_cte(results_of(_moved_on).cte("recorded"))
     .add_cte(beside(_moved_on, run_id=_moved_on.c.id, state=_moved_on.c.state).cte("journal"))
@@ -145,7 +146,7 @@ _READ_BACK: Final = (
         runs.c.id,
         runs.c.state,
         runs.c.fence,
-        and_(in_state(RunState.RUNNING), runs.c.owner == _asked.c.next_owner),
+        and_(is_still(RunState.RUNNING), runs.c.owner == _asked.c.next_owner),
     )
     .join_from(runs, _asked, runs.c.id == _asked.c.run_id)
     .join(
@@ -169,10 +170,13 @@ def complete(conn: Connection, completions: Collection[Completion]) -> dict[str,
     """
     by_run = {each.claim.run_id: each for each in completions}
     moved: dict[str, Moved] = {}
-    values = {"ended": pack(_done_row(each) for each in completions)}
+    rows = [_done_row(each) for each in completions]
     if at_once := conn.dialect.name == "postgresql":
-        values |= {"given": given(completions), "written": written(possible_entries(completions))}
-    for run_id, after, fence in conn.execute(_COMPLETE_AT_ONCE if at_once else _COMPLETE, values):
+        rowsets = {"ended": rows, "given": given(completions), "written": written(possible_entries(completions))}
+        found: Iterable[Any] = _COMPLETE_AT_ONCE.execute(conn, rowsets)
+    else:
+        found = conn.execute(_COMPLETE, {"ended": pack(rows)})
+    for run_id, after, fence in found:
         moved[run_id] = _moved(by_run[run_id], RunState(after), fence, inline=after == RunState.RUNNING)
     if moved:
         recorded = [by_run[run_id] for run_id in moved]

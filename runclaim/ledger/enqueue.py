@@ -16,16 +16,17 @@ from runclaim.clock import now, shifted
 from runclaim.events import EventType
 from runclaim.ledger.fence import state
 from runclaim.ledger.identity import TAKE_KEYS, first_of_each_key, key_of, key_row, take_keys
-from runclaim.ledger.journal import Entry, append, beside, written
+from runclaim.ledger.journal import Entry, append, append_of, beside, written
 from runclaim.ledger.subjects import count_generations, supersede
 from runclaim.models import runs
+from runclaim.prepared import Prepared
 from runclaim.rowset import Id, as_json, pack, rowset
 from runclaim.states import RunState
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
-    from sqlalchemy import Connection, Insert, Select
+    from sqlalchemy import Connection
 
     from runclaim.ledger.new_run import NewRun
 
@@ -87,18 +88,22 @@ _RUN_ROWS: Final = (
 _INSERT: Final = insert(runs).from_select(_RUN_COLUMNS, _RUN_ROWS, include_defaults=False)
 
 
-def _with_journal(insertion: Insert) -> Select[Any]:
-    made = insertion.returning(runs.c.id, runs.c.state).cte("made")
-    return select(made.c.id).add_cte(beside(made, run_id=made.c.id, state=made.c.state).cte("journal"))
-
-
 #: PostgreSQL writes the journal in the same statement,
-_INSERT_AT_ONCE: Final = _with_journal(_INSERT)
+_inserted: Final = _INSERT.returning(runs.c.id, runs.c.state).cte("made")
+_INSERT_AT_ONCE: Final = select(_inserted.c.id).add_cte(
+    beside(_inserted, run_id=_inserted.c.id, state=_inserted.c.state).cte("journal")
+)
 #: and where nothing is counted or superseded, the key as well.
 _taken: Final = TAKE_KEYS["postgresql"].cte("taken")
-_ENQUEUE_AT_ONCE: Final = _with_journal(
-    insert(runs).from_select(
-        _RUN_COLUMNS, _RUN_ROWS.where(_new.c.id.in_(select(_taken.c.run_id))), include_defaults=False
+_made: Final = (
+    insert(runs)
+    .from_select(_RUN_COLUMNS, _RUN_ROWS.where(_new.c.id.in_(select(_taken.c.run_id))), include_defaults=False)
+    .returning(runs.c.id)
+    .cte("made")
+)
+_ENQUEUE_AT_ONCE: Final = Prepared(
+    select(_made.c.id).add_cte(
+        append_of(select(_made.c.id, literal_column(f"'{EventType.RUN_ENQUEUED}'"), literal_column("0"))).cte("journal")
     )
 )
 
@@ -109,12 +114,8 @@ def enqueue_at_once(conn: Connection, run: NewRun) -> bool:
 
     Returns: whether it was made. If not, nothing was written, and `enqueue` tells why.
     """
-    values = {
-        "keys": pack([key_row(run)]),
-        "fresh": pack([_row(run, 0, 0)]),
-        "written": written((each, None) for each in _journal([run], {})),
-    }
-    return conn.execute(_ENQUEUE_AT_ONCE, values).first() is not None
+    rowsets = {"keys": [key_row(run)], "fresh": [_row(run, 0, 0)]}
+    return _ENQUEUE_AT_ONCE.execute(conn, rowsets).first() is not None
 
 
 def enqueue(conn: Connection, wanted: Collection[NewRun]) -> list[Enqueued]:
@@ -149,7 +150,8 @@ def insert_runs(
     rows = [_row(each, generations.get(each.run_id, 0), (reruns or {}).get(each.run_id, 0)) for each in fresh]
     entries = _journal(fresh, notes or {})
     if conn.dialect.name == "postgresql":
-        conn.execute(_INSERT_AT_ONCE, {"fresh": pack(rows), "written": written((each, None) for each in entries)})
+        packed = {"fresh": pack(rows), "written": pack(written((each, None) for each in entries))}
+        conn.execute(_INSERT_AT_ONCE, packed)
     else:
         conn.execute(_INSERT, {"fresh": pack(rows)})
         append(conn, entries)

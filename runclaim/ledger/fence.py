@@ -52,10 +52,20 @@ def held(claims: FromClause) -> ColumnElement[bool]:
     """The fence: true only for the rows that these claims still own."""
     return and_(
         runs.c.id == claims.c.run_id,
-        in_state(RunState.RUNNING),
+        is_still(RunState.RUNNING),
         runs.c.fence == claims.c.fence,
         runs.c.owner == claims.c.owner,
     )
+
+
+def is_still(state: RunState) -> ColumnElement[bool]:
+    """
+    Beside an id: the run is in this state.
+
+    A parameter, not written out: otherwise PostgreSQL, which may know of few runs in this state, reads all that there
+    are now from their partial index, and not the one from the primary key.
+    """
+    return runs.c.state == state.value
 
 
 def in_state(*states: RunState) -> ColumnElement[bool]:

@@ -18,7 +18,7 @@ from runclaim.secrets import refuse_secrets
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-    from sqlalchemy import ColumnElement, Connection, FromClause, Insert
+    from sqlalchemy import ColumnElement, Connection, FromClause, Insert, Select
 
     from runclaim.states import RunState
 
@@ -128,9 +128,14 @@ def beside(
     )
 
 
-def written(entries: Iterable[tuple[Entry, RunState | None]]) -> str:
-    """The parameter `written`: each entry with the state of its run in which it comes true, `None` for any."""
-    return pack(_row(entry) | {"number": number, "after": after} for number, (entry, after) in enumerate(entries))
+def append_of(rows: Select[Any]) -> Insert:
+    """For one statement with the transition itself: appends an event for each of `rows`: run, type and fence."""
+    return insert(events).from_select(["run_id", "type", "fence", "at"], rows.add_columns(now()))
+
+
+def written(entries: Iterable[tuple[Entry, RunState | None]]) -> list[dict[str, Any]]:
+    """The rowset `written`: each entry with the state of its run in which it comes true, `None` for any."""
+    return [_row(entry) | {"number": number, "after": after} for number, (entry, after) in enumerate(entries)]
 
 
 def append(conn: Connection, entries: Iterable[Entry]) -> None:

@@ -7,7 +7,7 @@ rolls the whole completion back.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Double, Integer, Text, insert, select, true
 
@@ -67,17 +67,17 @@ def results_of(moved: FromClause) -> Insert:
     return insert(phase_results).from_select(_COLUMNS, _ROWS.where(_given.c.run_id.in_(select(moved.c.id))))
 
 
-def given(completions: Iterable[Completion]) -> str:
-    """The parameter `given`."""
-    return pack(_given_row(each) for each in completions)
+def given(completions: Iterable[Completion]) -> list[dict[str, Any]]:
+    """The rowset `given`."""
+    return [_given_row(each) for each in completions]
 
 
 def record(conn: Connection, completions: Iterable[Completion]) -> None:
     """Write the results of completions whose runs have just moved on, in the same transaction."""
-    conn.execute(_RECORD, {"given": given(completions)})
+    conn.execute(_RECORD, {"given": pack(given(completions))})
 
 
-def _given_row(completion: Completion) -> dict[str, object]:
+def _given_row(completion: Completion) -> dict[str, Any]:
     claim = completion.claim
     return claim.proof() | {
         "phase": claim.phase,

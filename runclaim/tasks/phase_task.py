@@ -83,9 +83,16 @@ def _deliver(task: Task[Any, Any], runtime: Runtime, flow: Flow[Any], phase: Pha
 
 def _inline(runtime: Runtime) -> Callable[[Phase[Any, Any], Phase[Any, Any]], bool]:
     """Whether a phase may follow another in one delivery: the same queue, and no limit that Celery has to enforce."""
+    lanes: dict[str, str | None] = {}
+
+    def lane(phase: Phase[Any, Any]) -> str | None:
+        # A router is asked once a delivery and phase: it may be the application's own, and slow.
+        if phase.task_name not in lanes:
+            lanes[phase.task_name] = _lane(runtime.app, phase)
+        return lanes[phase.task_name]
 
     def allowed(before: Phase[Any, Any], after: Phase[Any, Any]) -> bool:
-        return _lane(runtime.app, before) == _lane(runtime.app, after) is not None
+        return lane(before) == lane(after) is not None
 
     return allowed
 

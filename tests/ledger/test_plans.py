@@ -309,6 +309,10 @@ VERBS = {
         lambda conn: take_all(conn, [wanted(conn, run_id) for run_id in queued_runs(conn, 3)]),
         {(RUN, "pk_runclaim_runs")},
     ),
+    "claim many": (
+        lambda conn: take_all(conn, [wanted(conn, run_id) for run_id in queued_runs(conn, 9)]),
+        {(RUN, "pk_runclaim_runs")},
+    ),
     "claimed": (lambda conn: claimed(conn, [wanted(conn, queued_run(conn))]), {(RUN, "pk_runclaim_runs")}),
     "heartbeat": (
         lambda conn: heartbeat(conn, [(claim, LEASE) for claim in claimed_runs(conn, 3)]),
@@ -316,6 +320,10 @@ VERBS = {
     ),
     "complete": (
         lambda conn: complete(conn, [completion(claim) for claim in claimed_runs(conn, 3)]),
+        {(RUN, "pk_runclaim_runs")},
+    ),
+    "complete many": (
+        lambda conn: complete(conn, [completion(claim) for claim in claimed_runs(conn, 9)]),
         {(RUN, "pk_runclaim_runs")},
     ),
     "completed": (
@@ -498,6 +506,29 @@ def test_a_verb_reads_by_index_however_long_the_history_is(conn, name):
     assert expected <= used
     if name not in IN_BATCHES:
         assert [pair for pair in found if pair[1][1] is None and pair[1][0] not in SMALL] == []
+
+
+@pytest.mark.postgres
+def test_one_run_is_found_by_its_id_however_many_are_running(old_postgres):
+    """
+    INVARIANT: a transition of one run does not read the other runs in its state.
+
+    Breaks if the fence has the state written out: to a server that believes in few running runs, the small index of
+    them looks as good as the primary key, until its statistics come.
+    """
+    with old_postgres.engine.connect() as conn, conn.begin() as transaction:
+        claims = claimed_runs(conn, 3000)
+        sent = [
+            *statements_of(conn, lambda conn: complete(conn, [completion(claims[0])])),
+            *statements_of(conn, lambda conn: heartbeat(conn, [(claims[1], LEASE)])),
+            *statements_of(conn, lambda conn: fail(conn, [failure(claims[2])])),
+        ]
+        # As a kept connection has it prepared; the first few times PostgreSQL plans for the values at hand.
+        kept = [pair for each in sent for plan, pair in scans(conn, *each) if plan == 1]
+        transaction.rollback()
+    found = {index for table, index in kept if table == RUN}
+
+    assert found == {"pk_runclaim_runs"}
 
 
 def test_a_purge_finds_the_children_of_a_run_by_index(conn):

@@ -50,7 +50,7 @@ def torn_at(database: Database, at: int) -> Iterator[list[str]]:
 
     def commit(conn: Any) -> None:
         # What is a transaction by itself was committed when it was done; no COMMIT is sent.
-        if conn.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
+        if not conn.get_execution_options().get("runclaim_at_once"):
             note(conn)
 
     event.listen(database.engine, "before_cursor_execute", statement)
