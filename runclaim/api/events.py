@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 from uuid import UUID
 
 import anyio
@@ -23,8 +23,8 @@ from runclaim.api.problems import Problem
 from runclaim.api.routing import Asker, Doors
 from runclaim.api.shown import EventsOut
 from runclaim.errors import RunclaimError
-from runclaim.ledger.following import journal_after
-from runclaim.ledger.listing import instant, run_line
+from runclaim.ledger.following import event_json, journal_after
+from runclaim.ledger.listing import run_line
 from runclaim.ledger.tokens import Scope
 from runclaim.states import TERMINAL
 
@@ -82,7 +82,7 @@ async def follow(run_id: UUID, asked: Annotated[After, Query()], request: Reques
     if "text/event-stream" not in request.headers.get("accept", "text/event-stream") and _wants_json(request):
         found, _ = await run_sync(_look, service, line.id, after, asked.limit)
         last = found[-1].id if found else after
-        return JSONResponse({"events": [_shown(each) for each in found], "last_id": last})
+        return JSONResponse({"events": [event_json(each) for each in found], "last_id": last})
     found, is_over = await run_sync(_look, service, line.id, after)
     if is_over and not found:
         return Response(status_code=204)
@@ -141,21 +141,6 @@ def _look(service: Service, run_id: str, after: int, limit: int = 100) -> tuple[
     return service.ask(question)
 
 
-def _shown(event: EventView) -> dict[str, Any]:
-    data = event.data
-    if isinstance(data, dict):
-        # A traceback is for whoever reads the ledger.
-        data = {name: value for name, value in data.items() if name != "traceback"}
-    return {
-        "id": event.id,
-        "type": event.type,
-        "phase": event.phase,
-        "attempt": event.attempt,
-        "data": data,
-        "at": instant(event.at),
-    }
-
-
 def _written(event: EventView) -> bytes:
-    text = json.dumps(_shown(event), separators=(",", ":"))
+    text = json.dumps(event_json(event), separators=(",", ":"))
     return f"id: {event.id}\nevent: {event.type}\ndata: {text}\n\n".encode()

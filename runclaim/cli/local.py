@@ -12,11 +12,10 @@ from runclaim.cli.exits import NotFound, Refused
 from runclaim.cli.making import make, make_again
 from runclaim.cli.options import require_file
 from runclaim.cli.service import ENDS, Asked, Filter, Json
-from runclaim.cli.shapes import event_json
 from runclaim.errors import RunNotFound
 from runclaim.flows.ledgering import Ledger
 from runclaim.ledger import decisions, listing
-from runclaim.ledger.following import journal_after
+from runclaim.ledger.following import event_json, journal_after
 from runclaim.ledger.outbox import ActionState
 from runclaim.states import RunState
 

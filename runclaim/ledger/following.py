@@ -1,11 +1,12 @@
-"""following: a run's journal from an event on, for whoever follows it as it grows."""
+"""following: a run's journal from an event on, for whoever follows it as it grows, and how each event is shown."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import bindparam, select
 
+from runclaim.ledger.listing import instant
 from runclaim.ledger.read import EventView
 from runclaim.models import events
 from runclaim.rowset import Id
@@ -26,3 +27,18 @@ def journal_after(conn: Connection, run_id: str, *, after: int, limit: int = 100
     """At most `limit` of the run's events that come after the event `after` (0: from the first)."""
     found = conn.execute(_AFTER, {"its_id": run_id, "after": after, "at_most": limit})
     return [EventView(row.id, row.type, row.phase, row.attempt, row.fence, row.data, row.at) for row in found]
+
+
+def event_json(event: EventView) -> dict[str, Any]:
+    """The event as the command line and the HTTP API show it; a traceback is for whoever reads the ledger."""
+    data = event.data
+    if isinstance(data, dict):
+        data = {name: value for name, value in data.items() if name != "traceback"}
+    return {
+        "id": event.id,
+        "type": event.type,
+        "phase": event.phase,
+        "attempt": event.attempt,
+        "data": data,
+        "at": instant(event.at),
+    }
