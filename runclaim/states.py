@@ -8,7 +8,10 @@ tests hold every transition that the ledger ever writes against it.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class RunState(StrEnum):
@@ -62,3 +65,8 @@ def phase_status(state: RunState, cursor: int, position: int) -> PhaseStatus:
     if position > cursor:
         return PhaseStatus.PENDING
     return {_R: PhaseStatus.ACTIVE, _F: PhaseStatus.FAILED, _B: PhaseStatus.BLOCKED}.get(state, PhaseStatus.PENDING)
+
+
+def phase_statuses(state: RunState, cursor: int, phases: Iterable[str]) -> dict[str, PhaseStatus]:
+    """Phase → status, for the phases of a run in their order."""
+    return {phase: phase_status(state, cursor, position) for position, phase in enumerate(phases)}

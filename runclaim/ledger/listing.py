@@ -17,7 +17,7 @@ from runclaim.clock import Instant
 from runclaim.ledger.fence import state as literal
 from runclaim.models import runs
 from runclaim.rowset import Id, as_id
-from runclaim.states import TERMINAL, PhaseStatus, RunState, phase_status
+from runclaim.states import TERMINAL, PhaseStatus, RunState, phase_statuses
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection, Select
@@ -189,7 +189,7 @@ def _line(row: Any) -> RunLine:
         subject=row.subject,
         state=state,
         phase=row.phase,
-        phases={phase: phase_status(state, row.cursor, position) for position, phase in enumerate(row.phases)},
+        phases=phase_statuses(state, row.cursor, row.phases),
         attempts=row.attempts,
         priority=row.priority,
         fence=row.fence,

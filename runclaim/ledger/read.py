@@ -9,7 +9,7 @@ from sqlalchemy import BindParameter, bindparam, func, select
 
 from runclaim.models import events, phase_results, runs, signals
 from runclaim.rowset import Id, as_id, pack, rowset
-from runclaim.states import PhaseStatus, RunState, phase_status
+from runclaim.states import PhaseStatus, RunState, phase_statuses
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -133,7 +133,7 @@ def run(conn: Connection, run_id: str) -> RunView | None:
         phase=row.phase,
         queue=row.queue,
         priority=row.priority,
-        phases={phase: phase_status(state, row.cursor, position) for position, phase in enumerate(row.phases)},
+        phases=phase_statuses(state, row.cursor, row.phases),
         waits_for=row.waits_for if state is RunState.WAITING else None,
         attempts=row.attempts,
         losses=row.losses,
