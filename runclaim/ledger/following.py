@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import bindparam, select
 
 from runclaim.ledger.listing import instant
-from runclaim.ledger.read import EventView
+from runclaim.ledger.read import event_view
 from runclaim.models import events
 from runclaim.rowset import Id
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
+
+    from runclaim.ledger.read import EventView
 
 # A run's events have ascending ids in the order of their commits: its row is locked when they are written.
 _AFTER: Final = (
@@ -26,7 +28,7 @@ _AFTER: Final = (
 def journal_after(conn: Connection, run_id: str, *, after: int, limit: int = 100) -> list[EventView]:
     """At most `limit` of the run's events that come after the event `after` (0: from the first)."""
     found = conn.execute(_AFTER, {"its_id": run_id, "after": after, "at_most": limit})
-    return [EventView(row.id, row.type, row.phase, row.attempt, row.fence, row.data, row.at) for row in found]
+    return [event_view(row) for row in found]
 
 
 def event_json(event: EventView) -> dict[str, Any]:

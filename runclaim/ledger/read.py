@@ -173,10 +173,12 @@ def signal(conn: Connection, run_id: str, name: str) -> tuple[Any] | None:
 
 def journal(conn: Connection, run_id: str) -> list[EventView]:
     """The run's events, oldest first."""
-    return [
-        EventView(row.id, row.type, row.phase, row.attempt, row.fence, row.data, row.at)
-        for row in conn.execute(_EVENTS, {"its_id": run_id})
-    ]
+    return [event_view(row) for row in conn.execute(_EVENTS, {"its_id": run_id})]
+
+
+def event_view(row: Any) -> EventView:
+    """The event of a row that has every column of `events`."""
+    return EventView(row.id, row.type, row.phase, row.attempt, row.fence, row.data, row.at)
 
 
 def counts(conn: Connection) -> dict[tuple[str, RunState], int]:
