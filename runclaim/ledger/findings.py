@@ -39,18 +39,9 @@ class NewFinding:
 
 
 @dataclass(frozen=True, slots=True)
-class FindingView:
+class FindingView(NewFinding):
     """A recorded finding."""
 
-    id: str
-    run_id: str
-    phase: str
-    session_id: str | None
-    severity: str
-    title: str
-    body: str | None
-    path: str | None
-    line: int | None
     found_at: datetime
 
 
