@@ -11,7 +11,7 @@ from sqlalchemy import Double, Text, case, null, or_, update
 
 from runclaim.clock import now, shifted
 from runclaim.events import EventType
-from runclaim.ledger.fence import held, locked, proofs, state
+from runclaim.ledger.fence import UNHELD, held, locked, proofs, state
 from runclaim.ledger.journal import Entry, append, who_canceled
 from runclaim.ledger.planning import Hooks, Stopped, add_actions_once
 from runclaim.models import runs
@@ -62,10 +62,7 @@ _FAIL: Final = (
             else_=state(RunState.QUEUED),
         ),
         fence=runs.c.fence + 1,
-        owner=null(),
-        worker=null(),
-        lease_expires_at=null(),
-        deadline_at=null(),
+        **UNHELD,
         error=as_json(_failed.c.error),
         available_at=shifted(now(), _failed.c.delay_seconds),
         dispatch_due_at=shifted(now(), _failed.c.delay_seconds),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import BigInteger, Text, and_, literal_column, select
+from sqlalchemy import BigInteger, Text, and_, literal_column, null, select
 
 from runclaim.errors import ClaimLost
 from runclaim.models import runs
@@ -18,12 +18,21 @@ from runclaim.rowset import Id, Rowset, pack, rowset
 from runclaim.states import RunState
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sqlalchemy import CTE, ColumnElement, Connection, FromClause
     from sqlalchemy.types import TypeEngine
 
     from runclaim.ledger.claim import Claim
 
 PROOF: Final[dict[str, TypeEngine[Any]]] = {"run_id": Id(), "fence": BigInteger(), "owner": Text()}
+#: What a run has that nobody holds.
+UNHELD: Final[Mapping[str, ColumnElement[Any]]] = {
+    "owner": null(),
+    "worker": null(),
+    "lease_expires_at": null(),
+    "deadline_at": null(),
+}
 
 
 def proofs(name: str, /, **more: TypeEngine[Any]) -> Rowset:

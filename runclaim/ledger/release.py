@@ -8,7 +8,7 @@ from sqlalchemy import case, null, update
 
 from runclaim.clock import now
 from runclaim.events import EventType
-from runclaim.ledger.fence import held, locked, proofs, state
+from runclaim.ledger.fence import UNHELD, held, locked, proofs, state
 from runclaim.ledger.journal import Entry, append, who_canceled
 from runclaim.models import runs
 from runclaim.rowset import pack
@@ -30,10 +30,7 @@ _RELEASE: Final = (
     .values(
         state=case((_canceled, state(RunState.CANCELED)), else_=state(RunState.QUEUED)),
         fence=runs.c.fence + 1,
-        owner=null(),
-        worker=null(),
-        lease_expires_at=null(),
-        deadline_at=null(),
+        **UNHELD,
         # A deploy burns no attempt.
         attempts=runs.c.attempts - 1,
         available_at=now(),

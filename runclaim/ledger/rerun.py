@@ -10,22 +10,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import and_, case, literal_column, null, select, update
+from sqlalchemy import and_, case, literal_column, select, update
 from sqlalchemy.dialects.postgresql import insert as insert_on_postgresql
 from sqlalchemy.dialects.sqlite import insert as insert_on_sqlite
 
-from runclaim.clock import now
 from runclaim.errors import KeyConflict
 from runclaim.events import EventType
 from runclaim.ledger import identity
 from runclaim.ledger.enqueue import Enqueued, insert_runs
-from runclaim.ledger.fence import locked, state
+from runclaim.ledger.fence import locked
 from runclaim.ledger.identity import find_holders, first_of_each_key, key_of, key_row
 from runclaim.ledger.journal import Entry, append, told_by
 from runclaim.ledger.planning import drop_actions
+from runclaim.ledger.subjects import SUPERSEDED
 from runclaim.models import run_keys, runs
 from runclaim.rowset import Id, pack, rowset
-from runclaim.states import RunState
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -63,15 +62,7 @@ _outdated: Final = locked(_gone, runs.c.id == _gone.c.run_id)
 _END: Final = (
     update(runs)
     .where(runs.c.id == _outdated.c.run_id, runs.c.finished_at.is_(None))
-    .values(
-        state=state(RunState.SUPERSEDED),
-        fence=runs.c.fence + 1,
-        owner=null(),
-        worker=null(),
-        lease_expires_at=null(),
-        deadline_at=null(),
-        finished_at=now(),
-    )
+    .values(**SUPERSEDED)
     .returning(runs.c.id, runs.c.fence)
 )
 # Below every generation: `ledger.retry` refuses a run whose key has a newer one.

@@ -14,7 +14,7 @@ from sqlalchemy import and_, bindparam, case, literal, null, or_, select, update
 
 from runclaim.clock import now
 from runclaim.events import EventType
-from runclaim.ledger.fence import in_state, state
+from runclaim.ledger.fence import UNHELD, in_state, state
 from runclaim.ledger.journal import Entry, append, who_canceled
 from runclaim.ledger.planning import Hooks, Stopped, add_actions_once
 from runclaim.models import runs
@@ -51,10 +51,7 @@ def _rescue(which: ColumnElement[bool]) -> tuple[Select[Any], Update]:
                 (_canceled, state(RunState.CANCELED)), (_spent, state(RunState.FAILED)), else_=state(RunState.QUEUED)
             ),
             fence=runs.c.fence + 1,
-            owner=null(),
-            worker=null(),
-            lease_expires_at=null(),
-            deadline_at=null(),
+            **UNHELD,
             losses=runs.c.losses + 1,
             error=case((_canceled, runs.c.error), (_spent, as_json(literal(_LOST))), else_=runs.c.error),
             available_at=now(),

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import BigInteger, Integer, Text, and_, null, select, true, update
+from sqlalchemy import BigInteger, Integer, Text, and_, select, true, update
 from sqlalchemy.dialects.postgresql import insert as insert_on_postgresql
 from sqlalchemy.dialects.sqlite import insert as insert_on_sqlite
 
 from runclaim.clock import now
 from runclaim.events import EventType
-from runclaim.ledger.fence import state
+from runclaim.ledger.fence import UNHELD, state
 from runclaim.ledger.journal import Entry, append
 from runclaim.ledger.planning import drop_actions
 from runclaim.models import runs, subjects
@@ -24,9 +24,9 @@ from runclaim.rowset import pack, rowset
 from runclaim.states import RunState
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Mapping
 
-    from sqlalchemy import Connection
+    from sqlalchemy import ColumnElement, Connection
 
     from runclaim.ledger.new_run import NewRun
 
@@ -71,18 +71,17 @@ _outdated: Final = (
     .cte("outdated")
     .prefix_with("MATERIALIZED", dialect="postgresql")
 )
+#: What a run has that ends because a newer one is there.
+SUPERSEDED: Final[Mapping[str, ColumnElement[Any]]] = {
+    "state": state(RunState.SUPERSEDED),
+    "fence": runs.c.fence + 1,
+    **UNHELD,
+    "finished_at": now(),
+}
 _SUPERSEDE: Final = (
     update(runs)
     .where(runs.c.id.in_(select(_outdated.c.id)), runs.c.finished_at.is_(None))
-    .values(
-        state=state(RunState.SUPERSEDED),
-        fence=runs.c.fence + 1,
-        owner=null(),
-        worker=null(),
-        lease_expires_at=null(),
-        deadline_at=null(),
-        finished_at=now(),
-    )
+    .values(**SUPERSEDED)
     .returning(runs.c.id, runs.c.fence, runs.c.project, runs.c.flow, runs.c.subject)
 )
 
