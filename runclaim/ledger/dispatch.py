@@ -45,6 +45,8 @@ class Due:
     alone: bool = False
 
 
+#: The first fields of a `Due`, in their order.
+MESSAGE: Final = (runs.c.id, runs.c.fence, runs.c.flow, runs.c.phase, runs.c.queue, runs.c.key, runs.c.priority)
 _clock: Final = select(now()).scalar_subquery()
 _known: Final = rowset("known", flow=Text())
 # 2 ** dispatches by shifting, capped before it can overflow; both databases know <<.
@@ -70,16 +72,7 @@ _DISPATCH: Final = (
         dispatches=runs.c.dispatches + 1,
         dispatch_due_at=shifted(now(), case((_wait > _LONGEST_SPACING, _LONGEST_SPACING), else_=_wait)),
     )
-    .returning(
-        runs.c.id,
-        runs.c.fence,
-        runs.c.flow,
-        runs.c.phase,
-        runs.c.queue,
-        runs.c.key,
-        runs.c.priority,
-        or_(runs.c.attempts > 0, runs.c.losses > 0),
-    )
+    .returning(*MESSAGE, or_(runs.c.attempts > 0, runs.c.losses > 0))
 )
 
 

@@ -18,7 +18,7 @@ from sqlalchemy.dialects.sqlite import insert as insert_on_sqlite
 from runclaim.clock import now, shifted
 from runclaim.events import EventType
 from runclaim.ledger import read
-from runclaim.ledger.dispatch import Due
+from runclaim.ledger.dispatch import MESSAGE, Due
 from runclaim.ledger.fence import in_state, state
 from runclaim.ledger.journal import Entry, append
 from runclaim.ledger.waiting import barred, received
@@ -64,13 +64,7 @@ _waited: Final = and_(in_state(RunState.WAITING), runs.c.waits_for == _its_name)
 # A run that was enqueued with a delay still has it.
 _from_now: Final = case((runs.c.available_at > now(), runs.c.available_at), else_=now())
 _OUTCOME: Final = (
-    runs.c.id,
-    runs.c.fence,
-    runs.c.flow,
-    runs.c.phase,
-    runs.c.queue,
-    runs.c.key,
-    runs.c.priority,
+    *MESSAGE,
     # A run at a phase of that name had not received it before: it waited.
     runs.c.waits_for == _its_name,
     # What was dispatched and not claimed may have been refused for want of this signal.
