@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from runclaim import failpoints
 from runclaim.errors import (
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from runclaim.database import Database
+    from runclaim.flows.context import Notes as BodyNotes
     from runclaim.flows.flow import Flow
     from runclaim.flows.keeper import Keeper
     from runclaim.flows.phase import Phase
@@ -90,6 +91,8 @@ class Ended:
 
 class Attempt:
     """A claim whose body is about to run."""
+
+    context_type: ClassVar[type[Context[Any]]] = Context
 
     def __init__(
         self,
@@ -142,7 +145,7 @@ class Attempt:
 
     def _context(self) -> Context[Any]:
         claim = self.claim
-        return Context(
+        return self.context_type(
             run_id=claim.run_id,
             key=claim.key,
             subject=claim.subject,
@@ -150,11 +153,11 @@ class Attempt:
             attempt=claim.attempt,
             input=self.flow.input_type.load(claim.input),
             results=self._results,
-            check=Check(claim, database=self._database, keeper=self._keeper, stopping=self._stopping),
+            check=self._check(),
             records=Records(claim.run_id, claim.phase, self.flow.actions),
-            notes=Notes(self._database, claim),
+            notes=self._notes(),
             on=self.phase.options.on,
-            signal=lambda name: self._database.ask(lambda conn: read.signal(conn, claim.run_id, name)),
+            signal=self._signal,
             secret=self.secrets.get,
         )
 
@@ -162,6 +165,15 @@ class Attempt:
         if len(self._known) < self.claim.cursor:
             self._known.update(self._database.ask(lambda conn: read.results(conn, self.claim.run_id)))
         return self._known
+
+    def _check(self) -> Callable[[], None]:
+        return Check(self.claim, database=self._database, keeper=self._keeper, stopping=self._stopping)
+
+    def _notes(self) -> BodyNotes:
+        return Notes(self._database, self.claim)
+
+    def _signal(self, name: str) -> tuple[Any] | None:
+        return self._database.ask(lambda conn: read.signal(conn, self.claim.run_id, name))
 
 
 #: The first class that fits decides; any other exception is an error, and errors are tried again.

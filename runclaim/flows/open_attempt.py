@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from runclaim.errors import LedgerNeeded, Released
 from runclaim.flows.attempt import Attempt
 from runclaim.flows.context import Context
-from runclaim.flows.records import Records
 from runclaim.flows.resolving import Secrets
 
 if TYPE_CHECKING:
@@ -22,18 +21,6 @@ if TYPE_CHECKING:
     from runclaim.flows.flow import Flow
     from runclaim.flows.phase import Phase
     from runclaim.ledger.claim import Claim
-
-
-class OpenContext(Context[Any]):
-    """The context of an open attempt; `refuse` raises for what only the ledger can take."""
-
-    def __init__(self, refuse: Callable[[str], NoReturn], **fields: Any) -> None:
-        super().__init__(**fields)
-        self._refuse = refuse
-
-    def in_completion(self, write: Callable[[Any], object]) -> None:  # noqa: ARG002 - a function cannot wait in a file
-        """Raises: LedgerNeeded."""
-        self._refuse("ctx.in_completion")
 
 
 class _Refusing:
@@ -69,13 +56,25 @@ class _Refusing:
         self.refuse(f"ctx.act({name!r})")
 
 
+class OpenContext(Context[Any]):
+    """The context of an open attempt; it refuses what only the ledger can take."""
+
+    _notes: _Refusing
+
+    def in_completion(self, write: Callable[[Any], object]) -> None:  # noqa: ARG002 - a function cannot wait in a file
+        """Raises: LedgerNeeded."""
+        self._notes.refuse("ctx.in_completion")
+
+
 class OpenAttempt(Attempt):
     """A body without a claim; `claim` says what the claim would have been."""
+
+    context_type = OpenContext
 
     def __init__(self, claim: Claim, *, flow: Flow[Any], phase: Phase[Any, Any], stopping: Callable[[], bool]) -> None:
         self.claim, self.flow, self.phase = claim, flow, phase
         self._stopping = stopping
-        self._notes = _Refusing(claim)
+        self._refusing = _Refusing(claim)
         self.secrets = Secrets(flow.resolvers)
 
     def run(self) -> Ended:
@@ -86,29 +85,22 @@ class OpenAttempt(Attempt):
         result would lack what was refused.
         """
         ended = super().run()
-        if self._notes.refused is not None:
-            raise self._notes.refused
+        if self._refusing.refused is not None:
+            raise self._refusing.refused
         return ended
 
-    def _context(self) -> OpenContext:
-        claim, refuse = self.claim, self._notes.refuse
-        return OpenContext(
-            refuse,
-            run_id=claim.run_id,
-            key=claim.key,
-            subject=claim.subject,
-            phase=claim.phase,
-            attempt=claim.attempt,
-            input=self.flow.input_type.load(claim.input),
-            results=lambda: refuse("ctx.result"),
-            check=self._check,
-            records=Records(claim.run_id, claim.phase, self.flow.actions),
-            notes=self._notes,
-            on=self.phase.options.on,
-            signal=lambda name: refuse(f"the signal {name!r}"),
-            secret=self.secrets.get,
-        )
+    def _results(self) -> NoReturn:
+        self._refusing.refuse("ctx.result")
 
-    def _check(self) -> None:
+    def _check(self) -> Callable[[], None]:
+        return self._stop
+
+    def _notes(self) -> _Refusing:
+        return self._refusing
+
+    def _signal(self, name: str) -> NoReturn:
+        self._refusing.refuse(f"the signal {name!r}")
+
+    def _stop(self) -> None:
         if self._stopping():
             raise Released(self.claim.run_id, self.claim.phase, self.claim.fence, "the worker shuts down")
