@@ -10,12 +10,15 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 import redis
 from sqlalchemy.engine import make_url
 
+from runclaim import migrations
+from runclaim.database import Database
 from runclaim.servers import Server, ServerMissing, valkey
 from tests.servers import VARIABLE, Desk, External, Remote, database, external, postgres, rabbitmq, started
 
@@ -69,6 +72,15 @@ def database_url(request: pytest.FixtureRequest) -> str:
     """A new, empty database, once on each of the two."""
     # By name: a parameter for SQLite must not start a PostgreSQL.
     return request.getfixturevalue({"sqlite": "sqlite_url", "postgresql": "postgres_url"}[request.param])
+
+
+@pytest.fixture
+def ledger_url(database_url: str) -> str:
+    """A new ledger without a run, once on each of the two."""
+    database = Database(database_url, patience=timedelta(seconds=20))
+    migrations.upgrade(database)
+    database.close()
+    return database_url
 
 
 @pytest.fixture(scope="session")

@@ -6,13 +6,11 @@ import hashlib
 import hmac
 import json
 from dataclasses import dataclass
-from datetime import timedelta
 
 import pytest
 from celery import Celery
 
-from runclaim import Runclaim, migrations
-from runclaim.database import Database
+from runclaim import Runclaim
 from tests.api.served import Served
 
 SECRET = "it's a secret to everybody"
@@ -34,9 +32,6 @@ class Hooked:
         def push(delivery):
             return {"repo": delivery.payload["repo"], "head": delivery.payload["head"]} if delivery.payload else None
 
-        database = Database(url, patience=timedelta(seconds=20))
-        migrations.upgrade(database)
-        database.close()
         self.served = Served(self.runs.config, self.runs)
         self.client = self.served.client()
 
@@ -48,8 +43,8 @@ class Hooked:
 
 
 @pytest.fixture
-def hooked(database_url):
-    made = Hooked(database_url)
+def hooked(ledger_url):
+    made = Hooked(ledger_url)
     with made.served:
         yield made
     made.runs.close()

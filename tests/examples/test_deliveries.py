@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from datetime import timedelta
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -14,8 +13,7 @@ from reviewer.work import PullRequest
 from trial.deliveries import Sender, at_once, tampered
 from trial.payloads import pull_request
 
-from runclaim import Context, Runclaim, migrations
-from runclaim.database import Database
+from runclaim import Context, Runclaim
 from runclaim.errors import SignatureRefused
 from runclaim.flows.webhooks import Delivery, Outcome, Webhook
 from tests.examples.conftest import git
@@ -28,13 +26,10 @@ SECRET = "a secret of thirty-two characters"
 
 
 @pytest.fixture
-def trigger(database_url: str) -> Iterator[Webhook[PullRequest]]:
+def trigger(ledger_url: str) -> Iterator[Webhook[PullRequest]]:
     """A trigger that maps what a review needs, on an application whose broker is in memory."""
-    database = Database(database_url, patience=timedelta(seconds=20))
-    migrations.upgrade(database)
-    database.close()
     app = Celery("hooked", broker="memory://", set_as_current=False)
-    runs = Runclaim(app, database_url=database_url)
+    runs = Runclaim(app, database_url=ledger_url)
     review = runs.flow(
         "review", PullRequest, key="{repo}:pr-{number}:base-{base}:head-{head}", subject="{repo}:pr-{number}"
     )

@@ -376,14 +376,8 @@ class Office:
 
 
 @pytest.fixture
-def office(database_url: str) -> Iterator[Office]:
-    from runclaim import migrations
-    from runclaim.database import Database
-
-    database = Database(database_url, patience=timedelta(seconds=20))
-    migrations.upgrade(database)
-    database.close()
-    made = Office(database_url)
+def office(ledger_url: str) -> Iterator[Office]:
+    made = Office(ledger_url)
     yield made
     made.runs.ledger.database.close()
     made.app.close()

@@ -5,14 +5,12 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from celery import Celery
 
-from runclaim import Context, InputError, Runclaim, RunState, migrations
-from runclaim.database import Database
+from runclaim import Context, InputError, Runclaim, RunState
 from runclaim.flows.routing import Event
 from runclaim.flows.webhooks import Delivery, Outcome, Received
 from runclaim.ledger import read
@@ -73,11 +71,8 @@ class Hooked:
 
 
 @pytest.fixture
-def hooked(database_url: str) -> Iterator[Hooked]:
-    database = Database(database_url, patience=timedelta(seconds=20))
-    migrations.upgrade(database)
-    database.close()
-    made = Hooked(database_url)
+def hooked(ledger_url: str) -> Iterator[Hooked]:
+    made = Hooked(ledger_url)
     yield made
     made.runs.ledger.database.close()
     made.app.close()

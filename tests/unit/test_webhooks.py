@@ -6,7 +6,6 @@ import hashlib
 import hmac
 import json
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -64,14 +63,8 @@ class Hooked:
 
 
 @pytest.fixture
-def hooked(database_url: str) -> Iterator[Hooked]:
-    from runclaim import migrations
-    from runclaim.database import Database
-
-    database = Database(database_url, patience=timedelta(seconds=20))
-    migrations.upgrade(database)
-    database.close()
-    made = Hooked(database_url)
+def hooked(ledger_url: str) -> Iterator[Hooked]:
+    made = Hooked(ledger_url)
     yield made
     made.runs.ledger.database.close()
     made.app.close()
@@ -214,10 +207,10 @@ def test_a_key_conflict_leaves_no_window_behind(hooked: Hooked):
     assert before["dedup_keys"] + 2 == hooked.counts()["dedup_keys"]
 
 
-def test_windows_survive_a_restart(hooked: Hooked, database_url: str):
+def test_windows_survive_a_restart(hooked: Hooked, ledger_url: str):
     body = delivery()
     hooked.hook.receive(body, headers(body))
-    restarted = Hooked(database_url)
+    restarted = Hooked(ledger_url)
 
     assert Outcome.DUPLICATE == restarted.hook.receive(body, headers(body)).outcome
     restarted.runs.ledger.database.close()
