@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from celery import Celery
 from sqlalchemy import inspect, text
 
+from runclaim import Runclaim
 from tests.servers import database
 from tests.unit.bench import Bench
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from sqlalchemy import Engine
 
@@ -43,6 +45,21 @@ def laptop(sqlite_url: str) -> Iterator[Bench]:
     made = Bench(sqlite_url)
     yield made
     made.close()
+
+
+@pytest.fixture
+def make(ledger_url: str) -> Iterator[Callable[..., Runclaim]]:
+    """Applications on one ledger: each is a process of its own, as far as the ledger can tell."""
+    made: list[Runclaim] = []
+
+    def application(**settings: Any) -> Runclaim:
+        made.append(Runclaim(Celery(broker="memory://", set_as_current=False), database_url=ledger_url, **settings))
+        return made[-1]
+
+    yield application
+    for runs in made:
+        runs.close()
+        runs.app.close()
 
 
 def emptied(engine: Engine) -> None:

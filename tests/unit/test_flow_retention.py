@@ -3,38 +3,17 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-from celery import Celery
 
-from runclaim import Context, Runclaim, migrations
-from runclaim.database import Database
 from runclaim.errors import DeclarationError
-from tests.unit.bench import NO_WAIT, PullRequest
+from tests.unit.bench import PullRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from runclaim import Context, Runclaim
 
 DAY = timedelta(days=1)
-
-
-@pytest.fixture
-def make(database_url: str) -> Iterator[Callable[..., Runclaim]]:
-    """Applications that share one ledger."""
-    database = Database(database_url, patience=NO_WAIT)
-    migrations.upgrade(database)
-    database.close()
-    made: list[Runclaim] = []
-
-    def application(**settings: Any) -> Runclaim:
-        made.append(Runclaim(Celery(broker="memory://", set_as_current=False), database_url=database_url, **settings))
-        return made[-1]
-
-    yield application
-    for runs in made:
-        runs.close()
-        runs.app.close()
 
 
 def ended(runs: Runclaim, name: str, days_ago: int, **keep: timedelta) -> str:

@@ -8,41 +8,21 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from celery import Celery
 
-from runclaim import Backoff, Blocked, ClaimLost, Context, InputError, Retry, Runclaim, RunState, Skip, migrations
-from runclaim.database import Database
+from runclaim import Backoff, Blocked, ClaimLost, Context, InputError, Retry, Runclaim, RunState, Skip
 from runclaim.errors import Canceled, DeclarationError
 from tests.harness.until import until
 from tests.ledger.concurrency import together
 from tests.unit.bench import NO_WAIT, PullRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from runclaim.flows.plain import Claimed
 
 AT_ONCE = Backoff(first=NO_WAIT)
 LATER = Backoff(first=timedelta(hours=1), jitter=False)
 PAST = {"sqlite": "lease_expires_at - 3600000000", "postgresql": "lease_expires_at - interval '1 hour'"}
-
-
-@pytest.fixture
-def make(database_url: str) -> Iterator[Callable[..., Runclaim]]:
-    """Applications on one ledger: each is a process of its own, as far as the ledger can tell."""
-    database = Database(database_url, patience=NO_WAIT)
-    migrations.upgrade(database)
-    database.close()
-    made: list[Runclaim] = []
-
-    def application(**settings: Any) -> Runclaim:
-        made.append(Runclaim(Celery(broker="memory://", set_as_current=False), database_url=database_url, **settings))
-        return made[-1]
-
-    yield application
-    for runs in made:
-        runs.close()
-        runs.app.close()
 
 
 @pytest.fixture
