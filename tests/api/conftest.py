@@ -9,9 +9,9 @@ import pytest
 from runclaim.flows.describing import describe
 from runclaim.ledger.registry import register
 from tests.api.served import Client, Served, token
+from tests.harness.ledgers import put_away
 from tests.servers import database
 from tests.unit.bench import Bench
-from tests.unit.conftest import emptied
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,9 +82,7 @@ def office(request: pytest.FixtureRequest) -> Iterator[Office]:
     made = Office(request.getfixturevalue("sqlite_url" if on_sqlite else "api_postgres_url"))
     with made.served:
         yield made
-    if not on_sqlite:
-        emptied(made.bench.database.engine)
-    made.close()
+    put_away(made.bench)
 
 
 @pytest.fixture

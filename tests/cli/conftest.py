@@ -12,9 +12,9 @@ from runclaim import Blocked, cli
 from runclaim.flows.describing import describe
 from runclaim.ledger.registry import register
 from tests.api.served import Served, token
+from tests.harness.ledgers import put_away
 from tests.servers import database
 from tests.unit.bench import Bench
-from tests.unit.conftest import emptied
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,9 +72,7 @@ def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
     on_sqlite = request.param == "sqlite"
     made = Bench(request.getfixturevalue("sqlite_url" if on_sqlite else "cli_postgres_url"))
     yield made
-    if not on_sqlite:
-        emptied(made.database.engine)
-    made.close()
+    put_away(made)
 
 
 @pytest.fixture

@@ -6,18 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from celery import Celery
-from sqlalchemy import inspect, text
 
 from runclaim import Runclaim
+from tests.harness.ledgers import put_away
 from tests.servers import database
 from tests.unit.bench import Bench
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-    from sqlalchemy import Engine
-
-KEPT = {"runclaim_schema_version"}
 
 
 @pytest.fixture(scope="session")
@@ -32,11 +28,7 @@ def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
     on_sqlite = request.param == "sqlite"
     made = Bench(request.getfixturevalue("sqlite_url" if on_sqlite else "bench_postgres_url"))
     yield made
-    # What it has counted is written when it ends.
-    made.close()
-    if not on_sqlite:
-        emptied(made.database.engine)
-        made.database.close()
+    put_away(made)
 
 
 @pytest.fixture
@@ -60,10 +52,3 @@ def make(ledger_url: str) -> Iterator[Callable[..., Runclaim]]:
     for runs in made:
         runs.close()
         runs.app.close()
-
-
-def emptied(engine: Engine) -> None:
-    with engine.begin() as conn:
-        for table in set(inspect(conn).get_table_names()) - KEPT:
-            ours = table.startswith("runclaim_")
-            conn.execute(text(f"DELETE FROM {table}" if ours else f"DROP TABLE {table}"))

@@ -22,9 +22,9 @@ from runclaim.flows.publishing import dispatch_due
 from runclaim.flows.reconciling import Reconciler, Told
 from runclaim.ledger.claim import Wanted, claim
 from tests.gate import Gate
+from tests.harness.ledgers import put_away
 from tests.ledger.concurrency import together
 from tests.unit.bench import Bench, PullRequest
-from tests.unit.conftest import emptied
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -94,8 +94,7 @@ def outage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Outage]:
         bench = Bench(gate.url, **settings)
         yield Outage(bench, gate.shut, gate.open)
         bench.keeper.shut()
-        emptied(bench.database.engine)
-        bench.close()
+        put_away(bench)
 
 
 def message(outage: Outage) -> Due:
