@@ -10,12 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import and_, case, func, select
+from sqlalchemy import case, func, select
 
 from runclaim.clock import now
 from runclaim.ledger.fence import in_state, state
+from runclaim.ledger.listening import BEHIND
 from runclaim.ledger.planning import action_state
-from runclaim.models import actions, events, listeners, runs, untold
+from runclaim.ledger.untold import how_many_untold
+from runclaim.models import actions, listeners, runs
 from runclaim.states import RunState
 
 if TYPE_CHECKING:
@@ -61,14 +63,7 @@ _OPEN_ACTIONS: Final = (
 _UNKNOWN_ACTIONS: Final = (
     select(actions.c.kind, func.count()).where(actions.c.state == action_state("unknown")).group_by(actions.c.kind)
 )
-_newest: Final[Any] = select(func.coalesce(func.max(events.c.id), 0)).scalar_subquery()
-_waiting: Final[Any] = (
-    select(func.count())
-    .where(and_(untold.c.listener == listeners.c.name, untold.c.state == action_state("waiting")))
-    .correlate(listeners)
-    .scalar_subquery()
-)
-_LISTENERS: Final = select(listeners.c.name, _newest - listeners.c.cursor, _waiting)
+_LISTENERS: Final = select(listeners.c.name, BEHIND, how_many_untold("waiting"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ A listener is told by one process at a time, for as long as its hold lasts; whoe
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import (
     BigInteger,
@@ -17,6 +17,7 @@ from sqlalchemy import (
     and_,
     bindparam,
     case,
+    func,
     literal_column,
     null,
     or_,
@@ -27,7 +28,7 @@ from sqlalchemy.dialects.postgresql import insert as insert_on_postgresql
 from sqlalchemy.dialects.sqlite import insert as insert_on_sqlite
 
 from runclaim.clock import now, shifted
-from runclaim.models import listeners
+from runclaim.models import events, listeners
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -78,6 +79,10 @@ _LEAVE: Final = (
         available_at=shifted(now(), bindparam("pause_seconds", type_=Double())),
     )
 )
+_newest: Final[Any] = select(func.coalesce(func.max(events.c.id), 0)).scalar_subquery()
+#: How many events a listener is behind at most: some are none of its types, and numbers may be missing.
+#: Never below 0: what it was told last may have been purged since.
+BEHIND: Final = case((_newest > listeners.c.cursor, _newest - listeners.c.cursor), else_=_zero)
 _PLACES: Final = select(listeners.c.name, listeners.c.cursor)
 
 

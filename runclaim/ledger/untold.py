@@ -20,6 +20,7 @@ from sqlalchemy import (
     bindparam,
     delete,
     exists,
+    func,
     literal_column,
     select,
     true,
@@ -30,7 +31,7 @@ from sqlalchemy.dialects.sqlite import insert as insert_on_sqlite
 
 from runclaim.clock import now, shifted
 from runclaim.ledger.tail import LINE, Line
-from runclaim.models import events, runs, untold
+from runclaim.models import events, listeners, runs, untold
 from runclaim.rowset import Id, as_json, pack, rowset
 
 if TYPE_CHECKING:
@@ -125,6 +126,12 @@ _AGAIN: Final = (
     .where(untold.c.listener == _listener, untold.c.state == _in("given_up"))
     .values(state=_in("waiting"), attempts=literal_column("0", Integer()), available_at=now())
 )
+
+
+def how_many_untold(state: str) -> ColumnElement[int]:
+    """For a statement of listeners: how many events that are aside for each are in that state."""
+    asked = select(func.count()).where(untold.c.listener == listeners.c.name, untold.c.state == _in(state))
+    return asked.correlate(listeners).scalar_subquery()
 
 
 def set_aside(conn: Connection, listener: str, aside: Collection[Aside]) -> None:

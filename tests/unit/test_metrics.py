@@ -162,6 +162,14 @@ def test_a_listener_that_is_behind_shows(bench: Bench, review: Flow[Any]):
     assert 1 == scrape(bench)["runclaim_listener_behind", "runclaim.totals"]
 
 
+def test_a_listener_is_not_ahead_of_a_journal_that_was_purged(bench: Bench, review: Flow[Any]):
+    review.enqueue(repo="acme/app", number=1)
+    bench.tell()
+    bench.execute("DELETE FROM runclaim_runs")
+
+    assert 0 == scrape(bench)["runclaim_listener_behind", "runclaim.totals"]
+
+
 def test_a_ledger_that_does_not_answer_is_told_and_no_error():
     away = Database("postgresql+psycopg://nobody@127.0.0.1:1/none", patience=NO_WAIT)
 
