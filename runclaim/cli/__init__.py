@@ -17,6 +17,7 @@ from runclaim.cli.lazy import Outermost
 SHARED: Final = {
     "runs": ("runclaim.cli.runs", "Enqueue, watch and stop runs."),
     "actions": ("runclaim.cli.actions", "See planned actions, and decide those that ended unsent."),
+    "listeners": ("runclaim.cli.listeners", "See who is told of events, and tell again what was given up."),
     "db": ("runclaim.cli.db", "Make and check the ledger's tables."),
     "config": ("runclaim.cli.config", "Show the settings in force."),
     "token": ("runclaim.cli.token", "Make, list and revoke tokens of the HTTP API."),

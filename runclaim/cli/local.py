@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import time
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, Self
 
@@ -14,7 +15,7 @@ from runclaim.cli.options import require_file
 from runclaim.cli.service import ENDS, Asked, Filter, Json
 from runclaim.errors import RunNotFound
 from runclaim.flows.ledgering import Ledger
-from runclaim.ledger import decisions, listing
+from runclaim.ledger import decisions, listing, untold
 from runclaim.ledger.following import event_json, journal_after
 from runclaim.ledger.outbox import ActionState
 from runclaim.states import RunState
@@ -86,6 +87,11 @@ class LocalService:
         """When an action that became due just now is sent."""
         seconds = self._ledger.config.deliver_every.total_seconds()
         return "at once" if self._rings else f"when beat asks for it, within {seconds:g} s"
+
+    @property
+    def tells(self) -> str:
+        """When listeners are told of what is due."""
+        return f"beat looks every {self._ledger.config.tell_every.total_seconds():g} s"
 
     @property
     def _rings(self) -> bool:
@@ -206,6 +212,16 @@ class LocalService:
         if found is None:
             raise RunNotFound(run_id)
         return found
+
+    def listeners(self) -> list[Json]:
+        """Who is told of events, by their names."""
+        return [asdict(each) for each in self._ledger.ask(untold.listener_views)]
+
+    def tell_again(self, name: str) -> int:
+        """Have what was given up for a listener told again; how many events. Raises: NotFound."""
+        if all(each["name"] != name for each in self.listeners()):
+            raise NotFound(f"no listener {name}; `runclaim listeners list` shows them")
+        return self._ledger.database.run(lambda conn: untold.tell_again(conn, name))
 
 
 def _person() -> str:

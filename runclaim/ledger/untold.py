@@ -30,6 +30,7 @@ from sqlalchemy.dialects.postgresql import insert as insert_on_postgresql
 from sqlalchemy.dialects.sqlite import insert as insert_on_sqlite
 
 from runclaim.clock import now, shifted
+from runclaim.ledger.listening import BEHIND
 from runclaim.ledger.tail import LINE, Line
 from runclaim.models import events, listeners, runs, untold
 from runclaim.rowset import Id, as_json, pack, rowset
@@ -50,6 +51,16 @@ class Aside:
     delay: timedelta
     error: dict[str, Any] | None
     given_up: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerView:
+    """A listener: how many events it is behind at most, did not take and is told again, and was given up on."""
+
+    name: str
+    behind: int
+    untold: int
+    given_up: int
 
 
 def _in(state: str) -> ColumnElement[str]:
@@ -134,6 +145,14 @@ def how_many_untold(state: str) -> ColumnElement[int]:
     return asked.correlate(listeners).scalar_subquery()
 
 
+_LISTENERS: Final = select(
+    listeners.c.name,
+    BEHIND,
+    how_many_untold("waiting"),
+    how_many_untold("given_up"),
+).order_by(listeners.c.name)
+
+
 def set_aside(conn: Connection, listener: str, aside: Collection[Aside]) -> None:
     """Set events aside, or write how often one that is aside was told by now. The caller owns the transaction."""
     rows = [
@@ -171,6 +190,11 @@ def held_up(conn: Connection, listener: str, run_ids: Collection[str]) -> set[st
     """Those of the runs that have an event aside which waits: their later events wait behind it."""
     rows = [{"run_id": run_id} for run_id in run_ids]
     return set(conn.execute(_HELD_UP, {"its_listener": listener, "asked": pack(rows)}).scalars())
+
+
+def listener_views(conn: Connection) -> list[ListenerView]:
+    """Every listener by its name. Counts all that was given up: for people, not for loops."""
+    return [ListenerView(*row) for row in conn.execute(_LISTENERS)]
 
 
 def tell_again(conn: Connection, listener: str) -> int:

@@ -191,13 +191,15 @@ def test_celery_itself_has_the_same_commands(site: Site, shell: Shell, outside: 
     listed = celery("runs", "list", "--json")
     missing = celery("runs", "status", "01a1ff2d-bb47-71c7-ae3a-fff5e236b971")
     made = celery("token", "create", "--name", "ci", "--scope", "runs:read")
+    unheard = celery("listeners", "retry", "pager")
 
     assert (0, True) == (made.code, made.out.startswith("rc_"))
     assert (0, [run.id]) == (listed.code, [each["id"] for each in listed.lines])
     assert outside("runs", "list", "--json").out == listed.out
-    assert 3 == missing.code
+    assert (3, 3) == (missing.code, unheard.code)
     assert "runclaim: no run 01a1ff2d" in missing.err
-    assert "Traceback" not in missing.err
+    assert "runclaim: no listener pager" in unheard.err
+    assert "Traceback" not in missing.err + unheard.err
 
 
 def test_worker_and_beat_are_celerys_own_with_the_options_that_follow(site: Site, shell: Shell):

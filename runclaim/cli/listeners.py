@@ -1,0 +1,72 @@
+"""`runclaim listeners`: who is told of events, and what was given up for them. On the ledger itself; no API has it."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import click
+
+from runclaim.cli.options import app_option, config_of, find_app, json_option, url_option
+from runclaim.cli.terminal import Table, give, give_json, say
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from runclaim.cli.local import LocalService
+
+
+@click.group()
+def command() -> None:
+    """See who is told of events, and tell again what was given up."""
+
+
+@command.command("list")
+@app_option
+@url_option
+@json_option
+def list_(*, app: str | None, url: str | None, as_json: bool) -> None:
+    """
+    List who is told of events, by name.
+
+    In a pipe: a line for each listener, its name, how many events it is behind at most, how many it did not take and
+    is told again, and how many were given up, with tabs between.
+    """
+    with _ledger(app, url) as service:
+        found = service.listeners()
+    if as_json:
+        for listener in found:
+            give_json(listener)
+    elif not Table("name", "behind", "untold", "given up", flexible="name", state="given up").show(
+        [[str(value) for value in each.values()] for each in found]
+    ):
+        say("no listeners")
+
+
+@command.command()
+@click.argument("name")
+@app_option
+@url_option
+@json_option
+def retry(*, name: str, app: str | None, url: str | None, as_json: bool) -> None:
+    """
+    Tell a listener again what was given up for it, from the first attempt, each event under its same id.
+
+    Prints how many. It may have had the later events of their runs already: what is given up holds up nothing.
+    """
+    with _ledger(app, url) as service:
+        many, tells = service.tell_again(name), service.tells
+    if as_json:
+        give_json({"name": name, "told_again": many})
+    else:
+        give(f"{name}\t{many}")
+    events = "1 event is" if many == 1 else f"{many} events are"
+    say(f"{events} told again; {tells}" if many else f"nothing was given up for {name}")
+
+
+@contextmanager
+def _ledger(app: str | None, url: str | None) -> Iterator[LocalService]:
+    from runclaim.cli.local import LocalService
+
+    with LocalService.on(find_app(app, url), config_of(url)) as service:
+        yield service
