@@ -12,6 +12,7 @@ import threading
 import time
 from collections import deque
 from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from celery.exceptions import QueueNotFound
@@ -71,7 +72,7 @@ class Broker:
         known = [each for each in due if self._knows(each)]
         # What this release does not know waits in the ledger for one that does; it holds up nobody.
         sent = len(due) - len(known)
-        messages = deque(together(known, may_share=self._may_share))
+        messages = deque(together(known, may_share=self._may_share()))
 
         def send(producer: Producer) -> None:
             nonlocal sent
@@ -152,11 +153,15 @@ class Broker:
         logger.warning("run %s waits in phase %s.%s, which this release does not have", due.run_id, due.flow, due.phase)
         return False
 
-    def _may_share(self, due: Due) -> bool:
-        """Whether a message may name more runs than this: not where Celery itself counts or times each message."""
-        task: Any = self._app.tasks[f"{due.flow}.{due.phase}"]
-        own = due.alone or due.carried is not None
-        return self._config().grouped and not own and not is_limited(self._app, task)
+    def _may_share(self) -> Callable[[Due], bool]:
+        """Whether a message may name more runs than one: not where Celery itself counts or times each message."""
+        grouped = self._config().grouped
+
+        @cache
+        def shares(flow: str, phase: str) -> bool:
+            return grouped and not is_limited(self._app, self._app.tasks[f"{flow}.{phase}"])
+
+        return lambda due: not due.alone and due.carried is None and shares(due.flow, due.phase)
 
     def _send(self, producer: Producer, named: Sequence[Due]) -> None:
         due, others = named[0], len(named) - 1

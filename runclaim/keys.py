@@ -36,6 +36,8 @@ MAX_ERROR_BYTES: Final = 8 * 1024
 #: A delay above this is a mistake, and at some length no date that both databases have.
 LONGEST: Final = timedelta(days=3650)
 
+_COMPACT: Final = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
+_CANONICAL: Final = json.JSONEncoder(allow_nan=False, sort_keys=True, separators=(",", ":"))
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,99}")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _REFUSED_IN_JSON: Final = re.compile(r"\\u(0000|[dD][89a-fA-F])")
@@ -151,7 +153,7 @@ def dump_json(field: str, value: Any, *, cap: int = MAX_JSON_BYTES) -> str:
     Raises: InputError for NaN, for what JSON does not know, for NUL and lone surrogates, and above `cap` bytes.
     """
     try:
-        text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+        text = _COMPACT.encode(value)
     except (TypeError, ValueError, RecursionError) as error:
         if isinstance(error, ValueError):
             # One that contains itself has no end; the words of the error say so.
@@ -183,8 +185,7 @@ def _check(path: str, value: Any) -> None:
 
 def fingerprint(value: Any) -> str:
     """SHA-256 (64 hex digits) of the canonical JSON of `value`: sorted keys, no spaces."""
-    text = json.dumps(value, allow_nan=False, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(_CANONICAL.encode(value).encode()).hexdigest()
 
 
 def clip(text: str, cap: int = MAX_ERROR_BYTES) -> str:

@@ -144,7 +144,7 @@ class Ledger:
 
         def work(conn: Connection) -> bool:
             failpoints.hit("enqueue.before_commit")
-            return enqueue_at_once(conn, run)
+            return bool(enqueue_at_once(conn, [run]))
 
         return [Enqueued(run.run_id, created=True)] if self.database.run(work, at_once=True) else None
 

@@ -11,7 +11,7 @@ from runclaim.events import EventType
 from runclaim.ledger.fence import in_state, locked, state
 from runclaim.ledger.journal import Entry, append, told_by
 from runclaim.models import runs
-from runclaim.rowset import Id, as_id, pack, rowset
+from runclaim.rowset import Id, as_id, few, pack, rowset
 from runclaim.states import LIVE, RunState
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-_wanted: Final = rowset("named", run_id=Id())
+_wanted: Final = few(rowset("named", run_id=Id()))
 _running: Final = in_state(RunState.RUNNING)
 _live: Final = in_state(*sorted(LIVE))
 _named: Final = locked(_wanted, and_(runs.c.id == _wanted.c.run_id, _live))

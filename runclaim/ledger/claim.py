@@ -15,11 +15,11 @@ from sqlalchemy import BigInteger, Double, Text, and_, bindparam, case, func, se
 from runclaim.clock import now, shifted
 from runclaim.events import EventType
 from runclaim.ledger.fence import is_still, locked, state
-from runclaim.ledger.journal import Entry, append, beside, written
+from runclaim.ledger.journal import Entry, append, beside, told
 from runclaim.ledger.waiting import waits
 from runclaim.models import runs
 from runclaim.prepared import Prepared
-from runclaim.rowset import Id, as_id, pack, rowset
+from runclaim.rowset import Id, as_id, few, pack, rowset
 from runclaim.states import RunState
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def earlier(left: ColumnElement[Any], right: ColumnElement[Any]) -> ColumnElemen
     return case((left < right, left), else_=right)
 
 
-_asked: Final = rowset("asked", run_id=Id(), seen=BigInteger(), owner=Text())
+_asked: Final = few(rowset("asked", run_id=Id(), seen=BigInteger(), owner=Text(), entries=Text()))
 _wanted: Final = locked(
     _asked, and_(runs.c.id == _asked.c.run_id, is_still(RunState.QUEUED), runs.c.fence == _asked.c.seen)
 )
@@ -128,13 +128,13 @@ _CLAIM: Final = (
     .returning(*_CLAIM_COLUMNS)
 )
 #: PostgreSQL writes the journal in the same statement.
-_claimed: Final = _CLAIM.returning(runs.c.state).cte("claimed")
+_claimed: Final = _CLAIM.returning(runs.c.state, _wanted.c.entries).cte("claimed")
 _CLAIM_AT_ONCE: Final = Prepared(
     select(*(_claimed.c[each.name] for each in _CLAIM_COLUMNS)).add_cte(
         beside(_claimed, run_id=_claimed.c.run_id, state=_claimed.c.state, attempt=_claimed.c.attempt).cte("journal")
     )
 )
-_owners: Final = rowset("owners", owner=Text(), run_id=Id())
+_owners: Final = few(rowset("owners", owner=Text(), run_id=Id()))
 _READ_BACK: Final = select(*_CLAIM_COLUMNS).where(
     and_(runs.c.id == _owners.c.run_id, runs.c.owner == _owners.c.owner, is_still(RunState.RUNNING))
 )
@@ -158,7 +158,9 @@ def claim(
     which the phase is not started. The caller owns the transaction: nothing is claimed until it commits. One statement
     on PostgreSQL, which may be a transaction by itself.
     """
-    rows = [{"run_id": as_id(each.run_id), "seen": each.seen, "owner": each.owner} for each in wanted]
+    rows: list[dict[str, Any]] = [
+        {"run_id": as_id(each.run_id), "seen": each.seen, "owner": each.owner} for each in wanted
+    ]
     values = {
         "its_flow": flow,
         "its_phase": phase,
@@ -168,10 +170,12 @@ def claim(
         "duration_seconds": max_duration.total_seconds(),
     }
     if conn.dialect.name == "postgresql":
-        starts = written(
-            (entry, None) for each in wanted for entry in _starts(as_id(each.run_id), each.seen + 1, phase, None)
-        )
-        return _claims(_CLAIM_AT_ONCE.execute(conn, {"asked": rows, "written": starts}, values).all())
+        for row, each in zip(rows, wanted, strict=True):
+            row["entries"] = told((entry, None) for entry in _starts(each.run_id, each.seen + 1, phase, None))
+        found = _claims(_CLAIM_AT_ONCE.execute(conn, {"asked": rows}, values).all())
+        # PostgreSQL gives them in the order of its joins.
+        place = {row["run_id"]: number for number, row in enumerate(rows)}
+        return sorted(found, key=lambda each: place[each.run_id])
     claims = _claims(conn.execute(_CLAIM, values | {"asked": pack(rows)}).all())
     append(conn, (entry for each in claims for entry in _starts(each.run_id, each.fence, phase, each.attempt)))
     return claims

@@ -18,13 +18,13 @@ from runclaim.ledger.claim import Claim, earlier
 from runclaim.ledger.completion_journal import entries, possible_entries
 from runclaim.ledger.fence import PROOF, held, is_still, locked, proofs, state
 from runclaim.ledger.findings import add_findings
-from runclaim.ledger.journal import append, beside, who_canceled, written
+from runclaim.ledger.journal import append, beside, told, who_canceled
 from runclaim.ledger.planning import add_actions
-from runclaim.ledger.results import given, record, results_of
+from runclaim.ledger.results import RESULT, record, result_row, results_of
 from runclaim.ledger.waiting import waits
 from runclaim.models import phase_results, runs
 from runclaim.prepared import Prepared
-from runclaim.rowset import pack, rowset
+from runclaim.rowset import pack
 from runclaim.states import RunState
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Moved:
 
 _ended: Final = proofs(
     "ended",
-    at_cursor=Integer(),
+    **RESULT,
     next_phase=Text(),
     next_queue=Text(),
     next_waits_for=Text(),
@@ -92,6 +92,7 @@ _ended: Final = proofs(
     duration_seconds=Double(),
     dispatch_seconds=Double(),
     planned_actions=Integer(),
+    entries=Text(),
 )
 #: Where a run goes; its row is locked, so this is so until the end of the transaction.
 _goes: Final = case(
@@ -108,7 +109,7 @@ _inline: Final = _done.c.goes == state(RunState.RUNNING)
 _deadline: Final = shifted(now(), _done.c.duration_seconds)
 _COMPLETE: Final = (
     update(runs)
-    .where(held(_done), runs.c.cursor == _done.c.at_cursor)
+    .where(held(_done), runs.c.cursor == _done.c.position)
     .values(
         cursor=runs.c.cursor + 1,
         fence=runs.c.fence + 1,
@@ -131,16 +132,16 @@ _COMPLETE: Final = (
         error=null(),
         finished_at=case((_ends, now()), (_canceled, now()), else_=null()),
     )
-    .returning(runs.c.id, runs.c.state, runs.c.fence)
+    .returning(runs.c.id, runs.c.state, runs.c.fence.label("fence_now"))
 )
 #: PostgreSQL writes the result and the journal in the same statement.
-_moved_on: Final = _COMPLETE.cte("moved")
+_moved_on: Final = _COMPLETE.returning(*(_done.c[name] for name in [*PROOF, *RESULT, "entries"])).cte("moved")
 _COMPLETE_AT_ONCE: Final = Prepared(
-    select(*_moved_on.c)
+    select(_moved_on.c.id, _moved_on.c.state, _moved_on.c.fence_now)
     .add_cte(results_of(_moved_on).cte("recorded"))
     .add_cte(beside(_moved_on, run_id=_moved_on.c.id, state=_moved_on.c.state).cte("journal"))
 )
-_asked: Final = rowset("asked", **PROOF, phase=Text(), next_owner=Text())
+_asked: Final = proofs("asked", phase=Text(), next_owner=Text())
 _READ_BACK: Final = (
     select(
         runs.c.id,
@@ -172,8 +173,9 @@ def complete(conn: Connection, completions: Collection[Completion]) -> dict[str,
     moved: dict[str, Moved] = {}
     rows = [_done_row(each) for each in completions]
     if at_once := conn.dialect.name == "postgresql":
-        rowsets = {"ended": rows, "given": given(completions), "written": written(possible_entries(completions))}
-        found: Iterable[Any] = _COMPLETE_AT_ONCE.execute(conn, rowsets)
+        for row, each in zip(rows, completions, strict=True):
+            row["entries"] = told(possible_entries(each))
+        found: Iterable[Any] = _COMPLETE_AT_ONCE.execute(conn, {"ended": rows})
     else:
         found = conn.execute(_COMPLETE, {"ended": pack(rows)})
     for run_id, after, fence in found:
@@ -203,10 +205,9 @@ def completed(conn: Connection, completions: Collection[Completion]) -> dict[str
     }
 
 
-def _done_row(completion: Completion) -> dict[str, object]:
+def _done_row(completion: Completion) -> dict[str, Any]:
     following = completion.next
-    row: dict[str, object] = completion.claim.proof() | {"at_cursor": completion.claim.cursor, "dispatch_seconds": 0.0}
-    row["planned_actions"] = len(completion.actions)
+    row = result_row(completion) | {"dispatch_seconds": 0.0, "planned_actions": len(completion.actions)}
     if following is not None:
         row |= {
             "next_phase": following.phase,

@@ -9,7 +9,7 @@ from runclaim.ledger.journal import Entry
 from runclaim.states import RunState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from runclaim.ledger.complete import Completion
 
@@ -23,13 +23,12 @@ def entries(completion: Completion, after: RunState, canceled_by: Mapping[str, s
     yield from _gone_on(completion, after, canceled_by)
 
 
-def possible_entries(completions: Iterable[Completion]) -> Iterator[tuple[Entry, RunState | None]]:
+def possible_entries(completion: Completion) -> Iterator[tuple[Entry, RunState | None]]:
     """Each entry with the state of its run in which it comes true, for the statement that finds out which it is."""
-    for each in completions:
-        yield _completed(each), None
-        for after in (RunState.SUCCEEDED,) if each.next is None else _GOES_ON:
-            for entry in _gone_on(each, after, {}):
-                yield entry, after
+    yield _completed(completion), None
+    for after in (RunState.SUCCEEDED,) if completion.next is None else _GOES_ON:
+        for entry in _gone_on(completion, after, {}):
+            yield entry, after
 
 
 def _completed(completion: Completion) -> Entry:

@@ -10,13 +10,27 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import BigInteger, Double, Integer, SmallInteger, Text, case, insert, literal_column, select, true
+from sqlalchemy import (
+    BigInteger,
+    Double,
+    Integer,
+    SmallInteger,
+    Text,
+    case,
+    delete,
+    insert,
+    literal_column,
+    null,
+    select,
+    true,
+)
 
 from runclaim.clock import now, shifted
+from runclaim.errors import KeyConflict
 from runclaim.events import EventType
 from runclaim.ledger.fence import state
-from runclaim.ledger.identity import TAKE_KEYS, first_of_each_key, key_of, key_row, take_keys
-from runclaim.ledger.journal import Entry, append, append_of, beside, written
+from runclaim.ledger.identity import FEW, GIVE_BACK, TAKE_KEYS, first_of_each_key, key_of, key_row, take_keys
+from runclaim.ledger.journal import Entry, append, append_of
 from runclaim.ledger.subjects import count_generations, supersede
 from runclaim.models import runs
 from runclaim.prepared import Prepared
@@ -24,7 +38,7 @@ from runclaim.rowset import Id, as_json, pack, rowset
 from runclaim.states import RunState
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Mapping, Sequence
 
     from sqlalchemy import Connection
 
@@ -42,58 +56,54 @@ class Enqueued:
 _new: Final = rowset(
     "fresh",
     id=Id(),
-    project=Text(),
-    flow=Text(),
     key=Text(),
     subject=Text(),
     generation=BigInteger(),
     rerun=Integer(),
-    priority=SmallInteger(),
     input=Text(),
+    trace_context=Text(),
+    note=Text(),
+)
+#: What the runs of one call share, in one row.
+_call: Final = rowset(
+    "call",
+    project=Text(),
+    flow=Text(),
+    priority=SmallInteger(),
     phases=Text(),
     phase=Text(),
     queue=Text(),
     waits_for=Text(),
     max_attempts=Integer(),
     max_losses=Integer(),
-    trace_context=Text(),
     delay_seconds=Double(),
     dispatch_seconds=Double(),
 )
-_PLAIN: Final = (
-    "id",
-    "project",
-    "flow",
-    "key",
-    "subject",
-    "generation",
-    "rerun",
-    "priority",
-    "phase",
-    "queue",
-    "waits_for",
-    "max_attempts",
-    "max_losses",
-)
-_JSON: Final = ("input", "phases", "trace_context")
+_OWN: Final = ("id", "key", "subject", "generation", "rerun")
+_SHARED: Final = ("project", "flow", "priority", "phase", "queue", "waits_for", "max_attempts", "max_losses")
 _ZEROS: Final = ["cursor", "fence", "attempts", "losses", "dispatches", "pending_actions"]
-_RUN_COLUMNS: Final = [*_PLAIN, *_ZEROS, "state", *_JSON, "enqueued_at", "available_at", "dispatch_due_at"]
+_JSON: Final = ["input", "trace_context", "phases"]
+_RUN_COLUMNS: Final = [*_OWN, *_SHARED, *_ZEROS, "state", *_JSON, "enqueued_at", "available_at", "dispatch_due_at"]
 _RUN_ROWS: Final = (
-    select(*(_new.c[name] for name in _PLAIN), *(literal_column("0", Integer()) for _ in _ZEROS))
-    .add_columns(case((_new.c.waits_for.is_(None), state(RunState.QUEUED)), else_=state(RunState.WAITING)))
-    .add_columns(*(as_json(_new.c[name]) for name in _JSON))
-    .add_columns(now(), shifted(now(), _new.c.delay_seconds), shifted(now(), _new.c.dispatch_seconds))
-    .where(true())
+    select(*(_new.c[name] for name in _OWN), *(_call.c[name] for name in _SHARED))
+    .add_columns(*(literal_column("0", Integer()) for _ in _ZEROS))
+    .add_columns(case((_call.c.waits_for.is_(None), state(RunState.QUEUED)), else_=state(RunState.WAITING)))
+    .add_columns(as_json(_new.c.input), as_json(_new.c.trace_context), as_json(_call.c.phases))
+    .add_columns(now(), shifted(now(), _call.c.delay_seconds), shifted(now(), _call.c.dispatch_seconds))
+    .join_from(_new, _call, true())
 )
-_INSERT: Final = insert(runs).from_select(_RUN_COLUMNS, _RUN_ROWS, include_defaults=False)
-
-
+_INSERT: Final = insert(runs).from_select(_RUN_COLUMNS, _RUN_ROWS.where(true()), include_defaults=False)
 #: PostgreSQL writes the journal in the same statement,
-_inserted: Final = _INSERT.returning(runs.c.id, runs.c.state).cte("made")
-_INSERT_AT_ONCE: Final = select(_inserted.c.id).add_cte(
-    beside(_inserted, run_id=_inserted.c.id, state=_inserted.c.state).cte("journal")
+_INSERT_AT_ONCE: Final = (
+    select(true())
+    .add_cte(_INSERT.cte("made"))
+    .add_cte(
+        append_of(
+            select(_new.c.id, literal_column(f"'{EventType.RUN_ENQUEUED}'"), literal_column("0"), as_json(_new.c.note))
+        ).cte("journal")
+    )
 )
-#: and where nothing is counted or superseded, the key as well.
+#: and where nothing is counted or superseded, the keys as well.
 _taken: Final = TAKE_KEYS["postgresql"].cte("taken")
 _made: Final = (
     insert(runs)
@@ -101,21 +111,26 @@ _made: Final = (
     .returning(runs.c.id)
     .cte("made")
 )
+_enqueued: Final = select(_made.c.id, literal_column(f"'{EventType.RUN_ENQUEUED}'"), literal_column("0"), null())
 _ENQUEUE_AT_ONCE: Final = Prepared(
-    select(_made.c.id).add_cte(
-        append_of(select(_made.c.id, literal_column(f"'{EventType.RUN_ENQUEUED}'"), literal_column("0"))).cte("journal")
-    )
+    # Identifiers sort as they were made, so the events of a batch are in its order.
+    select(_made.c.id).add_cte(append_of(_enqueued.order_by(_made.c.id)).cte("journal"))
 )
 
 
-def enqueue_at_once(conn: Connection, run: NewRun) -> bool:
+def enqueue_at_once(conn: Connection, fresh: Sequence[NewRun]) -> set[str]:
     """
-    Make one run without a subject in one statement of PostgreSQL, which may be a transaction by itself.
+    Make those of `fresh` whose keys are free, in one statement of PostgreSQL, which may be a transaction by itself.
 
-    Returns: whether it was made. If not, nothing was written, and `enqueue` tells why.
+    They have no subjects, and share what the runs of one call share. Returns: the runs that were made. Of the others
+    nothing was written, and `enqueue` tells why.
     """
-    rowsets = {"keys": [key_row(run)], "fresh": [_row(run, 0, 0)]}
-    return _ENQUEUE_AT_ONCE.execute(conn, rowsets).first() is not None
+    rowsets = {
+        "keys": [key_row(each) for each in fresh],
+        "fresh": [_row(each) for each in fresh],
+        "call": [_call_row(fresh[0])],
+    }
+    return set(_ENQUEUE_AT_ONCE.execute(conn, rowsets).scalars())
 
 
 def enqueue(conn: Connection, wanted: Collection[NewRun]) -> list[Enqueued]:
@@ -127,11 +142,33 @@ def enqueue(conn: Connection, wanted: Collection[NewRun]) -> list[Enqueued]:
     is safe: a run recognises itself. Raises: KeyConflict for a key that has another input; roll back.
     """
     first = first_of_each_key(wanted)
-    taken, holders = take_keys(conn, first)
+    at_once = _may_be_at_once(conn, first.values())
+    made = enqueue_at_once(conn, list(first.values())) if at_once else set()
+    rest = {key: each for key, each in first.items() if each.run_id not in made}
+    try:
+        taken, holders = take_keys(conn, rest, were_held=at_once)
+    except KeyConflict:
+        # The caller may go on with its transaction: of a call that was refused nothing is left.
+        _unmake(conn, [each for each in first.values() if each.run_id in made])
+        raise
     fresh = [each for each in first.values() if each.run_id in taken]
     if fresh:
         insert_runs(conn, fresh)
+    holders |= {key: each.run_id for key, each in first.items() if each.run_id in made}
     return [Enqueued(run_id := holders[key_of(each)], created=run_id == each.run_id) for each in wanted]
+
+
+def _may_be_at_once(conn: Connection, fresh: Collection[NewRun]) -> bool:
+    # Of several calls the keys have to be taken together, in their order.
+    is_one_call = len(_by_call(fresh)) == 1
+    return conn.dialect.name == "postgresql" and is_one_call and not any(each.subject for each in fresh)
+
+
+def _unmake(conn: Connection, made: Collection[NewRun]) -> None:
+    if made:
+        keys = {"keys": pack(key_row(each) for each in made)}
+        conn.execute(delete(runs).where(runs.c.id.in_(select(FEW.c.run_id))), keys)
+        conn.execute(GIVE_BACK, keys)
 
 
 def insert_runs(
@@ -147,39 +184,54 @@ def insert_runs(
     `reruns` maps a run id to its number among the runs of its key, `notes` to what its first event says.
     """
     generations = count_generations(conn, fresh)
-    rows = [_row(each, generations.get(each.run_id, 0), (reruns or {}).get(each.run_id, 0)) for each in fresh]
-    entries = _journal(fresh, notes or {})
-    if conn.dialect.name == "postgresql":
-        packed = {"fresh": pack(rows), "written": pack(written((each, None) for each in entries))}
-        conn.execute(_INSERT_AT_ONCE, packed)
-    else:
-        conn.execute(_INSERT, {"fresh": pack(rows)})
-        append(conn, entries)
+    reruns, notes = reruns or {}, notes or {}
+    at_once = conn.dialect.name == "postgresql"
+    for of_call in _by_call(fresh):
+        rows = [
+            _row(each, generations.get(each.run_id, 0), reruns.get(each.run_id, 0), notes.get(each.run_id))
+            for each in of_call
+        ]
+        packed = {"fresh": pack(rows), "call": pack([_call_row(of_call[0])])}
+        conn.execute(_INSERT_AT_ONCE if at_once else _INSERT, packed)
+    if not at_once:
+        append(conn, [Entry(each.run_id, EventType.RUN_ENQUEUED, 0, data=notes.get(each.run_id)) for each in fresh])
     supersede(conn, fresh, generations)
 
 
-def _journal(fresh: Iterable[NewRun], notes: Mapping[str, dict[str, Any]]) -> list[Entry]:
-    return [Entry(each.run_id, EventType.RUN_ENQUEUED, 0, data=notes.get(each.run_id)) for each in fresh]
+def _by_call(fresh: Collection[NewRun]) -> list[list[NewRun]]:
+    """Runs that share a row of `call`."""
+    found: dict[tuple[Any, ...], list[NewRun]] = {}
+    for each in fresh:
+        shared = (each.project, each.flow, each.priority, each.phases, each.queue, each.waits_for)
+        limits = (each.max_attempts, each.max_losses, each.delay, each.dispatch_after)
+        found.setdefault((*shared, *limits), []).append(each)
+    return list(found.values())
 
 
-def _row(run: NewRun, generation: int, rerun: int) -> dict[str, Any]:
+def _row(run: NewRun, generation: int = 0, rerun: int = 0, note: Any = None) -> dict[str, Any]:
     return {
         "id": run.run_id,
-        "project": run.project,
-        "flow": run.flow,
         "key": run.key.text,
         "subject": run.subject,
         "generation": generation,
         "rerun": rerun,
-        "priority": run.priority,
         "input": json.dumps(run.input),
+        "trace_context": None if run.trace_context is None else json.dumps(run.trace_context),
+        "note": None if note is None else json.dumps(note),
+    }
+
+
+def _call_row(run: NewRun) -> dict[str, Any]:
+    return {
+        "project": run.project,
+        "flow": run.flow,
+        "priority": run.priority,
         "phases": json.dumps(run.phases),
         "phase": run.phases[0],
         "queue": run.queue,
         "waits_for": run.waits_for,
         "max_attempts": run.max_attempts,
         "max_losses": run.max_losses,
-        "trace_context": None if run.trace_context is None else json.dumps(run.trace_context),
         "delay_seconds": run.delay.total_seconds(),
         "dispatch_seconds": (run.delay or run.dispatch_after).total_seconds(),
     }

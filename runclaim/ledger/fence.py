@@ -14,7 +14,7 @@ from sqlalchemy import BigInteger, Text, and_, literal_column, null, select
 
 from runclaim.errors import ClaimLost
 from runclaim.models import runs
-from runclaim.rowset import Id, Rowset, pack, rowset
+from runclaim.rowset import Few, Id, few, pack, rowset
 from runclaim.states import RunState
 
 if TYPE_CHECKING:
@@ -35,12 +35,12 @@ UNHELD: Final[Mapping[str, ColumnElement[Any]]] = {
 }
 
 
-def proofs(name: str, /, **more: TypeEngine[Any]) -> Rowset:
+def proofs(name: str, /, **more: TypeEngine[Any]) -> Few:
     """A rowset of claims that have to be current, with the columns `more` beside each."""
-    return rowset(name, **PROOF, **more)
+    return few(rowset(name, **PROOF, **more))
 
 
-def locked(rows: Rowset, guard: ColumnElement[bool], *more: ColumnElement[Any]) -> CTE:
+def locked(rows: Few, guard: ColumnElement[bool], *more: ColumnElement[Any]) -> CTE:
     """
     Those of `rows` whose runs pass `guard`, their runs locked in the order of their ids, with `more` of each run.
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Double, Text, and_, delete, exists, func, select, true, tuple_
+from sqlalchemy import Double, Text, and_, delete, exists, select, true, tuple_
 from sqlalchemy.dialects.postgresql import insert as insert_on_postgresql
 from sqlalchemy.dialects.sqlite import insert as insert_on_sqlite
 
 from runclaim.clock import now, shifted
 from runclaim.errors import KeyConflict, LedgerUnavailable
 from runclaim.models import run_keys, runs
-from runclaim.rowset import Id, pack, rowset
+from runclaim.rowset import Id, few, pack, rowset
 from runclaim.secrets import redact, veiled
 
 if TYPE_CHECKING:
@@ -46,8 +46,8 @@ TAKE_KEYS: Final = {
     .returning(run_keys.c.run_id)
     for dialect, upsert in (("postgresql", insert_on_postgresql), ("sqlite", insert_on_sqlite))
 }
-# A limit that leaves nothing out: PostgreSQL expects a hundred rows without it, and reads all keys to find one.
-FEW: Final = select(*_keys.c).limit(select(func.count()).select_from(_keys).scalar_subquery()).subquery("few")
+#: The same rows, each to be looked up.
+FEW: Final = few(_keys)
 SAME_KEY: Final = and_(run_keys.c.namespace == FEW.c.namespace, run_keys.c.key_hash == FEW.c.key_hash)
 # An expired key whose run is purged is free; while the run stands, its key stands.
 FREE_EXPIRED: Final = delete(run_keys).where(
@@ -97,14 +97,23 @@ def first_of_each_key(wanted: Iterable[NewRun]) -> dict[tuple[str, str], NewRun]
     return first
 
 
-def take_keys(conn: Connection, first: dict[tuple[str, str], NewRun]) -> tuple[set[str], dict[tuple[str, str], str]]:
-    """The run ids whose key rows this call inserted, and for every key the run that holds it."""
+def take_keys(
+    conn: Connection, first: dict[tuple[str, str], NewRun], *, were_held: bool = False
+) -> tuple[set[str], dict[tuple[str, str], str]]:
+    """
+    The run ids whose key rows this call inserted, and for every key the run that holds it.
+
+    `were_held` says that the caller has just found them held, so that it is asked first by whom.
+    """
     taken: set[str] = set()
     holders: dict[tuple[str, str], str] = {}
     missing = dict(first)
-    for _ in range(ROUNDS):
-        rows = {"keys": pack(key_row(each) for each in missing.values())}
-        taken |= set(conn.execute(TAKE_KEYS[conn.dialect.name], rows).scalars())
+    if not missing:
+        return taken, holders
+    for turn in range(ROUNDS):
+        if turn or not were_held:
+            rows = {"keys": pack(key_row(each) for each in missing.values())}
+            taken |= set(conn.execute(TAKE_KEYS[conn.dialect.name], rows).scalars())
         for key, each in list(missing.items()):
             if each.run_id in taken:
                 holders[key] = missing.pop(key).run_id

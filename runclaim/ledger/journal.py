@@ -6,13 +6,13 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import BigInteger, Integer, Text, case, func, insert, literal, null, or_, select, true
+from sqlalchemy import BigInteger, Integer, Text, case, column, func, insert, literal, null, or_, select, true
 
 from runclaim.clock import now
 from runclaim.events import EventType
 from runclaim.keys import check_text
 from runclaim.models import events
-from runclaim.rowset import Id, as_json, pack, rowset
+from runclaim.rowset import Id, Json, as_json, few, pack, rowset
 from runclaim.secrets import refuse_secrets
 
 if TYPE_CHECKING:
@@ -39,12 +39,20 @@ _APPEND: Final = insert(events).from_select(
 )
 
 
-_asked: Final = rowset("asked", run_id=Id())
-# A limit that leaves nothing out: PostgreSQL expects a hundred runs without it, and reads all events to find one's.
-_few: Final = select(_asked.c.run_id).limit(select(func.count()).select_from(_asked).scalar_subquery()).subquery("few")
+#: The columns of a run's `entries`; their run is the one that moves.
+_TOLD: Final = (
+    column("number", Integer()),
+    column("type", Text()),
+    column("phase", Text()),
+    column("attempt", Integer()),
+    column("fence", BigInteger()),
+    column("data", Json()),
+    column("after", Text()),
+)
+_asked: Final = few(rowset("asked", run_id=Id()))
 _REQUESTS: Final = (
     select(events.c.run_id, events.c.data)
-    .join_from(events, _few, events.c.run_id == _few.c.run_id)
+    .join_from(events, _asked, events.c.run_id == _asked.c.run_id)
     .where(events.c.type == EventType.RUN_CANCEL_REQUESTED.value)
     .order_by(events.c.id)
 )
@@ -77,33 +85,6 @@ def told_by(by: str) -> dict[str, str]:
     return {"by": by}
 
 
-_written: Final = rowset(
-    "written",
-    number=Integer(),
-    run_id=Id(),
-    type=Text(),
-    phase=Text(),
-    attempt=Integer(),
-    fence=BigInteger(),
-    data=Text(),
-    after=Text(),
-)
-_request: Final = (
-    select(events.c.data)
-    .where(events.c.run_id == _written.c.run_id, events.c.type == EventType.RUN_CANCEL_REQUESTED.value)
-    .order_by(events.c.id.desc())
-    .limit(1)
-    .correlate(_written)
-    .scalar_subquery()
-)
-_plain: Final = as_json(_written.c.data)
-#: Who asked for the cancel that a transition has found is not known before it.
-_data: Final = case(
-    (_written.c.type == EventType.RUN_CANCELED.value, _plain.op("||")(func.coalesce(_request, as_json(literal("{}"))))),
-    else_=_plain,
-)
-
-
 def beside(
     moved: FromClause,
     *,
@@ -112,30 +93,52 @@ def beside(
     attempt: ColumnElement[int] | None = None,
 ) -> Insert:
     """
-    For one statement with the transition itself: appends those entries of the parameter `written` that came true.
+    For one statement of PostgreSQL with the transition itself: appends what came true of each run's `entries`.
 
-    `moved` has the id and the state of each run that moved; `attempt` is that of entries which name none.
+    `moved` has of each run that moved its id, its state and its `entries`, as `told` makes them; `attempt` is that of
+    entries which name none.
     """
-    mine: ColumnElement[int] = _written.c.attempt
+    entries = func.jsonb_to_recordset(as_json(moved.c.entries)).table_valued(*_TOLD)
+    found = entries.render_derived(name="told", with_types=True).lateral()
+    mine: ColumnElement[int] = found.c.attempt
     if attempt is not None:
-        mine = case((_written.c.phase.is_not(None), func.coalesce(mine, attempt)), else_=null())
+        mine = case((found.c.phase.is_not(None), func.coalesce(mine, attempt)), else_=null())
     return insert(events).from_select(
         ["run_id", "type", "phase", "attempt", "fence", "data", "at"],
-        select(_written.c.run_id, _written.c.type, _written.c.phase, mine, _written.c.fence, _data, now())
-        .join_from(_written, moved, _written.c.run_id == run_id)
-        .where(or_(_written.c.after.is_(None), _written.c.after == state))
-        .order_by(_written.c.number),
+        select(run_id, found.c.type, found.c.phase, mine, found.c.fence, _data(found, run_id), now())
+        .select_from(moved.join(found, true()))
+        .where(or_(found.c.after.is_(None), found.c.after == state))
+        .order_by(found.c.number),
     )
 
 
+def _data(found: FromClause, run_id: ColumnElement[str]) -> ColumnElement[Any]:
+    """An entry's data; who asked for the cancel that a transition has found is not known before it."""
+    request = (
+        select(events.c.data)
+        .where(events.c.run_id == run_id, events.c.type == EventType.RUN_CANCEL_REQUESTED.value)
+        .order_by(events.c.id.desc())
+        .limit(1)
+        .scalar_subquery()
+        .correlate_except(events)
+    )
+    given: ColumnElement[Any] = found.c.data
+    with_request = given.op("||")(func.coalesce(request, as_json(literal("{}"))))
+    return case((found.c.type == EventType.RUN_CANCELED.value, with_request), else_=given)
+
+
 def append_of(rows: Select[Any]) -> Insert:
-    """For one statement with the transition itself: appends an event for each of `rows`: run, type and fence."""
-    return insert(events).from_select(["run_id", "type", "fence", "at"], rows.add_columns(now()))
+    """For one statement with the transition itself: an event for each of `rows`, which are run, type, fence, data."""
+    return insert(events).from_select(["run_id", "type", "fence", "data", "at"], rows.add_columns(now()))
 
 
-def written(entries: Iterable[tuple[Entry, RunState | None]]) -> list[dict[str, Any]]:
-    """The rowset `written`: each entry with the state of its run in which it comes true, `None` for any."""
-    return [_row(entry) | {"number": number, "after": after} for number, (entry, after) in enumerate(entries)]
+def told(entries: Iterable[tuple[Entry, RunState | None]]) -> str:
+    """A run's `entries`: each with the state of the run in which it comes true, `None` for any."""
+    rows = []
+    for number, (entry, after) in enumerate(entries):
+        row = {"number": number, "type": entry.type, "fence": entry.fence, "data": entry.data, "after": after}
+        rows.append(row | {"phase": entry.phase, "attempt": entry.attempt})
+    return json.dumps(rows)
 
 
 def append(conn: Connection, entries: Iterable[Entry]) -> None:

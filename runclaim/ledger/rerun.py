@@ -24,7 +24,7 @@ from runclaim.ledger.journal import Entry, append, told_by
 from runclaim.ledger.planning import drop_actions
 from runclaim.ledger.subjects import SUPERSEDED
 from runclaim.models import run_keys, runs
-from runclaim.rowset import Id, pack, rowset
+from runclaim.rowset import Id, few, pack, rowset
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -57,7 +57,7 @@ def _count(upsert: Any) -> Any:
 _COUNT: Final = {"postgresql": _count(insert_on_postgresql), "sqlite": _count(insert_on_sqlite)}
 _MOVE: Final = update(run_keys).where(identity.SAME_KEY).values(run_id=identity.FEW.c.run_id)
 _COUNT_BACK: Final = update(run_keys).where(identity.SAME_KEY).values(rerun=run_keys.c.rerun - 1)
-_gone: Final = rowset("gone", run_id=Id())
+_gone: Final = few(rowset("gone", run_id=Id()))
 _outdated: Final = locked(_gone, runs.c.id == _gone.c.run_id)
 _END: Final = (
     update(runs)

@@ -20,19 +20,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from sqlalchemy import Connection, FromClause, Insert
+    from sqlalchemy.types import TypeEngine
 
     from runclaim.ledger.complete import Completion
 
-_given: Final = proofs(
-    "given",
-    phase=Text(),
-    position=Integer(),
-    result=Text(),
-    skipped=Text(),
-    worker=Text(),
-    attempts=Integer(),
-    ran_seconds=Double(),
-)
+#: What a result's row is made of, beside the proof of its claim.
+RESULT: Final[dict[str, TypeEngine[Any]]] = {
+    "phase": Text(),
+    "position": Integer(),
+    "result": Text(),
+    "skipped": Text(),
+    "by_worker": Text(),
+    "attempts": Integer(),
+    "ran_seconds": Double(),
+}
+_given: Final = proofs("given", **RESULT)
 _COLUMNS: Final = [
     "run_id",
     "fence",
@@ -46,45 +48,33 @@ _COLUMNS: Final = [
     "started_at",
     "finished_at",
 ]
-_ROWS: Final = select(
-    _given.c.run_id,
-    _given.c.fence,
-    _given.c.owner,
-    _given.c.phase,
-    _given.c.position,
-    as_json(_given.c.result),
-    _given.c.skipped,
-    _given.c.worker,
-    _given.c.attempts,
-    shifted(now(), -_given.c.ran_seconds),
-    now(),
-).where(true())
-_RECORD: Final = insert(phase_results).from_select(_COLUMNS, _ROWS)
 
 
-def results_of(moved: FromClause) -> Insert:
-    """For one statement with the completion itself: records what the parameter `given` has of the runs that moved."""
-    return insert(phase_results).from_select(_COLUMNS, _ROWS.where(_given.c.run_id.in_(select(moved.c.id))))
+def results_of(found: FromClause) -> Insert:
+    """Records the result of each row of `found`, which has the proof of a claim and the columns of `RESULT`."""
+    rows = select(found.c.run_id, found.c.fence, found.c.owner, found.c.phase, found.c.position)
+    rows = rows.add_columns(as_json(found.c.result), found.c.skipped, found.c.by_worker, found.c.attempts)
+    rows = rows.add_columns(shifted(now(), -found.c.ran_seconds), now())
+    return insert(phase_results).from_select(_COLUMNS, rows.where(true()))
 
 
-def given(completions: Iterable[Completion]) -> list[dict[str, Any]]:
-    """The rowset `given`."""
-    return [_given_row(each) for each in completions]
+_RECORD: Final = results_of(_given)
 
 
 def record(conn: Connection, completions: Iterable[Completion]) -> None:
     """Write the results of completions whose runs have just moved on, in the same transaction."""
-    conn.execute(_RECORD, {"given": pack(given(completions))})
+    conn.execute(_RECORD, {"given": pack(result_row(each) for each in completions)})
 
 
-def _given_row(completion: Completion) -> dict[str, Any]:
+def result_row(completion: Completion) -> dict[str, Any]:
+    """A completion's proof and the columns of `RESULT`."""
     claim = completion.claim
     return claim.proof() | {
         "phase": claim.phase,
         "position": claim.cursor,
         "result": completion.result,
         "skipped": completion.skipped,
-        "worker": completion.worker,
+        "by_worker": completion.worker,
         "attempts": claim.attempt,
         "ran_seconds": completion.ran.total_seconds(),
     }

@@ -81,7 +81,7 @@ def ended_and_purged(conn, many):
 #: A verb, what it is given, what it does with it, and how many statements that takes however many runs there are; two
 #: numbers where PostgreSQL takes fewer than SQLite, as it can write to several tables in one.
 COSTS = [
-    ("enqueue", lambda conn, many: [new_run() for _ in range(many)], enqueue, (3, 2)),
+    ("enqueue", lambda conn, many: [new_run() for _ in range(many)], enqueue, (3, 1)),
     ("enqueue with subjects", new_of_subjects, enqueue, (5, 4)),
     ("enqueue again", known_already, enqueue, 2),
     ("claim", messages, take_all, (2, 1)),
