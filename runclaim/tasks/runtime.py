@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -97,7 +98,7 @@ class Runtime:
             stopping=lambda: self.flags.stopping,
         )
 
-    @property
+    @cached_property
     def records(self) -> LocalRecords:
         """What the processes of this machine did while the ledger was away."""
         return LocalRecords(Path(self.ledger.config.fail_open_folder).absolute())
