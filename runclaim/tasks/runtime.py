@@ -21,13 +21,13 @@ from runclaim.flows.local_records import LocalRecords
 from runclaim.flows.minder import Minder
 from runclaim.flows.pace import Pace
 from runclaim.flows.publishing import dispatch_due
+from runclaim.flows.purging import purge_all
 from runclaim.flows.reconciling import Reconciler
 from runclaim.flows.retention import Retention, of_strangers
 from runclaim.flows.runner import Runner
 from runclaim.flows.sending import Sender
 from runclaim.ledger.answers import forget_answers
 from runclaim.ledger.dedup import forget
-from runclaim.ledger.purge import purge, purge_keys
 from runclaim.ledger.registry import register, unregistered
 from runclaim.ledger.rescue import rescue, rescue_worker
 from runclaim.listeners.telling import register as register_listeners
@@ -242,9 +242,4 @@ class Runtime:
         keep = of_strangers(config, [flow.retention for flow in known])
         flows = {flow.name: flow.retention.keep(config) for flow in known}
         flows |= {name: Retention().keep(config) for name in self.ledger.plain_names}
-        total = 0
-        while gone := self.ledger.database.run(lambda conn: purge(conn, keep, flows=flows, limit=_BATCH)):
-            total += gone
-        while self.ledger.database.run(lambda conn: purge_keys(conn, limit=_BATCH)):
-            pass
-        return total
+        return purge_all(self.ledger.database, keep, flows)

@@ -1,0 +1,69 @@
+"""
+Purging: finished history goes in batches, each of which is a short transaction, however fast the database is.
+
+A batch locks what it deletes until it has committed, and on SQLite the whole ledger. So its size follows the time that
+the last one took.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+from runclaim.ledger.purge import purge, purge_keys
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from sqlalchemy import Connection
+
+    from runclaim.database import Database
+    from runclaim.states import RunState
+
+#: Locks are never to be held for 100 ms; a quarter of it leaves room for a machine that stalls.
+AIM: Final = timedelta(milliseconds=25)
+_FIRST: Final = 20
+_MOST: Final = 500
+
+
+def next_size(size: int, took: timedelta, *, aim: timedelta = AIM) -> int:
+    """
+    How many the next batch should take, after one of `size` that took so long.
+
+    As many as fit into `aim` at that speed, from 1 to 500. At most twice as many as before: one fast batch says little
+    of the next, and one slow batch is made up for in a few.
+    """
+    fits = int(size * (aim / max(took, timedelta(microseconds=1))))
+    return max(1, min(fits, 2 * size, _MOST))
+
+
+def in_batches(database: Database, verb: Callable[[Connection, int], int]) -> int:
+    """
+    Call `verb(conn, limit)`, each time in a transaction of its own, until it deletes less than its limit.
+
+    Returns: how many went.
+    """
+    total, size = 0, _FIRST
+    while True:
+        limit, began = size, time.monotonic()
+        gone = database.run(lambda conn: verb(conn, limit))  # noqa: B023 - called before the next turn
+        total += gone
+        if gone < limit:
+            return total
+        size = next_size(limit, timedelta(seconds=time.monotonic() - began))
+
+
+def purge_all(
+    database: Database,
+    keep: Mapping[RunState, timedelta],
+    flows: Mapping[str, Mapping[RunState, timedelta]] | None = None,
+) -> int:
+    """
+    Delete all runs past their retention, then all expired keys whose runs are gone; as `ledger.purge` does.
+
+    Returns: how many runs went.
+    """
+    total = in_batches(database, lambda conn, limit: purge(conn, keep, flows=flows, limit=limit))
+    in_batches(database, lambda conn, limit: purge_keys(conn, limit=limit))
+    return total
