@@ -1,5 +1,5 @@
 # Every target is one command of dev.py, which also runs without make.
-.PHONY: setup test check demo bench fix clean help
+.PHONY: setup test check demo bench growth fix clean help
 .DEFAULT_GOAL := help
 
 setup: ## make .venv with everything (the other targets do it when they need it)
@@ -16,6 +16,9 @@ demo: ## reviews of real commits under faults, about a minute; REPO=path for ano
 
 bench: ## rounds of runclaim and bare Celery in turn, some minutes; ARGS="--rounds 5 --write" renews the page
 	@python3 dev.py bench $(ARGS)
+
+growth: ## the ledger's verbs on 10 thousand, 1 million and 5 million finished runs; ARGS="--rows 10000,100000" for less
+	@python3 dev.py growth $(ARGS)
 
 fix: ## let ruff mend and format the code
 	@python3 dev.py fix

@@ -1,7 +1,8 @@
 """
 One command from a fresh checkout to the demo, the tests or the checks.
 
-    python3 dev.py setup | test [pytest's arguments] | check | demo [arguments] | bench [arguments] | fix | clean
+    python3 dev.py setup | test [pytest's arguments] | check | demo [arguments] | bench [arguments] |
+                   growth [arguments] | fix | clean
 
 Standard library only, and nothing is installed outside this folder: packages go into .venv, so a system Python that
 refuses them (PEP 668) does not mind. Each command says what it chose and how long it took.
@@ -223,6 +224,13 @@ def bench(arguments: list[str]) -> None:
     become([str(PYTHON), "-m", "benchmarks", *arguments])
 
 
+def growth(arguments: list[str]) -> None:
+    """Measure the ledger's verbs as its history grows; arguments go to benchmarks/growth.py (--rows, --write)."""
+    set_up("test")
+    os.chdir(ROOT)
+    become([str(PYTHON), "-m", "benchmarks.growth", *arguments])
+
+
 def fix(_arguments: list[str]) -> None:
     """Let ruff mend and format the code."""
     set_up("test")
@@ -245,7 +253,7 @@ def become(command: list[str]) -> None:
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
-    c.__name__: c for c in (setup, test, check, demo, bench, fix, clean)
+    c.__name__: c for c in (setup, test, check, demo, bench, growth, fix, clean)
 }
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from runclaim.servers.machine import answer, entered_by_all, free_port, in_wheel
 from tests.servers.cache import kept
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from sqlalchemy.engine import URL
 
@@ -71,9 +71,9 @@ class Postgres(Server):
             return []
 
 
-def postgres(*, durable: bool = False) -> Server:
+def postgres(*, durable: bool = False, settings: Mapping[str, str] | None = None) -> Server:
     """
-    A private PostgreSQL, not started yet; `durable` flushes every commit to the disk.
+    A private PostgreSQL, not started yet; `durable` flushes every commit to the disk, `settings` overrule all others.
 
     Raises: `ServerMissing` when neither the wheel nor the system has its programs.
     """
@@ -85,8 +85,8 @@ def postgres(*, durable: bool = False) -> Server:
         [programs / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"],
         cwd=folder, env=env, check=True, capture_output=True, **unprivileged()
     )  # fmt: skip
-    settings = SETTINGS if durable else SETTINGS | NOT_DURABLE
-    options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+    chosen = SETTINGS | ({} if durable else NOT_DURABLE) | dict(settings or {})
+    options = [word for name, value in chosen.items() for word in ("-c", f"{name}={value}")]
     told = subprocess.run([programs / "postgres", "--version"], capture_output=True, text=True, check=True).stdout
     return Postgres(
         "postgresql",
