@@ -47,7 +47,7 @@ _QUEUED: Final = (
 )
 _RUNNING: Final = (
     select(runs.c.flow, func.count(), _many(runs.c.lease_expires_at <= _clock))
-    .where(in_state(RunState.RUNNING), runs.c.lease_expires_at.is_not(None))
+    .where(in_state(RunState.RUNNING), runs.c.deadline_at.is_not(None))
     .group_by(runs.c.flow)
 )
 _STALLED: Final = (

@@ -38,7 +38,8 @@ def _rescue(which: ColumnElement[bool]) -> tuple[Select[Any], Update]:
     """The statements for the running rows that `which` selects: lock them, with who held them, and give them back."""
     pick = (
         select(runs.c.id, runs.c.worker)
-        .where(in_state(RunState.RUNNING), which)
+        # All that run have a deadline: said for the index.
+        .where(in_state(RunState.RUNNING), runs.c.deadline_at.is_not(None), which)
         .order_by(runs.c.lease_expires_at)
         .limit(bindparam("at_most"))
         .with_for_update(skip_locked=True, key_share=True)
@@ -64,7 +65,7 @@ def _rescue(which: ColumnElement[bool]) -> tuple[Select[Any], Update]:
     return pick, give_back
 
 
-# The clock in a sub-select is read once, so the partial index serves the comparison; the UPDATE reads it again.
+# The clock in a sub-select is read once and not for each row; the UPDATE reads it again.
 _LAPSED: Final = _rescue(runs.c.lease_expires_at <= select(now()).scalar_subquery())
 _LAPSED_RUN: Final = _rescue(
     and_(runs.c.id == bindparam("its_id", type_=Id()), runs.c.lease_expires_at <= select(now()).scalar_subquery())

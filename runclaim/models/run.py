@@ -91,10 +91,11 @@ class Run(Base):
         CheckConstraint("attempts >= 0 AND attempts <= max_attempts", name="attempts_within_budget"),
         CheckConstraint("losses >= 0 AND losses <= max_losses", name="losses_within_budget"),
         CheckConstraint("pending_actions >= 0", name="pending_actions_not_negative"),
-        # Serves ledger.rescue: only running rows can lapse.
+        # Serves ledger.rescue: only running rows can lapse. By the deadline, which stands while the claim does: a lease
+        # in any index would have each heartbeat write to all of them, and leave as many dead entries.
         Index(
-            "ix_runclaim_runs_lease_expires_at",
-            "lease_expires_at",
+            "ix_runclaim_runs_deadline_at",
+            "deadline_at",
             postgresql_where=text("state = 'running'"),
             sqlite_where=text("state = 'running'"),
         ),
@@ -148,6 +149,6 @@ class Run(Base):
         ),
         # Serves ledger.gauges: runs that wait for a signal or for a person.
         Index("ix_runclaim_runs_stalled", "state", "flow", postgresql_where=_STALLED, sqlite_where=_STALLED),
-        # Room in each page, so that a heartbeat's new row version stays beside the old one.
+        # Room in each page, so that a heartbeat's new row version stays beside the old one and no index is touched.
         {"postgresql_with": {"fillfactor": 80}},
     )

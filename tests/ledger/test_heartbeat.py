@@ -123,3 +123,25 @@ def test_one_lost_claim_among_many_costs_only_itself(conn):
 
 def test_a_process_without_claims_beats_for_nothing(conn, claimed_run):
     assert heartbeat(conn, []) == {}
+
+
+def test_a_heartbeat_writes_to_no_index(postgres):
+    """
+    INVARIANT: what happens four times a lease to all that runs leaves no dead index entries behind.
+
+    Breaks if an index has the lease among its columns or in its condition, or if pages have no room for a new version.
+    """
+    with postgres.begin() as conn:
+        taken = claimed_run(conn)
+        before = updates(conn)
+        heartbeat(conn, [(taken, LEASE)])
+        after = updates(conn)
+
+    assert [1, 1] == [now - then for now, then in zip(after, before, strict=True)]
+
+
+def updates(conn):
+    """How many rows of runs this transaction has updated, and how many of them beside the old version (HOT)."""
+    return conn.exec_driver_sql(
+        "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_xact_user_tables WHERE relname = 'runclaim_runs'"
+    ).one()

@@ -346,10 +346,10 @@ VERBS = {
         lambda conn: retry(conn, OLD),
         {(RUN, "pk_runclaim_runs"), ("runclaim_subjects", "pk_runclaim_subjects")},
     ),
-    "rescue": (lambda conn: rescue(conn, limit=10), {(RUN, "ix_runclaim_runs_lease_expires_at")}),
+    "rescue": (lambda conn: rescue(conn, limit=10), {(RUN, "ix_runclaim_runs_deadline_at")}),
     "rescue_worker": (
         lambda conn: rescue_worker(conn, WORKER, limit=10),
-        {(RUN, "ix_runclaim_runs_lease_expires_at")},
+        {(RUN, "ix_runclaim_runs_deadline_at")},
     ),
     "dispatch": (lambda conn: due(conn, limit=10), {(RUN, "ix_runclaim_runs_dispatch_due_at")}),
     "purge": (
@@ -465,7 +465,7 @@ VERBS = {
         gauges,
         {
             (RUN, "ix_runclaim_runs_dispatch_due_at"),
-            (RUN, "ix_runclaim_runs_lease_expires_at"),
+            (RUN, "ix_runclaim_runs_deadline_at"),
             (RUN, "ix_runclaim_runs_stalled"),
             ("runclaim_actions", "ix_runclaim_actions_available_at"),
             ("runclaim_actions", "ix_runclaim_actions_unknown"),
