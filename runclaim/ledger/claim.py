@@ -14,7 +14,7 @@ from sqlalchemy import BigInteger, Double, Text, and_, bindparam, case, func, se
 
 from runclaim.clock import now, shifted
 from runclaim.events import EventType
-from runclaim.ledger.fence import is_still, locked, state
+from runclaim.ledger.fence import locked, stands_in, state
 from runclaim.ledger.journal import Entry, append, beside, told
 from runclaim.ledger.waiting import waits
 from runclaim.models import runs
@@ -97,7 +97,7 @@ def earlier(left: ColumnElement[Any], right: ColumnElement[Any]) -> ColumnElemen
 
 _asked: Final = few(rowset("asked", run_id=Id(), seen=BigInteger(), owner=Text(), entries=Text()))
 _wanted: Final = locked(
-    _asked, and_(runs.c.id == _asked.c.run_id, is_still(RunState.QUEUED), runs.c.fence == _asked.c.seen)
+    _asked, and_(runs.c.id == _asked.c.run_id, stands_in(RunState.QUEUED), runs.c.fence == _asked.c.seen)
 )
 _lease_end: Final = shifted(now(), bindparam("lease_seconds", type_=Double()))
 _deadline: Final = shifted(now(), bindparam("duration_seconds", type_=Double()))
@@ -105,7 +105,7 @@ _CLAIM: Final = (
     update(runs)
     .where(
         runs.c.id == _wanted.c.run_id,
-        is_still(RunState.QUEUED),
+        stands_in(RunState.QUEUED),
         runs.c.fence == _wanted.c.seen,
         runs.c.flow == bindparam("its_flow"),
         runs.c.phase == bindparam("its_phase"),
@@ -136,7 +136,7 @@ _CLAIM_AT_ONCE: Final = Prepared(
 )
 _owners: Final = few(rowset("owners", owner=Text(), run_id=Id()))
 _READ_BACK: Final = select(*_CLAIM_COLUMNS).where(
-    and_(runs.c.id == _owners.c.run_id, runs.c.owner == _owners.c.owner, is_still(RunState.RUNNING))
+    and_(runs.c.id == _owners.c.run_id, runs.c.owner == _owners.c.owner, stands_in(RunState.RUNNING))
 )
 
 

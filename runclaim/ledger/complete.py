@@ -16,7 +16,7 @@ from sqlalchemy import Double, Integer, Text, and_, case, null, select, update
 from runclaim.clock import now, shifted
 from runclaim.ledger.claim import Claim, earlier
 from runclaim.ledger.completion_journal import entries, possible_entries
-from runclaim.ledger.fence import PROOF, held, is_still, locked, proofs, state
+from runclaim.ledger.fence import PROOF, held, locked, proofs, stands_in, state
 from runclaim.ledger.findings import add_findings
 from runclaim.ledger.journal import append, beside, told, who_canceled
 from runclaim.ledger.planning import add_actions
@@ -147,7 +147,7 @@ _READ_BACK: Final = (
         runs.c.id,
         runs.c.state,
         runs.c.fence,
-        and_(is_still(RunState.RUNNING), runs.c.owner == _asked.c.next_owner),
+        and_(stands_in(RunState.RUNNING), runs.c.owner == _asked.c.next_owner),
     )
     .join_from(runs, _asked, runs.c.id == _asked.c.run_id)
     .join(

@@ -14,7 +14,7 @@ from sqlalchemy import and_, bindparam, case, literal, null, or_, select, update
 
 from runclaim.clock import now
 from runclaim.events import EventType
-from runclaim.ledger.fence import UNHELD, in_state, state
+from runclaim.ledger.fence import UNHELD, in_state, stands_in, state
 from runclaim.ledger.journal import Entry, append, who_canceled
 from runclaim.ledger.planning import Hooks, Stopped, add_actions_once
 from runclaim.models import runs
@@ -46,7 +46,7 @@ def _rescue(which: ColumnElement[bool]) -> tuple[Select[Any], Update]:
     )
     give_back = (
         update(runs)
-        .where(runs.c.id == _picked.c.run_id, in_state(RunState.RUNNING), which)
+        .where(runs.c.id == _picked.c.run_id, stands_in(RunState.RUNNING), which)
         .values(
             state=case(
                 (_canceled, state(RunState.CANCELED)), (_spent, state(RunState.FAILED)), else_=state(RunState.QUEUED)

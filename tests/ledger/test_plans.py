@@ -184,6 +184,28 @@ def conn(request):
         transaction.rollback()
 
 
+@pytest.fixture(scope="module")
+def longer_postgres(postgres_server):
+    """With a backlog, and ten times as long a history."""
+    with servers.database(postgres_server) as url, ledger_with_history(url) as database:
+        with database.begin() as conn:
+            more = f"generate_series({HISTORY + 1}, {10 * HISTORY}) AS series(n)"
+            made = RUNS.format(id=ID["postgresql"], at=LONG_AGO["postgresql"], series=more)
+            conn.execute(text(made.replace(":", "\\:")))
+            for _ in range(3):
+                queued_runs(conn, 1000)
+            conn.exec_driver_sql("ANALYZE")
+        yield database
+
+
+@pytest.fixture
+def longer(longer_postgres):
+    """A transaction on it; rolled back."""
+    with longer_postgres.engine.connect() as found, found.begin() as transaction:
+        yield found
+        transaction.rollback()
+
+
 def scans(conn, statement, parameters):
     """What each plan of a statement reads: pairs of a table and its index, `None` for the whole table."""
     if conn.dialect.name == "sqlite":
@@ -514,27 +536,58 @@ def test_a_verb_reads_by_index_however_long_the_history_is(conn, name):
         assert [pair for pair in found if pair[1][1] is None and pair[1][0] not in SMALL] == []
 
 
-@pytest.mark.postgres
-def test_one_run_is_found_by_its_id_however_many_are_running(postgres):
-    """
-    INVARIANT: a transition of one run does not read the other runs in its state.
+#: These are given the runs that they read.
+BY_ID = ("claim", "claimed", "heartbeat", "complete", "completed", "fail", "release")
 
-    Breaks if the fence has the state written out: to a server that believes in few running runs, the small index of
-    them looks as good as the primary key, until its statistics come.
-    """
-    with postgres.engine.connect() as conn, conn.begin() as transaction:
-        claims = claimed_runs(conn, 3000)
-        sent = [
-            *statements_of(conn, lambda conn: complete(conn, [completion(claims[0])])),
-            *statements_of(conn, lambda conn: heartbeat(conn, [(claims[1], LEASE)])),
-            *statements_of(conn, lambda conn: fail(conn, [failure(claims[2])])),
-        ]
-        # As a kept connection has it prepared; the first few times PostgreSQL plans for the values at hand.
-        kept = [pair for each in sent for plan, pair in scans(conn, *each) if plan == 1]
-        transaction.rollback()
-    found = {index for table, index in kept if table == RUN}
 
-    assert found == {"pk_runclaim_runs"}
+@pytest.mark.parametrize("name", BY_ID)
+def test_a_run_that_is_named_is_found_by_its_id_however_few_are_in_its_state(conn, name):
+    """
+    INVARIANT: a claim reads its own run, and not the queue.
+
+    Breaks if the state of a run that is found by its id is said as the partial indexes have it.
+    """
+    verb, _ = VERBS[name]
+    sent = statements_of(conn, verb)
+    found = [pair for statement, parameters in sent for _, pair in scans(conn, statement, parameters)]
+
+    assert {(table, index) for table, index in found if table == RUN} == {(RUN, primary_key(conn))}
+
+
+def primary_key(conn):
+    return "pk_runclaim_runs" if conn.dialect.name == "postgresql" else "sqlite_autoindex_runclaim_runs_1"
+
+
+@pytest.mark.parametrize("name", ["list", "list a flow by time", "list the runs of no such flow"])
+def test_a_page_is_read_in_its_order_and_nothing_is_sorted_for_it(longer, name):
+    """
+    INVARIANT: a page costs a page, however long the queue and the history.
+
+    Breaks if PostgreSQL takes the live runs of a state for so few that it reads all of them; or expects so many of an
+    ended state, for a limit that it does not know, that it plans each page anew.
+    """
+    verb, _ = VERBS[name]
+    for statement, parameters in statements_of(longer, verb):
+        plan = generic(longer, statement, parameters)
+
+        assert kinds(plan[0]["Plan"]) & {"Sort", "Incremental Sort", "Bitmap Heap Scan", "Seq Scan"} == set()
+        assert is_kept(longer, statement, parameters)
+
+
+def kinds(node):
+    return {node["Node Type"]}.union(*(kinds(child) for child in node.get("Plans", [])))
+
+
+def is_kept(conn, statement, parameters):
+    """Whether the server, asked again and again, comes to keep the plan that does for all parameters."""
+    conn.exec_driver_sql("SET LOCAL plan_cache_mode = auto")
+    conn.connection.dbapi_connection.execute(f"PREPARE kept AS {statement}".encode())
+    values = ", ".join(literal(value) for value in parameters)
+    for _ in range(7):
+        conn.exec_driver_sql(f"EXECUTE kept({values})")
+    many = conn.exec_driver_sql("SELECT generic_plans FROM pg_prepared_statements WHERE name = 'kept'").scalar_one()
+    conn.exec_driver_sql("DEALLOCATE kept")
+    return many > 0
 
 
 def test_a_purge_finds_the_children_of_a_run_by_index(conn):
