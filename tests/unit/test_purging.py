@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from runclaim import migrations
 from runclaim.database import Database
+from runclaim.flows import purging
 from runclaim.flows.purging import AIM, in_batches, next_size, purge_all
 from runclaim.states import TERMINAL
 from tests.ledger.factories import queued_runs, succeeded_run
@@ -68,6 +69,21 @@ def test_batches_are_made_until_one_is_not_full(database):
     assert limits[0] == 20
     assert left == 0
     assert sum(limits) > 70
+
+
+def test_others_can_write_to_a_file_for_half_of_the_time(database, monkeypatch):
+    """
+    INVARIANT: a purge of a long history stops nobody's heartbeat on SQLite.
+
+    Breaks if batch follows batch: who waits for the file's lock finds it free once in many looks.
+    """
+    pauses, left = [], [20, 40, 80, 0]
+    monkeypatch.setattr(purging.time, "sleep", pauses.append)
+
+    in_batches(database, lambda _conn, limit: min(limit, left.pop(0)))
+
+    assert len(pauses) == (3 if database.url.get_backend_name() == "sqlite" else 0)
+    assert all(pause > 0 for pause in pauses)
 
 
 def test_all_that_is_past_its_retention_goes_and_then_the_keys_of_what_is_gone(database):
