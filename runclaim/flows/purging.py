@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 #: Locks are never to be held for 100 ms; a quarter of it leaves room for a machine that stalls.
 AIM: Final = timedelta(milliseconds=25)
 _FIRST: Final = 20
+_LEAST: Final = 10
 _MOST: Final = 500
 
 
@@ -31,11 +32,11 @@ def next_size(size: int, took: timedelta, *, aim: timedelta = AIM) -> int:
     """
     How many the next batch should take, after one of `size` that took so long.
 
-    As many as fit into `aim` at that speed, from 1 to 500. At most twice as many as before: one fast batch says little
-    of the next, and one slow batch is made up for in a few.
+    As many as fit into `aim` at that speed, from 10 (fewer would hardly take less) to 500. At most twice as many as
+    before: one fast batch says little of the next.
     """
     fits = int(size * (aim / max(took, timedelta(microseconds=1))))
-    return max(1, min(fits, 2 * size, _MOST))
+    return max(_LEAST, min(fits, 2 * size, _MOST))
 
 
 def in_batches(database: Database, verb: Callable[[Connection, int], int]) -> int:

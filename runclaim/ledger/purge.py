@@ -9,7 +9,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Double, Text, and_, bindparam, delete, exists, func, or_, select, true, update
+from sqlalchemy import (
+    Double,
+    Integer,
+    Text,
+    and_,
+    bindparam,
+    delete,
+    exists,
+    func,
+    literal_column,
+    or_,
+    select,
+    true,
+    update,
+)
 
 from runclaim.clock import now, shifted
 from runclaim.models import events, listeners, run_keys, runs
@@ -25,24 +39,27 @@ if TYPE_CHECKING:
 
 _kept: Final = rowset("kept", flow=Text(), state=Text(), keep_seconds=Double())
 _special: Final = rowset("special", flow=Text())
-_oldest: Final = (
-    select(runs.c.id)
-    .join_from(
-        runs,
-        _kept,
-        and_(
-            runs.c.state == _kept.c.state,
-            or_(
-                runs.c.flow == _kept.c.flow,
-                and_(_kept.c.flow.is_(None), runs.c.flow.not_in(select(_special.c.flow))),
-            ),
+# How long a run is kept; NULL, which nothing is older than, where it is not said. Asked of each row and not joined: for
+# a join PostgreSQL would rather read and sort all that is due, in every batch.
+_keep_seconds: Final = (
+    select(func.max(_kept.c.keep_seconds))
+    .where(
+        _kept.c.state == runs.c.state,
+        or_(
+            _kept.c.flow == runs.c.flow,
+            and_(_kept.c.flow.is_(None), runs.c.flow.not_in(select(_special.c.flow))),
         ),
     )
+    .correlate(runs)
+    .scalar_subquery()
+)
+_oldest: Final = (
+    select(runs.c.id)
     .where(
         runs.c.finished_at.is_not(None),
         # The shortest retention bounds the index scan; each run's own decides.
         runs.c.finished_at <= shifted(select(now()).scalar_subquery(), -bindparam("shortest", type_=Double())),
-        runs.c.finished_at <= shifted(now(), -_kept.c.keep_seconds),
+        runs.c.finished_at <= shifted(now(), -_keep_seconds),
         runs.c.pending_actions == 0,
     )
     .order_by(runs.c.finished_at)
@@ -51,9 +68,16 @@ _oldest: Final = (
     .cte("oldest")
     .prefix_with("MATERIALIZED", dialect="postgresql")
 )
+#: The most runs that one call deletes. Written out: for a limit that it does not know PostgreSQL expects a tenth of all
+#: that is due, and would rather read the whole table to delete them.
+_MOST: Final = 500
 _PURGE: Final = (
     delete(runs)
-    .where(runs.c.id.in_(select(_oldest.c.id)), runs.c.finished_at.is_not(None), runs.c.pending_actions == 0)
+    .where(
+        runs.c.id.in_(select(_oldest.c.id).limit(literal_column(str(_MOST), Integer()))),
+        runs.c.finished_at.is_not(None),
+        runs.c.pending_actions == 0,
+    )
     .returning(runs.c.id)
 )
 _newest: Final[Any] = select(func.coalesce(func.max(events.c.id), 0)).scalar_subquery()
@@ -92,7 +116,7 @@ def purge(
     limit: int = 500,
 ) -> int:
     """
-    Delete at most `limit` runs that ended longer ago than is said for their state.
+    Delete at most `limit` runs (and never more than 500) that ended longer ago than is said for their state.
 
     `flows` says it for the flows that it names, `keep` for all others; a state that is left out is kept. Returns:
     how many went. The caller owns the transaction, and repeats while the answer is `limit`.
@@ -108,7 +132,7 @@ def purge(
         "kept": pack(rows),
         "special": pack({"flow": flow} for flow in special),
         "shortest": min(times, default=0.0),
-        "at_most": limit,
+        "at_most": min(limit, _MOST),
     }
     gone = len(conn.execute(_PURGE, values).all())
     if gone and conn.dialect.name == "sqlite":

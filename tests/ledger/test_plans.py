@@ -574,6 +574,18 @@ def test_a_page_is_read_in_its_order_and_nothing_is_sorted_for_it(longer, name):
         assert is_kept(longer, statement, parameters)
 
 
+def test_a_batch_of_a_purge_reads_what_it_deletes_and_not_all_that_is_due(longer):
+    """
+    INVARIANT: a batch takes as long as what it deletes, however long a purge was put off.
+
+    Breaks if the retentions are joined with the runs: then each batch sorts all that is due.
+    """
+    verb, _ = VERBS["purge"]
+    ((statement, parameters),) = statements_of(longer, verb)
+
+    assert kinds(generic(longer, statement, parameters)[0]["Plan"]) & {"Sort", "Hash Join", "Seq Scan"} == set()
+
+
 def kinds(node):
     return {node["Node Type"]}.union(*(kinds(child) for child in node.get("Plans", [])))
 

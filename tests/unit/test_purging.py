@@ -29,21 +29,21 @@ def database(database_url: str):
     found.close()
 
 
-@given(st.integers(1, 500), st.timedeltas(timedelta(0), LONG))
-def test_the_next_batch_has_from_one_to_five_hundred_and_at_most_twice_as_many(size, took):
-    assert 1 <= next_size(size, took) <= min(2 * size, 500)
+@given(st.integers(10, 500), st.timedeltas(timedelta(0), LONG))
+def test_the_next_batch_has_from_ten_to_five_hundred_and_at_most_twice_as_many(size, took):
+    assert 10 <= next_size(size, took) <= min(2 * size, 500)
 
 
-@given(st.integers(1, 500), st.floats(0.0001, 0.1))
+@given(st.integers(10, 500), st.floats(0.0001, 0.1))
 def test_a_database_of_a_steady_speed_is_never_held_for_longer_than_aimed_at(first, seconds_a_run):
     """
-    INVARIANT: whatever the speed, a batch of more than one run fits into the aim once the speed is known.
+    INVARIANT: whatever the speed, a batch of more than ten runs fits into the aim once the speed is known.
 
     Breaks if the size is rounded up, or grows past what fits.
     """
     size = next_size(first, first * timedelta(seconds=seconds_a_run))
 
-    assert size == 1 or size * timedelta(seconds=seconds_a_run) <= AIM + timedelta(microseconds=size)
+    assert size == 10 or size * timedelta(seconds=seconds_a_run) <= AIM + timedelta(microseconds=size)
 
 
 def test_batches_grow_to_what_fits_and_shrink_at_once_when_the_database_slows_down():
