@@ -60,9 +60,9 @@ def purged(ledger: Ledger) -> tuple[Batches, Batches]:
     database = Watched(ledger.database.url.render_as_string(hide_password=False), patience=PATIENCE)
     database.run(lambda conn: purge(conn, {}))
     database.took.clear()
-    gone = 0
-    while gone < ledger.history.many // 20:
-        gone += database.run(lambda conn: purge(conn, KEEP, limit=_FIXED))
+    gone = last = 0
+    while gone < ledger.history.many // 20 and (not gone or last == _FIXED):
+        gone += (last := database.run(lambda conn: purge(conn, KEEP, limit=_FIXED)))
     fixed = Batches(gone, database.took)
     database.took = []
     rest = purge_all(database, KEEP)

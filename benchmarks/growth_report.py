@@ -72,7 +72,7 @@ def _dead(vacuum: Vacuum) -> str:
             f"{each.dead:,}",
             f"{50 + (each.live + each.dead) // 5:,}",
             f"{each.size / _MEGA:,.0f} + {each.indexes / _MEGA:,.0f}",
-            f"{vacuum.after_purge[each.name][0]:.1f}",
+            f"{vacuum.after_purge[each.name]:.1f}",
         ]
         for each in vacuum.purged
     ]

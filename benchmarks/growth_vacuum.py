@@ -5,10 +5,12 @@ from __future__ import annotations
 import statistics
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from benchmarks.growth_timing import timed
 from benchmarks.growth_verbs import VERBS
+from runclaim.keys import nonce
+from runclaim.ledger.claim import Wanted
 from runclaim.ledger.complete import complete
 from runclaim.ledger.heartbeat import heartbeat
 from tests.ledger import factories
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from benchmarks.growth_live import Ledger
+    from runclaim.ledger.claim import Claim
 
 #: Updates of live rows after which the verbs are timed, each beside those before.
 CHURN: Final = (100_000, 900_000)
@@ -54,8 +57,8 @@ class Vacuum:
     """All that was found."""
 
     purged: list[Table]
-    #: table → seconds of its VACUUM at autovacuum's own pace, and without a pause.
-    after_purge: dict[str, tuple[float, ...]]
+    #: table → seconds of its VACUUM at autovacuum's own pace.
+    after_purge: dict[str, float]
     #: What was done → verb → its median.
     probes: dict[str, dict[str, float]]
     #: What was done → the table of runs.
@@ -68,8 +71,8 @@ def vacuumed(ledger: Ledger, *, say: Callable[[str], None]) -> Vacuum:
     found = Vacuum(_tables(ledger), {}, {}, {})
     _probe(found, ledger, "a tenth purged", say)
     for table in found.purged:
-        found.after_purge[table.name] = (_vacuum(ledger, table.name, paced=True),)
-        say(f"vacuum of {table.name}: {found.after_purge[table.name][0]:.1f} s")
+        found.after_purge[table.name] = _vacuum(ledger, table.name)
+        say(f"vacuum of {table.name}: {found.after_purge[table.name]:.1f} s")
     _probe(found, ledger, "vacuumed", say)
     _beat(ledger)
     _probe(found, ledger, f"{_HEARTBEATS * _AT_ONCE:,} heartbeats", say)
@@ -78,7 +81,7 @@ def vacuumed(ledger: Ledger, *, say: Callable[[str], None]) -> Vacuum:
         _churn(ledger, many)
         total += many
         _probe(found, ledger, f"{total:,} more updates", say)
-    found.after_churn = _vacuum(ledger, "runclaim_runs", paced=True)
+    found.after_churn = _vacuum(ledger, "runclaim_runs")
     _probe(found, ledger, "vacuumed again", say)
     return found
 
@@ -102,9 +105,9 @@ def _tables(ledger: Ledger) -> list[Table]:
         return [Table(*row) for row in conn.exec_driver_sql(_STATS)]
 
 
-def _vacuum(ledger: Ledger, table: str, *, paced: bool) -> float:
+def _vacuum(ledger: Ledger, table: str) -> float:
     with ledger.database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
-        conn.exec_driver_sql(f"SET vacuum_cost_delay = '{2 if paced else 0}ms'")
+        conn.exec_driver_sql("SET vacuum_cost_delay = '2ms'")
         began = time.monotonic()
         conn.exec_driver_sql(f"VACUUM (ANALYZE) {table}")
         took = time.monotonic() - began
@@ -121,11 +124,16 @@ def _beat(ledger: Ledger) -> None:
 def _churn(ledger: Ledger, updates: int) -> None:
     """So many updates of live rows: runs that are enqueued, claimed and completed phase by phase."""
     for _ in range(updates // (_UPDATES_A_RUN * _AT_ONCE)):
-        claims = ledger.database.run(lambda conn: factories.claimed_runs(conn, _AT_ONCE))
+        claims = ledger.database.run(_claimed)
         while claims:
             claims = ledger.database.run(lambda conn: _completed(conn, claims))  # noqa: B023 - called at once
 
 
-def _completed(conn: Connection, claims: list[Any]) -> list[Any]:
+def _claimed(conn: Connection) -> list[Claim]:
+    made = factories.queued_runs(conn, _AT_ONCE)
+    return factories.take_all(conn, [Wanted(run_id, 0, nonce()) for run_id in made])
+
+
+def _completed(conn: Connection, claims: list[Claim]) -> list[Claim]:
     moved = complete(conn, [factories.completion(each) for each in claims])
     return [each.claim for each in moved.values() if each.claim is not None]

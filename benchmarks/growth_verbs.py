@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from runclaim.ledger.claim import Claim
 
 #: What one call takes, as its limit.
-DISPATCHED, RESCUED, PURGED, TOLD, BEATS = 100, 50, 5, 500, 20
+DISPATCHED, RESCUED, PURGED, TOLD, BEATS = 100, 50, 2, 500, 20
 _DAY: Final = timedelta(days=1)
 #: With this the oldest tenth is past its retention.
 KEEP: Final = dict.fromkeys(TERMINAL, DAYS * 0.9 * _DAY)
@@ -79,13 +79,18 @@ def _cancel(conn: Connection, _ledger: Ledger, made: Any) -> None:
     cancel(conn, [each.run_id for each in made])
 
 
-def _old(_conn: Connection, ledger: Ledger) -> tuple[str, Any]:
-    """A finished run, and a message that enqueues it again under its key."""
-    number = ledger.some()
-    while not (number % 10 < 6 and number // 7 % 10 < 7):  # noqa: PLR2004 - of the flow and the project of live runs
-        number = ledger.some()
+def _old(_conn: Connection, ledger: Ledger, *, step: int = 1) -> tuple[str, Any]:
+    """A finished run, and a message that enqueues it again under its key; a long `step` leaves few to choose from."""
+    number = 0
+    while not number or number % 10 >= 6 or number // 7 % 10 >= 7:  # noqa: PLR2004 - flow and project of live runs
+        number = ledger.some() // step * step
     key = ledger.history.key_of(number)
     return ledger.history.id_of(number), factories.new_run(key, fingerprint=key.hash)
+
+
+def _one_of_few(conn: Connection, ledger: Ledger) -> tuple[str, Any]:
+    """As `_old`, of about ten, so that they are in memory at every size."""
+    return _old(conn, ledger, step=ledger.history.many // 40)
 
 
 def _listed(**how: Any) -> Callable[[Connection, Ledger, Any], Any]:
@@ -134,6 +139,12 @@ VERBS: Final = (
         lambda conn, _, given: enqueue(conn, [given[1]]),
         lambda _, given, made: made[0].run_id == given[0] and not made[0].created,
         prepare=_old,
+    ),
+    Verb(
+        "enqueue one of few finished runs again",
+        lambda conn, _, given: enqueue(conn, [given[1]]),
+        lambda _, given, made: made[0].run_id == given[0] and not made[0].created,
+        prepare=_one_of_few,
     ),
     Verb(
         "claim",
@@ -197,10 +208,16 @@ VERBS: Final = (
         lambda _, given, found: (found[0].id, len(found[1]), len(found[2])) == (given[0], 3, 9),
         prepare=_old,
     ),
+    Verb(
+        "read one of few finished runs, its results and journal",
+        _read,
+        lambda _, given, found: (found[0].id, len(found[1]), len(found[2])) == (given[0], 3, 9),
+        prepare=_one_of_few,
+    ),
     Verb("tail 500 events from the middle", _tailed, lambda _, __, lines: len(lines) == TOLD),
     Verb("gauges", lambda conn, _, __: gauges(conn), lambda _, __, found: found.running["review"][1] == LAPSED),
     Verb(
-        "purge 5",
+        "purge 2",
         lambda conn, _, __: purge(conn, KEEP, limit=PURGED),
         lambda _, __, gone: gone == PURGED,
     ),
@@ -209,5 +226,5 @@ VERBS: Final = (
         lambda conn, _, __: purge(conn, dict.fromkeys(TERMINAL, 1000 * _DAY)),
         lambda _, __, gone: gone == 0,
     ),
-    Verb("purge 5 keys", lambda conn, _, __: purge_keys(conn, limit=PURGED), lambda _, __, gone: gone == PURGED),
+    Verb("purge 2 keys", lambda conn, _, __: purge_keys(conn, limit=PURGED), lambda _, __, gone: gone == PURGED),
 )  # fmt: skip
