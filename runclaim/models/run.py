@@ -20,6 +20,13 @@ def _listed(states: list[RunState]) -> str:
     return ", ".join(f"'{state}'" for state in states)
 
 
+_STORAGE = {
+    # Room in each page, so that a heartbeat's new row version stays beside the old one and no index is touched.
+    "fillfactor": 80,
+    # The dead rows are those of the few live ones: a fifth of a long history is too many of them (docs/growth.md).
+    "autovacuum_vacuum_scale_factor": 0.02,
+    "autovacuum_analyze_scale_factor": 0.02,
+}
 _LIVE = text("finished_at IS NULL")
 _ENDED = text("finished_at IS NOT NULL")
 
@@ -149,6 +156,5 @@ class Run(Base):
         ),
         # Serves ledger.gauges: runs that wait for a signal or for a person.
         Index("ix_runclaim_runs_stalled", "state", "flow", postgresql_where=_STALLED, sqlite_where=_STALLED),
-        # Room in each page, so that a heartbeat's new row version stays beside the old one and no index is touched.
-        {"postgresql_with": {"fillfactor": 80}},
+        {"postgresql_with": _STORAGE},
     )
