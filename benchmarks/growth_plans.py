@@ -82,8 +82,8 @@ def _nodes(node: dict[str, Any], depth: int) -> Iterator[str]:
     kind, table = node["Node Type"], node.get("Relation Name")
     shown = table is not None or kind in {"Sort", "Incremental Sort", "Bitmap Index Scan"}
     if shown:
-        how = f"{node['Operation']} on" if kind == "ModifyTable" else f"{kind} of"
+        how = f"{node['Operation']} on" if kind == "ModifyTable" else kind if table is None else f"{kind} of"
         index = f" by {node['Index Name']}" if "Index Name" in node else ""
-        yield f"{_BELOW * depth}{how} {table or ''}{index}, {node['Plan Rows']:,} rows".replace(" of  by", " by")
+        yield f"{_BELOW * depth}{how}{f' {table}' if table else ''}{index}, {node['Plan Rows']:,} rows"
     for child in node.get("Plans", ()):
         yield from _nodes(child, depth + shown)
