@@ -208,7 +208,8 @@ def uuid7() -> str:
     stamp, nanoseconds = divmod(time.time_ns(), 1_000_000)
     fraction = (nanoseconds << 12) // 1_000_000
     rest = int.from_bytes(os.urandom(8), "big") & 0x3FFFFFFFFFFFFFFF
-    return str(uuid.UUID(int=stamp << 80 | 0x7 << 76 | fraction << 64 | 0b10 << 62 | rest))
+    text = f"{stamp << 80 | 0x7 << 76 | fraction << 64 | 0b10 << 62 | rest:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def nonce() -> str:

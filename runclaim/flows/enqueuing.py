@@ -84,7 +84,8 @@ class Enqueuing(Generic[InputT]):
         """See `Flow.enqueue_many`."""
         self._ledger.require_open()
         with self._span():
-            wanted = [self.new_run(value) for value in values]
+            trace_context = tracing.carrier()
+            wanted = [self._new_run(value, trace_context) for value in values]
             if not wanted:
                 return []
             if len(wanted) > 1 and self._options.run_id is not None:
@@ -145,6 +146,9 @@ class Enqueuing(Generic[InputT]):
 
     def new_run(self, given: InputT | Mapping[str, Any]) -> NewRun:
         """The run that an input stands for; nothing is written. Raises: InputError."""
+        return self._new_run(given, tracing.carrier())
+
+    def _new_run(self, given: InputT | Mapping[str, Any], trace_context: dict[str, str] | None) -> NewRun:
         flow, config = self._flow, self._ledger.config
         value = flow.input_type.check(given)
         plain = flow.input_type.dump(value)
@@ -171,7 +175,7 @@ class Enqueuing(Generic[InputT]):
             dispatch_after=config.dispatch_after,
             keep_key=config.keep_keys,
             waits_for=first.options.on,
-            trace_context=tracing.carrier(),
+            trace_context=trace_context,
         )
 
 
