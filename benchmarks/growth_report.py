@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from benchmarks.growth_timing import Times, quantile
+from benchmarks.pages import renew
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -97,16 +98,10 @@ def _probes(vacuum: Vacuum) -> str:
 
 def write(docs: Path, report: Report) -> None:
     """Renew this database's part of both pages."""
-    _renew(docs / "growth.md", report.kind, table(report))
+    name = f"make growth, {_NAMES[report.kind]}"
+    renew(docs / "growth.md", name, table(report))
     shown = "\n\n".join(
         f"### {name}\n\n" + "\n\n".join(f"```\n{each}\n```" for each in found if each)
         for name, found in report.plans.items()
     )
-    _renew(docs / "growth-plans.md", report.kind, f"Of {report.sizes[-1]:,} finished runs.\n\n{shown}")
-
-
-def _renew(page: Path, kind: str, told: str) -> None:
-    begin, end = (f"<!-- make growth, {_NAMES[kind]}: {where} -->" for where in ("begin", "end"))
-    before, _, rest = page.read_text().partition(begin)
-    _, _, after = rest.partition(end)
-    page.write_text(f"{before}{begin}\n{told}\n{end}{after}")
+    renew(docs / "growth-plans.md", name, f"Of {report.sizes[-1]:,} finished runs.\n\n{shown}")

@@ -1,0 +1,18 @@
+"""What is measured stands between two marks of a page, so that the words around it stay."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def renew(page: Path, name: str, told: str) -> None:
+    """Put `told` between the page's marks of this name. Raises: ValueError when it has none."""
+    begin, end = (f"<!-- {name}: {where} -->" for where in ("begin", "end"))
+    before, found, rest = page.read_text().partition(begin)
+    _, closed, after = rest.partition(end)
+    if not (found and closed):
+        raise ValueError(f"{page} has no {begin} … {end}")
+    page.write_text(f"{before}{begin}\n{told}\n{end}{after}")
