@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tests.harness import Site
 
 RUNS = 20
+WRITES = re.compile(r"\b(INSERT INTO|UPDATE|DELETE FROM) runclaim_", re.IGNORECASE)
 STATEMENT = re.compile(r"^<(\d+)>LOG:  (?:statement|execute [^:]*): ((?:.|\n(?!<))*)", re.MULTILINE)
 
 
@@ -28,7 +29,7 @@ def commits(private_postgres: Server) -> Callable[[], list[str]]:
     Each transaction that changed something and committed since, as its statements, in the words of the server's log.
 
     The log and not the server's statistics: those count also what the server does for itself (autovacuum, each new
-    connection), which is another number each time. A statement outside a transaction counts as one.
+    connection), which is another number each time. A statement outside a transaction is one by itself.
     """
     with psycopg.connect(str(make_url(private_postgres.url).set(drivername="postgresql")), autocommit=True) as conn:
         conn.execute("ALTER SYSTEM SET log_statement = 'all'")
@@ -52,7 +53,7 @@ def commits(private_postgres: Server) -> Callable[[], list[str]]:
                     under_way[pid].append(statement)
                 case _:
                     done.append(statement)
-        return done
+        return [each for each in done if WRITES.search(each)]
 
     return committed
 
