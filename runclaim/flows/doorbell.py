@@ -15,8 +15,6 @@ import weakref
 from multiprocessing.util import Finalize
 from typing import TYPE_CHECKING, Final
 
-from runclaim.flows.publishing import MOST_NAMED
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
@@ -47,15 +45,11 @@ class Doorbell:
         self._pid = 0
 
     def ring(self, due: Collection[Due]) -> None:
-        """
-        Have the runs published: by this call when nobody has rung just now, else very soon by a thread.
-
-        More than one message is the thread's, too: the caller need not wait for all of them.
-        """
+        """Have the runs published: by this call when nobody has rung just now, else very soon by a thread."""
         if not due:
             return
         with self._changed:
-            if self._is_ringing or len(due) > MOST_NAMED or time.monotonic() < self._free_at:
+            if self._is_ringing or time.monotonic() < self._free_at:
                 if not self._waiting:
                     # Once a message: a thread that is woken for each run costs the caller more than the run.
                     self._start()

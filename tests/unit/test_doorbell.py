@@ -12,7 +12,6 @@ import pytest
 
 from runclaim.flows import doorbell as module
 from runclaim.flows.doorbell import Doorbell
-from runclaim.flows.publishing import MOST_NAMED
 from runclaim.ledger.dispatch import Due
 from tests.harness import until
 
@@ -47,18 +46,6 @@ def test_the_first_is_rung_by_the_caller_at_once(bell: Bell):
 
     assert bell.messages == [["1"]]
     assert bell.threads == [threading.current_thread().name]
-
-
-def test_more_than_one_message_is_not_the_callers_to_wait_for(bell: Bell):
-    doorbell = Doorbell(bell)
-    many = [due(number) for number in range(MOST_NAMED + 1)]
-    bell.open.clear()
-    doorbell.ring(many)
-    bell.open.set()
-    until(lambda: bell.messages, "the thread")
-
-    assert bell.messages == [[each.run_id for each in many]]
-    assert bell.threads == ["runclaim-doorbell"]
 
 
 def test_what_comes_while_somebody_rings_shares_the_next_message(bell: Bell):
