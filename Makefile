@@ -14,7 +14,7 @@ check: ## ruff, mypy --strict, import-linter
 demo: ## reviews of real commits under faults, about a minute; REPO=path for another repository
 	@python3 dev.py demo $(ARGS)
 
-bench: ## rounds of runclaim and bare Celery in turn, some minutes; ARGS="--rounds 5 --write" renews the page
+bench: ## rounds of runclaim, bare Celery and others in turn, some minutes; ARGS="--rounds 5 --write" renews the page
 	@python3 dev.py bench $(ARGS)
 
 growth: ## the ledger's verbs on 10 thousand, 1 million and 5 million finished runs; ARGS="--rows 10000,100000" for less

@@ -218,7 +218,7 @@ def demo(arguments: list[str]) -> None:
 
 
 def bench(arguments: list[str]) -> None:
-    """Measure runclaim against bare Celery in turn; arguments go to benchmarks (--rounds, --write)."""
+    """Measure runclaim, bare Celery and others in turn; arguments go to benchmarks (--rounds, --sides, --write)."""
     set_up("test")
     os.chdir(ROOT)
     become([str(PYTHON), "-m", "benchmarks", *arguments])

@@ -1,1 +1,1 @@
-"""Speed, measured as ratios: runclaim and bare Celery do the same work in turn, on one broker and one pool."""
+"""Speed, measured as ratios: runclaim, bare Celery and others do the same work in turn, on one broker and one pool."""

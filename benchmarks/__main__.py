@@ -1,7 +1,8 @@
 """
-`make bench`: rounds of runclaim and bare Celery in turn, medians, and the ratio inside each round.
+`make bench`: rounds of runclaim, bare Celery and others in turn, medians, and the ratios inside each round.
 
-    python -m benchmarks [--rounds 3] [--brokers redis,rabbitmq] [--works W1,W2,W3,W4] [--scale 1] [--write]
+    python -m benchmarks [--rounds 3] [--brokers redis,rabbitmq] [--sides bare,results,runclaim,floor,batches]
+                         [--works W1,W2,W3,W4] [--scale 1] [--write]
 
 The machine's speed drifts; a ratio of two neighbours in time drifts less. Quote ratios, with their spread.
 """
@@ -10,43 +11,37 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
-import os
-import subprocess
-import sys
 from contextlib import ExitStack, contextmanager
+from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 
-from benchmarks.application import Sides
-from benchmarks.report import Row, table, write
-from benchmarks.works import Side, Works
+from benchmarks.application import Place
+from benchmarks.report import Row, tables, write
+from benchmarks.sides import SIDES
+from benchmarks.works import Works
 from runclaim import migrations
+from runclaim.database import Database
 from runclaim.servers import ServerMissing, valkey
-from tests.servers.postgres import postgres
+from tests.servers.postgres import database, postgres
 from tests.servers.rabbitmq import rabbitmq
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-_ROOT = Path(__file__).resolve().parents[1]
-_POOL = ["-P", "prefork", "-c", "2"]
+    from benchmarks.sides import Side
+
+_ROOT: Final = Path(__file__).resolve().parents[1]
 
 
 def main() -> None:
-    """Measure, print, and with `--write` renew the page's table and plot."""
-    asked = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    asked.add_argument("--rounds", type=int, default=3)
-    asked.add_argument("--brokers", default="redis,rabbitmq")
-    asked.add_argument("--works", default="W1,W2,W3,W4")
-    asked.add_argument("--scale", type=float, default=1.0, help="times the usual number of runs")
-    asked.add_argument("--write", action="store_true", help="renew docs/performance.md and its plot")
-    told = asked.parse_args()
+    """Measure, print, and with `--write` renew the page's tables and plot."""
+    told = _asked()
     rows: list[Row] = []
-    numbers = itertools.count()
+    works = Works(itertools.count(), told.scale)
     with ExitStack() as stack:
         ledger = stack.enter_context(_up(postgres(durable=True)))
         print(f"ledger: {ledger.how}, every commit flushed")
@@ -56,12 +51,26 @@ def main() -> None:
             except ServerMissing as missing:
                 print(f"{kind} is left out: {missing}")
                 continue
-            with _up(broker):
+            with _up(broker), database(ledger.url) as url, _folder() as folder:
                 print(f"broker: {broker.how}")
-                rows += _measure(kind, broker.url, ledger.url, told, numbers, [broker.pid, ledger.pid])
-    print(table(rows))
+                rows += _measure(kind, Place(broker.url, url, folder, (broker.pid or 0, ledger.pid)), told, works)
+    print(tables(rows))
     if told.write:
         write(_ROOT / "docs", rows, rounds=told.rounds)
+
+
+def _asked() -> argparse.Namespace:
+    asked = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    asked.add_argument("--rounds", type=int, default=3)
+    asked.add_argument("--brokers", default="redis,rabbitmq")
+    asked.add_argument("--sides", default=",".join(SIDES), help="which to measure, out of all that are the default")
+    asked.add_argument("--works", default="W1,W2,W3,W4")
+    asked.add_argument("--scale", type=float, default=1.0, help="times the usual number of runs")
+    asked.add_argument("--write", action="store_true", help="renew docs/performance.md and its plot")
+    told = asked.parse_args()
+    if unknown := set(told.sides.split(",")) - SIDES.keys():
+        asked.error(f"no such side: {', '.join(sorted(unknown))}; there are {', '.join(SIDES)}")
+    return told
 
 
 @contextmanager
@@ -72,78 +81,37 @@ def _up(server: Any) -> Iterator[Any]:
         server.remove()
 
 
-def _measure(
-    kind: str,
-    broker: str,
-    database_url: str,
-    told: argparse.Namespace,
-    numbers: itertools.count[int],
-    servers: list[int],
-) -> list[Row]:
+def _folder() -> TemporaryDirectory[str]:
+    return TemporaryDirectory(prefix="runclaim-bench-")
+
+
+def _measure(kind: str, place: Place, told: argparse.Namespace, works: Works) -> list[Row]:
+    ledger = Database(place.database_url, patience=timedelta(seconds=10))
+    migrations.upgrade(ledger)
+    ledger.close()
     found: dict[str, dict[str, list[float]]] = {}
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(TemporaryDirectory(prefix="runclaim-bench-")))
-        sides = Sides(broker, database_url, folder)
-        _migrate(database_url)
-        ledger = stack.enter_context(psycopg.connect(database_url.replace("+psycopg", ""), autocommit=True))
-        env = os.environ | {
-            "RUNCLAIM_BENCH": json.dumps({"broker": broker, "database_url": database_url, "folder": str(folder)})
-        }
-        both = [
-            Side(name, sides, stack.enter_context(_worker(queue, env, folder)), ledger, folder, servers)
-            for name, queue in (("bare", "bare"), ("runclaim", "durable"))
-        ]
-        works = Works(numbers, told.scale)
-        for side in both:
-            works.warm(side)
+        connection = stack.enter_context(psycopg.connect(place.database_url.replace("+psycopg", ""), autocommit=True))
+        sides = [stack.enter_context(SIDES[name](place, connection).up()) for name in told.sides.split(",")]
+        for side in sides:
+            with side.turn():
+                works.warm(side)
         for turn in range(told.rounds):
             for work in told.works.split(","):
-                # Who begins changes from round to round.
-                for side in both if turn % 2 == 0 else reversed(both):
-                    for label, figure in getattr(works, work.lower())(side).items():
+                for side in _rotated(sides, turn):
+                    with side.turn():
+                        figures: dict[str, float] = getattr(works, work.lower())(side)
+                    for label, figure in figures.items():
                         found.setdefault(label, {}).setdefault(side.name, []).append(figure)
             print(f"{kind}: round {turn + 1} of {told.rounds}", flush=True)
-    return [Row(kind, label, figures["bare"], figures["runclaim"]) for label, figures in found.items()]
+    return [Row(kind, label, figures) for label, figures in found.items()]
 
 
-def _migrate(database_url: str) -> None:
-    from datetime import timedelta
-
-    from runclaim.database import Database
-
-    database = Database(database_url, patience=timedelta(seconds=10))
-    migrations.upgrade(database)
-    database.close()
-
-
-@contextmanager
-def _worker(queue: str, env: dict[str, str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
-    command = [
-        sys.executable,
-        "-m",
-        "celery",
-        "-A",
-        "benchmarks.application",
-        "worker",
-        "-Q",
-        queue,
-        "-n",
-        f"{queue}@bench",
-    ]
-    with (folder / f"{queue}.log").open("ab") as log:
-        process = subprocess.Popen(
-            [*command, "-l", "WARNING", *_POOL], cwd=_ROOT, env=env, stdout=log, stderr=log, start_new_session=True
-        )
-    try:
-        yield process
-    finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, 9)
-        if os.environ.get("RUNCLAIM_BENCH_LOGS"):
-            print((folder / f"{queue}.log").read_text())
+def _rotated(sides: Sequence[Side], turn: int) -> list[Side]:
+    """Who begins, and who comes after whom, changes from round to round."""
+    order = sides if turn % 2 == 0 else list(reversed(sides))
+    first = turn // 2 % len(sides)
+    return [*order[first:], *order[:first]]
 
 
 if __name__ == "__main__":

@@ -1,51 +1,42 @@
 """
-The two sides: bare tasks and a chain, and the same bodies as a flow. One Celery application, one queue for each side.
+The Celery applications: tasks in a chain, without results and with them in the database, and the same bodies as flows.
 
-Every body is the same: one short line of a file, which proves that it ran.
+Each has an application and a queue of its own, so no side's worker carries another's. Every setting is Celery's and
+runclaim's default, but for the queues' names.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import struct
-import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from celery import Celery
 
+from benchmarks.effects import effect
 from runclaim import Context, Runclaim
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Mapping
 
-#: Run, phase and the monotonic clock of the machine in nanoseconds.
-LINE = struct.Struct("<IIQ")
-_files: dict[int, int] = {}
-
-
-def effect(folder: Path, run: int, phase: int) -> int:
-    """What every body does."""
-    file = _files.get(os.getpid())
-    if file is None:
-        file = os.open(folder / f"{os.getpid()}.effects", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        _files[os.getpid()] = file
-    os.write(file, LINE.pack(run, phase, time.monotonic_ns()))
-    return run
+#: Where a worker's process finds its `Place`.
+_VARIABLE: Final = "RUNCLAIM_BENCH"
 
 
-def effects(folder: Path) -> Iterator[tuple[int, int, int]]:
-    """Every effect so far: run, phase, nanoseconds."""
-    for path in folder.glob("*.effects"):
-        told = path.read_bytes()
-        yield from LINE.iter_unpack(told[: len(told) - len(told) % LINE.size])
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where one broker's rounds are measured; `servers` are the process ids of the ledger and the broker."""
 
+    broker: str
+    database_url: str
+    folder: str
+    servers: tuple[int, ...]
 
-def many_effects(folder: Path) -> int:
-    """How many there are; cheap enough to be asked often."""
-    return sum(path.stat().st_size for path in folder.glob("*.effects")) // LINE.size
+    def environment(self) -> Mapping[str, str]:
+        """What tells a worker's process."""
+        return os.environ | {_VARIABLE: json.dumps(asdict(self))}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,40 +46,40 @@ class Work:
     number: int
 
 
-class Sides:
-    """Both sides of one measurement. Every setting is Celery's and runclaim's default, but for the queues' names."""
+class Chained:
+    """Three tasks in a chain; `results` names the result backend, none ignores results."""
 
-    def __init__(self, broker: str, database_url: str, folder: Path) -> None:
-        self.app = app = Celery("bench", broker=broker)
-        app.conf.update(
-            task_ignore_result=True,
-            worker_hijack_root_logger=False,
-            task_default_queue="bare",
-            task_routes={"one.*": {"queue": "durable"}, "three.*": {"queue": "durable"}},
+    def __init__(self, name: str, place: Place, *, results: str | None = None) -> None:
+        self.app = Celery(name, broker=place.broker, backend=results)
+        self.app.conf.update(
+            task_ignore_result=results is None, task_default_queue=name, worker_hijack_root_logger=False
         )
-        self.runs = Runclaim(app, database_url=database_url)
-        self.one = self.runs.flow("one", Work, key="{number}")
-        self.three = self.runs.flow("three", Work, key="{number}")
-        for name, flow, phase in (
-            ("only", self.one, 0),
-            ("a", self.three, 0),
-            ("b", self.three, 1),
-            ("c", self.three, 2),
-        ):
-            flow.phase(name=name)(_body(folder, phase))
-        self.first, self.second, self.third = (_task(app, folder, phase) for phase in range(3))
+        self.first, self.second, self.third = (self._task(Path(place.folder), phase) for phase in range(3))
 
     def chain(self, number: int) -> Any:
-        """Three phases as bare Celery has them."""
+        """Three phases as Celery has them."""
         return self.first.s(number) | self.second.s() | self.third.s()
 
+    def _task(self, folder: Path, phase: int) -> Any:
+        def body(number: int) -> int:
+            return effect(folder, number, phase)
 
-def _task(app: Celery, folder: Path, phase: int) -> Any:
-    def body(number: int) -> int:
-        return effect(folder, number, phase)
+        make: Any = self.app.task
+        return make(name=f"{self.app.main}.{phase}", shared=False)(body)
 
-    make: Any = app.task
-    return make(name=f"bare.{phase}", shared=False)(body)
+
+class Durable:
+    """The same bodies as flows of one and of three phases."""
+
+    def __init__(self, place: Place) -> None:
+        self.app = Celery("runclaim", broker=place.broker)
+        self.app.conf.update(task_ignore_result=True, task_default_queue="runclaim", worker_hijack_root_logger=False)
+        self.runs = Runclaim(self.app, database_url=place.database_url)
+        self.one = self.runs.flow("one", Work, key="{number}")
+        self.three = self.runs.flow("three", Work, key="{number}")
+        for flow, names in ((self.one, ("only",)), (self.three, ("a", "b", "c"))):
+            for phase, name in enumerate(names):
+                flow.phase(name=name)(_body(Path(place.folder), phase))
 
 
 def _body(folder: Path, phase: int) -> Any:
@@ -98,7 +89,16 @@ def _body(folder: Path, phase: int) -> Any:
     return body
 
 
-if "RUNCLAIM_BENCH" in os.environ:
-    _told = json.loads(os.environ["RUNCLAIM_BENCH"])
-    sides = Sides(_told["broker"], _told["database_url"], Path(_told["folder"]))
-    app = sides.app
+def bare_celery(place: Place) -> Chained:
+    """Results ignored: nothing of a run is kept."""
+    return Chained("bare", place)
+
+
+def celery_with_results(place: Place) -> Chained:
+    """Each result a row in the ledger's PostgreSQL; where the chain stands is in the broker."""
+    return Chained("results", place, results=f"db+{place.database_url}")
+
+
+if _VARIABLE in os.environ:
+    _place = Place(**json.loads(os.environ[_VARIABLE]))
+    bare, results, runclaim = bare_celery(_place).app, celery_with_results(_place).app, Durable(_place).app

@@ -1,4 +1,4 @@
-"""The figures as a table of text and as a plot, both for docs/performance.md."""
+"""The figures as tables of text and as a plot, both for docs/performance.md."""
 
 from __future__ import annotations
 
@@ -10,78 +10,68 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-#: The table stands between these lines of the page.
+#: The tables stand between these lines of the page.
 _BEGIN: Final = "<!-- make bench: begin -->"
 _END: Final = "<!-- make bench: end -->"
-_WIDTH, _LEFT, _LINE = 720, 250, 26
-_HEAD: Final = (
-    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="13">'
-)
+BROKERS: Final = {"redis": "Redis", "rabbitmq": "RabbitMQ"}
+TITLES: Final = {
+    "bare": "bare Celery",
+    "results": "with database results",
+    "runclaim": "runclaim",
+    "floor": "floor",
+    "batches": "floor, in batches",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One measure over all rounds: bare Celery's figures and runclaim's, round by round."""
+    """One measure over all rounds: each side's figures, round by round."""
 
     broker: str
     label: str
-    bare: list[float]
-    ours: list[float]
+    figures: dict[str, list[float]]
 
-    @property
-    def ratios(self) -> list[float]:
-        """Runclaim against bare Celery inside each round; above one is better, also for latencies."""
-        pairs = zip(self.bare, self.ours, strict=True)
+    def ratios(self, side: str) -> list[float]:
+        """The side against bare Celery inside each round; above one is better, also for latencies and CPU."""
+        pairs = zip(self.figures.get("bare", ()), self.figures.get(side, ()), strict=False)
         return sorted(bare / ours if "ms" in self.label else ours / bare for bare, ours in pairs)
 
-    @property
-    def ratio(self) -> float:
-        """Their median."""
-        return statistics.median(self.ratios)
+    def ratio(self, side: str) -> float | None:
+        """Their median; none where one of the two was not measured."""
+        ratios = self.ratios(side)
+        return statistics.median(ratios) if ratios else None
 
 
-def table(rows: Sequence[Row]) -> str:
-    """Markdown: medians, the median of the rounds' ratios, and the ratios' spread."""
-    lines = ["| broker | work | bare Celery | runclaim | ratio | spread |", "|---|---|---|---|---|---|"]
-    lines += [
-        f"| {row.broker} | {row.label} | {statistics.median(row.bare):,.1f} | {statistics.median(row.ours):,.1f}"
-        f" | **{row.ratio:.2f}** | {row.ratios[0]:.2f} to {row.ratios[-1]:.2f} |"
-        for row in rows
-    ]
-    return "\n".join(lines)
+def tables(rows: Sequence[Row]) -> str:
+    """Markdown, a table for each broker: medians, the median of the rounds' ratios, and the ratios' spread."""
+    brokers = dict.fromkeys(row.broker for row in rows)
+    return "\n\n".join(
+        f"**{BROKERS[broker]}**\n\n{_table([row for row in rows if row.broker == broker])}" for broker in brokers
+    )
 
 
-def plot(rows: Sequence[Row]) -> str:
-    """SVG: a bar for each ratio, with a line at 1, which is bare Celery."""
-    most = max(row.ratio for row in rows) * 1.12
-    scale = (_WIDTH - _LEFT - 60) / most
-    height = _LINE * len(rows) + 50
-    out = [
-        _HEAD.format(width=_WIDTH, height=height),
-        f'<rect width="{_WIDTH}" height="{height}" fill="white"/>',
-    ]
-    for number, row in enumerate(rows):
-        top = _LINE * number + 12
-        colour = "#2e7d5b" if row.ratio >= 1 else "#b5651d"
-        out += [
-            f'<text x="{_LEFT - 8}" y="{top + 14}" text-anchor="end">{row.label}, {row.broker}</text>',
-            f'<rect x="{_LEFT}" y="{top}" width="{row.ratio * scale:.1f}" height="18" fill="{colour}"/>',
-            f'<text x="{_LEFT + row.ratio * scale + 6:.1f}" y="{top + 14}">{row.ratio:.2f}</text>',
-        ]
-    one = _LEFT + scale
-    out += [
-        f'<line x1="{one:.1f}" y1="6" x2="{one:.1f}" y2="{height - 30}" stroke="#444" stroke-dasharray="4 3"/>',
-        f'<text x="{one:.1f}" y="{height - 12}" text-anchor="middle">bare Celery = 1 (longer is better)</text>',
-        "</svg>",
-    ]
-    return "\n".join(out) + "\n"
+def _table(rows: Sequence[Row]) -> str:
+    sides = [side for side in TITLES if side in rows[0].figures]
+    lines = [["work", *(TITLES[side] for side in sides), "runclaim : bare", "spread"], ["---"] * (len(sides) + 3)]
+    for row in rows:
+        medians = [_number(statistics.median(row.figures[side])) for side in sides]
+        ratio, spread = row.ratio("runclaim"), row.ratios("runclaim")
+        told = [f"**{ratio:.2f}**", f"{spread[0]:.2f} to {spread[-1]:.2f}"] if ratio else ["", ""]
+        lines.append([row.label, *medians, *told])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _number(figure: float) -> str:
+    return f"{figure:,.0f}" if figure >= 100 else f"{figure:.1f}"  # noqa: PLR2004 - three digits are enough
 
 
 def write(docs: Path, rows: Sequence[Row], *, rounds: int) -> None:
-    """Renew the page's table and its plot."""
+    """Renew the page's tables and its plot."""
+    from benchmarks.plot import plot
+
     page = docs / "performance.md"
     before, _, rest = page.read_text().partition(_BEGIN)
     _, _, after = rest.partition(_END)
-    told = f"{_BEGIN}\n{table(rows)}\n\nMedians of {rounds} interleaved rounds.\n{_END}"
+    told = f"{_BEGIN}\n{tables(rows)}\n\nMedians of {rounds} interleaved rounds.\n{_END}"
     page.write_text(before + told + after)
     (docs / "performance.svg").write_text(plot(rows))

@@ -1,5 +1,5 @@
 """
-The four works, each for either side, with the check that every effect is there exactly once.
+The four works, each for any side, with the check that every effect is there exactly once.
 
 W1 one phase, W2 three; end to end (enqueued one by one while the worker runs) and drained (enqueued while it is
 stopped, timed from its continuation). W3 enqueues alone, no worker. W4 latency of three phases at a low rate.
@@ -8,106 +8,16 @@ stopped, timed from its continuation). W3 enqueues alone, no worker. W4 latency 
 from __future__ import annotations
 
 import itertools
-import os
-import signal
 import statistics
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
-import psutil
-
-from benchmarks.application import effects, many_effects
+from benchmarks.effects import effects, many_effects
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
-    from subprocess import Popen
 
-    import psycopg
-
-    from benchmarks.application import Sides
-
-_PATIENCE = 120.0
-
-
-class Side:
-    """
-    One side of a comparison: how it enqueues and how it is known that it has ended.
-
-    `servers` are the process ids of the ledger and the broker, whose CPU time counts as well.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        sides: Sides,
-        worker: Popen[bytes],
-        ledger: psycopg.Connection,
-        folder: Path,
-        servers: list[int],
-    ) -> None:
-        self.name, self.sides, self.worker, self.ledger, self.folder = name, sides, worker, ledger, folder
-        self.is_durable = name == "runclaim"
-        self._servers = servers
-
-    def cpu(self) -> float:
-        """Seconds of CPU so far: this process, the worker's and the servers', with what their children used."""
-        found = 0.0
-        for pid in (os.getpid(), self.worker.pid, *self._servers):
-            ours = psutil.Process(pid)
-            for process in (ours,) if pid == os.getpid() else (ours, *ours.children(recursive=True)):
-                with suppress(psutil.NoSuchProcess):
-                    times = process.cpu_times()
-                    found += times.user + times.system
-        return found
-
-    def enqueue(self, phases: int, number: int) -> None:
-        """One run."""
-        if self.is_durable:
-            (self.sides.one if phases == 1 else self.sides.three).enqueue(number=number)
-        elif phases == 1:
-            self.sides.first.delay(number)
-        else:
-            self.sides.chain(number).apply_async()
-
-    def enqueue_many(self, phases: int, numbers: Sequence[int]) -> None:
-        """Many, as each side does it best: bare Celery has no bulk call."""
-        if not self.is_durable:
-            for number in numbers:
-                self.enqueue(phases, number)
-            return
-        flow = self.sides.one if phases == 1 else self.sides.three
-        for chunk in itertools.batched(numbers, 1000) if hasattr(itertools, "batched") else _batched(numbers, 1000):
-            flow.enqueue_many([{"number": number} for number in chunk])
-
-    def ended(self) -> bool:
-        """Whether the ledger says that every run has ended; bare Celery keeps none."""
-        if not self.is_durable:
-            return True
-        asked = "SELECT NOT EXISTS (SELECT FROM runclaim_runs WHERE state = %s)"
-        return all(self.ledger.execute(asked, [state]).fetchone() == (True,) for state in ("queued", "running"))  # type: ignore[call-overload]
-
-    def wait(self, wanted: int) -> None:
-        """Until so many effects are there and the runs have ended. Raises: RuntimeError."""
-        ends = time.monotonic() + _PATIENCE
-        while many_effects(self.folder) < wanted or not self.ended():
-            if time.monotonic() > ends or self.worker.poll() is not None:
-                found = many_effects(self.folder)
-                raise RuntimeError(f"{self.name}: {found} of {wanted} effects, worker {self.worker.poll()}")
-            time.sleep(0.002)
-
-    def stop(self) -> None:
-        """Stop the worker's processes where they stand."""
-        os.killpg(self.worker.pid, signal.SIGSTOP)
-
-    def go_on(self) -> None:
-        """Let them go on."""
-        os.killpg(self.worker.pid, signal.SIGCONT)
-
-
-def _batched(numbers: Sequence[int], size: int) -> list[Sequence[int]]:
-    return [numbers[start : start + size] for start in range(0, len(numbers), size)]
+    from benchmarks.sides import Side
 
 
 class Works:
@@ -147,13 +57,13 @@ class Works:
 
     def _with_cpu(self, side: Side, label: str, phases: int, many: int) -> dict[str, float]:
         """Runs a second end to end, and what a run cost all processes together, which noise moves less."""
-        numbers, before = self._take(many), side.cpu()
+        numbers, before = self._take(many), side.worker.cpu()
         figure = self._end_to_end(side, phases, numbers)
-        return {label: figure, f"{label}, CPU ms a run": 1000 * (side.cpu() - before) / len(numbers)}
+        return {label: figure, f"{label}, CPU ms a run": 1000 * (side.worker.cpu() - before) / len(numbers)}
 
     def _drained(self, side: Side, phases: int, numbers: Sequence[int], *, bulk: bool) -> float:
         def begin() -> float:
-            side.stop()
+            side.worker.stop()
             try:
                 if bulk:
                     side.enqueue_many(phases, numbers)
@@ -163,7 +73,7 @@ class Works:
                 time.sleep(0.05)
             finally:
                 began = time.monotonic()
-                side.go_on()
+                side.worker.go_on()
             return began
 
         return len(numbers) / self._checked(side, phases, numbers, begin)
@@ -186,10 +96,10 @@ class Works:
     def w3(self, side: Side) -> dict[str, float]:
         """Enqueues a second, with the worker stopped; what is enqueued is then done, and checked."""
         found: dict[str, float] = {}
-        single, bulk = self._take(600), self._take(4000 if side.is_durable else 600)
+        single, bulk = self._take(600), self._take(4000 if side.has_bulk else 600)
 
         def begin() -> float:
-            side.stop()
+            side.worker.stop()
             try:
                 began = time.monotonic()
                 for number in single:
@@ -199,7 +109,7 @@ class Works:
                 side.enqueue_many(1, bulk)
                 found["W3 bulk"] = len(bulk) / (time.monotonic() - began)
             finally:
-                side.go_on()
+                side.worker.go_on()
             return began
 
         self._checked(side, 1, [*single, *bulk], begin)
