@@ -6,13 +6,12 @@ import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from benchmarks.pages import renew
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-#: The tables stand between these lines of the page.
-_BEGIN: Final = "<!-- make bench: begin -->"
-_END: Final = "<!-- make bench: end -->"
 BROKERS: Final = {"redis": "Redis", "rabbitmq": "RabbitMQ"}
 TITLES: Final = {
     "bare": "bare Celery",
@@ -69,9 +68,5 @@ def write(docs: Path, rows: Sequence[Row], *, rounds: int) -> None:
     """Renew the page's tables and its plot."""
     from benchmarks.plot import plot
 
-    page = docs / "performance.md"
-    before, _, rest = page.read_text().partition(_BEGIN)
-    _, _, after = rest.partition(_END)
-    told = f"{_BEGIN}\n{tables(rows)}\n\nMedians of {rounds} interleaved rounds.\n{_END}"
-    page.write_text(before + told + after)
+    renew(docs / "performance.md", "make bench", f"{tables(rows)}\n\nMedians of {rounds} interleaved rounds.")
     (docs / "performance.svg").write_text(plot(rows))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import statistics
 from typing import TYPE_CHECKING, Any, Final
 
+from benchmarks.pages import renew
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
@@ -22,8 +24,6 @@ _TITLES: Final = {
     "W3": "W3: enqueues alone",
     "W4": "W4: latency of three phases, twenty a second",
 }
-_BEGIN: Final = "<!-- peers: begin -->"
-_END: Final = "<!-- peers: end -->"
 
 
 def tables(found: Sequence[dict[str, Any]]) -> str:
@@ -34,9 +34,7 @@ def tables(found: Sequence[dict[str, Any]]) -> str:
 
 def write(page: Path, found: Sequence[dict[str, Any]]) -> None:
     """Renew the tables on the page."""
-    before, _, rest = page.read_text().partition(_BEGIN)
-    _, _, after = rest.partition(_END)
-    page.write_text(f"{before}{_BEGIN}\n{tables(found)}\n{_END}{after}")
+    renew(page, "peers", tables(found))
 
 
 def _table(work: str, found: Sequence[dict[str, Any]], base: str) -> str:
