@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import signal
+import sys
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -40,6 +42,8 @@ _ROOT: Final = Path(__file__).resolve().parents[1]
 def main() -> None:
     """Measure, print, and with `--write` renew the page's tables and plot."""
     told = _asked()
+    # Whoever ends it ends its workers and servers, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     rows: list[Row] = []
     works = Works(itertools.count(), told.scale)
     with ExitStack() as stack:
