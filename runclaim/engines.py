@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import URL, Connection, create_engine, event
 
+from runclaim.errors import ConfigError
+
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
@@ -35,6 +37,7 @@ def new_engine(url: URL, pool_size: int) -> Engine:
         return engine
     from psycopg import RawCursor
 
+    url, prepares = _prepares(url)
     # The statement goes to the server as it is compiled. Otherwise psycopg reads it once more for placeholders of its
     # own, and remembers what it found in short statements only.
     engine = create_engine(
@@ -44,7 +47,7 @@ def new_engine(url: URL, pool_size: int) -> Engine:
         use_native_hstore=False,
         max_overflow=20,
         pool_timeout=10,
-        connect_args={**_POSTGRESQL_ARGS, "cursor_factory": RawCursor},
+        connect_args={**_POSTGRESQL_ARGS, **prepares, "cursor_factory": RawCursor},
         pool_size=pool_size,
         execution_options={OURS: True},
         **_QUIET,
@@ -53,6 +56,22 @@ def new_engine(url: URL, pool_size: int) -> Engine:
     event.listen(engine, "begin", _begin_postgresql)
     event.listen(engine, "checkin", _end_postgresql)
     return engine
+
+
+def _prepares(url: URL) -> tuple[URL, dict[str, int | None]]:
+    """
+    The URL without its `prepare_threshold`, and what the driver is to be told instead: it takes no text there.
+
+    `none` is for poolers that hand a session to another client after each transaction. Raises: ConfigError.
+    """
+    told = url.query.get("prepare_threshold")
+    if told is None:
+        return url, {}
+    if told != "none" and not (isinstance(told, str) and told.isdecimal()):
+        raise ConfigError(f"prepare_threshold in database_url is {told!r}; write none or a number")
+    return url.difference_update_query(["prepare_threshold"]), {
+        "prepare_threshold": None if told == "none" else int(told)
+    }
 
 
 def _prepare_postgresql(raw: Any, _record: Any) -> None:

@@ -27,6 +27,7 @@ from tests.ledger.sql import count
 PATIENCE = timedelta(seconds=20)
 OTHERS = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
 PID = text("SELECT pg_backend_pid()")
+PREPARED = text("SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE 'SELECT pg_backend_pid%'")
 
 
 @pytest.fixture
@@ -259,3 +260,24 @@ def test_a_database_that_is_forgotten_closes_its_connections(postgres):
 
     still_there = text("SELECT count(*) FROM pg_stat_activity WHERE pid = ANY(:pids)")
     until(lambda: postgres.ask(lambda conn: conn.execute(still_there, {"pids": list(pids)}).scalar()) == 0, what="ends")
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("told, many", [("none", 0), ("0", 1)])
+def test_a_url_may_say_when_statements_are_prepared(postgres, told, many):
+    """For poolers that hand each transaction another session, where a prepared statement is somebody else's."""
+    url = postgres.url.update_query_dict({"prepare_threshold": told}).render_as_string(hide_password=False)
+    database = Database(url, pool_size=1, patience=PATIENCE)
+    for _ in range(10):
+        database.run(lambda conn: conn.execute(PID))
+    kept = database.ask(lambda conn: conn.execute(PREPARED).scalar_one())
+    database.close()
+
+    assert kept == many
+
+
+def test_a_url_that_says_it_wrongly_is_refused():
+    database = Database("postgresql+psycopg://localhost/ledger?prepare_threshold=never", patience=PATIENCE)
+
+    with pytest.raises(ConfigError, match="prepare_threshold"):
+        _ = database.engine
