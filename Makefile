@@ -1,5 +1,5 @@
 # Every target is one command of dev.py, which also runs without make.
-.PHONY: setup test check demo bench growth fix clean help
+.PHONY: setup test check demo bench growth slots many fix clean help
 .DEFAULT_GOAL := help
 
 setup: ## make .venv with everything (the other targets do it when they need it)
@@ -19,6 +19,12 @@ bench: ## rounds of runclaim, bare Celery and others in turn, some minutes; ARGS
 
 growth: ## the ledger's verbs on 10 thousand, 1 million and 5 million finished runs; ARGS="--rows 10000,100000" for less
 	@python3 dev.py growth $(ARGS)
+
+slots: ## pools of one to eight processes, one worker and two, about six minutes; ARGS="--rounds 1 --scale 0.3" for less
+	@python3 dev.py slots $(ARGS)
+
+many: ## connections, pages, groups, ledgers, beats and keepers, about ten minutes; ARGS="--parts groups,keepers" for less
+	@python3 dev.py many $(ARGS)
 
 fix: ## let ruff mend and format the code
 	@python3 dev.py fix

@@ -2,7 +2,7 @@
 One command from a fresh checkout to the demo, the tests or the checks.
 
     python3 dev.py setup | test [pytest's arguments] | check | demo [arguments] | bench [arguments] |
-                   growth [arguments] | fix | clean
+                   growth [arguments] | slots [arguments] | many [arguments] | fix | clean
 
 Standard library only, and nothing is installed outside this folder: packages go into .venv, so a system Python that
 refuses them (PEP 668) does not mind. Each command says what it chose and how long it took.
@@ -231,6 +231,20 @@ def growth(arguments: list[str]) -> None:
     become([str(PYTHON), "-m", "benchmarks.growth", *arguments])
 
 
+def slots(arguments: list[str]) -> None:
+    """Measure pools of one to eight processes, one worker and two; arguments go to benchmarks/slots.py (--rounds)."""
+    set_up("test")
+    os.chdir(ROOT)
+    become([str(PYTHON), "-m", "benchmarks.slots", *arguments])
+
+
+def many(arguments: list[str]) -> None:
+    """Measure what many workers do to one database; arguments go to benchmarks/many.py (--parts, --rounds)."""
+    set_up("test")
+    os.chdir(ROOT)
+    become([str(PYTHON), "-m", "benchmarks.many", *arguments])
+
+
 def fix(_arguments: list[str]) -> None:
     """Let ruff mend and format the code."""
     set_up("test")
@@ -253,7 +267,7 @@ def become(command: list[str]) -> None:
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
-    c.__name__: c for c in (setup, test, check, demo, bench, growth, fix, clean)
+    c.__name__: c for c in (setup, test, check, demo, bench, growth, slots, many, fix, clean)
 }
 
 if __name__ == "__main__":
