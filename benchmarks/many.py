@@ -13,7 +13,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Final
 
-from benchmarks import many_connections, many_groups, many_ledgers, many_pages, many_upkeep
+from benchmarks import many_connections, many_groups, many_ledgers, many_pages, many_partitions, many_upkeep
 from benchmarks.__main__ import _migrate, _up
 from benchmarks.scaling_page import renew
 from tests import servers
@@ -30,6 +30,7 @@ _PARTS: Final[dict[str, Part]] = {
     "pages": many_pages.measured,
     "connections": many_connections.measured,
     "ledgers": many_ledgers.measured,
+    "partitions": many_partitions.measured,
     "beats": many_upkeep.beats,
     "keepers": many_upkeep.keepers,
 }

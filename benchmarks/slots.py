@@ -52,6 +52,7 @@ class Took:
     locks: float
     flushing: float
     connections: float
+    waited: str
 
 
 class Bench:
@@ -95,6 +96,7 @@ class Bench:
             locks=waits.share("Lock:", "LWLock:"),
             flushing=waits.share("IO:WalSync", "IO:WALSync", "LWLock:WALWrite"),
             connections=connections / fleet.total,
+            waited=waits.told(),
         )
 
 
@@ -122,7 +124,8 @@ def main() -> None:
                     for wait in WAITS:
                         took = bench.measured(fleet, wait, max(1, int(_MANY[wait] * told.scale)))
                         found.setdefault((wait, pool), []).append(took)
-                        print(f"round {turn + 1}, {pool}, {wait} ms: {took.rate:,.0f} runs a second", flush=True)
+                        done = f"round {turn + 1}, {pool}, {wait} ms: {took.rate:,.0f} runs a second"
+                        print(f"{done}; {took.waited}", flush=True)
     shown = table(_HEAD, _rows(found, pools))
     print(shown)
     if told.write:

@@ -92,11 +92,12 @@ class Fleet:
     def connections(self) -> int:
         """How many connections to the ledger the workers hold, after work."""
         ports = {int(port) for (port,) in self._watch.execute(_SESSIONS)}
-        held = 0
+        held: set[int] = set()
         for process in self._processes():
             with suppress(psutil.NoSuchProcess):
-                held += sum(1 for each in process.net_connections("tcp") if each.laddr.port in ports)
-        return held
+                # A child has its parent's sockets, which it does not use.
+                held |= {each.laddr.port for each in process.net_connections("tcp")} & ports
+        return len(held)
 
     def drain(self, flow: Any, numbers: Sequence[int]) -> float:
         """Seconds from the workers' continuation to the end of these runs. Raises: RuntimeError for a wrong effect."""
