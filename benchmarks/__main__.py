@@ -13,26 +13,24 @@ import argparse
 import itertools
 import signal
 import sys
-from contextlib import ExitStack, contextmanager
-from datetime import timedelta
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import psycopg
 
 from benchmarks.application import Place
+from benchmarks.ledgers import migrate, up
 from benchmarks.report import Row, tables, write
 from benchmarks.sides import SIDES
 from benchmarks.works import Works
-from runclaim import migrations
-from runclaim.database import Database
 from runclaim.servers import ServerMissing, valkey
 from tests.servers.postgres import database, postgres
 from tests.servers.rabbitmq import rabbitmq
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from benchmarks.sides import Side
 
@@ -47,7 +45,7 @@ def main() -> None:
     rows: list[Row] = []
     works = Works(itertools.count(), told.scale)
     with ExitStack() as stack:
-        ledger = stack.enter_context(_up(postgres(durable=True)))
+        ledger = stack.enter_context(up(postgres(durable=True)))
         print(f"ledger: {ledger.how}, every commit flushed")
         for kind in told.brokers.split(","):
             try:
@@ -55,7 +53,7 @@ def main() -> None:
             except ServerMissing as missing:
                 print(f"{kind} is left out: {missing}")
                 continue
-            with _up(broker), database(ledger.url) as url, _folder() as folder:
+            with up(broker), database(ledger.url) as url, _folder() as folder:
                 print(f"broker: {broker.how}")
                 rows += _measure(kind, Place(broker.url, url, folder, (broker.pid or 0, ledger.pid)), told, works)
     print(tables(rows))
@@ -77,22 +75,12 @@ def _asked() -> argparse.Namespace:
     return told
 
 
-@contextmanager
-def _up(server: Any) -> Iterator[Any]:
-    try:
-        yield server.start()
-    finally:
-        server.remove()
-
-
 def _folder() -> TemporaryDirectory[str]:
     return TemporaryDirectory(prefix="runclaim-bench-")
 
 
 def _measure(kind: str, place: Place, told: argparse.Namespace, works: Works) -> list[Row]:
-    ledger = Database(place.database_url, patience=timedelta(seconds=10))
-    migrations.upgrade(ledger)
-    ledger.close()
+    migrate(place.database_url)
     found: dict[str, dict[str, list[float]]] = {}
     with ExitStack() as stack:
         connection = stack.enter_context(psycopg.connect(place.database_url.replace("+psycopg", ""), autocommit=True))

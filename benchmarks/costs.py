@@ -16,12 +16,11 @@ import time
 from contextlib import closing
 from dataclasses import astuple, dataclass
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import psutil
 
-from benchmarks.pages import renew
+from benchmarks.pages import PERFORMANCE, renew
 from runclaim import migrations
 from runclaim.database import Database
 from runclaim.flows.publishing import MOST_NAMED
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
 
     from runclaim.ledger.new_run import NewRun
 
-_PAGE: Final = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
 #: How many runs share a statement.
 TOGETHER: Final = (1, 20, 100, 1000)
 _HEAD: Final = (
@@ -140,7 +138,7 @@ def main() -> None:
     asked = argparse.ArgumentParser(prog="python -m benchmarks.costs", description=__doc__)
     asked.add_argument("--runs", type=int, default=600)
     asked.add_argument("--rounds", type=int, default=5)
-    asked.add_argument("--write", action="store_true", help=f"renew {_PAGE.name}")
+    asked.add_argument("--write", action="store_true", help=f"renew {PERFORMANCE.name}")
     told = asked.parse_args()
     server = postgres(durable=True).start()
     try:
@@ -160,7 +158,7 @@ def main() -> None:
         server.remove()
     print(table(meter.found))
     if told.write:
-        renew(_PAGE, "costs", table(meter.found))
+        renew(PERFORMANCE, "costs", table(meter.found))
 
 
 if __name__ == "__main__":

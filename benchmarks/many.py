@@ -14,8 +14,8 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from benchmarks import many_connections, many_groups, many_ledgers, many_pages, many_partitions, many_upkeep
-from benchmarks.__main__ import _migrate, _up
-from benchmarks.scaling_page import renew
+from benchmarks.ledgers import migrate, up
+from benchmarks.pages import SCALING, renew
 from tests import servers
 from tests.servers.postgres import postgres
 
@@ -46,15 +46,15 @@ def main() -> None:
     asked.add_argument("--write", action="store_true", help="renew docs/scaling.md")
     told = asked.parse_args()
     server = postgres(durable=True, settings=_SETTINGS)
-    with _up(server):
+    with up(server):
         _say(f"{server.how}, {', '.join(f'{name} = {value}' for name, value in _SETTINGS.items())}")
         for part in told.parts.split(","):
             with servers.database(server.url) as url:
-                _migrate(url)
+                migrate(url)
                 name, shown = _PARTS[part](url, rounds=told.rounds, say=_say)
             print(f"\n{name}\n\n{shown}\n", flush=True)
             if told.write:
-                renew(f"make many, {name}", f"{shown}\n\nMedians of {told.rounds} interleaved rounds.")
+                renew(SCALING, f"make many, {name}", f"{shown}\n\nMedians of {told.rounds} interleaved rounds.")
 
 
 def _say(text: str) -> None:

@@ -11,8 +11,8 @@ import psycopg
 
 from benchmarks.growth_timing import quantile
 from benchmarks.many_clients import Clients, Load
+from benchmarks.pages import table
 from benchmarks.pooler import pooler
-from benchmarks.scaling_page import table
 from benchmarks.waits import address, server_cpu
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import psycopg
 from sqlalchemy import text
 
 from benchmarks.many_clients import cycle
-from benchmarks.scaling_page import table
+from benchmarks.pages import table
 from benchmarks.waits import address, counts
 from runclaim.database import Database
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Final
 
 import psycopg
 
-from benchmarks.__main__ import _migrate, _up
 from benchmarks.growth_timing import quantile
+from benchmarks.ledgers import migrate, up
 from benchmarks.many_clients import Clients, Done, Load
-from benchmarks.scaling_page import table
+from benchmarks.pages import table
 from benchmarks.waits import Waits, address
 from tests import servers
 from tests.servers.postgres import postgres
@@ -28,9 +28,9 @@ def measured(url: str, *, rounds: int, say: Callable[[str], None]) -> tuple[str,
     found: dict[tuple[str, str], list[tuple[Done, Waits]]] = {}
     with ExitStack() as stack:
         beside = stack.enter_context(servers.database(url))
-        elsewhere = stack.enter_context(_up(postgres(durable=True, settings=_SETTINGS))).url
+        elsewhere = stack.enter_context(up(postgres(durable=True, settings=_SETTINGS))).url
         for each in (beside, elsewhere):
-            _migrate(each)
+            migrate(each)
         ways = {"one ledger": [url], "two databases": [url, beside], "two servers": [url, elsewhere]}
         for turn in range(rounds):
             for flushed in ("on", "off"):

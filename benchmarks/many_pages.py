@@ -10,7 +10,7 @@ import psycopg
 
 from benchmarks.growth_timing import quantile
 from benchmarks.many_clients import Clients, Load
-from benchmarks.scaling_page import table
+from benchmarks.pages import table
 from benchmarks.waits import Waits, address, counts, end_sessions
 
 if TYPE_CHECKING:

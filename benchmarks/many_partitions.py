@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 
-from benchmarks.scaling_page import table
+from benchmarks.pages import table
 from benchmarks.waits import address, counts
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import psycopg
 from benchmarks.growth_live import lapse, make_due
 from benchmarks.growth_timing import quantile
 from benchmarks.many_groups import _cpu, _settled
-from benchmarks.scaling_page import table
+from benchmarks.pages import table
 from benchmarks.waits import address, counts
 from runclaim.database import Database
 from runclaim.ledger.heartbeat import heartbeat

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 
-from benchmarks.__main__ import _migrate, _up
-from benchmarks.scaling_page import renew, table
+from benchmarks.ledgers import migrate, up
+from benchmarks.pages import SCALING, renew, table
 from benchmarks.slots_application import TOLD, WAITS, Slots
 from benchmarks.slots_fleet import Fleet
 from benchmarks.waits import Waits, address, counts, end_sessions
@@ -111,10 +111,10 @@ def main() -> None:
     pools = [tuple(map(int, each.split("x"))) for each in told.pools.split(",")]
     found: dict[tuple[int, tuple[int, ...]], list[Took]] = {}
     with ExitStack() as stack:
-        ledger = stack.enter_context(_up(postgres(durable=True)))
-        broker = stack.enter_context(_up(valkey()))
+        ledger = stack.enter_context(up(postgres(durable=True)))
+        broker = stack.enter_context(up(valkey()))
         print(f"ledger: {ledger.how}, every commit flushed; broker: {broker.how}", flush=True)
-        _migrate(ledger.url)
+        migrate(ledger.url)
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="runclaim-slots-")))
         bench = Bench(Slots(broker.url, ledger.url, folder), ledger, broker, folder)
         for turn in range(told.rounds):
@@ -129,7 +129,7 @@ def main() -> None:
     shown = table(_HEAD, _rows(found, pools))
     print(shown)
     if told.write:
-        renew("make slots", f"{shown}\n\nMedians of {told.rounds} interleaved rounds.")
+        renew(SCALING, "make slots", f"{shown}\n\nMedians of {told.rounds} interleaved rounds.")
 
 
 def _rows(

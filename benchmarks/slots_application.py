@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from celery import Celery
 
-from benchmarks.application import Work, effect
+from benchmarks.application import Work
+from benchmarks.effects import effect
 from runclaim import Context, Runclaim
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import psutil
 
-from benchmarks.application import effects, many_effects
+from benchmarks.effects import effects, many_effects
 from benchmarks.slots_application import PHASES
 
 if TYPE_CHECKING:
