@@ -281,3 +281,17 @@ def test_a_url_that_says_it_wrongly_is_refused():
 
     with pytest.raises(ConfigError, match="prepare_threshold"):
         _ = database.engine
+
+
+@pytest.mark.postgres
+def test_a_statement_by_itself_opens_no_transaction_also_after_one(postgres):
+    """Breaks if a connection is given back as its transaction left it: each statement would cost BEGIN and COMMIT."""
+    database = Database(postgres.url.render_as_string(hide_password=False), pool_size=1, patience=timedelta(seconds=5))
+    seen = []
+    for way in (database.begin, database.at_once, database.begin, database.read):
+        with way() as conn:
+            conn.execute(text("SELECT 1"))
+            seen.append(conn.connection.driver_connection.info.transaction_status.name)
+    database.close()
+
+    assert seen == ["INTRANS", "IDLE", "INTRANS", "IDLE"]
