@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from runclaim.database import Database
 
 #: The revision this release needs; a test holds it against the newest script.
-HEAD: Final = "0006"
+HEAD: Final = "0007"
 VERSION_TABLE: Final = "runclaim_schema_version"
 _LOCK: Final = 7_236_418_250_113  # any number; the same for every runclaim that upgrades this database
 
