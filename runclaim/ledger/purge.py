@@ -7,7 +7,7 @@ its key stays behind as the tombstone that refuses a late duplicate.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import (
     Double,
@@ -22,11 +22,10 @@ from sqlalchemy import (
     or_,
     select,
     true,
-    update,
 )
 
 from runclaim.clock import now, shifted
-from runclaim.models import events, listeners, run_keys, runs
+from runclaim.models import run_keys, runs
 from runclaim.rowset import pack, rowset
 
 if TYPE_CHECKING:
@@ -80,8 +79,6 @@ _PURGE: Final = (
     )
     .returning(runs.c.id)
 )
-_newest: Final[Any] = select(func.coalesce(func.max(events.c.id), 0)).scalar_subquery()
-_CLAMP: Final = update(listeners).where(listeners.c.cursor > _newest).values(cursor=_newest)
 _expired: Final = (
     select(run_keys.c.namespace, run_keys.c.key_hash)
     .where(
@@ -134,11 +131,7 @@ def purge(
         "shortest": min(times, default=0.0),
         "at_most": min(limit, _MOST),
     }
-    gone = len(conn.execute(_PURGE, values).all())
-    if gone and conn.dialect.name == "sqlite":
-        # SQLite gives the ids of deleted last rows again: no listener may be past an event that is yet to come.
-        conn.execute(_CLAMP)
-    return gone
+    return len(conn.execute(_PURGE, values).all())
 
 
 def purge_keys(conn: Connection, *, limit: int = 500) -> int:

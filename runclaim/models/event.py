@@ -33,4 +33,6 @@ class Event(Base):
     __table_args__ = (
         # Serves ledger.read.events and the cascade of ledger.purge.
         Index("ix_runclaim_events_run_id", "run_id", "id"),
+        # A number that was purged never comes back: a listener is past it.
+        {"sqlite_autoincrement": True},
     )

@@ -11,6 +11,7 @@ from importlib import resources
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, text
 from sqlalchemy.exc import DBAPIError
@@ -284,6 +285,26 @@ def test_the_ledger_can_live_in_a_schema_of_its_own(postgres, postgres_url):
     with apart.read() as conn:
         assert conn.execute(text("SELECT runclaim_now()")).scalar_one() is not None
     apart.close()
+
+
+def test_events_keep_their_numbers_in_an_upgrade_and_new_ones_come_after_every_listener(sqlite_url):
+    database = opened(sqlite_url)
+    with database.begin() as conn:
+        command.upgrade(migrations._alembic(conn), "0006")
+    with database.begin() as conn:
+        needed = [column for column in inspect(conn).get_columns("runclaim_runs") if not column["nullable"]]
+        values = dict.fromkeys((column["name"] for column in needed), 0) | {"id": "a", "state": "queued"}
+        names, marks = ", ".join(values), ", ".join(f":{name}" for name in values)
+        conn.execute(text(f"INSERT INTO runclaim_runs ({names}) VALUES ({marks})"), values)
+        conn.exec_driver_sql("INSERT INTO runclaim_events (id, run_id, type, fence, at) VALUES (7, 'a', 'old', 0, 0)")
+        conn.exec_driver_sql("INSERT INTO runclaim_listeners VALUES ('audit', 41, NULL, NULL, 0, 0)")
+    migrations.upgrade(database)
+    with database.begin() as conn:
+        conn.exec_driver_sql("INSERT INTO runclaim_events (run_id, type, fence, at) VALUES ('a', 'new', 1, 0)")
+        numbers = conn.exec_driver_sql("SELECT id FROM runclaim_events ORDER BY id").scalars().all()
+    database.close()
+
+    assert numbers == [7, 42]
 
 
 def test_the_scripts_are_in_the_wheel():

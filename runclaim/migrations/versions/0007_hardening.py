@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import sqlalchemy as sa
+from alembic import op
+
+from runclaim.clock import Instant
+from runclaim.rowset import Id, Json
+
 revision = "0007"
 down_revision = "0006"
 branch_labels = None
@@ -9,4 +15,41 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Nothing yet."""
+    """Each part is a function of its own."""
+    if op.get_bind().dialect.name == "sqlite":
+        _never_number_events_again()
+
+
+def _never_number_events_again() -> None:
+    """
+    Make the journal anew with AUTOINCREMENT.
+
+    SQLite gives the numbers of purged last rows again, and a listener that had got there would never be told of the
+    new ones. The numbers go on after whatever a listener has seen.
+    """
+    op.rename_table("runclaim_events", "runclaim_events_before")
+    op.create_table(
+        "runclaim_events",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("run_id", Id(), nullable=False),
+        sa.Column("type", sa.Text(), nullable=False),
+        sa.Column("phase", sa.Text(), nullable=True),
+        sa.Column("attempt", sa.Integer(), nullable=True),
+        sa.Column("fence", sa.BigInteger(), nullable=False),
+        sa.Column("data", Json(), nullable=True),
+        sa.Column("at", Instant(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["run_id"], ["runclaim_runs.id"], name=op.f("fk_runclaim_events_run_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_runclaim_events")),
+        sqlite_autoincrement=True,
+    )
+    columns = "id, run_id, type, phase, attempt, fence, data, at"
+    op.execute(f"INSERT INTO runclaim_events ({columns}) SELECT {columns} FROM runclaim_events_before")  # noqa: S608 - constants
+    op.drop_table("runclaim_events_before")
+    op.create_index("ix_runclaim_events_run_id", "runclaim_events", ["run_id", "id"], unique=False)
+    op.execute("DELETE FROM sqlite_sequence WHERE name = 'runclaim_events'")
+    op.execute(
+        "INSERT INTO sqlite_sequence (name, seq) SELECT 'runclaim_events', MAX("
+        "(SELECT COALESCE(MAX(id), 0) FROM runclaim_events), (SELECT COALESCE(MAX(cursor), 0) FROM runclaim_listeners))"
+    )
