@@ -10,11 +10,13 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from runclaim.errors import LedgerUnavailable
+from runclaim.errors import InputError, LedgerUnavailable
+from runclaim.keys import check_text
 from runclaim.ledger import read
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from types import UnionType
 
     from runclaim.database import Database
     from runclaim.flows.flow import Flow
@@ -22,6 +24,28 @@ if TYPE_CHECKING:
 
 #: In bytes of JSON. Brokers keep messages in memory.
 MAX_CARRIED_BYTES: Final = 64 * 1024
+
+
+_TYPES: Final[Mapping[str, type | UnionType]] = {
+    "project": str | None,
+    "key": str,
+    "subject": str | None,
+    "priority": int,
+    "input": object,
+}
+
+
+def check_carried(carried: object) -> dict[str, Any]:
+    """What a message carries, as `load` made it. Raises: InputError for what somebody else made."""
+    if not isinstance(carried, dict) or carried.keys() != _TYPES.keys():
+        raise InputError("carried", f"is {carried!r:.60}; it has {', '.join(_TYPES)}")
+    for name, kind in _TYPES.items():
+        if not isinstance(carried[name], kind):
+            raise InputError(f"carried.{name}", f"is {carried[name]!r:.60}")
+    for name in ("key", "subject"):
+        if carried[name] is not None:
+            check_text(f"carried.{name}", carried[name])
+    return carried
 
 
 def load(due: Due, flow: Flow[Any] | None, *, project: str | None, subject: str | None, value: Any) -> Due:

@@ -7,19 +7,22 @@ The only error that opens that way is a first claim without an answer. An answer
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from runclaim import logs
-from runclaim.errors import LedgerUnavailable, RunExists
+from runclaim.errors import InputError, LedgerUnavailable, RunExists
 from runclaim.flows.attempt import Ending
+from runclaim.flows.carrying import check_carried
 from runclaim.flows.execution import Execution, Unanswered
 from runclaim.flows.local_records import LocalRecord, LocalRecords, Outcome
 from runclaim.flows.open_attempt import OpenAttempt
 from runclaim.flows.open_enqueue import is_open_id
+from runclaim.flows.publishing import MOST_NAMED
 from runclaim.flows.reconciling import Reconciler, claim_of, name_of_ledger, reconcile_quietly, run_of
-from runclaim.keys import nonce
+from runclaim.keys import check_id, nonce
 from runclaim.ledger import read
 from runclaim.ledger.recover import recover
+from runclaim.rowset import as_id
 from runclaim.states import RunState
 
 if TYPE_CHECKING:
@@ -38,6 +41,9 @@ if TYPE_CHECKING:
 
 logger: Final = logs.logger("runclaim.fail_open")
 
+#: Both databases keep fences in 64 bits.
+_HIGHEST_FENCE: Final = 2**63 - 1
+
 
 @dataclass(frozen=True, slots=True)
 class Message:
@@ -52,10 +58,36 @@ class Message:
     carried: dict[str, Any] | None = None
     more: tuple[tuple[str, int], ...] = ()
 
+    @classmethod
+    def of(cls, named: object, fence: object, carried: object) -> Self:
+        """
+        The message that a broker's arguments spell; its ids are UUIDs in their canonical form.
+
+        Whoever writes to the broker chose every text of it, so nothing is used before it was checked here. Raises:
+        InputError, whose text holds no control character.
+        """
+        runs = [(named, fence)] if isinstance(named, str) else named
+        if not isinstance(runs, list) or not 0 < len(runs) <= MOST_NAMED:
+            raise InputError("message", f"is {named!r:.60}; it names one run, or a list of at most {MOST_NAMED}")
+        first, *more = [_named(each) for each in runs]
+        if carried is not None and (more or isinstance(named, list)):
+            raise InputError("carried", f"comes with {len(runs)} runs; a message that carries an input names one run")
+        return cls(*first, None if carried is None else check_carried(carried), tuple(more))
+
     @property
     def named(self) -> list[tuple[str, int]]:
         """Every run that it names."""
         return [(self.run_id, self.fence), *self.more]
+
+
+def _named(pair: object) -> tuple[str, int]:
+    """A run's id and its fence. Raises: InputError."""
+    if not isinstance(pair, list | tuple) or len(pair) != 2:  # noqa: PLR2004 - a pair
+        raise InputError("message", f"names {pair!r:.60}; each run is a pair of its id and its fence")
+    run_id, fence = pair
+    if not isinstance(fence, int) or isinstance(fence, bool) or not 0 <= fence <= _HIGHEST_FENCE:
+        raise InputError("fence", f"is {fence!r:.60}; it is a whole number from 0")
+    return as_id(check_id("run_id", run_id)), fence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

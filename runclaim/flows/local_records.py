@@ -2,7 +2,8 @@
 Local records: what happened on this machine while the ledger was away, one file a run.
 
 A file is replaced whole or not at all, and flushed before it counts. Only its owner reads the folder: a record holds
-inputs and results.
+inputs and results. What is no regular file of this user, or is not named by the run that it is about, is no record: a
+result in it would be recorded for somebody.
 """
 
 from __future__ import annotations
@@ -10,12 +11,15 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import stat
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from runclaim import logs
+from runclaim.errors import InputError
 from runclaim.keys import nonce
+from runclaim.rowset import as_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,6 +71,7 @@ class LocalRecords:
 
     def write(self, record: LocalRecord) -> None:
         """Keep a record, in place of an older one of its run. Raises: OSError; the older one stands then."""
+        path = self._path(record.run_id)
         self.folder.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
         self.folder.chmod(_FOLDER_MODE)
         draft = self.folder / f".{record.run_id}.{nonce()}"
@@ -76,14 +81,14 @@ class LocalRecords:
                 file.flush()
                 os.fsync(file.fileno())
             with self._locked():
-                draft.replace(self._path(record.run_id))
+                draft.replace(path)
         except BaseException:
             draft.unlink(missing_ok=True)
             raise
         self._flush_folder()
 
     def read(self, run_id: str) -> LocalRecord | None:
-        """The record of a run, or `None`."""
+        """The record of a run, or `None`. Raises: InputError when the id is no UUID in its canonical form."""
         return self._load(self._path(run_id))
 
     def all(self) -> Iterator[LocalRecord]:
@@ -112,13 +117,20 @@ class LocalRecords:
         return aside
 
     def _path(self, run_id: str) -> Path:
-        return self.folder / f"{run_id}.json"
+        """Where the record of a run is. Raises: InputError for a text that could name another place."""
+        path = self.folder / f"{run_id}.json"
+        if as_id(run_id) != run_id or path.parent != self.folder:
+            raise InputError("run_id", f"is {run_id!r:.60}, which is no UUID in its canonical form")
+        return path
 
     def _load(self, path: Path) -> LocalRecord | None:
         try:
-            found = json.loads(path.read_text())
+            found = json.loads(_text(path))
             outcome = found.pop("outcome")
-            return LocalRecord(**found, outcome=None if outcome is None else Outcome(**outcome))
+            record = LocalRecord(**found, outcome=None if outcome is None else Outcome(**outcome))
+            if record.run_id != path.stem or as_id(path.stem) != path.stem:
+                raise ValueError(f"it is about run {record.run_id!r:.60}")  # noqa: TRY301 - as any other misfit
+            return record  # noqa: TRY300 - one block of what can go wrong
         except OSError as error:
             if not isinstance(error, FileNotFoundError):
                 logger.debug("%s", error)
@@ -129,9 +141,13 @@ class LocalRecords:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        with (self.folder / ".lock").open("w") as lock:
+        # Neither followed nor emptied, should somebody have put a link in its place.
+        lock = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, _FILE_MODE)
+        try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+        finally:
+            os.close(lock)
 
     def _flush_folder(self) -> None:
         folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -139,3 +155,18 @@ class LocalRecords:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def _text(path: Path) -> str:
+    """
+    The text of a regular file of this user.
+
+    Raises: OSError, also for a symbolic link; ValueError for a file of another kind or of somebody else.
+    """
+    # Without waiting, should it be a pipe.
+    file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(file) as opened:
+        status = os.fstat(file)
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
+            raise ValueError("it is no regular file of this user")
+        return opened.read()

@@ -14,7 +14,7 @@ from kombu.utils.imports import symbol_by_name
 
 from runclaim import logs
 from runclaim.broker import is_limited
-from runclaim.errors import LedgerUnavailable
+from runclaim.errors import InputError, LedgerUnavailable
 from runclaim.flows.attempt import Ending
 from runclaim.flows.delivering import Message
 from runclaim.flows.telling import harmless
@@ -43,8 +43,12 @@ def register(app: Celery, runtime: Runtime, flow: Flow[Any], phase: Phase[Any, A
         fence: int = 0,
         carried: dict[str, Any] | None = None,
     ) -> str:
-        first, *more = [(named, fence)] if isinstance(named, str) else named
-        return _deliver(self, runtime, flow, phase, Message(*first, carried, tuple(more)))
+        try:
+            message = Message.of(named, fence, carried)
+        except InputError as refused:
+            logger.error("a message of %s is refused and dropped: %s", phase.task_name, refused)  # noqa: TRY400 - its text is enough
+            raise Ignore from None
+        return _deliver(self, runtime, flow, phase, message)
 
     deliver.__doc__ = phase.__doc__
     make: Any = app.task

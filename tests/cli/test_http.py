@@ -20,7 +20,31 @@ if TYPE_CHECKING:
 Answer = tuple[int, dict[str, str], str]
 TOKEN = "canary-77ab"
 RUN_ID = "01a1ff2d-bb47-71c7-ae3a-fff5e236b971"
-RUN = {"id": RUN_ID, "state": "canceled", "phase": "plan", "phases": [], "cancel_requested": True}
+RUN = {
+    "id": RUN_ID,
+    "project": "default",
+    "flow": "review",
+    "key": "acme/app:pr-7",
+    "rerun": 0,
+    "subject": None,
+    "state": "canceled",
+    "phase": "plan",
+    "phases": [{"name": "plan", "status": "pending"}],
+    "attempts": 0,
+    "priority": 0,
+    "cancel_requested": True,
+    "error": None,
+    "enqueued_at": "2026-11-20T09:30:00.000000Z",
+    "started_at": None,
+    "finished_at": "2026-11-20T09:31:00.000000Z",
+    "input": {},
+    "result": None,
+}
+EVENT = {"id": 7, "type": "run.enqueued", "phase": None, "attempt": None, "data": None, "at": RUN["enqueued_at"]}
+ACTION = {
+    "id": RUN_ID, "state": "planned", "kind": "comment", "run_id": RUN_ID, "phase": "plan", "attempts": 0,
+    "upstream_id": None,
+}  # fmt: skip
 
 
 class Standin:
@@ -41,7 +65,7 @@ class Standin:
                 self.end_headers()
                 self.wfile.write(text.encode())
 
-            do_POST = do_GET  # noqa: N815 - http.server's name
+            do_POST = do_CONNECT = do_GET  # noqa: N815 - http.server's names
 
             def log_message(self, *_: Any) -> None:
                 pass
@@ -67,13 +91,13 @@ def serve() -> Iterator[Callable[..., Standin]]:
         yield lambda *answers: stack.enter_context(serving(*answers))
 
 
-def ask(url: str, *words: str) -> Result:
+def ask(url: str, *words: str, **others: str) -> Result:
     environment = {
         "RUNCLAIM_API_URL": url,
         "RUNCLAIM_TOKEN": TOKEN,
         "RUNCLAIM_DATABASE_URL": None,
         "RUNCLAIM_APP": None,
-    }
+    } | others
     told = CliRunner().invoke(cli.command, words, env=environment, prog_name="runclaim")
     assert TOKEN not in told.output
     return told
@@ -118,9 +142,9 @@ def test_a_change_is_asked_again_under_the_same_key_while_the_api_is_busy(serve:
         (problem(429, Retry_After="7"), 4, "what 429 means (try again in 7 s)"),
         (problem(500), 1, "what 500 means"),
         (problem(503), 6, "what 503 means"),
-        ((404, {}, "<html>nginx</html>"), 6, "answers 404 and is no runclaim API: check RUNCLAIM_API_URL"),
-        ((200, {}, "<html>login</html>"), 6, "answers 200 and is no runclaim API: check RUNCLAIM_API_URL"),
-        ((200, {}, "[]"), 6, "answers 200 and is no runclaim API: check RUNCLAIM_API_URL"),
+        ((404, {}, "<html>nginx</html>"), 6, "answers 404 but is not a runclaim API: check RUNCLAIM_API_URL"),
+        ((200, {}, "<html>login</html>"), 6, "answers 200 but is not a runclaim API: check RUNCLAIM_API_URL"),
+        ((200, {}, "[]"), 6, "answers 200 but is not a runclaim API: check RUNCLAIM_API_URL"),
         ((200, {"Content-Length": "100"}, "{}"), 6, "does not answer"),
     ],
 )
@@ -155,3 +179,159 @@ def test_a_token_may_stand_in_a_file(serve: Callable[..., Standin], tmp_path: Pa
 
     assert 0 == told.exit_code, told.output
     assert f"Bearer {TOKEN}" == api.asked[0][1]["Authorization"]
+
+
+def ok(value: Any) -> Answer:
+    return 200, {}, json.dumps(value)
+
+
+def streamed(*lines: str) -> Answer:
+    return 200, {"Content-Type": "text/event-stream"}, "".join(f"{line}\n" for line in lines)
+
+
+@pytest.mark.parametrize(
+    "token",
+    [f"rc_{TOKEN}\rx", f"{TOKEN}\n{TOKEN}", f"{TOKEN} x", f"{TOKEN}€", f"{TOKEN}\x7f", f"Bearer {TOKEN}", f"={TOKEN}"],
+)
+def test_a_token_that_is_none_is_refused_and_not_repeated(serve: Callable[..., Standin], token: str):
+    """INVARIANT: no token reaches a log of CI. Breaks when a header's value is checked by the HTTP library alone."""
+    api = serve(ok({"runs": [], "next_page_token": ""}))
+    told = ask(api.url, "runs", "list", RUNCLAIM_TOKEN=token)
+
+    assert 1 == told.exit_code
+    assert "RUNCLAIM_TOKEN is not a valid token: set it to what `runclaim token create` printed" in told.stderr
+    assert None is told.exception or isinstance(told.exception, SystemExit)
+    assert [] == api.asked
+
+
+@pytest.mark.parametrize("around", ["{}\r", "{}\n", "\t{}\r\n", " {} "])
+def test_white_space_around_a_token_is_not_sent(serve: Callable[..., Standin], around: str):
+    api = serve(ok({"runs": [], "next_page_token": ""}))
+    told = ask(api.url, "runs", "list", RUNCLAIM_TOKEN=around.format(TOKEN))
+
+    assert 0 == told.exit_code, told.output
+    assert f"Bearer {TOKEN}" == api.asked[0][1]["Authorization"]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://user:canary-pw@example.com", "https://canary-pw@example.com", "http://[::1", "http://example.com:99999",
+        "http://example.com:x", "http://:80", "ftp://example.com", "example.com", "http://exämple.com", "http://a b",
+        "http://example.com/?canary-pw", "http://example.com/#canary-pw", "http://example.com\r\nx: y", "http://",
+    ],
+)  # fmt: skip
+def test_an_address_that_is_none_is_refused_and_not_repeated(url: str):
+    told = ask(url, "runs", "list")
+
+    assert 1 == told.exit_code, told.output
+    assert "RUNCLAIM_API_URL" in told.stderr
+    assert "write https://host or http://host:port" in told.stderr
+    assert "canary-pw" not in told.output
+
+
+@pytest.mark.parametrize("variable", ["http_proxy", "HTTP_PROXY", "all_proxy"])
+def test_a_proxy_does_not_see_what_is_not_encrypted(serve: Callable[..., Standin], variable: str):
+    """INVARIANT: the token goes to the address that was named. Breaks when an http:// request asks a proxy."""
+    proxy = serve(ok({"runs": [], "next_page_token": ""}))
+    api = serve(ok({"runs": [], "next_page_token": ""}))
+    told = ask(api.url, "runs", "list", **{variable: proxy.url})
+
+    assert 0 == told.exit_code, told.output
+    assert [] == proxy.asked
+    assert 1 == len(api.asked)
+
+
+def test_a_proxy_is_asked_for_a_tunnel_where_the_request_is_encrypted(serve: Callable[..., Standin]):
+    proxy = serve((403, {}, ""))
+    told = ask("https://runs.example:8443", "runs", "list", https_proxy=proxy.url)
+
+    assert 6 == told.exit_code, told.output
+    assert {"CONNECT runs.example:8443"} == {line for line, _, _ in proxy.asked}
+    assert all("Authorization" not in headers for _, headers, _ in proxy.asked)
+
+
+_HOSTILE = "\x1b]0;owned\x07\x9b31m\u202e\r\u2028"
+
+
+def _poisoned(value: Any) -> Any:
+    """The same answer with steering characters in each of its texts, but for those that are times."""
+    if isinstance(value, dict):
+        return {name: _poisoned(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_poisoned(part) for part in value]
+    return value + _HOSTILE if isinstance(value, str) and not value.startswith("2026-") else value
+
+
+FAILED = RUN | {"state": "failed", "error": {"type": "ValueError", "message": "no"}}
+
+
+@pytest.mark.parametrize("on_a_terminal", [True, False])
+@pytest.mark.parametrize(
+    "words, answers",
+    [
+        (["runs", "status", RUN_ID], [ok(_poisoned(FAILED))]),
+        (["runs", "list"], [ok({"runs": [_poisoned(FAILED)], "next_page_token": ""})]),
+        (["runs", "cancel", RUN_ID, "--yes"], [ok(_poisoned(RUN))]),
+        (["runs", "rerun", RUN_ID], [ok(_poisoned(RUN))]),
+        (["runs", "enqueue", "review"], [ok(_poisoned(RUN))]),
+        (["runs", "tail", RUN_ID], [
+            streamed("id: 7", f"data: {json.dumps(_poisoned(EVENT))}", ""), ok(FAILED), ok(_poisoned(FAILED))
+        ]),
+        (["runs", "enqueue", "review", "--wait"], [ok(RUN), ok(FAILED), ok(_poisoned(FAILED))]),
+        (["actions", "list"], [ok({"actions": [_poisoned(ACTION)], "next_page_token": ""})]),
+        (["actions", "retry", RUN_ID], [ok(_poisoned(ACTION))]),
+        (["runs", "list"], [(403, {}, json.dumps({"code": "x", "detail": f"no{_HOSTILE}"}))]),
+        (["runs", "list"], [(302, {"Location": "http://x/\x9b31m"}, "")]),
+    ],
+)  # fmt: skip
+def test_no_answer_steers_the_terminal(
+    serve: Callable[..., Standin], monkeypatch: pytest.MonkeyPatch, words: list[str], answers: list[Answer], *,
+    on_a_terminal: bool,
+):  # fmt: skip
+    """INVARIANT: what somebody else's API answers is text. Breaks for each field that is printed as it came."""
+    monkeypatch.setattr("runclaim.cli.terminal.is_terminal", lambda: on_a_terminal)
+    monkeypatch.setattr("runclaim.cli.runs.shown.is_terminal", lambda: on_a_terminal)
+    monkeypatch.setattr("runclaim.cli.runs.tail.is_terminal", lambda: on_a_terminal)
+    monkeypatch.setattr("runclaim.cli.runs.look.is_terminal", lambda: on_a_terminal)
+    told = ask(serve(*answers).url, *words)
+
+    assert isinstance(told.exception, SystemExit | None), told.exception
+    assert "" != told.output
+    assert set() == set(told.output) & set("\x1b\x07\x9b\u202e\r\u2028"), ascii(told.output)
+
+
+def _without(name: str) -> dict[str, Any]:
+    return {key: value for key, value in RUN.items() if key != name}
+
+
+@pytest.mark.parametrize(
+    "words, answer",
+    [
+        *[(["runs", "status", RUN_ID], ok(_without(name))) for name in RUN],
+        *[(["runs", "status", RUN_ID], ok(RUN | {name: [1]})) for name in RUN if name not in {"input", "result"}],
+        (["runs", "status", RUN_ID], ok(RUN | {"enqueued_at": "yesterday"})),
+        (["runs", "list"], ok({"runs": [1], "next_page_token": ""})),
+        (["runs", "list"], ok({"runs": {}, "next_page_token": ""})),
+        (["runs", "list"], ok({"runs": []})),
+        (["runs", "list"], ok({"runs": [], "next_page_token": 7})),
+        (["runs", "list"], (200, {}, "[" * 100_000)),
+        (["runs", "cancel", RUN_ID, "--yes"], ok({})),
+        (["runs", "enqueue", "review"], ok({"id": 7})),
+        (["runs", "tail", RUN_ID], streamed("id: 7", "data: no JSON", "")),
+        (["runs", "tail", RUN_ID], streamed("id: 7", "data: [1]", "")),
+        (["runs", "tail", RUN_ID], streamed("id: 7", 'data: {"type": 7}', "")),
+        (["runs", "tail", RUN_ID], streamed("id: 7\rx: y", f"data: {json.dumps(EVENT)}", "")),
+        (["actions", "list"], ok({"actions": [ACTION | {"attempts": "many"}], "next_page_token": ""})),
+        (["actions", "resolve", RUN_ID, "--never"], ok({"id": RUN_ID})),
+    ],
+)
+def test_an_answer_that_is_not_the_apis_is_said_to_be_none(
+    serve: Callable[..., Standin], monkeypatch: pytest.MonkeyPatch, words: list[str], answer: Answer
+):
+    monkeypatch.setattr("runclaim.cli.remote._RECONNECTS", 0)
+    told = ask(serve(answer).url, *words)
+
+    assert isinstance(told.exception, SystemExit), told.exception
+    assert (6, "") == (told.exit_code, told.stdout)
+    assert "not a runclaim API" in told.stderr
