@@ -12,7 +12,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from runclaim import tracing
-from runclaim.errors import ConfigError, InputError
+from runclaim.errors import InputError
+from runclaim.flows.validator import problems_of
 from runclaim.keys import LONGEST, Template, check_text, dump_json, fingerprint, run_key, uuid7
 from runclaim.ledger.identity import key_of
 from runclaim.ledger.new_run import NewRun
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
     from runclaim.keys import RunKey
     from runclaim.ledger.read import RunView
     from runclaim.ledger.registry import FlowRecord
-
-#: A run with more mistakes than this has another mistake.
-_MOST_PROBLEMS = 20
 
 
 class InputRefused(InputError):
@@ -133,30 +131,10 @@ def _subject(record: FlowRecord, plain: dict[str, Any], given: str | None) -> st
 
 def _checked(record: FlowRecord, given: dict[str, Any]) -> dict[str, Any]:
     """The input with its defaults. Raises: InputRefused."""
-    try:
-        from jsonschema import Draft202012Validator
-        from referencing import Registry
-    except ImportError as missing:
-        raise ConfigError("to check an input without its application, install runclaim[api]") from missing
     plain: dict[str, Any] = _filled(record.input, record.input, given)
-    # A registry of its own: nothing that a schema refers to is fetched.
-    validator = Draft202012Validator(record.input, registry=Registry())
-    problems = []
-    for error in validator.iter_errors(plain):
-        problems.append(("".join(f"/{_escaped(part)}" for part in error.absolute_path), _said(error.message)))
-        if len(problems) == _MOST_PROBLEMS:
-            break
-    if problems:
-        raise InputRefused(sorted(problems))
+    if problems := problems_of(record.input, plain):
+        raise InputRefused(problems)
     return plain
-
-
-def _said(message: str) -> str:
-    return message if len(message) <= 200 else f"{message[:200]}…"  # noqa: PLR2004 - a line
-
-
-def _escaped(part: object) -> str:
-    return str(part).replace("~", "~0").replace("/", "~1")
 
 
 def _filled(root: dict[str, Any], schema: Any, value: Any) -> Any:
