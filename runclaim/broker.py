@@ -117,7 +117,7 @@ class Broker:
 
         def send(producer: Producer) -> None:
             for _ in range(times):
-                self._app.tasks[task].apply_async(producer=producer, serializer="json", retry=False, ignore_result=True)
+                self._app.tasks[task].apply_async(producer=producer, retry=False, ignore_result=True)
 
         return self.use(send)
 
@@ -175,7 +175,6 @@ class Broker:
             producer=producer,
             argsrepr=redact(f"{due.key} and {others} more" if others else due.key),
             kwargsrepr="{}",
-            serializer="json",
             retry=False,
             ignore_result=True,
             **options,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from runclaim.tasks import upkeep
 
@@ -12,10 +12,6 @@ if TYPE_CHECKING:
     from celery import Celery
 
     from runclaim.config import Config
-
-
-#: Bounds how many pile up while no worker is there.
-_EXPIRES_SECONDS: Final = 3600.0
 
 
 def schedule(app: Celery, config: Callable[[], Config]) -> None:
@@ -32,8 +28,7 @@ def schedule(app: Celery, config: Callable[[], Config]) -> None:
             (upkeep.TELL, settings.tell_every),
         ):
             seconds = every.total_seconds()
-            # Long enough to wait behind a backlog or a skewed clock: if each expired there, none would ever run.
-            sender.add_periodic_task(seconds, sender.tasks[name].s(), name=name, expires=_EXPIRES_SECONDS)
+            sender.add_periodic_task(seconds, sender.tasks[name].s(), name=name)
 
     if getattr(app, "finalized", False):
         add(app)

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from billiard.exceptions import TimeLimitExceeded, WorkerLostError
-from celery.exceptions import Ignore, QueueNotFound
-from kombu.utils.imports import symbol_by_name
+from celery.exceptions import Ignore
 
 from runclaim import logs
 from runclaim.broker import is_limited
@@ -19,6 +17,8 @@ from runclaim.flows.attempt import Ending
 from runclaim.flows.delivering import Message
 from runclaim.flows.telling import harmless
 from runclaim.tasks.monitoring import Monitor, said
+from runclaim.tasks.request import PhaseRequest
+from runclaim.tasks.serializer import Serializer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,8 +34,7 @@ logger: Final = logs.logger("runclaim.worker")
 
 
 def register(app: Celery, runtime: Runtime, flow: Flow[Any], phase: Phase[Any, Any]) -> None:
-    """Make the task `flow.phase` in the application's registry, on the application's own Task class."""
-    base = type("PhaseTask", (app.Task,), {"abstract": True, "Request": _request_class(app, runtime)})
+    """Make the task `flow.phase` in the application's registry; as for its own tasks, Celery does so when it must."""
 
     def deliver(
         self: Task[Any, Any],
@@ -56,12 +55,14 @@ def register(app: Celery, runtime: Runtime, flow: Flow[Any], phase: Phase[Any, A
         deliver,
         shared=False,
         name=phase.task_name,
-        base=base,
         bind=True,
+        Request=PhaseRequest(runtime),
         acks_late=False,
         ignore_result=True,
-        serializer="json",
+        serializer=Serializer(),
         max_retries=0,
+        # The ledger retries; Celery would send a message that is refused, and tell monitors of a retry that is none.
+        autoretry_for=(),
         typing=False,
     )
 
@@ -70,7 +71,7 @@ def _deliver(task: Task[Any, Any], runtime: Runtime, flow: Flow[Any], phase: Pha
     monitor = Monitor(runtime, task.request)
     try:
         deliverer = runtime.deliverer(task.request.hostname or "local")
-        first = deliverer.deliver(flow, phase, message, inline=_inline(runtime), watcher=monitor)
+        first = deliverer.deliver(flow, phase, message, inline=_inline(runtime, message), watcher=monitor)
     except LedgerUnavailable as away:
         logger.warning("%s %s: %s; the run waits in the ledger", phase.task_name, message.run_id, away)
         raise
@@ -85,14 +86,14 @@ def _deliver(task: Task[Any, Any], runtime: Runtime, flow: Flow[Any], phase: Pha
     raise Ignore
 
 
-def _inline(runtime: Runtime) -> Callable[[Phase[Any, Any], Phase[Any, Any]], bool]:
+def _inline(runtime: Runtime, message: Message) -> Callable[[Phase[Any, Any], Phase[Any, Any]], bool]:
     """Whether a phase may follow another in one delivery: the same queue, and no limit that Celery has to enforce."""
     lanes: dict[str, str | None] = {}
 
     def lane(phase: Phase[Any, Any]) -> str | None:
         # A router is asked once a delivery and phase: it may be the application's own, and slow.
         if phase.task_name not in lanes:
-            lanes[phase.task_name] = _lane(runtime.app, phase)
+            lanes[phase.task_name] = _lane(runtime.app, phase, message)
         return lanes[phase.task_name]
 
     def allowed(before: Phase[Any, Any], after: Phase[Any, Any]) -> bool:
@@ -101,36 +102,19 @@ def _inline(runtime: Runtime) -> Callable[[Phase[Any, Any], Phase[Any, Any]], bo
     return allowed
 
 
-def _lane(app: Celery, phase: Phase[Any, Any]) -> str | None:
+def _lane(app: Celery, phase: Phase[Any, Any], message: Message) -> str | None:
     task = cast("Any", app.tasks[phase.task_name])
     if is_limited(app, task):
         return None
     if phase.options.queue is not None:
         return phase.options.queue
     try:
-        route = app.amqp.router.route({}, phase.task_name)
-    except QueueNotFound:
+        # What Celery gives a router: it may look at the arguments and at the task.
+        route = app.amqp.router.route({}, phase.task_name, (message.run_id, message.fence), {}, task)
+    except Exception as error:  # noqa: BLE001 - a router is the application's own
+        logger.debug("the router of %s raises %r: it goes through the broker", phase.task_name, error)
         return None
     queue = route.get("queue")
     if queue is None and {"exchange", "routing_key"} & set(route):
         return None
     return cast("str", getattr(queue, "name", queue) or app.conf.task_default_queue)
-
-
-def _request_class(app: Celery, runtime: Runtime) -> type:
-    """Celery's request, which also hears in the worker's main process that a pool child died."""
-    parent: Any = symbol_by_name(app.Task.Request)
-
-    class PhaseRequest(parent):  # type: ignore[misc]
-        def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:  # noqa: FBT001, FBT002 - Celery's signature
-            found = getattr(exc_info.exception, "exc", exc_info.exception)
-            if isinstance(found, WorkerLostError | TimeLimitExceeded):
-                runtime.give_back(f"{self.hostname}:{self.worker_pid}")
-            return super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
-
-        def cancel(self, *args: Any, **kwargs: Any) -> Any:
-            # A cold shutdown, which ends its children before it says so.
-            runtime.flags.cut_off()
-            return super().cancel(*args, **kwargs)
-
-    return PhaseRequest

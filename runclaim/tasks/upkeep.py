@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from runclaim import broker
+from runclaim.tasks.request import UpkeepRequest
+from runclaim.tasks.serializer import Serializer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,4 +67,19 @@ def register(app: Celery, runtime: Runtime) -> None:
 
 def _task(app: Celery, name: str, body: Callable[[], Any]) -> None:
     make: Any = app.task
-    make(body, name=name, shared=False, acks_late=False, ignore_result=True, serializer="json", max_retries=0)
+    make(
+        body,
+        name=name,
+        shared=False,
+        Request=UpkeepRequest(),
+        acks_late=False,
+        ignore_result=True,
+        serializer=Serializer(),
+        max_retries=0,
+        autoretry_for=(),
+        # Not None, so that the application's default does not hold: the upkeep is no work that floods anybody.
+        rate_limit=0,
+        # Bounds how many pile up while no worker is there, also for schedulers that keep no option of an entry. Long
+        # enough to wait behind a backlog or a skewed clock: if each expired there, none would ever run.
+        expires=3600,
+    )
