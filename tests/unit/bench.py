@@ -157,7 +157,7 @@ class Bench:
         """Give a message, by default the oldest that was rung, to the runner."""
         due = self.rung.pop(0) if message is None else message
         phase: Phase[Any, Any] = flow.phases[due.phase]
-        message = Message(due.run_id, due.fence, due.carried)
+        message = Message.of(due.run_id, due.fence, due.carried)
         return self.deliverer().deliver(flow, phase, message, inline=inline, watcher=self.diary)
 
     def finish(self, flow: Flow[Any], run: Run, *, deliveries: int = 20) -> None:
