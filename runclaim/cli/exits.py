@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from runclaim.cli.terminal import say
 from runclaim.errors import (
     InputError,
     KeyConflict,
@@ -97,4 +98,4 @@ def told() -> Iterator[None]:
 
 def tell(refused: RunclaimError) -> None:
     """Say on stderr what was refused."""
-    click.echo(f"runclaim: {refused}", err=True)
+    say(f"runclaim: {refused}")

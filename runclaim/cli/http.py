@@ -1,18 +1,19 @@
 """
 HTTP as the API speaks it: JSON in and out, problems as refusals, and a stream of server-sent events.
 
-The token goes to the address that was named and nowhere else: no redirect is followed. A request that is safe to
-repeat is repeated when the connection was lost or the API was busy.
+The token goes to the address that was named and nowhere else: no redirect is followed, and a proxy sees only encrypted
+requests. A request that is safe to repeat is repeated when the connection was lost or the API was busy.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import time
 import urllib.error
 import urllib.request
 from http import HTTPStatus
-from http.client import HTTPException, IncompleteRead
+from http.client import HTTPException, IncompleteRead, LineTooLong
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode, urlsplit
@@ -39,6 +40,11 @@ _REFUSALS: Final[dict[int, type[RunclaimError]]] = {
     HTTPStatus.GATEWAY_TIMEOUT: Unreachable,
 }
 _LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
+#: What may follow `Bearer` (RFC 6750, 2.1).
+_TOKEN: Final = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
+#: The last event of a stream has none.
+_EVENT_ID: Final = re.compile(r"[0-9]{0,20}")
+_VISIBLE: Final = re.compile(r"[!-~]+")
 
 
 class _Stay(urllib.request.HTTPRedirectHandler):
@@ -52,13 +58,14 @@ class Api:
     """The API at an address, as the bearer of a token."""
 
     def __init__(self, url: str, token: str | None) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise ConfigError(f"the API's address {url!r} is none: write https://host or http://host:port")
-        self.url, self._token = url.rstrip("/"), token
+        """At a URL, with a token as the environment has it. Raises: ConfigError, which repeats neither of them."""
+        is_tls, host = _address(url)
+        self.url, self._token = url.rstrip("/"), _bearer(token)
         #: Whether the token could be read on its way.
-        self.is_open = parts.scheme == "http" and parts.hostname not in _LOOPBACK and token is not None
-        self._opener = urllib.request.build_opener(_Stay)
+        self.is_open = not is_tls and host not in _LOOPBACK and self._token is not None
+        # A proxy is asked for a tunnel where the request is encrypted, and would read the token where it is not.
+        proxies = urllib.request.getproxies() if is_tls else {}
+        self._opener = urllib.request.build_opener(_Stay, urllib.request.ProxyHandler(proxies))
 
     def ask(
         self,
@@ -96,7 +103,11 @@ class Api:
         try:
             # The API says something at least every few seconds; silence is a lost connection.
             with self._opener.open(self._request("GET", path, headers=headers), timeout=4 * _SECONDS) as stream:
-                yield from _events(stream)
+                for event_id, text in _events(stream):
+                    event = _object(text)
+                    if event is None or not _EVENT_ID.fullmatch(event_id):
+                        raise self._no_api(stream.status)
+                    yield event_id, event
         except urllib.error.HTTPError as problem:
             with problem:
                 raise self._refusal(problem) from None
@@ -147,32 +158,68 @@ class Api:
         text = answer.read(_MOST_BYTES)
         if answer.length:
             raise IncompleteRead(text, answer.length)
-        try:
-            found = json.loads(text)
-        except ValueError:
-            found = None
-        if not isinstance(found, dict):
+        if (found := _object(text)) is None:
             raise self._no_api(answer.status)
         return found
 
     def _no_api(self, status: int) -> Unreachable:
-        return Unreachable(f"{self.url} answers {status} and is no runclaim API: check RUNCLAIM_API_URL")
+        return Unreachable(f"{self.url} answers {status} but is not a runclaim API: check RUNCLAIM_API_URL")
 
     def _gone(self, lost: Exception) -> Unreachable:
         reason = getattr(lost, "reason", None) or lost
         return Unreachable(f"the API {self.url} does not answer ({one_line(str(reason)) or type(reason).__name__})")
 
 
-def _events(stream: HTTPResponse) -> Iterator[tuple[str, Json]]:
-    """Lines to events, as the HTML standard has it: fields to a blank line, comments for keeping the connection."""
-    last_id = ""
+def _address(url: str) -> tuple[bool, str]:
+    """Whether requests to the URL are encrypted, and its host. Raises: ConfigError, which does not repeat the URL."""
+    write = "write https://host or http://host:port"
+    try:
+        parts = urlsplit(url)
+        is_usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_usable = False
+    if not is_usable or parts.query or parts.fragment or not _VISIBLE.fullmatch(url):
+        raise ConfigError(f"RUNCLAIM_API_URL is not the address of an API: {write}")
+    if parts.username is not None or parts.password is not None:
+        raise ConfigError(f"RUNCLAIM_API_URL has a user or a password, which no API asks for: {write}")
+    return parts.scheme == "https", str(parts.hostname)
+
+
+def _bearer(token: str | None) -> str | None:
+    """The token without the white space around it. Raises: ConfigError, which does not repeat it."""
+    text = (token or "").strip()
+    if text and not _TOKEN.fullmatch(text):
+        raise ConfigError("RUNCLAIM_TOKEN is not a valid token: set it to what `runclaim token create` printed")
+    return text or None
+
+
+def _object(text: str | bytes) -> Json | None:
+    """A JSON object, or `None` for anything else."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _events(stream: HTTPResponse) -> Iterator[tuple[str, str]]:
+    """
+    The id and the data of each event, as the HTML standard has it: fields to a blank line, comments between.
+
+    Raises: HTTPException for a line or an event past what an API sends.
+    """
+    last_id, size = "", 0
     data: list[str] = []
-    for raw in stream:
+    while raw := stream.readline(_MOST_BYTES):
+        if (size := size + len(raw)) > _MOST_BYTES:
+            raise LineTooLong("event")
         line = raw.decode("utf-8", "replace").rstrip("\r\n")
         name, _, value = line.partition(":")
         value = value.removeprefix(" ")
+        if not line:
+            size = 0
         if not line and data:
-            yield last_id, json.loads("\n".join(data))
+            yield last_id, "\n".join(data)
             data = []
         elif name == "id":
             last_id = value

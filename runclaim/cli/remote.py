@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from itertools import islice
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
+from runclaim.cli.answers import Action, ActionsPage, Event, Run, RunLine, RunsPage, fitting
 from runclaim.cli.exits import Refused, Unreachable
 from runclaim.cli.http import Api
 from runclaim.cli.options import API_URL, TOKEN
@@ -58,11 +59,11 @@ class RemoteService:
         }
         body = {name: value for name, value in wanted.items() if value is not None}
         status, run = self._api.ask("POST", "/v1/runs", body=body, headers=_once(asked.idempotency_key))
-        return run, status == _CREATED
+        return self._fitting(run, RunLine), status == _CREATED
 
     def run(self, run_id: str) -> Json:
         """The run with its input, and its result once it has succeeded."""
-        return self._of_run("GET", run_id)
+        return self._fitting(self._of_run("GET", run_id), Run)
 
     def runs(self, wanted: Filter) -> Iterator[Json]:
         """Runs, the newest first, as their pages come."""
@@ -73,20 +74,23 @@ class RemoteService:
             "since": wanted.since and wanted.since.isoformat(),
             "until": wanted.until and wanted.until.isoformat(),
         }
-        yield from islice(self._pages("runs", query, min(wanted.limit, _PAGE)), wanted.limit)
+        yield from islice(self._pages("runs", RunsPage, query, min(wanted.limit, _PAGE)), wanted.limit)
 
-    def _pages(self, what: str, query: Json, size: int) -> Iterator[Json]:
+    def _pages(self, what: str, kind: type[Any], query: Json, size: int) -> Iterator[Json]:
         """What a listing has, page by page."""
         token = None
         while True:
             _, page = self._api.ask("GET", f"/v1/{what}", query=query | {"page_size": size, "page_token": token})
-            yield from page[what]
+            yield from self._fitting(page, kind)[what]
             if not (token := page["next_page_token"]):
                 return
 
+    def _fitting(self, answer: Json, kind: type[Any]) -> Json:
+        return fitting(answer, kind, url=self._api.url)
+
     def change(self, verb: str, run_id: str) -> Json:
         """Do the verb to the run; the run as it is then, for a rerun the new one."""
-        return self._of_run("POST", run_id, f":{verb}", headers=_once(None))
+        return self._fitting(self._of_run("POST", run_id, f":{verb}", headers=_once(None)), RunLine)
 
     def follow(self, run_id: str) -> Iterator[Json]:
         """The events of the run, as they come; a lost connection goes on after the last one."""
@@ -97,8 +101,8 @@ class RemoteService:
                     return
                 for event_id, event in self._api.events(f"/v1/runs/{run_id}/events", last_id=last_id):
                     last_id, losses = event_id, 0
-                    if "type" in event:
-                        yield event
+                    if event:  # the last one is empty: the run has ended
+                        yield self._fitting(event, Event)
                     # The stream of a blocked run goes on: somebody may resume it.
                     stopped = event.get("type") == EventType.RUN_BLOCKED
                     if stopped and self._is_over(run_id):
@@ -116,7 +120,8 @@ class RemoteService:
     def wait(self, run_id: str, seconds: float) -> Json:
         """The run once it has ended, or as it is after so many seconds."""
         whole = int(min(seconds, _LONGEST_WAIT))
-        run = self._of_run("GET", run_id, headers={"Prefer": f"wait={whole}"} if whole else {}, seconds=whole)
+        prefer = {"Prefer": f"wait={whole}"} if whole else {}
+        run = self._fitting(self._of_run("GET", run_id, headers=prefer, seconds=whole), Run)
         if run["state"] not in ENDS:
             time.sleep(min(seconds - whole, 1.0) if seconds < _LONGEST_WAIT else 0.0)
         return run
@@ -125,23 +130,24 @@ class RemoteService:
         """Planned actions: those of a run in their order, or the newest first."""
         query = {"project": project, "run": run_id, "state": state}
         if run_id is None:
-            yield from islice(self._pages("actions", query, min(limit, _PAGE)), limit)
+            yield from islice(self._pages("actions", ActionsPage, query, min(limit, _PAGE)), limit)
         else:
             # The API begins with the newest.
-            yield from list(self._pages("actions", query, _PAGE))[::-1][:limit]
+            yield from list(self._pages("actions", ActionsPage, query, _PAGE))[::-1][:limit]
 
     def action(self, action_id: str) -> Json:
         """One action."""
-        return self._api.ask("GET", f"/v1/actions/{action_id}")[1]
+        return self._fitting(self._api.ask("GET", f"/v1/actions/{action_id}")[1], Action)
 
     def retry_action(self, action_id: str) -> Json:
         """Send an action again that failed or is unknown."""
-        return self._api.ask("POST", f"/v1/actions/{action_id}:retry", headers=_once(None))[1]
+        path = f"/v1/actions/{action_id}:retry"
+        return self._fitting(self._api.ask("POST", path, headers=_once(None))[1], Action)
 
     def resolve_action(self, action_id: str, upstream_id: str | None) -> Json:
         """Say what became of an unknown action."""
         path, body = f"/v1/actions/{action_id}:resolve", {"upstream_id": upstream_id}
-        return self._api.ask("POST", path, body=body, headers=_once(None))[1]
+        return self._fitting(self._api.ask("POST", path, body=body, headers=_once(None))[1], Action)
 
     def _of_run(
         self,

@@ -46,7 +46,12 @@ def say(text: str) -> None:
 
 
 def give(text: str) -> None:
-    """One line of data, on stdout."""
+    """A line of data, on stdout."""
+    click.echo(printable(text))
+
+
+def give_styled(text: str) -> None:
+    """A line of data with its styles, on stdout; its parts were made printable before they were styled."""
     click.echo(text)
 
 
@@ -80,12 +85,12 @@ def talks_live() -> bool:
 def live(text: str) -> None:
     """Show `text` in place of the last line of talk; call with nothing to end it. Only where `talks_live`."""
     room = shutil.get_terminal_size().columns - 1
-    click.echo(f"\r\x1b[2K{printable(text)[:room]}", nl=False, err=True)
+    click.echo(f"\r\x1b[2K{one_line(text)[:room]}", nl=False, err=True)
 
 
 def coloured(state: str) -> str:
-    """A state or a status in its colour; click leaves colours out where nobody sees them."""
-    return click.style(state, fg=_COLOURS.get(state), dim=state not in _COLOURS and state != "queued")
+    """A state or a status, printable, in its colour; click leaves colours out where nobody sees them."""
+    return click.style(one_line(state), fg=_COLOURS.get(state), dim=state not in _COLOURS and state != "queued")
 
 
 def one_line(text: str) -> str:
@@ -139,9 +144,9 @@ class Table:
         widths = [max(len(cell) for cell in column) for column in zip(self._columns, *rows, strict=True)]
         over = sum(widths) + _GAP * (len(widths) - 1) - shutil.get_terminal_size().columns
         widths[self._flexible] = max(_NARROWEST, widths[self._flexible] - max(0, over))
-        give(click.style(self._line([name.upper() for name in self._columns], widths), dim=True))
+        give_styled(click.style(self._line([name.upper() for name in self._columns], widths), dim=True))
         for row in rows:
-            give(self._line(row, widths, state=self._state))
+            give_styled(self._line(row, widths, state=self._state))
         return len(rows)
 
     def _line(self, row: Sequence[str], widths: Sequence[int], state: int | None = None) -> str:

@@ -34,7 +34,7 @@ def cancel(*, service: Service, run_ids: tuple[str, ...], yes: bool, as_json: bo
     """
     if not yes:
         runs = [service.run(run_id) for run_id in run_ids]
-        names = "\n".join(f"  {run['id']}  {run['flow']} {one_line(run['key'])}, {run['state']}" for run in runs)
+        names = "\n".join(one_line(f"  {run['id']}  {run['flow']} {run['key']}, {run['state']}") for run in runs)
         if not confirmed(f"{names}\nCancel {'this run' if len(runs) == 1 else f'these {len(runs)} runs'}?"):
             say("nothing was canceled")
             raise click.exceptions.Exit(Exit.FAILED)

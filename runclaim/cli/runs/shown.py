@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from runclaim.cli.terminal import coloured, give, is_terminal, one_line
+from runclaim.cli.terminal import coloured, give_styled, is_terminal, one_line
 
 if TYPE_CHECKING:
     from runclaim.cli.service import Json
@@ -18,17 +18,19 @@ def show(run: Json) -> None:
     lines = [(name, value) for name, value in _lines(run) if value]
     width = max(len(name) for name, _ in lines)
     for name, value in lines:
-        give(f"{click.style(name.ljust(width), dim=True)}  {value}" if is_terminal() else f"{name}\t{value}")
+        give_styled(f"{click.style(name.ljust(width), dim=True)}  {value}" if is_terminal() else f"{name}\t{value}")
 
 
 def ending(run: Json) -> str:
-    """How a run ended without success, and what mends it."""
+    """How a run ended without success, and what mends it, as one line."""
     state, why = run["state"], f": {_error(run)}" if run["error"] else ""
     if state == "blocked":
-        return f"is blocked in {run['phase']}{why}. Once its cause is mended: runclaim runs resume {run['id']}"
-    if state == "failed":
-        return f"failed in {run['phase']}{why}. Once its cause is mended: runclaim runs retry {run['id']}"
-    return f"ended {state}{why}"
+        said = f"is blocked in {run['phase']}{why}. Once its cause is mended: runclaim runs resume {run['id']}"
+    elif state == "failed":
+        said = f"failed in {run['phase']}{why}. Once its cause is mended: runclaim runs retry {run['id']}"
+    else:
+        said = f"ended {state}{why}"
+    return one_line(said)
 
 
 def _lines(run: Json) -> list[tuple[str, str | None]]:
@@ -36,7 +38,7 @@ def _lines(run: Json) -> list[tuple[str, str | None]]:
     asked = " (asked to stop)" if run["cancel_requested"] and run["state"] == "running" else ""
     phases = (f"{one_line(phase['name'])} {coloured(phase['status'])}" for phase in run["phases"])
     return [
-        ("id", run["id"]),
+        ("id", one_line(run["id"])),
         ("project", one_line(run["project"])),
         ("flow", one_line(run["flow"])),
         ("key", one_line(run["key"]) + rerun),
@@ -45,9 +47,9 @@ def _lines(run: Json) -> list[tuple[str, str | None]]:
         ("phases", ", ".join(phases)),
         ("attempts", str(run["attempts"] or "")),
         ("priority", str(run["priority"] or "")),
-        ("enqueued", run["enqueued_at"]),
-        ("started", run["started_at"]),
-        ("finished", run["finished_at"]),
+        ("enqueued", one_line(run["enqueued_at"] or "")),
+        ("started", one_line(run["started_at"] or "")),
+        ("finished", one_line(run["finished_at"] or "")),
         ("error", run["error"] and _error(run)),
         ("input", one_line(json.dumps(run["input"], ensure_ascii=False))),
         ("result", one_line(json.dumps(run["result"], ensure_ascii=False)) if run["state"] == "succeeded" else None),

@@ -47,10 +47,11 @@ def command(*, service: Service, run_id: str, as_json: bool) -> None:
 def _line(event: Json) -> str:
     """Time, type, phase, attempt and what else is told; in a pipe the whole time, and tabs between."""
     attempt = "" if event["attempt"] is None else f"attempt {event['attempt']}"
-    cells = [one_line(cell) for cell in (event["phase"] or "", attempt, _told(event["data"]))]
+    cells = event["at"], event["type"], event["phase"] or "", attempt, _told(event["data"])
+    at, kind, *others = (one_line(cell) for cell in cells)
     if is_terminal():
-        return "  ".join(cell for cell in (event["at"][_CLOCK], event["type"].ljust(_WIDTH), *cells) if cell).rstrip()
-    return "\t".join((event["at"], event["type"], *cells))
+        return "  ".join(cell for cell in (at[_CLOCK], kind.ljust(_WIDTH), *others) if cell).rstrip()
+    return "\t".join((at, kind, *others))
 
 
 def _told(data: Any) -> str:
