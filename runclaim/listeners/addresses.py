@@ -14,16 +14,57 @@ from urllib.parse import urlsplit
 
 from runclaim.errors import ConfigError
 
-_PORTS: Final = frozenset({443, 8443})
-#: Of clouds; asked without a password, they hand out credentials. Refused also where internal addresses are not.
-_METADATA: Final = frozenset(
-    ipaddress.ip_address(each)
-    for each in ("169.254.169.254", "169.254.170.2", "100.100.100.200", "192.0.0.192", "fd00:ec2::254", "168.63.129.16")
-)
-#: Carries an IPv4 address in its last four bytes (RFC 6052); the other is for translation inside a network (RFC 8215).
-_NAT64, _LOCAL_NAT64 = ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("64:ff9b:1::/48")
-
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_PORTS: Final = frozenset({443, 8443})
+_LONGEST_HOST, _LONGEST_LABEL = 253, 63
+
+
+def _networks(*texts: str) -> tuple[_Network, ...]:
+    return tuple(ipaddress.ip_network(each) for each in texts)
+
+
+#: Where clouds hand out credentials to whoever asks, without a password. Refused also where internal addresses are not.
+_METADATA: Final = _networks(
+    "169.254.0.0/16",  # AWS, Azure, GCP, Oracle, OpenStack, DigitalOcean, Tencent, Scaleway, and their containers
+    "fe80::/10",  # OpenStack
+    "fd00:ec2::/64",  # AWS
+    "fd20:ce::254",  # GCP
+    "fd00:42::42",  # Scaleway
+    "100.100.100.200",  # Alibaba
+    "192.0.0.192",  # Oracle
+    "168.63.129.16",  # Azure
+)
+#: IPv4 that is not the internet's: IANA IPv4 Special-Purpose Address Registry (RFC 6890), multicast and class E.
+_SPECIAL_IPV4: Final = _networks(
+    "0.0.0.0/8",
+    "10.0.0.0/8",
+    "100.64.0.0/10",
+    "127.0.0.0/8",
+    "169.254.0.0/16",
+    "172.16.0.0/12",
+    "192.0.0.0/24",
+    "192.0.2.0/24",
+    "192.88.99.0/24",
+    "192.168.0.0/16",
+    "198.18.0.0/15",
+    "198.51.100.0/24",
+    "203.0.113.0/24",
+    "224.0.0.0/4",
+    "240.0.0.0/4",
+)
+#: IPv6 has one block for the internet (RFC 4291); all else is reserved, local, or not assigned yet.
+_GLOBAL_IPV6: Final = ipaddress.IPv6Network("2000::/3")
+#: Of that block what is not the internet's: IANA IPv6 Special-Purpose Address Registry, and tunnels (6to4, Teredo).
+_SPECIAL_IPV6: Final = _networks("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")
+#: An IPv4 address in the last four bytes: mapped, translated (RFC 2765), NAT64 (RFC 6052), compatible (RFC 4291).
+_WRAPPED: Final = _networks("::ffff:0:0/96", "::ffff:0:0:0/96", "64:ff9b::/96", "::/96")
+#: These stand for an address of the internet where what they wrap is one: names lead here on networks with DNS64.
+_TRANSLATED: Final = _networks("::ffff:0:0/96", "64:ff9b::/96")
+#: For translation inside a network (RFC 8215): the IPv4 address is at one of four places (RFC 6052, 2.2).
+_LOCAL_NAT64: Final = ipaddress.IPv6Network("64:ff9b:1::/48")
+_ISATAP: Final = frozenset({0x00005EFE, 0x02005EFE})
 
 
 class AddressRefused(Exception):
@@ -47,6 +88,8 @@ class Target:
         if any(not 0x20 < ord(character) < 0x7F for character in url):  # noqa: PLR2004 - visible ASCII
             raise ConfigError("a webhook's URL has characters that have to be percent-encoded")
         self.host, self.port = found.hostname, (443 if self.is_tls else 80) if port is None else port
+        if not _is_name(found.hostname):
+            raise ConfigError("a webhook's URL has a host that cannot be looked up: a label has 1 to 63 characters")
         if not is_internal and self.port not in _PORTS:
             raise ConfigError(f"a webhook's URL has port {self.port}; only 443 and 8443 are called")
         self.path = (found.path or "/") + (f"?{found.query}" if found.query else "")
@@ -62,26 +105,47 @@ class Target:
         return plain
 
 
+def _is_name(host: str) -> bool:
+    """Whether the host is an address, or a name as the DNS has them (RFC 1035)."""
+    labels = host.removesuffix(".").split(".")
+    return ":" in host or (len(host) <= _LONGEST_HOST and all(0 < len(each) <= _LONGEST_LABEL for each in labels))
+
+
 def check(address: str, *, is_internal: bool) -> None:
     """Return when the address may be called. Raises: AddressRefused."""
-    for its in _meanings(ipaddress.ip_address(address)):
-        if its in _METADATA:
-            raise AddressRefused(f"{its} hands out a cloud's credentials")
-        if not is_internal and (not its.is_global or its.is_multicast or its in _LOCAL_NAT64):
-            raise AddressRefused(f"{its} is not a public address")
-        if its.is_multicast or its.is_unspecified:
-            raise AddressRefused(f"{its} is no single machine")
+    outer = ipaddress.ip_address(address)
+    inner = _wrapped(outer)
+    for each in (outer, *inner):
+        if _is_in(each, _METADATA):
+            raise AddressRefused(f"{outer} is where clouds hand out credentials")
+        if each.is_multicast or each.is_unspecified:
+            raise AddressRefused(f"{outer} is not the address of one machine")
+    compared = inner if _is_in(outer, _TRANSLATED) else [outer, *inner]
+    if not is_internal and not all(_is_public(each) for each in compared):
+        raise AddressRefused(f"{outer} is not a public address")
 
 
-def _meanings(address: _Address) -> list[_Address]:
-    """The address and every IPv4 address that it stands for."""
-    found: list[_Address] = [address]
-    if isinstance(address, ipaddress.IPv6Address):
-        found += [each for each in (address.ipv4_mapped, address.sixtofour, *(address.teredo or ())) if each]
-        if address in _NAT64:
-            found.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
-        if int(address) >> 32 == 0:
-            found.append(ipaddress.IPv4Address(int(address)))
-        # The mapped form is the IPv4 address itself, not an address of the reserved network around it.
-        return found[1:] if address.ipv4_mapped else found
+def _is_public(address: _Address) -> bool:
+    if isinstance(address, ipaddress.IPv4Address):
+        return not _is_in(address, _SPECIAL_IPV4)
+    return address in _GLOBAL_IPV6 and not _is_in(address, _SPECIAL_IPV6)
+
+
+def _is_in(address: _Address, networks: tuple[_Network, ...]) -> bool:
+    return any(address in each for each in networks if each.version == address.version)
+
+
+def _wrapped(address: _Address) -> list[_Address]:
+    """Every IPv4 address that an IPv6 address stands for, by whichever way of writing one inside the other."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return []
+    number = int(address)
+    last = ipaddress.IPv4Address(number & 0xFFFFFFFF)
+    found: list[_Address] = [each for each in (address.sixtofour, *(address.teredo or ())) if each]
+    if _is_in(address, _WRAPPED) or (number >> 32 & 0xFFFFFFFF) in _ISATAP:
+        found.append(last)
+    if address in _LOCAL_NAT64:
+        # The eighth byte is skipped.
+        whole = number >> 64 << 56 | number & (1 << 56) - 1
+        found += [last, *(ipaddress.IPv4Address(whole >> shift & 0xFFFFFFFF) for shift in (40, 32, 24))]
     return found
