@@ -1,8 +1,9 @@
-# syntax=docker/dockerfile:1
 # One image, every role by its command: db upgrade, api, worker, beat, flower. compose.yaml shows them all.
 FROM python:3.11-slim-bookworm AS build
 
-ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PYTHONDONTWRITEBYTECODE=1
+# The pins also hold for what builds the package, which `-c` alone does not say.
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PYTHONDONTWRITEBYTECODE=1 \
+    PIP_BUILD_CONSTRAINT=/src/constraints.txt
 RUN python -m venv /venv
 WORKDIR /src
 

@@ -38,6 +38,8 @@ STAMP = VENV / "runclaim-stamp.json"
 
 #: What each command installs. Whoever has the tests' extras has the demo's too.
 EXTRAS = {"demo": "dev,postgres,redis", "test": "test"}
+#: What installs packages where Python has neither venv nor pip of its own.
+UV = "uv==0.13.9"
 LEFT_BY_TOOLS = (".mypy_cache", ".pytest_cache", ".ruff_cache", ".import_linter_cache", ".hypothesis", "build", "dist")
 
 
@@ -146,7 +148,7 @@ def fetched_uv(python: str) -> str:
         fix = "sudo apt-get install python3-venv   (or install uv), then run this again"
         if subprocess.run([python, "-m", "pip", "--version"], capture_output=True, check=False).returncode:
             raise Stop("this Python has neither venv nor pip, and there is no uv on PATH.", fix=fix)
-        progress([python, "-m", "pip", "install", "--target", str(uv.parents[1]), "uv"], label="fetching uv", fix=fix)
+        progress([python, "-m", "pip", "install", "--target", str(uv.parents[1]), UV], label="fetching uv", fix=fix)
     return str(uv)
 
 

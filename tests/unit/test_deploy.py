@@ -95,6 +95,12 @@ def test_no_secret_stands_in_the_file(compose: dict[str, Any]):
         assert set(service.get("secrets", [])) <= set(compose["secrets"])
 
 
+def test_no_service_can_take_the_whole_machine(compose: dict[str, Any]):
+    limits = {"mem_limit", "pids_limit"}
+
+    assert [] == [name for name, service in compose["services"].items() if not service.keys() >= limits]
+
+
 def test_one_image_serves_all_of_ours(compose: dict[str, Any]):
     assert {"runclaim:local"} == {compose["services"][name]["image"] for name in OURS}
 
