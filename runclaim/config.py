@@ -7,6 +7,7 @@ Durations are `timedelta`; in the environment and in Celery's configuration they
 
 from __future__ import annotations
 
+import os
 import re
 from contextlib import suppress
 from dataclasses import dataclass, fields
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from runclaim.errors import ConfigError
+from runclaim.urls import absolute
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -88,6 +90,11 @@ class Config:
                 f"database_url {_scheme(self.database_url)!r} is not supported:"
                 " use postgresql+psycopg://user@host/database or sqlite:///file.db"
             )
+        # Once, here: a process that changes its working directory later stays with its ledger, records and file.
+        object.__setattr__(self, "database_url", absolute(self.database_url))
+        for name in ("fail_open_folder", "alive_file"):
+            if path := getattr(self, name):
+                object.__setattr__(self, name, os.path.abspath(path))  # noqa: PTH100 - links may change
 
 
 def _scheme(url: str) -> str:

@@ -21,7 +21,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from runclaim import forks
 from runclaim.engines import new_engine
-from runclaim.errors import ConfigError, LedgerClosed, LedgerUnavailable
+from runclaim.errors import LedgerClosed, LedgerUnavailable
+from runclaim.urls import masked, sqlite_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -78,12 +79,11 @@ class Database:
         self._making = forks.Lock()
         self._pid = 0
         self._is_shut = False
-        if self.url.get_backend_name() == "sqlite" and self.url.database in {None, "", ":memory:"}:
-            raise ConfigError("database_url names no file: workers and callers share the ledger, use sqlite:///file.db")
+        sqlite_file(url)
         _DATABASES.add(self)
 
     def __str__(self) -> str:
-        return self.url.render_as_string(hide_password=True)
+        return masked(self.url.render_as_string(hide_password=True))
 
     @property
     def engine(self) -> Engine:

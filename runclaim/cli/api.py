@@ -24,8 +24,10 @@ def command(*, app: str | None, url: str | None, host: str, port: int) -> None:
         raise click.ClickException(f"the API needs {missing[0]}: pip install 'runclaim[api]'")
     if app and url:
         raise click.UsageError("--app has a ledger of its own: leave out --url")
-    told = [("--app", app), ("--url", url), ("--host", host), ("--port", str(port))]
+    told = [("--app", app), ("--host", host), ("--port", str(port))]
     words = [word for name, value in told if value is not None for word in (name, value)]
+    # Not as a word: every user of the machine sees those, for as long as the server runs.
+    named = {} if url is None else {"RUNCLAIM_DATABASE_URL": url}
     sys.stdout.flush()
     # This process becomes the server: signals reach it as they are sent.
-    os.execv(sys.executable, [sys.executable, "-m", "runclaim.api", *words])  # noqa: S606 - our own words
+    os.execve(sys.executable, [sys.executable, "-m", "runclaim.api", *words], os.environ | named)  # noqa: S606 - our own words

@@ -7,13 +7,13 @@ import re
 from dataclasses import fields
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import click
 
 from runclaim.cli.options import API_URL, APP, TOKEN, app_option, config_of, find_app, json_option, url_option
 from runclaim.cli.terminal import Table, give_json
 from runclaim.config import Config, sources
+from runclaim.urls import masked
 
 if TYPE_CHECKING:
     from runclaim.app import Runclaim
@@ -65,23 +65,3 @@ def text(value: Any) -> str:
     seconds = value.total_seconds()
     size, unit = next(((size, unit) for size, unit in _UNITS if seconds and seconds % size == 0), (0.001, "ms"))
     return f"{seconds / size:g}{unit}"
-
-
-def masked(url: str) -> str:
-    """The URLs, which may be several with `;` between, without their passwords."""
-    return ";".join(_masked(one) for one in url.split(";"))
-
-
-def _masked(url: str) -> str:
-    if "://" not in url:
-        return url
-    parts = urlsplit(url)
-    who, at, where = parts.netloc.rpartition("@")
-    name, colon, password = who.partition(":")
-    netloc = f"{name}{colon}{_MASK if password else ''}{at}{where}"
-    query = urlencode(
-        [(key, _MASK if _SECRET.search(key) else value) for key, value in parse_qsl(parts.query)], safe="*/"
-    )
-    # `sqlite:///x` has an empty authority, which urlunsplit would leave out.
-    head = f"{parts.scheme}://{netloc}{parts.path}"
-    return head + (f"?{query}" if query else "")

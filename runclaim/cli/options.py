@@ -17,7 +17,9 @@ import click
 from click.core import ParameterSource
 
 from runclaim.cli.exits import Unreachable
+from runclaim.cli.terminal import say
 from runclaim.config import resolve
+from runclaim.urls import masked, sqlite_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,7 +34,6 @@ APP: Final = "RUNCLAIM_APP"
 API_URL: Final = "RUNCLAIM_API_URL"
 TOKEN: Final = "RUNCLAIM_TOKEN"  # noqa: S105 - the name of the variable that has it
 _LEDGER_URL: Final = "RUNCLAIM_DATABASE_URL"
-_SQLITE: Final = "sqlite:///"
 
 app_option = click.option(
     "-A", "--app", metavar="MODULE", envvar=APP, help=f"Your application, as for celery -A; default: {APP}."
@@ -110,13 +111,15 @@ def find_app(app: str | None, url: str | None) -> Runclaim | None:
 
 def config_of(url: str | None) -> Config:
     """The settings without an application. Raises: ConfigError."""
+    if url is not None and masked(url) != url:
+        say(f"--url with a password is shown to every user of this machine by ps: set {_LEDGER_URL} instead")
     return resolve({"database_url": url}, os.environ, {})
 
 
 def require_file(config: Config) -> None:
     """Raises: Unreachable when the ledger is a SQLite file that is not there: looking at it would make it."""
-    path = config.database_url.removeprefix(_SQLITE).partition("?")[0]
-    if config.database_url.startswith(_SQLITE) and path and path != ":memory:" and not os.path.exists(path):  # noqa: PTH110 - a URL's path
+    file = sqlite_file(config.database_url)
+    if file is not None and not file.exists():
         raise Unreachable(
             f"there is no ledger {config.database_url}. Name yours: set {_LEDGER_URL}, or give --url or -A;"
             f" an API: set {API_URL}. A new one is made by: runclaim db upgrade"

@@ -65,6 +65,15 @@ def test_a_database_that_does_not_answer_is_unreachable_and_its_password_is_not_
     assert "hidden" not in told.stderr
 
 
+@pytest.mark.parametrize("url", ["postgresql+psycopg://me:hidden@h/x", "postgresql+psycopg:///x?password=hidden"])
+def test_a_password_among_the_words_is_warned_of_as_ps_shows_it(local: Line, url: str):
+    warned = local("config", "show", "--url", url)
+    silent = local("config", "show", "--url", "postgresql+psycopg://me@h/x")
+
+    assert "is shown to every user of this machine by ps: set RUNCLAIM_DATABASE_URL instead" in warned.stderr
+    assert [True, ""] == ["hidden" not in warned.output, silent.stderr]
+
+
 def test_a_schema_that_is_behind_is_told_with_the_command_that_mends_it(local: Line):
     local.bench.execute("UPDATE runclaim_schema_version SET version_num = '0000'")
     told = local("runs", "list")

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pytest
 from click.testing import CliRunner
 
 from runclaim import cli
-from runclaim.cli.config import masked
 from runclaim.config import Config
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    import pytest
 
 SECRET = "canary-5f2c"
 MODULE = f"""
@@ -62,21 +61,5 @@ def test_without_an_application_the_settings_are_those_of_the_shell():
     lines = dict(line.split("\t", 1) for line in show(RUNCLAIM_LEASE="500ms").stdout.splitlines())
 
     assert "500ms\tRUNCLAIM_LEASE" == lines["lease"]
-    assert "sqlite:///runclaim.db\tdefault" == lines["database_url"]
+    assert f"sqlite:///{Path.cwd()}/runclaim.db\tdefault" == lines["database_url"]
     assert "broker_url" not in lines
-
-
-@pytest.mark.parametrize(
-    "url, shown",
-    [
-        ("redis://:hidden@host:6379/0", "redis://:***@host:6379/0"),
-        ("redis://host/0?password=hidden&db=1", "redis://host/0?password=***&db=1"),
-        ("postgresql+psycopg://a:h%40i@host/x?sslmode=require", "postgresql+psycopg://a:***@host/x?sslmode=require"),
-        ("sqlite:///runclaim.db", "sqlite:///runclaim.db"),
-        ("sqlite:////var/runclaim.db", "sqlite:////var/runclaim.db"),
-        ("https://runs.example.com", "https://runs.example.com"),
-        ("plain", "plain"),
-    ],
-)
-def test_a_url_is_shown_without_its_password(url: str, shown: str):
-    assert shown == masked(url)

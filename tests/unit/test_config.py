@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +14,7 @@ from runclaim.errors import ConfigError
 
 def test_a_laptop_needs_no_settings():
     assert resolve({}, {}, {}) == Config()
-    assert Config().database_url == "sqlite:///runclaim.db"
+    assert Config().database_url == f"sqlite:///{Path.cwd()}/runclaim.db"
 
 
 def test_an_argument_comes_before_the_environment_and_that_before_celery():
@@ -76,7 +77,7 @@ def test_a_variable_may_name_a_file_instead(tmp_path):
     named = {"RUNCLAIM_DATABASE_URL_FILE": str(file)}
 
     assert "sqlite:////srv/ledger.db" == resolve({}, named, {}).database_url
-    assert "sqlite:///x.db" == resolve({}, named | {"RUNCLAIM_DATABASE_URL": "sqlite:///x.db"}, {}).database_url
+    assert "sqlite:////x.db" == resolve({}, named | {"RUNCLAIM_DATABASE_URL": "sqlite:////x.db"}, {}).database_url
     with pytest.raises(ConfigError, match="RUNCLAIM_DATABASE_URL_FILE names"):
         resolve({}, {"RUNCLAIM_DATABASE_URL_FILE": str(tmp_path / "none")}, {})
 
