@@ -1,5 +1,5 @@
 """
-The connection to the ledger: engines that survive forks, one kind of transaction, and what its failures mean.
+The connection to the ledger: engines that survive forks, and one kind of transaction.
 
 A transaction that ends in an error the database asks to repeat (40001, 40P01, a busy SQLite file) is
 repeated. One whose connection dies is in doubt: it may have committed. `Database.run` then asks the
@@ -9,19 +9,16 @@ repeated. One whose connection dies is in doubt: it may have committed. `Databas
 from __future__ import annotations
 
 import os
-import time
 import weakref
 from contextlib import contextmanager, nullcontext
-from enum import Enum, auto
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from sqlalchemy import URL, Connection, Engine, make_url
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy import URL, Connection, Engine, event, make_url
 
 from runclaim import forks
 from runclaim.engines import new_engine
-from runclaim.errors import LedgerClosed, LedgerUnavailable
+from runclaim.errors import LedgerClosed
+from runclaim.patience import Patience
 from runclaim.urls import masked, sqlite_file
 
 if TYPE_CHECKING:
@@ -30,40 +27,6 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
 T = TypeVar("T")
-
-#: Serialisation failure and deadlock ask for the whole transaction again; a full disk or memory may have room again.
-_REPEAT_STATES: Final = frozenset({"40001", "40P01", "55P03", "53100", "53200"})
-#: Connection exceptions, shutting down, starting up, too many connections (PostgreSQL, appendix A).
-_GONE_STATES: Final = ("08", "57P01", "57P02", "57P03", "53300")
-_SQLITE_BUSY, _SQLITE_LOCKED, _SQLITE_FULL, _SQLITE_CANTOPEN = 5, 6, 13, 14
-#: A file that cannot be opened may be on a disk that comes back.
-_SQLITE_AGAIN: Final = frozenset({_SQLITE_BUSY, _SQLITE_LOCKED, _SQLITE_FULL, _SQLITE_CANTOPEN})
-
-
-class Trouble(Enum):
-    """What a database error means for the transaction it ended."""
-
-    REPEAT = auto()  #: nothing was committed; do all of it again
-    DOUBT = auto()  #: the connection died: committed or not, only the ledger knows
-    FATAL = auto()  #: repeating would not help
-
-
-def trouble(error: BaseException) -> Trouble:
-    """Classify by SQLSTATE or SQLite's result code; never by the message's words."""
-    if isinstance(error, PoolTimeout):
-        return Trouble.REPEAT
-    if not isinstance(error, DBAPIError):
-        return Trouble.FATAL
-    state: str | None = getattr(error.orig, "sqlstate", None)
-    if state in _REPEAT_STATES:
-        return Trouble.REPEAT
-    if getattr(error.orig, "sqlite_errorcode", 0) & 0xFF in _SQLITE_AGAIN:
-        return Trouble.REPEAT
-    gone = state is not None and state.startswith(_GONE_STATES)
-    # psycopg reports a lost connection and a refused one as an OperationalError without a state.
-    on_sqlite = type(error.orig).__module__.startswith("sqlite3")
-    lost = state is None and type(error.orig).__name__ == "OperationalError" and not on_sqlite
-    return Trouble.DOUBT if error.connection_invalidated or gone or lost else Trouble.FATAL
 
 
 class Database:
@@ -79,6 +42,8 @@ class Database:
         self._making = forks.Lock()
         self._pid = 0
         self._is_shut = False
+        #: The processes that have had a connection: this one, or those that it was forked from.
+        self._opened_by: set[int] = set()
         sqlite_file(url)
         _DATABASES.add(self)
 
@@ -94,7 +59,10 @@ class Database:
             with self._making:
                 # Of two that were made at once one would be forgotten with its connections.
                 if self._engine is None:
-                    self._engine = new_engine(self.url, self._pool_size)
+                    self._engine = new_engine(self.url, self._pool_size, self.patience)
+                    # Not a method of ours: the engine would keep its database alive.
+                    opened_by = self._opened_by
+                    event.listen(self._engine, "connect", lambda _raw, _record: opened_by.add(os.getpid()))
                     weakref.finalize(self, _forget, self._engine, os.getpid()).atexit = False
                 elif self._pid != os.getpid():
                     self._engine.dispose(close=False)
@@ -140,6 +108,7 @@ class Database:
         read_back: Callable[[Connection], T | None] | None = None,
         patience: float | None = None,
         at_once: bool = False,
+        outwaits: Callable[[BaseException], bool] | None = None,
     ) -> T:
         """
         Run `work` in one transaction and return its answer once it is committed.
@@ -148,7 +117,9 @@ class Database:
 
         `work` may run several times, never after it committed unless it recognises itself (same nonce, same
         key). When a connection dies, `read_back` is asked first; its answer, unless `None`, is the truth.
-        `patience` is in seconds. Raises: LedgerUnavailable when the database stays away, or what `work` raises.
+        `patience` is in seconds, also for a server that acknowledges and never answers. `outwaits` says which errors
+        are waited out although they would be raised at once: somebody may mend their cause. Raises: LedgerUnavailable
+        when the database stays away, LedgerRefused when it turns us away, or what `work` raises.
         """
 
         def once(doubt: bool) -> T:  # noqa: FBT001
@@ -156,28 +127,16 @@ class Database:
                 return found
             return self._once(work, read_back if doubt else None, self.at_once if at_once else self.begin)
 
-        return self._patiently(once, patience)
+        return self._patience(patience, outwaits).keep_trying(once)
 
     def ask(self, question: Callable[[Connection], T], *, patience: float | None = None) -> T:
-        """The answer to a question that only reads; as patient as `run`. Raises: LedgerUnavailable."""
-        return self._patiently(lambda _doubt: self._ask(question), patience)
+        """The answer to a question that only reads; as patient as `run`. Raises: LedgerUnavailable, LedgerRefused."""
+        return self._patience(patience).keep_trying(lambda _doubt: self._ask(question))
 
-    def _patiently(self, once: Callable[[bool], T], patience: float | None) -> T:
-        ends = time.monotonic() + (self.patience if patience is None else patience)
-        doubt, pause = False, 0.02
-        while True:
-            try:
-                return once(doubt)
-            except (DBAPIError, PoolTimeout) as error:
-                kind = trouble(error)
-                if kind is Trouble.FATAL:
-                    raise
-                if time.monotonic() + pause > ends:
-                    said = f"{type(error).__name__}: {str(getattr(error, 'orig', error)).strip().splitlines()[0]}"
-                    raise LedgerUnavailable(f"the ledger {self} does not answer ({said}); try again") from error
-                doubt = doubt or kind is Trouble.DOUBT
-            time.sleep(pause)
-            pause = min(pause * 2, 1.0)
+    def _patience(self, seconds: float | None, outwaits: Callable[[BaseException], bool] | None = None) -> Patience:
+        return Patience(
+            self.patience if seconds is None else seconds, str(self), lambda: bool(self._opened_by), outwaits
+        )
 
     def _once(
         self,

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import URL, Connection, create_engine, event
 
 from runclaim.errors import ConfigError
+from runclaim.trouble import poisons
+from runclaim.watchdog import LEAST_SECONDS, WATCHDOG, current
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
+    from sqlalchemy.engine import Dialect, ExceptionContext
 
 #: An option of our connections to PostgreSQL: `$1` is the driver's own mark there, and identifiers come as text.
 OURS: Final = "runclaim_prepares"
+#: What we keep beside each connection.
+_WATCHED: Final = "runclaim_watched"
+_WAITS: Final = "runclaim_waits"
 #: Inputs and results stand in no error: SQLAlchemy would show them, and cut, so that a secret may look like none.
 _QUIET: Final[dict[str, Any]] = {"hide_parameters": True}
 _POSTGRESQL_ARGS: Final[dict[str, Any]] = {
@@ -28,10 +35,20 @@ _POSTGRESQL_ARGS: Final[dict[str, Any]] = {
 }
 
 
-def new_engine(url: URL, pool_size: int) -> Engine:
-    """An engine; it connects to nothing yet."""
+#: How long SQLite waits for the lock of another writer; less where the verb's patience is less. In milliseconds.
+_BUSY: Final = 15_000
+_POOL_SECONDS: Final = 10.0
+
+
+def new_engine(url: URL, pool_size: int, patience: float) -> Engine:
+    """An engine; it connects to nothing yet. Nobody waits longer than `patience`, in seconds, for a connection."""
+    pool: dict[str, Any] = {
+        "pool_size": pool_size,
+        "max_overflow": 20,
+        "pool_timeout": min(_POOL_SECONDS, max(patience, LEAST_SECONDS)),
+    }
     if url.get_backend_name() == "sqlite":
-        engine = create_engine(url, max_overflow=20, connect_args={"timeout": 15.0}, pool_size=pool_size, **_QUIET)
+        engine = create_engine(url, connect_args={"timeout": _BUSY / 1000}, **pool, **_QUIET)
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
@@ -45,16 +62,17 @@ def new_engine(url: URL, pool_size: int) -> Engine:
         paramstyle="numeric_dollar",
         # Which we have no use for: it takes a transaction to look for it.
         use_native_hstore=False,
-        max_overflow=20,
-        pool_timeout=10,
         connect_args={**_POSTGRESQL_ARGS, **prepares, "cursor_factory": RawCursor},
-        pool_size=pool_size,
         execution_options={OURS: True},
+        **pool,
         **_QUIET,
     )
+    event.listen(engine, "do_connect", _limit_connect)
     event.listen(engine, "connect", _prepare_postgresql)
+    event.listen(engine, "checkout", _watch)
     event.listen(engine, "begin", _begin_postgresql)
     event.listen(engine, "checkin", _end_postgresql)
+    event.listen(engine, "handle_error", _throw_away)
     return engine
 
 
@@ -89,18 +107,52 @@ def _begin_postgresql(conn: Connection) -> None:
         conn.connection.driver_connection.autocommit = False  # type: ignore[union-attr]
 
 
-def _end_postgresql(raw: Any, _record: Any) -> None:
+def _limit_connect(_dialect: Dialect, _record: Any, _args: Any, arguments: dict[str, Any]) -> None:
+    # The driver gives each host that much, and none less than it has to.
+    if (limit := current()) is not None:
+        hosts = str(arguments.get("host", "")).count(",") + 1
+        left = max(LEAST_SECONDS, math.ceil(limit.left / hosts))
+        arguments["connect_timeout"] = min(arguments["connect_timeout"], left)
+
+
+def _watch(raw: Any, record: Any, _proxy: Any) -> None:
+    if (limit := current()) is not None:
+        record.info[_WATCHED] = WATCHDOG.watch(raw, limit)
+
+
+def _throw_away(context: ExceptionContext) -> None:
+    # Every session of the pool may be like this one. A savepoint is the application's, which may have counted on it.
+    conn = context.connection
+    if poisons(context.original_exception) and not (conn is not None and conn.in_nested_transaction()):
+        context.is_disconnect = True
+
+
+def _end_postgresql(raw: Any, record: Any) -> None:
+    if (watched := record.info.pop(_WATCHED, None)) is not None:
+        WATCHDOG.forget(watched)
     if raw is not None and not raw.closed and not raw.autocommit:
         raw.autocommit = True
 
 
-def _prepare_sqlite(raw: Any, _record: Any) -> None:
+def _prepare_sqlite(raw: Any, record: Any) -> None:
     raw.isolation_level = None  # the driver's own transactions would leave SELECTs outside
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=15000"):
+    _limit_waits(raw, record.info)
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         raw.execute(f"PRAGMA {pragma}")
 
 
+def _limit_waits(raw: Any, info: dict[str, Any]) -> None:
+    """Wait for the lock of another writer no longer than the verb has patience."""
+    limit = current()
+    waits = _BUSY if limit is None else min(_BUSY, round(limit.seconds * 1000))
+    if info.get(_WAITS) != waits:
+        # Not a statement of the verb's: it reaches no file.
+        raw.execute(f"PRAGMA busy_timeout={waits}")
+        info[_WAITS] = waits
+
+
 def _begin_sqlite(conn: Connection) -> None:
+    _limit_waits(conn.connection.driver_connection, conn.info)
     # A transaction that reads first and writes later fails at once under contention: take the write lock first.
     reads = conn.get_execution_options().get("runclaim_reads", False)
     conn.exec_driver_sql("BEGIN DEFERRED" if reads else "BEGIN IMMEDIATE")

@@ -162,6 +162,14 @@ class LedgerUnavailable(RunclaimError):
     """The database did not answer in time. Nothing is known to be lost; try again."""
 
 
+class LedgerRefused(RunclaimError):
+    """
+    The database turned us away: the role, its rights, the database or its file are not as they have to be.
+
+    Waiting does not help. The message says what to mend; nothing was written.
+    """
+
+
 class LedgerNeeded(LedgerUnavailable):
     """
     A body of a fail-open flow asked for what only the ledger has, while the ledger cannot be reached.
