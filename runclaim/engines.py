@@ -32,6 +32,8 @@ _POSTGRESQL_ARGS: Final[dict[str, Any]] = {
     "keepalives_count": 3,
     # A statement is a transaction by itself, unless somebody begins one.
     "autocommit": True,
+    # Whatever the role, the database or PGCLIENTENCODING says: the ledger holds any text.
+    "client_encoding": "utf8",
 }
 
 
@@ -97,6 +99,9 @@ def _prepare_postgresql(raw: Any, _record: Any) -> None:
 
     # As the models have identifiers; objects of UUID would be made only to be written out again.
     raw.adapters.register_loader("uuid", TextLoader)
+    # The server has told it with its greeting. The driver reads no other style; a pooler hands the setting on.
+    if not (raw.info.parameter_status("DateStyle") or "").startswith("ISO"):
+        raw.execute("SET datestyle TO ISO")
 
 
 def _begin_postgresql(conn: Connection) -> None:

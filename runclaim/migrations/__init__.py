@@ -8,13 +8,16 @@ everything else waits for `runclaim db upgrade`.
 from __future__ import annotations
 
 import logging
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import inspect, text
 
-from runclaim.errors import SchemaBehind
+from runclaim.errors import ConfigError, SchemaBehind
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from alembic.config import Config as AlembicConfig
     from sqlalchemy import Connection
 
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 #: The revision this release needs; a test holds it against the newest script.
 HEAD: Final = "0007"
 VERSION_TABLE: Final = "runclaim_schema_version"
+_HIDES_ROWS: Final = text("SELECT row_security_active(CAST(:name AS TEXT))")
 _LOCK: Final = 7_236_418_250_113  # any number; the same for every runclaim that upgrades this database
 
 
@@ -32,11 +36,28 @@ def current(database: Database) -> str | None:
 
 
 def revision(conn: Connection) -> str | None:
-    """As `current`, on the caller's connection."""
+    """As `current`, on the caller's connection. Raises: ConfigError when the table is there and its row is not."""
     if not inspect(conn).has_table(VERSION_TABLE):
         return None
     found: str | None = conn.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()  # noqa: S608 - a constant
+    if found is None:
+        raise ConfigError(_without_a_row(conn))
     return found
+
+
+def _without_a_row(conn: Connection) -> str:
+    """Why the table of the revision shows no row: an upgrade writes both in one transaction."""
+    if conn.dialect.name == "postgresql" and conn.execute(_HIDES_ROWS, {"name": VERSION_TABLE}).scalar():
+        role = conn.exec_driver_sql("SELECT current_user").scalar()
+        return (
+            f"row level security hides the rows of {VERSION_TABLE} from the role {role}: the ledger's own role has to"
+            " see its tables. Turn it off for each of them (ALTER TABLE … DISABLE ROW LEVEL SECURITY), or: ALTER ROLE"
+            f" {role} BYPASSRLS"
+        )
+    return (
+        f"{VERSION_TABLE} is there and has no row, so nobody knows which release its tables are of: put the row back"
+        " (its version_num is in any backup), or drop the table if it is the only one of runclaim's"
+    )
 
 
 def require_current(database: Database) -> None:
@@ -52,22 +73,48 @@ def upgrade(database: Database) -> tuple[str | None, str]:
     """
     Bring the schema to this release; one upgrade at a time.
 
-    Returns: the revision before and after.
+    Returns: the revision before and after. Raises: ConfigError where the ledger could not live.
     """
-    # Alembic tells of every plugin that it loads; an application's log is no place for that.
-    logging.getLogger("alembic").setLevel(logging.WARNING)  # noqa: TID251 - not ours
-    from alembic import command
+    with _quiet_alembic(), database.engine.connect() as conn:
+        from alembic import command
 
-    with database.engine.connect() as conn:
         if conn.dialect.name == "postgresql":
             # Whoever waited for the lock has to see what the one before has made, whatever the database's default.
             conn.execution_options(isolation_level="READ COMMITTED")
+            _require_fit(conn)
             conn.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
         before = revision(conn)
         if before != HEAD:
             command.upgrade(_alembic(conn), HEAD)
         conn.commit()
     return before, HEAD
+
+
+@contextmanager
+def _quiet_alembic() -> Iterator[None]:
+    """Alembic tells of every plugin that it loads; an application's log is no place for that, and its level no ours."""
+    theirs = logging.getLogger("alembic")  # noqa: TID251 - not ours
+    level = theirs.level
+    theirs.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        theirs.setLevel(level)
+
+
+def _require_fit(conn: Connection) -> None:
+    """Raises: ConfigError where PostgreSQL could not hold the ledger."""
+    encoding, schema = conn.exec_driver_sql("SELECT current_setting('server_encoding'), current_schema()").one()
+    if encoding != "UTF8":
+        raise ConfigError(
+            f"the database has the encoding {encoding}, which cannot hold every text: the ledger needs UTF8."
+            " Make another one: CREATE DATABASE … TEMPLATE template0 ENCODING 'UTF8'"
+        )
+    if schema is None:
+        raise ConfigError(
+            "the search_path names no schema that exists and that this role may use, so the tables would have no"
+            " place: CREATE SCHEMA, or GRANT USAGE ON SCHEMA … TO the role, or set another search_path for it"
+        )
 
 
 def differences(database: Database) -> list[str]:

@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from runclaim import forks
+from runclaim import engines, forks
 from runclaim.database import Database
 from runclaim.errors import ClaimLost, ConfigError, LedgerUnavailable
 from runclaim.ledger import read
@@ -282,6 +282,63 @@ def test_a_url_that_says_it_wrongly_is_refused():
 
     with pytest.raises(ConfigError, match="prepare_threshold"):
         _ = database.engine
+
+
+@pytest.mark.parametrize(
+    "setting, value",
+    [
+        ("DateStyle", "'SQL, DMY'"),
+        ("DateStyle", "German"),
+        ("DateStyle", "'Postgres, MDY'"),
+        ("client_encoding", "LATIN1"),
+        ("client_encoding", "SQL_ASCII"),
+        ("IntervalStyle", "sql_standard"),
+        ("extra_float_digits", "-15"),
+        ("bytea_output", "escape"),
+        ("standard_conforming_strings", "off"),
+        ("lc_messages", "'C'"),
+    ],
+)
+def test_what_the_role_or_the_database_sets_for_its_sessions_changes_nothing(postgres, setting, value):
+    """INVARIANT: what the ledger needs of its session is set, not assumed."""
+    alter = f"ALTER DATABASE {postgres.url.database}"
+    with postgres.begin() as conn:
+        conn.exec_driver_sql(f"{alter} SET {setting} TO {value}")
+    seen = Database(postgres.url.render_as_string(hide_password=False), patience=PATIENCE)
+    try:
+        run_id = seen.run(lambda conn: queued_run(conn, "日本", input={"text": "naïve 日本"}))
+        view = seen.ask(lambda conn: read.run(conn, run_id))
+        journal = seen.ask(lambda conn: read.journal(conn, run_id))
+    finally:
+        seen.close()
+        with postgres.begin() as conn:
+            conn.exec_driver_sql(f"{alter} RESET {setting}")
+
+    assert [view.key, view.input] == ["日本", {"text": "naïve 日本"}]
+    assert timedelta(0) <= journal[0].at - view.enqueued_at < timedelta(minutes=1)
+
+
+@pytest.mark.parametrize("name, value", [("PGDATESTYLE", "German"), ("PGCLIENTENCODING", "LATIN1")])
+def test_what_the_environment_sets_for_every_client_changes_nothing(postgres, monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    seen = Database(postgres.url.render_as_string(hide_password=False), patience=PATIENCE)
+    run_id = seen.run(lambda conn: queued_run(conn, "日本"))
+    view = seen.ask(lambda conn: read.run(conn, run_id))
+    seen.close()
+
+    assert view.key == "日本"
+
+
+def test_the_settings_of_a_session_cost_nothing_where_they_are_right(postgres):
+    with postgres.read() as conn:
+        executed = []
+        raw = conn.connection.driver_connection
+        hold = raw.execute
+        raw.execute = lambda *words: executed.append(words) or hold(*words)
+        engines._prepare_postgresql(raw, None)
+        del raw.execute
+
+    assert executed == []
 
 
 @pytest.mark.postgres

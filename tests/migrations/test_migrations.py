@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import subprocess
 import sys
@@ -9,18 +10,20 @@ import tomllib
 from datetime import timedelta
 from importlib import resources
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from alembic import command
 from alembic.script import ScriptDirectory
-from sqlalchemy import inspect, text
+from sqlalchemy import inspect, make_url, text
 from sqlalchemy.exc import DBAPIError
 
 from runclaim import migrations
 from runclaim.database import Database
-from runclaim.errors import SchemaBehind
+from runclaim.errors import ConfigError, SchemaBehind
 from runclaim.models import metadata
 from tests import servers
+from tests.servers.postgres import administer
 
 HEAD = migrations.HEAD
 ROOT = Path(__file__).resolve().parents[2]
@@ -305,6 +308,65 @@ def test_events_keep_their_numbers_in_an_upgrade_and_new_ones_come_after_every_l
     database.close()
 
     assert numbers == [7, 42]
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII", "EUC_JP"])
+def test_a_database_that_cannot_hold_every_text_is_refused_before_anything_is_made(postgres_server, encoding):
+    name = f"in_{encoding.lower()}_{uuid4().hex[:8]}"
+    create = f"CREATE DATABASE {{}} TEMPLATE template0 ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C'"
+    administer(make_url(postgres_server), create, name)
+    database = opened(make_url(postgres_server).set(database=name).render_as_string(hide_password=False))
+
+    with pytest.raises(ConfigError, match=f"has the encoding {encoding}.*the ledger needs UTF8"):
+        migrations.upgrade(database)
+    assert migrations.current(database) is None
+    database.close()
+    administer(make_url(postgres_server), "DROP DATABASE {}", name)
+
+
+def test_a_search_path_that_leads_nowhere_is_refused(postgres_url):
+    lost = opened(f"{postgres_url}?options=-c%20search_path%3Dnowhere")
+
+    with pytest.raises(ConfigError, match="the search_path names no schema that exists"):
+        migrations.upgrade(lost)
+    lost.close()
+
+
+def test_an_upgrade_leaves_the_applications_logging_as_it_was(database):
+    theirs = logging.getLogger("alembic")
+    before = theirs.level
+    theirs.setLevel(logging.DEBUG)
+    migrations.upgrade(database)
+    after = theirs.level
+    theirs.setLevel(before)
+
+    assert after == logging.DEBUG
+
+
+def test_rows_that_row_level_security_hides_are_not_taken_for_missing_tables(postgres, postgres_url):
+    migrations.upgrade(postgres)
+    role = f"shop_{uuid4().hex[:8]}"
+    with postgres.begin() as conn:
+        conn.exec_driver_sql(f"CREATE ROLE {role} LOGIN")
+        conn.exec_driver_sql(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}")
+        conn.exec_driver_sql(f"ALTER TABLE {migrations.VERSION_TABLE} ENABLE ROW LEVEL SECURITY")
+    seen = opened(make_url(postgres_url).set(username=role).render_as_string(hide_password=False))
+
+    with pytest.raises(ConfigError, match=f"hides the rows of {migrations.VERSION_TABLE} from the role {role}"):
+        migrations.require_current(seen)
+    seen.close()
+    with postgres.begin() as conn:
+        conn.exec_driver_sql(f"DROP OWNED BY {role}")
+        conn.exec_driver_sql(f"DROP ROLE {role}")
+
+
+def test_a_table_of_the_revision_without_its_row_is_told_as_that(database):
+    migrations.upgrade(database)
+    with database.begin() as conn:
+        conn.exec_driver_sql(f"DELETE FROM {migrations.VERSION_TABLE}")
+
+    with pytest.raises(ConfigError, match="is there and has no row"):
+        migrations.require_current(database)
 
 
 def test_the_scripts_are_in_the_wheel():
