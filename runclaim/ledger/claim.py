@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
     from datetime import timedelta
 
-    from sqlalchemy import ColumnElement, Connection
+    from sqlalchemy import CTE, ColumnElement, Connection
+    from sqlalchemy.sql.dml import ReturningUpdate
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,44 +97,55 @@ def earlier(left: ColumnElement[Any], right: ColumnElement[Any]) -> ColumnElemen
 
 
 _asked: Final = few(rowset("asked", run_id=Id(), seen=BigInteger(), owner=Text(), entries=Text()))
-_wanted: Final = locked(
-    _asked, and_(runs.c.id == _asked.c.run_id, stands_in(RunState.QUEUED), runs.c.fence == _asked.c.seen)
-)
 _lease_end: Final = shifted(now(), bindparam("lease_seconds", type_=Double()))
+_may_start: Final = and_(
+    runs.c.cancel_requested_at.is_(None), runs.c.available_at <= now(), runs.c.attempts < runs.c.max_attempts
+)
 _deadline: Final = shifted(now(), bindparam("duration_seconds", type_=Double()))
-_CLAIM: Final = (
-    update(runs)
-    .where(
-        runs.c.id == _wanted.c.run_id,
-        stands_in(RunState.QUEUED),
-        runs.c.fence == _wanted.c.seen,
-        runs.c.flow == bindparam("its_flow"),
-        runs.c.phase == bindparam("its_phase"),
-        runs.c.cancel_requested_at.is_(None),
-        runs.c.available_at <= now(),
-        runs.c.attempts < runs.c.max_attempts,
-        # A release that does not know the phase may have queued its run.
-        ~waits(bindparam("its_signal", type_=Text())),
+
+
+def _update(wanted: CTE) -> ReturningUpdate[Any]:
+    return (
+        update(runs)
+        .where(
+            runs.c.id == wanted.c.run_id,
+            stands_in(RunState.QUEUED),
+            runs.c.fence == wanted.c.seen,
+            runs.c.flow == bindparam("its_flow"),
+            runs.c.phase == bindparam("its_phase"),
+            _may_start,
+            # A release that does not know the phase may have queued its run.
+            ~waits(bindparam("its_signal", type_=Text())),
+        )
+        .values(
+            state=state(RunState.RUNNING),
+            fence=runs.c.fence + 1,
+            owner=wanted.c.owner,
+            worker=bindparam("by_worker"),
+            attempts=runs.c.attempts + 1,
+            lease_expires_at=earlier(_lease_end, _deadline),
+            deadline_at=_deadline,
+            started_at=func.coalesce(runs.c.started_at, now()),
+        )
+        .returning(*_CLAIM_COLUMNS)
     )
-    .values(
-        state=state(RunState.RUNNING),
-        fence=runs.c.fence + 1,
-        owner=_wanted.c.owner,
-        worker=bindparam("by_worker"),
-        attempts=runs.c.attempts + 1,
-        lease_expires_at=earlier(_lease_end, _deadline),
-        deadline_at=_deadline,
-        started_at=func.coalesce(runs.c.started_at, now()),
+
+
+def _update_at_once(wanted: CTE) -> Prepared:
+    """PostgreSQL writes the journal in the same statement."""
+    taken = _update(wanted).returning(runs.c.state, wanted.c.entries).cte("claimed")
+    return Prepared(
+        select(*(taken.c[each.name] for each in _CLAIM_COLUMNS)).add_cte(
+            beside(taken, run_id=taken.c.run_id, state=taken.c.state, attempt=taken.c.attempt).cte("journal")
+        )
     )
-    .returning(*_CLAIM_COLUMNS)
-)
-#: PostgreSQL writes the journal in the same statement.
-_claimed: Final = _CLAIM.returning(runs.c.state, _wanted.c.entries).cte("claimed")
-_CLAIM_AT_ONCE: Final = Prepared(
-    select(*(_claimed.c[each.name] for each in _CLAIM_COLUMNS)).add_cte(
-        beside(_claimed, run_id=_claimed.c.run_id, state=_claimed.c.state, attempt=_claimed.c.attempt).cte("journal")
-    )
-)
+
+
+_is_wanted: Final = and_(runs.c.id == _asked.c.run_id, stands_in(RunState.QUEUED), runs.c.fence == _asked.c.seen)
+_wanted: Final = [locked(_asked, _is_wanted, pass_over=each) for each in (False, True)]
+_CLAIM: Final = _update(_wanted[False])
+_CLAIM_AT_ONCE: Final = [_update_at_once(wanted) for wanted in _wanted]
+_STANDING: Final = select(runs.c.id).join_from(_asked, runs, and_(_is_wanted, _may_start))
 _owners: Final = few(rowset("owners", owner=Text(), run_id=Id()))
 _READ_BACK: Final = select(*_CLAIM_COLUMNS).where(
     and_(runs.c.id == _owners.c.run_id, runs.c.owner == _owners.c.owner, stands_in(RunState.RUNNING))
@@ -150,12 +162,14 @@ def claim(
     lease: timedelta,
     max_duration: timedelta,
     waits_for: str | None = None,
+    pass_over: bool = False,
 ) -> list[Claim]:
     """
     Take the current phase of each wanted run, or leave the run out if it is not ours to take.
 
     An empty answer is the ordinary one to a redelivered message and no error. `waits_for` names the signal without
-    which the phase is not started. The caller owns the transaction: nothing is claimed until it commits. One statement
+    which the phase is not started. `pass_over` leaves out runs whose rows another transaction holds: ask
+    `passed_over`. The caller owns the transaction: nothing is claimed until it commits. One statement
     on PostgreSQL, which may be a transaction by itself.
     """
     rows: list[dict[str, Any]] = [
@@ -172,7 +186,7 @@ def claim(
     if conn.dialect.name == "postgresql":
         for row, each in zip(rows, wanted, strict=True):
             row["entries"] = told((entry, None) for entry in _starts(each.run_id, each.seen + 1, phase, None))
-        found = _claims(_CLAIM_AT_ONCE.execute(conn, {"asked": rows}, values).all())
+        found = _claims(_CLAIM_AT_ONCE[pass_over].execute(conn, {"asked": rows}, values).all())
         # PostgreSQL gives them in the order of its joins.
         place = {row["run_id"]: number for number, row in enumerate(rows)}
         return sorted(found, key=lambda each: place[each.run_id])
@@ -185,6 +199,12 @@ def claimed(conn: Connection, wanted: Collection[Wanted]) -> list[Claim]:
     """Read back: those of `wanted` that the ledger shows as claimed by their very nonces."""
     rows = [{"run_id": as_id(each.run_id), "owner": each.owner} for each in wanted]
     return _claims(conn.execute(_READ_BACK, {"owners": pack(rows)}).all())
+
+
+def passed_over(conn: Connection, wanted: Collection[Wanted]) -> set[str]:
+    """Those of `wanted`, by their runs, that could be claimed: another transaction holds their rows. Only reads."""
+    rows = [{"run_id": as_id(each.run_id), "seen": each.seen} for each in wanted]
+    return set(conn.execute(_STANDING, {"asked": pack(rows)}).scalars())
 
 
 def _claims(rows: Iterable[Any]) -> list[Claim]:

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
     from datetime import timedelta
 
-    from sqlalchemy import Connection
+    from sqlalchemy import CTE, Connection
+    from sqlalchemy.sql.dml import ReturningUpdate
 
     from runclaim.ledger.findings import NewFinding
     from runclaim.ledger.planning import NewAction
@@ -102,45 +103,54 @@ _goes: Final = case(
     (_ended.c.next_owner.is_not(None), state(RunState.RUNNING)),
     else_=state(RunState.QUEUED),
 )
-_done: Final = locked(_ended, held(_ended), _goes.label("goes"))
-_ends: Final = _done.c.goes == state(RunState.SUCCEEDED)
-_canceled: Final = _done.c.goes == state(RunState.CANCELED)
-_inline: Final = _done.c.goes == state(RunState.RUNNING)
-_deadline: Final = shifted(now(), _done.c.duration_seconds)
-_COMPLETE: Final = (
-    update(runs)
-    .where(held(_done), runs.c.cursor == _done.c.position)
-    .values(
-        cursor=runs.c.cursor + 1,
-        fence=runs.c.fence + 1,
-        state=_done.c.goes,
-        phase=case((_ends, runs.c.phase), else_=_done.c.next_phase),
-        queue=case((_ends, runs.c.queue), else_=_done.c.next_queue),
-        waits_for=_done.c.next_waits_for,
-        owner=case((_inline, _done.c.next_owner), else_=null()),
-        worker=case((_inline, runs.c.worker), else_=null()),
-        lease_expires_at=case((_inline, earlier(shifted(now(), _done.c.lease_seconds), _deadline)), else_=null()),
-        deadline_at=case((_inline, _deadline), else_=null()),
-        attempts=case((_inline, 1), (_ends, runs.c.attempts), else_=0),
-        max_attempts=case((_ends, runs.c.max_attempts), else_=_done.c.next_max_attempts),
-        losses=0,
-        max_losses=case((_ends, runs.c.max_losses), else_=_done.c.next_max_losses),
-        available_at=now(),
-        dispatch_due_at=shifted(now(), _done.c.dispatch_seconds),
-        dispatches=0,
-        pending_actions=runs.c.pending_actions + _done.c.planned_actions,
-        error=null(),
-        finished_at=case((_ends, now()), (_canceled, now()), else_=null()),
+
+
+def _update(done: CTE) -> ReturningUpdate[Any]:
+    ends = done.c.goes == state(RunState.SUCCEEDED)
+    canceled, inline = done.c.goes == state(RunState.CANCELED), done.c.goes == state(RunState.RUNNING)
+    deadline = shifted(now(), done.c.duration_seconds)
+    return (
+        update(runs)
+        .where(held(done), runs.c.cursor == done.c.position)
+        .values(
+            cursor=runs.c.cursor + 1,
+            fence=runs.c.fence + 1,
+            state=done.c.goes,
+            phase=case((ends, runs.c.phase), else_=done.c.next_phase),
+            queue=case((ends, runs.c.queue), else_=done.c.next_queue),
+            waits_for=done.c.next_waits_for,
+            owner=case((inline, done.c.next_owner), else_=null()),
+            worker=case((inline, runs.c.worker), else_=null()),
+            lease_expires_at=case((inline, earlier(shifted(now(), done.c.lease_seconds), deadline)), else_=null()),
+            deadline_at=case((inline, deadline), else_=null()),
+            attempts=case((inline, 1), (ends, runs.c.attempts), else_=0),
+            max_attempts=case((ends, runs.c.max_attempts), else_=done.c.next_max_attempts),
+            losses=0,
+            max_losses=case((ends, runs.c.max_losses), else_=done.c.next_max_losses),
+            available_at=now(),
+            dispatch_due_at=shifted(now(), done.c.dispatch_seconds),
+            dispatches=0,
+            pending_actions=runs.c.pending_actions + done.c.planned_actions,
+            error=null(),
+            finished_at=case((ends, now()), (canceled, now()), else_=null()),
+        )
+        .returning(runs.c.id, runs.c.state, runs.c.fence.label("fence_now"))
     )
-    .returning(runs.c.id, runs.c.state, runs.c.fence.label("fence_now"))
-)
-#: PostgreSQL writes the result and the journal in the same statement.
-_moved_on: Final = _COMPLETE.returning(*(_done.c[name] for name in [*PROOF, *RESULT, "entries"])).cte("moved")
-_COMPLETE_AT_ONCE: Final = Prepared(
-    select(_moved_on.c.id, _moved_on.c.state, _moved_on.c.fence_now)
-    .add_cte(results_of(_moved_on).cte("recorded"))
-    .add_cte(beside(_moved_on, run_id=_moved_on.c.id, state=_moved_on.c.state).cte("journal"))
-)
+
+
+def _update_at_once(done: CTE) -> Prepared:
+    # PostgreSQL writes the result and the journal in the same statement.
+    moved = _update(done).returning(*(done.c[name] for name in [*PROOF, *RESULT, "entries"])).cte("moved")
+    return Prepared(
+        select(moved.c.id, moved.c.state, moved.c.fence_now)
+        .add_cte(results_of(moved).cte("recorded"))
+        .add_cte(beside(moved, run_id=moved.c.id, state=moved.c.state).cte("journal"))
+    )
+
+
+_done: Final = [locked(_ended, held(_ended), _goes.label("goes"), pass_over=each) for each in (False, True)]
+_COMPLETE: Final = _update(_done[False])
+_COMPLETE_AT_ONCE: Final = [_update_at_once(done) for done in _done]
 _asked: Final = proofs("asked", phase=Text(), next_owner=Text())
 _READ_BACK: Final = (
     select(
@@ -162,24 +172,24 @@ _READ_BACK: Final = (
 )
 
 
-def complete(conn: Connection, completions: Collection[Completion]) -> dict[str, Moved]:
+def complete(conn: Connection, completions: Collection[Completion], *, pass_over: bool = False) -> dict[str, Moved]:
     """
     Record each completion whose claim is still current, and move its run on.
 
-    Returns: run id → what happened. A run that is missing lost its claim: nothing of it was written by this
-    verb, and the caller has to roll back what it wrote for that run itself. The caller owns the transaction.
+    Returns: run id → what happened. A run that is missing lost its claim, or with `pass_over` has a row that another
+    transaction holds: roll back what you wrote for it. The caller owns the transaction.
     """
-    by_run = {each.claim.run_id: each for each in completions}
-    moved: dict[str, Moved] = {}
-    rows = [_done_row(each) for each in completions]
+    by_run, rows = {each.claim.run_id: each for each in completions}, [_done_row(each) for each in completions]
     if at_once := conn.dialect.name == "postgresql":
         for row, each in zip(rows, completions, strict=True):
             row["entries"] = told(possible_entries(each))
-        found: Iterable[Any] = _COMPLETE_AT_ONCE.execute(conn, {"ended": rows})
+        found: Iterable[Any] = _COMPLETE_AT_ONCE[pass_over].execute(conn, {"ended": rows})
     else:
         found = conn.execute(_COMPLETE, {"ended": pack(rows)})
-    for run_id, after, fence in found:
-        moved[run_id] = _moved(by_run[run_id], RunState(after), fence, inline=after == RunState.RUNNING)
+    moved = {
+        run_id: _moved(by_run[run_id], RunState(after), fence, inline=after == RunState.RUNNING)
+        for run_id, after, fence in found
+    }
     if moved:
         recorded = [by_run[run_id] for run_id in moved]
         if not at_once:

@@ -40,18 +40,19 @@ def proofs(name: str, /, **more: TypeEngine[Any]) -> Few:
     return few(rowset(name, **PROOF, **more))
 
 
-def locked(rows: Few, guard: ColumnElement[bool], *more: ColumnElement[Any]) -> CTE:
+def locked(rows: Few, guard: ColumnElement[bool], *more: ColumnElement[Any], pass_over: bool = False) -> CTE:
     """
     Those of `rows` whose runs pass `guard`, their runs locked in the order of their ids, with `more` of each run.
 
-    A verb that writes several runs joins with this, so that two of them never wait for each other in a circle. The
-    UPDATE repeats its guard: what it writes is decided by the row as it is then.
+    A verb that writes several runs joins with this, so that two of them never wait for each other in a circle. With
+    `pass_over` it leaves out runs whose rows another transaction holds, and waits for none. The UPDATE repeats its
+    guard: what it writes is decided by the row as it is then.
     """
     return (
         select(*rows.c, *more)
         .join_from(rows, runs, guard)
         .order_by(runs.c.id)
-        .with_for_update(of=runs, key_share=True)
+        .with_for_update(of=runs, key_share=True, skip_locked=pass_over)
         .cte(f"locked_{rows.name}")
         .prefix_with("MATERIALIZED", dialect="postgresql")
     )

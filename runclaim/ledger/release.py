@@ -22,11 +22,10 @@ if TYPE_CHECKING:
     from runclaim.ledger.claim import Claim
 
 _given: Final = proofs("given")
-_released: Final = locked(_given, held(_given))
 _canceled: Final = runs.c.cancel_requested_at.is_not(None)
-_RELEASE: Final = (
-    update(runs)
-    .where(held(_released))
+_RELEASE: Final = {
+    pass_over: update(runs)
+    .where(held(locked(_given, held(_given), pass_over=pass_over)))
     .values(
         state=case((_canceled, state(RunState.CANCELED)), else_=state(RunState.QUEUED)),
         fence=runs.c.fence + 1,
@@ -39,17 +38,19 @@ _RELEASE: Final = (
         finished_at=case((_canceled, now()), else_=null()),
     )
     .returning(runs.c.id, runs.c.state, runs.c.fence)
-)
+    for pass_over in (False, True)
+}
 
 
-def release(conn: Connection, claims: Collection[Claim]) -> dict[str, RunState]:
+def release(conn: Connection, claims: Collection[Claim], *, pass_over: bool = False) -> dict[str, RunState]:
     """
     Give back each claim that is still current; its run is due for dispatch at once.
 
-    Returns: run id → the run's state now. A run that is missing lost its claim. The caller owns the transaction.
+    Returns: run id → the run's state now. A run that is missing lost its claim, or with `pass_over` has a row that
+    another transaction holds. The caller owns the transaction.
     """
     by_run = {claim.run_id: claim for claim in claims}
-    found = conn.execute(_RELEASE, {"given": pack(claim.proof() for claim in claims)}).all()
+    found = conn.execute(_RELEASE[pass_over], {"given": pack(claim.proof() for claim in claims)}).all()
     canceled_by = who_canceled(conn, [run_id for run_id, after, _ in found if after == RunState.CANCELED])
     entries = []
     for run_id, after, fence in found:

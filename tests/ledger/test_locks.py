@@ -8,18 +8,21 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
+from runclaim.ledger import claim as claims
 from runclaim.ledger import read
 from runclaim.ledger.cancel import cancel
 from runclaim.ledger.complete import complete
 from runclaim.ledger.enqueue import enqueue
 from runclaim.ledger.fail import fail
-from runclaim.ledger.heartbeat import heartbeat
+from runclaim.ledger.heartbeat import heartbeat, passed_over
 from runclaim.ledger.purge import purge
+from runclaim.ledger.release import release
 from runclaim.ledger.rescue import rescue
-from runclaim.states import TERMINAL
+from runclaim.states import TERMINAL, RunState
 from tests.ledger.concurrency import PATIENCE, Actor, blocked, refusals, together, until
 from tests.ledger.factories import (
     LEASE,
+    PHASES,
     canceled_run,
     claim_again,
     claimed_run,
@@ -32,6 +35,7 @@ from tests.ledger.factories import (
     queued_run,
     queued_runs,
     take,
+    take_all,
     wanted,
 )
 from tests.ledger.sql import column
@@ -99,9 +103,10 @@ def test_a_lease_runs_from_the_moment_the_row_is_written_not_from_the_statement(
 
     Breaks if the clock is `now()` or `statement_timestamp()`: the lease would be shorter by the wait.
     """
-    claim = postgres.run(claimed_run)
-    first.do(lambda conn: heartbeat(conn, [(claim, LEASE)]))
-    waiting = blocked(postgres, second, lambda conn: heartbeat(conn, [(claim, LEASE)]))
+    run_id = postgres.run(queued_run)
+    message = postgres.run(lambda conn: wanted(conn, run_id))
+    first.do(lambda conn: lock(conn, run_id))
+    waiting = blocked(postgres, second, lambda conn: take(conn, message))
     began = clock_of(postgres)
     until(lambda: clock_of(postgres) > began + timedelta(milliseconds=300), what="time to pass")
     first.commit()
@@ -109,7 +114,7 @@ def test_a_lease_runs_from_the_moment_the_row_is_written_not_from_the_statement(
     second.commit()
 
     with postgres.read() as conn:
-        assert column(conn, claim.run_id, "lease_expires_at") >= began + LEASE + timedelta(milliseconds=300)
+        assert column(conn, run_id, "lease_expires_at") >= began + LEASE + timedelta(milliseconds=300)
 
 
 def clock_of(database):
@@ -215,9 +220,9 @@ def test_a_verb_that_runs_into_a_lock_timeout_is_repeated(postgres, first):
         if len(tried) == 3:
             first.commit()
         conn.execute(text("SET LOCAL lock_timeout = '20ms'"))
-        return heartbeat(conn, [(claim, LEASE)])
+        return cancel(conn, [claim.run_id])
 
-    assert postgres.run(impatient) == {claim.run_id: False}
+    assert postgres.run(impatient) == {claim.run_id: RunState.RUNNING}
     assert len(tried) == 3
 
 
@@ -298,3 +303,73 @@ def test_a_lock_timeout_of_the_callers_own_transaction_is_the_callers_to_handle(
         conn.execute(text("SET LOCAL lock_timeout = '10ms'"))
         with pytest.raises(OperationalError):
             cancel(conn, [run_id])
+
+
+def test_a_beat_passes_over_a_row_that_somebody_holds_and_says_that_its_claim_stands(postgres, first):
+    """
+    INVARIANT: an open transaction that superseded one run lets no other lease lapse, and its own run is not lost.
+
+    Breaks if a beat waits for a locked row, or takes one that it left out for a lost claim.
+    """
+    held = postgres.run(lambda conn: claimed_run(conn, subject="pr-7"))
+    free, lost = postgres.run(claimed_run), postgres.run(claimed_run)
+    postgres.run(lambda conn: release(conn, [lost]))
+    first.do(lambda conn: enqueue(conn, [new_run(subject="pr-7")]))
+    claims = [held, free, lost]
+    beaten = postgres.run(lambda conn: heartbeat(conn, [(claim, LEASE) for claim in claims]))
+    standing = postgres.run(lambda conn: passed_over(conn, [held, lost]))
+
+    assert beaten == {free.run_id: False}
+    assert standing == {held.run_id: False}
+
+
+def test_a_beat_that_is_passed_over_hears_of_a_cancellation(postgres, first):
+    claim = postgres.run(claimed_run)
+    postgres.run(lambda conn: cancel(conn, [claim.run_id]))
+    first.do(lambda conn: lock(conn, claim.run_id))
+
+    assert postgres.run(lambda conn: heartbeat(conn, [(claim, LEASE)])) == {}
+    assert postgres.run(lambda conn: passed_over(conn, [claim])) == {claim.run_id: True}
+
+
+def test_a_claim_past_its_deadline_does_not_stand(postgres, first):
+    claim = postgres.run(lambda conn: claimed_run(conn, how={"max_duration": NOW}))
+    first.do(lambda conn: lock(conn, claim.run_id))
+
+    assert postgres.run(lambda conn: passed_over(conn, [claim])) == {}
+
+
+def test_a_group_is_claimed_without_the_runs_that_somebody_holds(postgres, first):
+    """
+    INVARIANT: one locked row holds up no other run of a message.
+
+    Breaks if claim waits for it, or if nobody is told that it can still be claimed.
+    """
+    held, free = postgres.run(lambda conn: queued_runs(conn, 2))
+    done = postgres.run(lambda conn: claimed_run(conn)).run_id
+    asked = [postgres.run(lambda conn, run_id=run_id: wanted(conn, run_id)) for run_id in (held, free, done)]
+    first.do(lambda conn: lock(conn, held))
+    taken = postgres.run(lambda conn: take_all(conn, asked, pass_over=True))
+    left = postgres.run(lambda conn: claims.passed_over(conn, [asked[0], asked[2]]))
+    first.commit()
+
+    assert [claim.run_id for claim in taken] == [free]
+    assert left == {held}
+    assert postgres.run(lambda conn: take(conn, asked[0], pass_over=True)).run_id == held
+
+
+def test_a_common_commit_leaves_out_the_run_that_somebody_holds(postgres, first):
+    held, free = postgres.run(lambda conn: claimed_runs(conn, 2))
+    first.do(lambda conn: lock(conn, held.run_id))
+    moved = postgres.run(lambda conn: complete(conn, [completion(held), completion(free)], pass_over=True))
+    first.commit()
+
+    assert list(moved) == [free.run_id]
+    assert postgres.run(lambda conn: finish(conn, held)).claim.phase == PHASES[1]
+
+
+def test_claims_are_given_back_without_the_one_that_somebody_holds(postgres, first):
+    held, free = postgres.run(lambda conn: claimed_runs(conn, 2))
+    first.do(lambda conn: lock(conn, held.run_id))
+
+    assert list(postgres.run(lambda conn: release(conn, [held, free], pass_over=True))) == [free.run_id]
