@@ -21,7 +21,7 @@ from runclaim.api.shown import Beat, ClaimOut, Settled
 from runclaim.api.waiting import until, wait_of
 from runclaim.api.working import Job, begin_failure, begin_success, take
 from runclaim.errors import ClaimLost
-from runclaim.ledger.heartbeat import heartbeat
+from runclaim.ledger.heartbeat import heartbeat, passed_over
 from runclaim.ledger.listing import instant
 from runclaim.ledger.tokens import Scope
 from runclaim.ledger.working import held_claim, lease_of
@@ -78,7 +78,10 @@ def beat(run_id: UUID, body: Held, caller: Asker) -> JSONResponse:
     def work(conn: Connection) -> JSONResponse:
         claim = held_claim(conn, line.id, fence=fence, owner=owner)
         lease = next((phase.lease for phase in record.phases if claim and phase.name == claim.phase), 0.0)
-        found = heartbeat(conn, [(claim, timedelta(seconds=lease))]) if claim and lease else {}
+        found: dict[str, bool] = {}
+        if claim and lease:
+            # Whose row another transaction holds has its lease as it was; the worker beats again before that ends.
+            found = heartbeat(conn, [(claim, timedelta(seconds=lease))]) or passed_over(conn, [claim])
         ends = lease_of(conn, line.id)
         if line.id not in found or ends is None:
             raise ClaimLost(line.id, line.phase, fence)

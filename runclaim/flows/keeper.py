@@ -2,7 +2,8 @@
 The keeper of leases: one thread a process beats for all its claims, on a connection of its own.
 
 It proves that the process lives, not that the body gets on: no beat passes a claim's deadline. What it hears
-(canceled, lost) it leaves where `Context.check` looks. Started at the first claim after a fork.
+(canceled, lost) it leaves where `Context.check` looks. A claim whose row another transaction holds is neither: it is
+beaten for again within a second. Started at the first claim after a fork.
 """
 
 from __future__ import annotations
@@ -13,24 +14,29 @@ import time
 import weakref
 from collections import Counter
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from runclaim import logs
 from runclaim.errors import Canceled, ClaimLost, LedgerClosed, RunclaimError
 from runclaim.ledger import counters, read
-from runclaim.ledger.heartbeat import heartbeat
+from runclaim.ledger.heartbeat import heartbeat, passed_over
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from datetime import timedelta
 
     from runclaim.database import Database
     from runclaim.ledger.claim import Claim
 
 logger = logs.logger("runclaim.keeper")
 
+#: A beat that takes longer has failed, and the next one is tried.
+PATIENCE: Final = timedelta(seconds=1)
+_PATIENCE: Final = PATIENCE.total_seconds()
 #: Beats in a lease: three may fail before it lapses.
 _BEATS: Final = 4
+#: A claim that a beat passed over is beaten for again after this, much sooner than rescue may come.
+_PASSED_OVER_SECONDS: Final = 1.0
 #: Totals such as refused duplicates are written this often, and at the end of the process.
 _FLUSH_SECONDS: Final = 5.0
 #: The end of a process waits so long for a beat that is under way.
@@ -46,7 +52,14 @@ class _Kept:
     beat_at: float
     deadline: float
     overdue: int = 0
+    is_passed_over: bool = False
     lost: ClaimLost | None = None
+
+    @property
+    def pause(self) -> float:
+        """Seconds until its next beat."""
+        pause = self.lease.total_seconds() / _BEATS
+        return min(pause, _PASSED_OVER_SECONDS) if self.is_passed_over else pause
 
 
 class Keeper:
@@ -159,7 +172,7 @@ class Keeper:
                 kept.overdue += 1
                 self._tell_overdue(kept)
             next_word = kept.deadline + _GRACE_SECONDS * kept.overdue
-            kept.beat_at = min(time.monotonic() + kept.lease.total_seconds() / _BEATS, next_word)
+            kept.beat_at = min(time.monotonic() + kept.pause, next_word)
         if moment - self._flushed_at >= _FLUSH_SECONDS:
             self._flush()
 
@@ -171,12 +184,15 @@ class Keeper:
 
     def _beat(self, due: list[_Kept]) -> None:
         pairs = [(kept.claim, kept.lease) for kept in due]
-        heard = self._database.run(lambda conn: heartbeat(conn, pairs), patience=1.0)
+        heard = self._database.run(lambda conn: heartbeat(conn, pairs), patience=_PATIENCE)
+        missing = [kept.claim for kept in due if kept.claim.run_id not in heard]
+        standing = self._database.ask(lambda conn: passed_over(conn, missing), patience=_PATIENCE) if missing else {}
         for kept in due:
             claim = kept.claim
-            if claim.run_id not in heard:
+            kept.is_passed_over = claim.run_id in standing
+            if (is_to_be_canceled := (heard | standing).get(claim.run_id)) is None:
                 kept.lost = self._lost(claim)
-            elif heard[claim.run_id]:
+            elif is_to_be_canceled:
                 kept.lost = Canceled(claim.run_id, claim.phase, claim.fence, "someone asked to cancel the run")
 
     def _lost(self, claim: Claim) -> ClaimLost:
@@ -197,7 +213,7 @@ class Keeper:
             if not amounts:
                 return
             try:
-                self._database.run(lambda conn: counters.add(conn, amounts), patience=1.0)
+                self._database.run(lambda conn: counters.add(conn, amounts), patience=_PATIENCE)
             except RunclaimError:
                 with self._wake:
                     self._counted.update(amounts)

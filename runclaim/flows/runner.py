@@ -8,6 +8,7 @@ duplicate, a missing completion is a lost claim. What it cannot start at once it
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
@@ -19,7 +20,7 @@ from runclaim.flows.execution import Execution, Unanswered, Watcher
 from runclaim.flows.following import following
 from runclaim.flows.group import Group
 from runclaim.keys import nonce
-from runclaim.ledger.claim import Claim, Wanted, claim, claimed
+from runclaim.ledger.claim import Claim, Wanted, claim, claimed, passed_over
 from runclaim.ledger.dispatch import Due
 
 if TYPE_CHECKING:
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
     from runclaim.flows.settler import Inline
     from runclaim.ledger.complete import NextPhase
 
+#: How long a delivery waits before it asks once more for runs whose rows others hold. What is held for longer waits in
+#: the ledger until it is dispatched.
+_PAUSES: Final = (0.02, 0.08, 0.2)
 #: How long a pool child waits to hear that the worker stops when it is ended itself.
 _HEARD_SECONDS: Final = 0.5
 #: A phase whose claims are safe for less than this shares nothing.
@@ -79,8 +83,6 @@ class Runner:
         while named and not claims:
             asked, named = named[:at_once], named[at_once:]
             claims = self._claim(phase, asked)
-            for _ in range(len(asked) - len(claims)):
-                self.keeper.count("duplicates_refused", flow.name)
         if not claims:
             return Execution(None, None)
         if named:
@@ -88,8 +90,24 @@ class Runner:
         return group.run(claims)
 
     def _claim(self, phase: Phase[Any, Any], named: Sequence[tuple[str, int]]) -> list[Claim]:
+        """Claim what `named` names; a run whose row another transaction holds is asked for a few times more."""
         wanted = [Wanted(run_id, seen, nonce()) for run_id, seen in named]
+        found = self._claim_free(phase, wanted)
+        left = _without(wanted, found)
+        # What was claimed is run even if the ledger goes away meanwhile.
+        with suppress(LedgerUnavailable):
+            for pause in _PAUSES if left else ():
+                held = self.database.ask(lambda conn, asked=left: passed_over(conn, asked))  # type: ignore[misc]
+                for _ in range(len(left) - len(held)):
+                    self.keeper.count("duplicates_refused", phase.flow)
+                if not (left := [each for each in left if each.run_id in held]):
+                    break
+                time.sleep(pause)
+                found += self._claim_free(phase, left)
+                left = _without(left, found)
+        return found
 
+    def _claim_free(self, phase: Phase[Any, Any], wanted: Sequence[Wanted]) -> list[Claim]:
         def work(conn: Connection) -> list[Claim]:
             failpoints.hit("claim.before_commit")
             return claim(
@@ -101,6 +119,7 @@ class Runner:
                 lease=self.lease(phase),
                 max_duration=self.max_duration(phase),
                 waits_for=phase.options.on,
+                pass_over=True,
             )
 
         try:
@@ -157,3 +176,8 @@ class Runner:
     def max_duration(self, phase: Phase[Any, Any]) -> timedelta:
         """When a claim of the phase ends although its heartbeat goes on."""
         return phase.options.max_duration or self.config.max_duration
+
+
+def _without(wanted: Sequence[Wanted], found: Sequence[Claim]) -> list[Wanted]:
+    taken = {each.run_id for each in found}
+    return [each for each in wanted if each.run_id not in taken]

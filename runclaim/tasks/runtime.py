@@ -16,7 +16,7 @@ from runclaim.database import Database
 from runclaim.errors import RunclaimError
 from runclaim.flows.delivering import Deliverer
 from runclaim.flows.describing import describe
-from runclaim.flows.keeper import Keeper
+from runclaim.flows.keeper import PATIENCE, Keeper
 from runclaim.flows.local_records import LocalRecords
 from runclaim.flows.minder import Minder
 from runclaim.flows.pace import Pace
@@ -130,8 +130,7 @@ class Runtime:
         self.ledger.require_open()
         with self._making:
             if self._keeper is None:
-                config = self.ledger.config
-                database = Database(config.database_url, pool_size=1, patience=config.ledger_patience)
+                database = Database(self.ledger.config.database_url, pool_size=1, patience=PATIENCE)
                 self._keeper = Keeper(database, on_overdue=self._end_overdue)
             return self._keeper
 

@@ -346,7 +346,7 @@ def test_a_group_is_claimed_without_the_runs_that_somebody_holds(postgres, first
     Breaks if claim waits for it, or if nobody is told that it can still be claimed.
     """
     held, free = postgres.run(lambda conn: queued_runs(conn, 2))
-    done = postgres.run(lambda conn: claimed_run(conn)).run_id
+    done = postgres.run(claimed_run).run_id
     asked = [postgres.run(lambda conn, run_id=run_id: wanted(conn, run_id)) for run_id in (held, free, done)]
     first.do(lambda conn: lock(conn, held))
     taken = postgres.run(lambda conn: take_all(conn, asked, pass_over=True))

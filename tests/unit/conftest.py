@@ -40,6 +40,14 @@ def laptop(sqlite_url: str) -> Iterator[Bench]:
 
 
 @pytest.fixture
+def postgres_bench(bench_postgres_url: str) -> Iterator[Bench]:
+    """A ledger on PostgreSQL, for what only it has: rows that one transaction holds and others come to."""
+    made = Bench(bench_postgres_url)
+    yield made
+    put_away(made)
+
+
+@pytest.fixture
 def make(ledger_url: str) -> Iterator[Callable[..., Runclaim]]:
     """Applications on one ledger: each is a process of its own, as far as the ledger can tell."""
     made: list[Runclaim] = []

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import warnings
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,6 +21,7 @@ from tests.harness.until import until
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from runclaim import Run
     from runclaim.ledger.claim import Claim
     from tests.unit.bench import Bench
 
@@ -81,6 +82,41 @@ def test_no_beat_passes_the_deadline(bench: Bench, keeper: Keeper, claim: Claim)
 
     until(lambda: keeper.trouble(claim), "the loss of a claim past its deadline")
     until(lambda: lapsed(bench), "its rescue")
+
+
+@pytest.mark.postgres
+def test_a_row_that_somebody_holds_stops_no_other_beat_and_is_beaten_for_once_it_is_free(postgres_bench: Bench):
+    """
+    INVARIANT: a transaction of the application that stays open takes no claim away, least of all another run's.
+
+    Breaks if the beat of a process waits for a locked row, or takes it for lost.
+    """
+    bench = postgres_bench
+    flow = bench.flow()
+    flow.phase(name="deliver", lease=SHORT)(lambda ctx: None)
+    held, free = (flow.enqueue(repo="acme/app", number=number) for number in (1, 2))
+    taken = [bench.runner()._claim(flow.phases["deliver"], [(run.id, 0)])[0] for run in (held, free)]
+    database = Database(bench.config.database_url, pool_size=1, patience=timedelta(seconds=10))
+    keeper = Keeper(database)
+    with bench.database.begin() as conn:
+        conn.execute(text("SELECT 1 FROM runclaim_runs WHERE id = :id FOR UPDATE"), {"id": held.id})
+        for claim in taken:
+            keeper.watch(claim, lease=SHORT, max_duration=LONG)
+        seen = {lease_of(bench, free)}
+        until(lambda: seen.add(lease_of(bench, free)) or len(seen) > 8, "eight beats for the run beside it")
+        before = lease_of(bench, held)
+    until(lambda: lease_of(bench, held) > before, "a beat for the run that is free again")
+    troubles = [keeper.trouble(claim) for claim in taken]
+    keeper.close()
+    database.close()
+
+    assert troubles == [None, None]
+
+
+def lease_of(bench: Bench, run: Run) -> datetime:
+    found = bench.execute("SELECT lease_expires_at FROM runclaim_runs WHERE id = :id", id=run.id).scalar_one()
+    assert isinstance(found, datetime)
+    return found
 
 
 def test_the_keeper_hears_of_a_cancellation(bench: Bench, keeper: Keeper, claim: Claim):

@@ -6,12 +6,14 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
+from sqlalchemy import event, text
 
 from runclaim import Backoff, Blocked, Retry, RunState, Skip
 from runclaim.flows.attempt import Ending
 from runclaim.ledger.dispatch import Due
 
 if TYPE_CHECKING:
+    from runclaim.flows.flow import Flow
     from tests.unit.bench import Bench
 
 AT_ONCE = Backoff(first=timedelta(0), jitter=False)
@@ -220,3 +222,52 @@ def test_a_result_of_a_phase_that_is_not_complete_is_an_error_that_names_it(benc
     bench.deliver(flow)
 
     assert "phase later of this run is not complete" in run.view.error["message"]
+
+
+@pytest.mark.postgres
+def test_a_run_that_somebody_holds_holds_up_no_other_of_its_message(postgres_bench: Bench):
+    """
+    INVARIANT: a transaction of the application that stays open costs at most its own run.
+
+    Breaks if a delivery waits for a locked row, or counts its run as a duplicate.
+    """
+    bench = postgres_bench
+    flow = bench.flow()
+    flow.phase(name="deliver")(lambda ctx: ctx.input.number)
+    held, free = flow.enqueue_many([{"repo": "acme/app", "number": number} for number in (1, 2)])
+    bench.pace.note("review.deliver", 1e-6)
+    with bench.database.begin() as conn:
+        conn.execute(text("SELECT 1 FROM runclaim_runs WHERE id = :id FOR UPDATE"), {"id": held.id})
+        deliver(bench, flow)
+        during = [held.state, free.state]
+    bench.deliver(flow, Due(held.id, 0, "review", "deliver", None, "pr-1", 0))
+
+    assert during == [RunState.QUEUED, RunState.SUCCEEDED]
+    assert held.state is RunState.SUCCEEDED
+    assert bench.totals() == {}
+
+
+@pytest.mark.postgres
+def test_a_run_that_somebody_holds_for_a_moment_is_claimed_by_the_same_delivery(postgres_bench: Bench):
+    """Breaks if a claim that passed its run over leaves it to the next dispatch at once."""
+    bench = postgres_bench
+    flow = bench.flow()
+    flow.phase(name="deliver")(lambda ctx: None)
+    run = flow.enqueue(repo="acme/app", number=1)
+    with bench.ledger.database.engine.connect() as conn:
+        conn.execute(text("SELECT 1 FROM runclaim_runs WHERE id = :id FOR UPDATE"), {"id": run.id})
+        # As soon as the first claim has passed it over.
+        event.listen(bench.database.engine, "after_cursor_execute", lambda *_: conn.rollback(), once=True)
+        bench.deliver(flow)
+
+    assert run.state is RunState.SUCCEEDED
+    assert run.view.attempts == 1
+
+
+def deliver(bench: Bench, flow: Flow) -> None:
+    """One message that names everything that was rung."""
+    named = [(due.run_id, due.fence) for due in bench.rung]
+    bench.rung.clear()
+    bench.runner().deliver(
+        flow, flow.phases["deliver"], named, inline=lambda _before, _after: True, watcher=bench.diary
+    )
