@@ -8,7 +8,7 @@ KeyboardInterrupt) passes through, and the runner gives the claim back.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar, Final
@@ -125,23 +125,23 @@ class Attempt:
             result = self.phase.result_type.dump(self.phase(context))
         except Exception as error:  # noqa: BLE001 - whatever a body raises is the end of its attempt
             caught = error
-        ran = timedelta(seconds=time.monotonic() - started)
-        ending = ending_of(caught)
-        backoff, attempt = self.phase.options.backoff, self.claim.attempt
-        delay = delay_after(caught, backoff, attempt) if ending is Ending.RETRY else timedelta(0)
+        ended = self.ended_by(caught, timedelta(seconds=time.monotonic() - started))
         if context is None:
-            return Ended(ending, ran, exception=caught, delay=delay, hide=self.secrets.redact)
-        return Ended(
-            ending,
-            ran,
-            result,
+            return ended
+        return replace(
+            ended,
+            result=result,
             writes=tuple(context.completions),
             findings=tuple(context.records.findings),
             actions=tuple(context.records.actions),
-            exception=caught,
-            delay=delay,
-            hide=self.secrets.redact,
         )
+
+    def ended_by(self, caught: Exception | None, ran: timedelta) -> Ended:
+        """How the attempt ends that raised this, or nothing."""
+        ending = ending_of(caught)
+        delay = delay_after(caught, self.phase.options.backoff, self.claim.attempt)
+        delay = delay if ending is Ending.RETRY else timedelta(0)
+        return Ended(ending, ran, exception=caught, delay=delay, hide=self.secrets.redact)
 
     def _context(self) -> Context[Any]:
         claim = self.claim

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from runclaim import logs
 from runclaim.errors import InputError, LedgerUnavailable, RunExists
 from runclaim.flows.attempt import Ending
+from runclaim.flows.body import Body
 from runclaim.flows.carrying import check_carried
 from runclaim.flows.execution import Execution, Unanswered
 from runclaim.flows.local_records import LocalRecord, LocalRecords, Outcome
@@ -179,13 +180,18 @@ class Deliverer:
         logger.warning("%s/%s runs without the ledger: %s", flow.name, phase.name, away)
         claim = claim_of(flow, record)
         watcher.started(claim)
-        ended = OpenAttempt(claim, flow=flow, phase=phase, stopping=self.stopping).run()
-        if ended.ending in {Ending.SUCCESS, Ending.SKIPPED}:
-            self._keep(record, ended)
-        else:
-            logger.warning("%s/%s ended %s; the run waits for the ledger", flow.name, phase.name, ended.ending)
-        watcher.ended(claim, ended, RunState.QUEUED)
-        return Execution(claim, ended)
+
+        def keep(_body: Body, ended: Ended, *, at_once: bool) -> Execution:  # noqa: ARG001 - it always is
+            if ended.ending in {Ending.SUCCESS, Ending.SKIPPED}:
+                self._keep(record, ended)
+            else:
+                logger.warning("%s/%s ended %s; the run waits for the ledger", flow.name, phase.name, ended.ending)
+            watcher.ended(claim, ended, RunState.QUEUED)
+            return Execution(claim, ended, RunState.QUEUED)
+
+        body = Body(claim, OpenAttempt(claim, flow=flow, phase=phase, stopping=self.stopping), keep)
+        watcher.perform(body)
+        return body.execution or Execution(claim, body.ended)
 
     def _keep(self, record: LocalRecord, ended: Ended) -> None:
         outcome = Outcome(

@@ -9,15 +9,20 @@ from runclaim.errors import LedgerUnavailable
 from runclaim.flows.attempt import Ended, Ending
 
 if TYPE_CHECKING:
+    from runclaim.flows.body import Body
     from runclaim.ledger.claim import Claim
     from runclaim.states import RunState
 
 
 class Watcher(Protocol):
-    """Who is told of each attempt as it starts and ends, for logs and monitors."""
+    """Who runs each body as the application wants it run, and is told of each attempt as it starts and ends."""
 
     def started(self, claim: Claim) -> None:
         """A body is about to run."""
+        ...
+
+    def perform(self, body: Body) -> None:
+        """Run the body and have its end recorded: `body.record(body.run())`, and what belongs around the two."""
         ...
 
     def ended(self, claim: Claim, ended: Ended, state: RunState | None) -> None:
@@ -39,6 +44,8 @@ class Execution:
 
     claim: Claim | None
     ended: Ended | None
+    #: The run's state after it; `None` when the claim was lost.
+    state: RunState | None = None
 
     @property
     def ending(self) -> Ending:

@@ -11,12 +11,14 @@ import threading
 import time
 from collections import deque
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from contextvars import copy_context
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from runclaim import logs
 from runclaim.errors import LedgerUnavailable
 from runclaim.flows.attempt import Attempt, Ended
+from runclaim.flows.body import Body
 from runclaim.flows.execution import Execution
 from runclaim.flows.pace import GROUP_SECONDS
 from runclaim.flows.settle import give_back
@@ -38,13 +40,6 @@ if TYPE_CHECKING:
 logger = logs.logger("runclaim.runner")
 
 
-@dataclass(frozen=True, slots=True)
-class _Body:
-    claim: Claim
-    attempt: Attempt
-    since: float
-
-
 class Group:
     """The claims of one delivery, from their claim to the end of the last phase that follows inline."""
 
@@ -56,7 +51,7 @@ class Group:
         self._waiting: deque[Claim] = deque()
         self._ended: list[tuple[Claim, Ended]] = []
         self._settle_by = 0.0
-        self._body: _Body | None = None
+        self._body: Body | None = None
         self._has_begun = False
         #: Around the whole delivery of one run; the runs of a group each have theirs.
         self._told: Told | None = None
@@ -99,7 +94,7 @@ class Group:
             self._runner.keeper.watch(claim, lease=lease, max_duration=longest)
             self._waiting.append(claim)
 
-    def _next(self) -> _Body | None:
+    def _next(self) -> Body | None:
         """The body that starts now, after the settling that is due before it."""
         with self._lock:
             while True:
@@ -110,7 +105,7 @@ class Group:
                 if self._waiting:
                     self._has_begun = True
                     taken = self._waiting.popleft()
-                    self._body = _Body(taken, self._attempt(taken), time.monotonic())
+                    self._body = Body(taken, self._attempt(taken), self._record)
                     return self._body
                 if not self._ended:
                     return None
@@ -135,18 +130,23 @@ class Group:
         finally:
             self._lock.release()
 
-    def _run_body(self, body: _Body) -> None:
+    def _run_body(self, body: Body) -> None:
         with ExitStack() as stack:
             told = self._told or stack.enter_context(Told())
             tell = stack.enter_context(told.phase(body.claim))
             self._watcher.started(body.claim)
-            ended = body.attempt.run()
-            self._runner.pace.note(self._phase(body.claim).task_name, time.monotonic() - body.since)
-            with self._lock:
-                self._end(body.claim, ended)
-                self._body = None
-            settled = self._settler.settled.get(body.claim.owner)
-            tell(ended if settled is None or settled.ended is None else settled.ended)
+            # What a body leaves in context variables is no other body's.
+            copy_context().run(self._watcher.perform, body)
+            settled = body.execution and body.execution.ended
+            if ended := settled or body.ended:
+                tell(ended)
+
+    def _record(self, body: Body, ended: Ended, *, at_once: bool) -> Execution:
+        self._runner.pace.note(self._phase(body.claim).task_name, time.monotonic() - body.since)
+        with self._lock:
+            self._end(body.claim, ended, at_once=at_once)
+            self._body = None
+        return self._settler.settled.get(body.claim.owner) or Execution(body.claim, ended)
 
     def _attempt(self, taken: Claim) -> Attempt:
         return Attempt(
@@ -162,10 +162,10 @@ class Group:
     def _phase(self, claim: Claim) -> Phase[Any, Any]:
         return self._flow.phases[claim.phase]
 
-    def _end(self, taken: Claim, ended: Ended) -> None:
+    def _end(self, taken: Claim, ended: Ended, *, at_once: bool) -> None:
         if ended.ending in COMPLETE:
             ended = replace(ended, actions=(*ended.actions, *self._flow.hooks.completed(taken)))
-            if not ended.writes:
+            if not ended.writes and not at_once:
                 self._settle_by = self._settle_by if self._ended else time.monotonic() + GROUP_SECONDS
                 self._ended.append((taken, ended))
                 return

@@ -119,7 +119,7 @@ class Settler:
 
     def _tell(self, taken: Claim, ended: Ended, state: RunState | None) -> None:
         self._runner.keeper.forget(taken)
-        self.settled[taken.owner] = Execution(taken, ended)
+        self.settled[taken.owner] = Execution(taken, ended, state)
         self._watcher.ended(taken, ended, state)
 
     def _following_all(self, claims: list[Claim], *, room: int | None) -> dict[str, NextPhase | None]:

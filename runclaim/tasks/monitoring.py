@@ -7,7 +7,7 @@ that Celery does not know, are sent as task events; only while somebody listens.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from celery.utils import uuid
 
@@ -16,10 +16,12 @@ from runclaim.flows.attempt import Ended, Ending
 from runclaim.flows.telling import shown
 from runclaim.secrets import redact
 from runclaim.states import RunState
+from runclaim.tasks.body_task import is_hung_on, is_retried, own_request, perform, request_of, said
 
 if TYPE_CHECKING:
     from kombu import Producer
 
+    from runclaim.flows.body import Body
     from runclaim.ledger.claim import Claim
     from runclaim.tasks.runtime import Runtime
 
@@ -32,28 +34,56 @@ _EVENTS: Final = {
     Ending.FAILURE: "task-failed",
     Ending.RETRY: "task-retried",
 }
+#: What Celery itself tells of a message's own task.
+_BY_CELERY: Final = frozenset({Ending.SUCCESS, Ending.SKIPPED, Ending.FAILURE})
 
 
 class Monitor:
-    """Watches one delivery. `request` is Celery's; its own attempt is the first."""
+    """
+    Watches one delivery. `request` is Celery's; its own attempt is the first.
 
-    def __init__(self, runtime: Runtime, request: Any) -> None:
-        self._runtime, self._request = runtime, request
+    With `carries` the message itself is told to nobody: every body is a task of its own.
+    """
+
+    def __init__(self, runtime: Runtime, request: Any, *, carries: bool = False) -> None:
+        self._runtime, self._request, self._carries = runtime, request, carries
         self._is_first = True
         #: Owner of a claim → its task's id; several attempts may be settled together.
         self._task_ids: dict[str, str] = {}
+        #: What the tracer of the first body has returned, where there was one.
+        self.first: Any = None
+
+    @property
+    def hostname(self) -> str | None:
+        """The worker's name."""
+        return cast("str | None", self._request.hostname)
 
     def started(self, claim: Claim) -> None:
         """An attempt starts; Celery has already told of the first, but for its key where the message names several."""
         is_first, self._is_first = self._is_first, False
+        task_id = self._task_ids[claim.owner] = self._request.id if is_first else uuid()
         if not self._is_heard and not is_first:
             return
-        task_id = self._task_ids[claim.owner] = self._request.id if is_first else uuid()
         name, key = f"{claim.flow}.{claim.phase}", redact(claim.key)
         if not is_first or getattr(self._request, "argsrepr", key) != key:
             self._send("task-received", task_id, name=name, args=key, kwargs="{}", retries=claim.attempt - 1)
         if not is_first:
             self._send("task-started", task_id)
+
+    def perform(self, body: Body) -> None:
+        """Run the body: as a task of its own where the application would notice, and record its end."""
+        claim = body.claim
+        task, task_id = self._runtime.app.tasks[f"{claim.flow}.{claim.phase}"], self._task_ids[claim.owner]
+        is_first = task_id == self._request.id
+        if self._carries or (not is_first and is_hung_on(task)):
+            result = perform(task, body, request_of(vars(self._request), claim, task_id))
+            self.first = result if is_first else self.first
+        elif is_first and self._request.args[:1] == [claim.run_id]:
+            body.record(body.run())
+        else:
+            with own_request(task, request_of(vars(self._request), claim, task_id)):
+                ended = body.run()
+            body.record(ended)
 
     def ended(self, claim: Claim, ended: Ended, state: RunState | None) -> None:
         """An attempt ended; Celery itself tells of a first one that succeeded or failed."""
@@ -71,11 +101,11 @@ class Monitor:
         )
         if state is not RunState.RUNNING:
             self._runtime.ring_listeners()
+        task_id = self._task_ids.pop(claim.owner, None) or uuid()
         if not self._is_heard:
             return
-        task_id = self._task_ids.pop(claim.owner, None) or uuid()
-        by_celery = {Ending.SUCCESS, Ending.SKIPPED, Ending.FAILURE}
-        if task_id != self._request.id or ended.ending not in by_celery:
+        by_celery = ended.ending in _BY_CELERY or (self._carries and is_retried(ended, state))
+        if task_id != self._request.id or not by_celery:
             told = None if ended.exception is None else shown(ended.exception, ended.hide)
             self._verdict(task_id, ended.ending, told, said(ended.ending, state), ended.ran.total_seconds())
 
@@ -107,8 +137,3 @@ class Monitor:
 
         if (error := self._runtime.broker.use(send)) is not None:
             logger.debug("task event %s was not sent: %s", kind, error)
-
-
-def said(ending: Ending, state: RunState | None) -> str:
-    """The words of Flower's result column."""
-    return f"{ending}; run {state}" if state else str(ending)

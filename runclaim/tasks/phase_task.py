@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from celery.app.task import Context
 from celery.exceptions import Ignore
 
 from runclaim import logs
@@ -16,7 +17,8 @@ from runclaim.errors import InputError, LedgerUnavailable
 from runclaim.flows.attempt import Ending
 from runclaim.flows.delivering import Message
 from runclaim.flows.telling import harmless
-from runclaim.tasks.monitoring import Monitor, said
+from runclaim.tasks.body_task import attributes, body_here, fail, ignored, said
+from runclaim.tasks.monitoring import Monitor
 from runclaim.tasks.request import PhaseRequest
 from runclaim.tasks.serializer import Serializer
 
@@ -36,18 +38,34 @@ logger: Final = logs.logger("runclaim.worker")
 def register(app: Celery, runtime: Runtime, flow: Flow[Any], phase: Phase[Any, Any]) -> None:
     """Make the task `flow.phase` in the application's registry; as for its own tasks, Celery does so when it must."""
 
+    def message_of(named: object, fence: object = 0, carried: object = None) -> Message:
+        try:
+            return Message.of(named, fence, carried)
+        except InputError as refused:
+            logger.error("a message of %s is refused and dropped: %s", phase.task_name, refused)  # noqa: TRY400 - its text is enough
+            raise Ignore from None
+
     def deliver(
         self: Task[Any, Any],
         named: str | list[tuple[str, int]],
         fence: int = 0,
         carried: dict[str, Any] | None = None,
     ) -> str:
+        if body := body_here():
+            return body()
+        monitor = Monitor(runtime, self.request)
+        return _deliver(monitor, runtime, flow, phase, message_of(named, fence, carried))
+
+    def carry(task: Any, task_id: str, args: Any, kwargs: Any, request: dict[str, Any]) -> Any:
+        request = request | {"id": task_id, "args": args, "kwargs": kwargs, "called_directly": False}
+        monitor = Monitor(runtime, Context(request), carries=True)
         try:
-            message = Message.of(named, fence, carried)
-        except InputError as refused:
-            logger.error("a message of %s is refused and dropped: %s", phase.task_name, refused)  # noqa: TRY400 - its text is enough
-            raise Ignore from None
-        return _deliver(self, runtime, flow, phase, message)
+            _deliver(monitor, runtime, flow, phase, message_of(*args, **kwargs))
+        except Ignore as nothing:
+            return monitor.first or ignored(task, request, nothing)
+        except Exception as error:  # noqa: BLE001 - Celery tells it, as of any message
+            return monitor.first or fail(task, error, request)
+        return monitor.first
 
     deliver.__doc__ = phase.__doc__
     make: Any = app.task
@@ -64,13 +82,13 @@ def register(app: Celery, runtime: Runtime, flow: Flow[Any], phase: Phase[Any, A
         # The ledger retries; Celery would send a message that is refused, and tell monitors of a retry that is none.
         autoretry_for=(),
         typing=False,
+        **attributes(carry),
     )
 
 
-def _deliver(task: Task[Any, Any], runtime: Runtime, flow: Flow[Any], phase: Phase[Any, Any], message: Message) -> str:
-    monitor = Monitor(runtime, task.request)
+def _deliver(monitor: Monitor, runtime: Runtime, flow: Flow[Any], phase: Phase[Any, Any], message: Message) -> str:
     try:
-        deliverer = runtime.deliverer(task.request.hostname or "local")
+        deliverer = runtime.deliverer(monitor.hostname or "local")
         first = deliverer.deliver(flow, phase, message, inline=_inline(runtime, message), watcher=monitor)
     except LedgerUnavailable as away:
         logger.warning("%s %s: %s; the run waits in the ledger", phase.task_name, message.run_id, away)

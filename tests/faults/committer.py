@@ -17,6 +17,7 @@ from tests.harness import build
 
 if TYPE_CHECKING:
     from runclaim.flows.attempt import Ended
+    from runclaim.flows.body import Body
     from runclaim.ledger.claim import Claim
 
 
@@ -25,6 +26,10 @@ class Nobody:
 
     def started(self, claim: Claim) -> None:
         """An attempt starts."""
+
+    def perform(self, body: Body) -> None:
+        """Its body runs."""
+        body.record(body.run())
 
     def ended(self, claim: Claim, ended: Ended, state: RunState | None) -> None:
         """An attempt has ended."""

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from runclaim import Run
     from runclaim.flows.action import Handler
     from runclaim.flows.attempt import Ended
+    from runclaim.flows.body import Body
     from runclaim.flows.execution import Execution
     from runclaim.flows.phase import Phase
     from runclaim.ledger.claim import Claim
@@ -82,6 +83,9 @@ class Diary:
 
     def started(self, claim: Claim) -> None:
         """Nothing to remember."""
+
+    def perform(self, body: Body) -> None:
+        body.record(body.run())
 
     def ended(self, claim: Claim, ended: Ended, state: RunState | None) -> None:
         self.lines.append((claim.phase, claim.attempt, str(ended.ending), None if state is None else str(state)))
