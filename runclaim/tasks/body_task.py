@@ -30,6 +30,7 @@ from runclaim.states import RunState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from types import TracebackType
 
     from runclaim.flows.attempt import Ended
     from runclaim.flows.body import Body
@@ -127,6 +128,7 @@ class _Traced:
 
     def __init__(self, body: Body) -> None:
         self._body = body
+        self._raised_at: TracebackType | None = None
         self.broken: Exception | None = None
 
     def run(self) -> str:
@@ -137,6 +139,7 @@ class _Traced:
         finally:
             _TRACED.reset(token)
         if ended.ending not in COMPLETE and ended.exception is not None:
+            self._raised_at = ended.exception.__traceback__
             raise harmless(ended.exception, ended.hide)
         return said(ended.ending, None)
 
@@ -164,6 +167,9 @@ class _Traced:
         ended = self._body.ended
         if ended is None:
             return self._body.failed(error or RunclaimError("its Task class returned without running the body"))
+        if ended.exception is not None and self._raised_at is not None:
+            # Nobody looks for the error in what lies around the body.
+            ended.exception.__traceback__ = self._raised_at
         return self._body.failed(error) if error is not None and ended.ending in COMPLETE else ended
 
 
