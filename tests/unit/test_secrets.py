@@ -25,20 +25,62 @@ SECRETS = {
         (f"github_pat_{'1' * 22}_{'a1B' * 20}", "token={}"),
         (f"ghp_{A36[:22]}", "a token that was cut at forty characters: {}"),
     ],
-    "GitLab token": [(f"glpat-{'x-Y_1' * 4}", "{}"), (f"glpat-{A36}.01.0a{'1' * 7}", "{}")],
+    "runclaim token": [(f"rc_{'0a' * 6}_{'3f' * 32}", "token {} refused"), (f"rc_{'0a' * 6}_{'3f' * 9}", "cut: {}")],
+    "GitLab token": [
+        (f"glpat-{A36}.01.0a{'1' * 7}", "{}"),
+        *(
+            (f"gl{name}-{'x-Y_1' * 4}", "{}")
+            for name in ("pat", "dt", "rt", "ptt", "cbt", "oas", "soat", "ft", "agent", "imt", "ffct", "wt")
+        ),
+        (f"GR1348941{'x-Y_1' * 4}", "{}"),
+    ],
     "Slack token": [
         (f"xoxb-{'1' * 12}-{'2' * 12}-{'a' * 24}", "{}"),
         (f"xoxe.xoxp-1-{A36}", "{}"),
         (f"xapp-1-A0-{'1' * 12}-{'a' * 30}", "{}"),
-        (f"T00000000/B00000000/{'X' * 24}", "https://hooks.slack.com/services/{}"),
+        (f"xoxd-{A36}%2B{A36}", "d={};"),
+        (f"xwfp-{'1' * 12}-{A36}", "{}"),
+        *(
+            (f"T00000000/B00000000/{'X' * 24}", f"https://hooks.slack.com/{kind}/{{}}")
+            for kind in ("services", "workflows", "triggers")
+        ),
     ],
-    "AWS key id": [(f"AKIA{'IOSFODNN7EXAMPLE'}", "id {};"), (f"ASIA{'2' * 16}", "{}")],
+    "AWS key id": [(f"AKIA{'IOSFODNN7EXAMPL2'}", "id {};"), (f"AKIA{'2' * 16}", "key_{}"), (f"ASIA{'2' * 16}", "{}")],
     "Google API key": [(f"AIza{'Sy-_9' * 7}", "?key={}&v=1")],
     "API key": [
         (f"sk-{A36}{A36}", "Incorrect API key provided: {}."),
         (f"sk-proj-{'a_B-1' * 10}", "{}"),
         (f"sk-ant-api03-{'a_B-1' * 18}", "x-api-key: {}"),
+        (f"sk-{A36}", "key_{}"),
+        (f"sk-{A36}", "key-{}"),
+        (f"gsk_{A36}{A36[:16]}", "{}"),
     ],
+    "AWS signature": [
+        (
+            "3f" * 32,
+            "Authorization: AWS4-HMAC-SHA256 Credential=x/20261128/us-east-1/s3, SignedHeaders=host, Signature={}",
+        ),
+        ("3f" * 32, "https://b.s3.amazonaws.com/k?X-Amz-Expires=60&X-Amz-Signature={}"),
+    ],
+    "Azure signature": [(f"{A36}%2F3D%3D", "https://a.blob.core.windows.net/c?sv=2026-01-01&sig={}")],
+    "Google client secret": [(f"GOCSPX-{'a_B-1' * 6}", "{}")],
+    "Google access token": [(f"ya29.{'a_B-1' * 30}", "Bearer-less {}")],
+    "Grafana token": [(f"glsa_{A36}_{'0a' * 4}", "{}")],
+    "Hugging Face token": [(f"hf_{A36}", "HF_TOKEN={}")],
+    "Databricks token": [(f"dapi{'0a' * 16}-2", "{}")],
+    "DigitalOcean token": [(f"dop_v1_{'0a' * 32}", "{}")],
+    "Docker token": [(f"dckr_pat_{'a_B-1' * 6}", "{}")],
+    "Vault token": [(f"hvs.{'a_B-1' * 8}", "{}")],
+    "SendGrid key": [(f"SG.{'a_B-1' * 4}.{'a_B-1' * 8}", "{}")],
+    "Shopify token": [(f"shpat_{'0a' * 16}", "{}")],
+    "Atlassian token": [(f"ATATT3{'xF_1-' * 20}=ABCDEF12", "{}")],
+    "connection string with a password": [
+        ("hunter2", "host=db user=app password={} dbname=x"),
+        ("hunter2", "postgresql+psycopg://h/x?user=u&password={}"),
+        ("hunter2", "Server=db;Database=x;Password={};"),
+        ("hunter2", "jdbc:postgresql://h/x?pwd={}"),
+    ],
+    "token in a URL": [(f"{A36}", "https://x.example/feed?access_token={}"), (f"{A36}", "?v=1&api_key={}")],
     "Stripe key": [(f"sk_live_{'4e' * 12}", "{}"), (f"rk_live_{A36}", "{}"), (f"sk_test_{A36}", "{}")],
     "npm token": [(f"npm_{A36}", "//registry.npmjs.org/:_authToken={}")],
     "PyPI token": [(f"pypi-AgEIcHlwaS5vcmc{'Cj-_1' * 20}", "{}")],
@@ -64,6 +106,9 @@ SECRETS = {
         ("dXNlcjpwYXNzd29yZA==", "Proxy-Authorization: Basic {}\r\nHost: x"),
         ("dXNlcjpwYXNzd29yZA==", "{{'Authorization': 'Basic {}'}}"),
         ("c2VjcmV0LXRva2Vu", '{{\\"authorization\\": \\"token {}\\"}}'),
+        ("c2VjcmV0LXRva2Vu", "Authorization:    Bearer     {}"),
+        ("c2VjcmV0LXRva2VuMg", "Authorization: {}"),
+        ("0a" * 16, 'Authorization: Digest username="me", realm="x", nonce="1", uri="/", response="{}"'),
     ],
     "bearer token": [("a1-B2._~+/" * 3 + "==", "curl -H 'bearer {}'")],
 }
@@ -130,6 +175,40 @@ def pieces(secret: str) -> set[str]:
 def test_ordinary_text_is_no_secret(text: str):
     assert find_secret({"text": text}) is None
     assert redact(text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "authorization: basic scaffolding for roles",
+        "fix: bearer authentication-middleware-refactoring",
+        "feature/sk-20261128reviewpipelinev2",
+        "Use Bearer YOUR_ACCESS_TOKEN_GOES_HERE_PLEASE",
+        "docker://alpine:3.19@sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+        "maven://org:artifact@1 and npm://scope:name@1.2.3",
+        "Use Bearer authentication/authorization",
+        "Authorization: Basic authentication is off",
+        "Authorization: token required",
+        "bearer 00000000-0000-0000-0000-000000000000",
+        "sk-learnpipelinetransformers",
+        "ghs_this_is_a_snake_case_function_name",
+        "xoxb-your-token-here",
+        f"AKIA{'IOSFODNN7EXAMPLE'}",
+        f"-----BEGIN {PEM}\n...\n-----END {PEM}",
+        f"-----BEGIN {PEM}\\n...",
+        "glpat-your-access-token-here",
+        "sk_test_your_key_goes_here_please",
+        "?access_token=YOUR_TOKEN_GOES_HERE and &api_key={api_key}",
+        "host=db user=app password=*** and ?password=${PASSWORD}",
+        "allow ?password= in URLs; set password=required in the form",
+        "Authorization: implement-role-based-access",
+        "npm_lifecycle_event_of_the_package_manager",
+        "Revert: Authorization: bearer-token-middleware-for-admins",
+    ],
+)
+def test_a_title_that_only_begins_as_a_secret_does_is_taken(text: str):
+    """INVARIANT: a pull request is reviewed whatever ordinary words its title has."""
+    assert None is find_secret({"title": text})
 
 
 TOKEN = f"ghp_{A36}"
