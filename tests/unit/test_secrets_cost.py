@@ -31,6 +31,16 @@ HOSTILE = {
     "placeholders": "a://b:${c",
     "Authorization": "authorization: authorization='bearer ",
     "Bearer": "bearer bearer  bearer\t",
+    "digests": "digest ",
+    "responses": 'digest response="0a',
+    "connection strings": "host=a user=b ",
+    "passwords of connection strings": "host=a password=",
+    "tokens in URLs": "?token=a&token=",
+    "signatures": "Signature=0a?sig=a",
+    "SendGrid keys without an end": "SG.aaaaaaaaaaaaaaaaaaaaaa",
+    "Grafana tokens without an end": "glsa_aaaaaaaaaaaaaaaaaaaaaaaaa",
+    "runclaim tokens without an end": "rc_0a0a0a0a0a0a_0a0a",
+    "pins": "://a:b@1.1.1.1.",
     "spaces": " ",
     "letters": "a",
     "escapes": "\\n",
@@ -44,7 +54,8 @@ def test_hostile_text_costs_in_proportion_to_its_length(name: str):
 
     Breaks if a pattern begins again inside what it has already looked at.
     """
-    begins = "a://b:" if "one password" in name else "PRIVATE xox ghp_ sk- eyJ k_live_ :// authorization bearer "
+    hints = "PRIVATE xox ghp_ sk- eyJ k_live_ :// authorization bearer assword= response= "
+    begins = "a://b:" if "one password" in name else hints
     short, long = (begins + HOSTILE[name] * (size // len(HOSTILE[name])) for size in (64 * 1024, 256 * 1024))
 
     assert cost(long) < 9 * max(cost(short), 0.002), "16 times would be quadratic"
