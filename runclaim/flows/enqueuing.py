@@ -150,8 +150,7 @@ class Enqueuing(Generic[InputT]):
 
     def _new_run(self, given: InputT | Mapping[str, Any], trace_context: dict[str, str] | None) -> NewRun:
         flow, config = self._flow, self._ledger.config
-        value = flow.input_type.check(given)
-        plain = flow.input_type.dump(value)
+        value, plain = flow.input_type.take(given)
         # Before what is made from it: an error of a key shows the value that the key cannot take.
         self._refuse_secrets("input", plain)
         key, subject = flow.key_of(value), flow.subject_of(value)

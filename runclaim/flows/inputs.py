@@ -8,14 +8,16 @@ is imported by nobody but the application that uses it.
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
-from typing import Any, Generic, TypeVar, get_type_hints, is_typeddict
+from typing import Any, Generic, TypeVar, is_typeddict
 
 import msgspec
 
 from runclaim.errors import DeclarationError, InputError
+from runclaim.flows.roundtrip import fields_of, require_same, require_used, spelled_out
 from runclaim.flows.schemas import input_schema
-from runclaim.flows.shapes import model, strange
+from runclaim.flows.shapes import flaw, flaw_told, is_model, model
 from runclaim.keys import dump_json
 from runclaim.secrets import redact
 
@@ -30,11 +32,14 @@ class InputType(Generic[InputT]):
 
     def __init__(self, declared: type[InputT]) -> None:
         self.declared = declared
-        self._is_pydantic = hasattr(declared, "model_validate") and hasattr(declared, "model_fields")
+        self._is_pydantic = is_model(declared)
         self._is_open = self._is_pydantic and declared.model_config.get("extra") == "allow"  # type: ignore[attr-defined]
         self.fields = self._field_names()
         if taken := sorted(RESERVED & set(self.fields)):
             raise DeclarationError(f"{declared.__name__}.{taken[0]}: enqueue has an argument of that name; rename it")
+
+        if found := flaw(declared):
+            raise DeclarationError(flaw_told(declared.__name__, found))
 
     def _field_names(self) -> tuple[str, ...]:
         declared: Any = self.declared
@@ -45,42 +50,51 @@ class InputType(Generic[InputT]):
             raise DeclarationError(
                 f"the input of a flow is a dataclass, a TypedDict or a pydantic model, not {declared!r}"
             )
-        if found := strange(declared):
-            raise DeclarationError(
-                f"{declared.__name__}.{found} has no JSON form: use text, numbers, lists, dicts, dates or dataclasses,"
-                " defined where the module can see them at run time"
-            )
         if is_typeddict(declared):
-            return tuple(get_type_hints(declared))
-        return tuple(field.name for field in msgspec.inspect.type_info(declared).fields)  # type: ignore[attr-defined]
+            return tuple(declared.__annotations__)
+        return fields_of(declared)
 
     def check(self, given: InputT | Mapping[str, Any]) -> InputT:
-        """A value of the declared type. Raises: InputError that names the field that does not fit."""
+        """A value of the declared type, as bodies get it. Raises: InputError that names the field that does not fit."""
+        return self.take(given)[0]
+
+    def take(self, given: InputT | Mapping[str, Any]) -> tuple[InputT, Any]:
+        """
+        A value of the declared type and the plain JSON data that is kept of it: bodies get the very same value.
+
+        Raises: InputError that names the field that does not fit, or that a body would get otherwise.
+        """
         declared: Any = self.declared
         if isinstance(given, Mapping):
-            return self._validate(dict(given), from_json=False)
-        if is_typeddict(declared) or not isinstance(given, declared):
+            self._require_known(given)
+            value = self._validate(dict(given), from_json=False)
+        elif is_typeddict(declared) or not isinstance(given, declared):
             raise InputError(
                 "input", f"is of type {type(given).__name__}; pass {declared.__name__}(…) or its fields by name"
             )
+        else:
+            value = given
+        if isinstance(given, Mapping) and not self._is_pydantic:
+            require_used(given, value)
         # Types are checked here and not first in the worker, when the caller is gone.
-        return self.load(self.dump(given))
+        plain = self.dump(value)
+        read = self.load(plain)
+        require_same("", value, read)
+        # A whole number in a field of broken ones is kept as one of those, however the input is given.
+        if (kept := self.dump(read)) != plain:
+            require_same("", value, self.load(kept))
+        return read, kept
 
     def dump(self, value: InputT) -> Any:
-        """The value as plain JSON data, at most 256 kB of it. Raises: InputError."""
-        plain: Any = self._builtins(value)
-        dump_json("input", plain)
-        return plain
+        """The value as the plain data that JSON gives, at most 256 kB of it. Raises: InputError."""
+        return json.loads(dump_json("input", self._builtins(value)))
 
     def _builtins(self, value: Any) -> Any:
         try:
             if self._is_pydantic:
                 return value.model_dump(mode="json", round_trip=True)
-            # What msgspec made lacks the fields that were left at their defaults; the same input is the same JSON.
-            is_plain = not dataclasses.is_dataclass(value) or isinstance(value, type)
-            plain = value if is_plain else dataclasses.asdict(value)
             # A set has no order, the fingerprint of the input has to have one.
-            return msgspec.to_builtins(plain, str_keys=True, order="deterministic")
+            return msgspec.to_builtins(spelled_out(value), str_keys=True, order="deterministic")
         except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
             raise InputError("input", f"is no JSON: {error}") from error
 
@@ -89,19 +103,28 @@ class InputType(Generic[InputT]):
         return input_schema(self.declared, is_open=self._is_open)
 
     def load(self, plain: Any) -> InputT:
-        """The value that `plain`, as the ledger keeps it, describes. Raises: InputError."""
+        """
+        The value that `plain`, as the ledger keeps it, describes. Raises: InputError.
+
+        A field that the type had when that was written, and has no longer, is left out.
+        """
+        if not self._is_open and any(name not in self.fields for name in plain):
+            plain = {name: each for name, each in plain.items() if name in self.fields}
         return self._validate(plain, from_json=True)
+
+    def _require_known(self, given: Mapping[str, Any]) -> None:
+        unknown = None if self._is_open else next((name for name in given if name not in self.fields), None)
+        if unknown is not None:
+            fields, kind = ", ".join(self.fields), self.declared.__name__
+            raise InputError(redact(str(unknown)), f"is no field of {kind}; it has {fields}")
 
     def _validate(self, plain: Any, *, from_json: bool) -> InputT:
         declared: Any = self.declared
-        unknown = [name for name in plain if name not in self.fields] if isinstance(plain, dict) else []
-        if unknown and not self._is_open:
-            raise InputError(
-                redact(str(unknown[0])), f"is no field of {declared.__name__}; it has {', '.join(self.fields)}"
-            )
         try:
             found: InputT = (
-                model(declared, plain, from_json=from_json) if self._is_pydantic else msgspec.convert(plain, declared)
+                model(declared, plain, from_json=from_json)
+                if self._is_pydantic
+                else msgspec.convert(plain, declared, str_keys=True)
             )
         except msgspec.ValidationError as error:
             # Some tell the value that they refuse, and this runs before secrets are looked for. Nothing is chained:

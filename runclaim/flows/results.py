@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Never, NoReturn, get_type_hints
 import msgspec
 
 from runclaim.errors import DeclarationError, InputError
-from runclaim.flows.shapes import model, strange
+from runclaim.flows.roundtrip import require_same, spelled_out
+from runclaim.flows.shapes import flaw, flaw_told, is_model, model
 from runclaim.keys import dump_json
 
 if TYPE_CHECKING:
@@ -27,12 +28,9 @@ class ResultType:
     def __init__(self, body: Callable[..., Any], *, phase: str) -> None:
         self._phase = phase
         self._declared = _return_type(body)
-        self._is_pydantic = hasattr(self._declared, "model_validate")
-        if not self._is_pydantic and (found := strange(self._declared)):
-            raise DeclarationError(
-                f"phase {phase} returns {found}, which has no JSON form:"
-                " return text, numbers, lists, dicts, a dataclass or a pydantic model"
-            )
+        self._is_pydantic = is_model(self._declared)
+        if found := flaw(self._declared):
+            raise DeclarationError(flaw_told(f"the result of {phase}", found))
 
     def dump(self, value: Any) -> str:
         """JSON text of `value`, at most 256 kB. Raises: InputError when it is no JSON, or not what was declared."""
@@ -43,7 +41,7 @@ class ResultType:
             raise InputError(field, f"is no JSON: {error}") from error
         text = dump_json(field, plain)
         # Told here and not by the phase that reads it.
-        self._as_declared(plain)
+        require_same(field, value, self._as_declared(json.loads(text)))
         return text
 
     def plain(self, value: Any) -> Any:
@@ -53,7 +51,7 @@ class ResultType:
     def _builtins(self, value: Any) -> Any:
         if self._is_pydantic and hasattr(value, "model_dump"):
             return value.model_dump(mode="json", round_trip=True)
-        return msgspec.to_builtins(value, str_keys=True, order="deterministic")
+        return msgspec.to_builtins(spelled_out(value), str_keys=True, order="deterministic")
 
     def load(self, plain: Any) -> Any:
         """The recorded result as the declared type. Raises: InputError when the declaration has changed since."""
@@ -66,7 +64,7 @@ class ResultType:
         try:
             if self._is_pydantic:
                 return model(self._declared, plain, from_json=True)
-            return msgspec.convert(plain, self._declared)
+            return msgspec.convert(plain, self._declared, str_keys=True)
         except ValueError as error:
             declared = self._declared.__name__ if isinstance(self._declared, type) else self._declared
             problem = f"is no {declared}, as its phase declares: {error}"

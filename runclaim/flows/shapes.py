@@ -1,19 +1,65 @@
-"""Declared types: whether all inside has a JSON form, told where it is declared; and reading pydantic's models."""
+"""Declared types: whether all inside can be kept as JSON, told where it is declared; and reading pydantic's models."""
 
 from __future__ import annotations
 
-from typing import Any
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, get_args, get_origin, get_type_hints, is_typeddict
 
 import msgspec
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
-def strange(declared: Any) -> str | None:
-    """The first type inside `declared` that has no JSON form, with the field it is in; `None` when all have one."""
+_HIDDEN: Final = (
+    "hides its value, so that asterisks would be kept: make it text and pass a reference such as secret:env:NAME,"
+    " see docs/secrets.md"
+)
+_EXCLUDED: Final = "is left out of the model's JSON, so that bodies never get it: take exclude=True away, or the field"
+_KEYS: Final = "which no key in JSON can be: use text, numbers, dates, UUIDs or an Enum of them"
+_NO_JSON: Final = (
+    "has no JSON form: use text, numbers, lists, dicts, dates, dataclasses or pydantic models,"
+    " defined where the module can see them at run time"
+)
+_KEY_TYPES: Final = (
+    msgspec.inspect.StrType,
+    msgspec.inspect.IntType,
+    msgspec.inspect.FloatType,
+    msgspec.inspect.DecimalType,
+    msgspec.inspect.UUIDType,
+    msgspec.inspect.DateType,
+    msgspec.inspect.DateTimeType,
+    msgspec.inspect.TimeType,
+    msgspec.inspect.TimeDeltaType,
+    msgspec.inspect.BytesType,
+    msgspec.inspect.EnumType,
+    msgspec.inspect.LiteralType,
+    msgspec.inspect.AnyType,
+)
+
+
+def flaw(declared: Any) -> tuple[str, str] | None:
+    """The first place inside `declared` that JSON cannot keep, and what is wrong with it; `None` when all can be."""
+    return _flaw_of_model(declared) if is_model(declared) else _flaw_of_plain(declared)
+
+
+def flaw_told(root: str, found: tuple[str, str]) -> str:
+    """A flaw as people are told of it; `root` is what was declared."""
+    place, problem = found
+    return f"{root}.{place}: {problem}" if place else f"{root}: {problem}"
+
+
+def is_model(declared: Any) -> bool:
+    """Whether it is a pydantic model."""
+    return hasattr(declared, "model_validate") and hasattr(declared, "model_fields")
+
+
+def _flaw_of_plain(declared: Any) -> tuple[str, str] | None:
     try:
         waiting: list[tuple[str, Any]] = [("", msgspec.inspect.type_info(declared))]
     except (TypeError, NameError) as error:
         # A name that only a type checker can see is as unknown here as it will be in the worker.
-        return str(error)
+        return "", f"{error}: {_NO_JSON}"
     seen: set[int] = set()
     while waiting:
         place, found = waiting.pop(0)
@@ -21,13 +67,64 @@ def strange(declared: Any) -> str | None:
             continue
         seen.add(id(found))
         if isinstance(found, msgspec.inspect.CustomType):
-            return f"{place}: {found.cls.__qualname__}" if place else str(found.cls.__qualname__)
-        for name in ("item_type", "key_type", "value_type"):
-            waiting.extend((place, each) for each in (getattr(found, name, None),) if each is not None)
-        for name in ("item_types", "types"):
-            waiting.extend((place, each) for each in getattr(found, name, ()))
-        waiting.extend((f"{place}.{field.name}".lstrip("."), field.type) for field in getattr(found, "fields", ()))
+            problem = _HIDDEN if hasattr(found.cls, "get_secret_value") else _NO_JSON
+            return place, f"{found.cls.__qualname__} {problem}"
+        if isinstance(found, msgspec.inspect.DictType) and (strange := _strange_key(found.key_type)):
+            return place, f"has keys of type {strange}, {_KEYS}"
+        waiting.extend(_inside(place, found))
     return None
+
+
+def _inside(place: str, found: Any) -> Iterator[tuple[str, Any]]:
+    for name in ("item_type", "key_type", "value_type"):
+        if (each := getattr(found, name, None)) is not None:
+            yield place, each
+    for name in ("item_types", "types"):
+        yield from ((place, each) for each in getattr(found, name, ()))
+    yield from ((f"{place}.{field.name}".lstrip("."), field.type) for field in getattr(found, "fields", ()))
+
+
+def _strange_key(found: Any) -> str | None:
+    """The name of a type whose values cannot be keys in JSON."""
+    if isinstance(found, msgspec.inspect.UnionType):
+        return next(filter(None, map(_strange_key, found.types)), None)
+    if isinstance(found, _KEY_TYPES):
+        return None
+    named = getattr(found, "cls", None)
+    return named.__qualname__ if named else type(found).__name__.removesuffix("Type").lower()
+
+
+def _flaw_of_model(declared: Any) -> tuple[str, str] | None:
+    waiting: list[tuple[str, Any]] = [("", declared)]
+    seen: set[Any] = set()
+    while waiting:
+        place, found = waiting.pop(0)
+        if hasattr(found, "get_secret_value"):
+            return place, f"{found.__name__} {_HIDDEN}"
+        if is_model(found) or is_typeddict(found) or (isinstance(found, type) and dataclasses.is_dataclass(found)):
+            if found in seen:
+                continue
+            seen.add(found)
+            fields = getattr(found, "model_fields", {})
+            for name, field in fields.items():
+                if field.exclude:
+                    return f"{place}.{name}".lstrip("."), _EXCLUDED
+            hints = {name: field.annotation for name, field in fields.items()} or _hints(found)
+            waiting.extend((f"{place}.{name}".lstrip("."), each) for name, each in hints.items())
+        origin, args = get_origin(found), get_args(found)
+        if args and isinstance(origin, type) and issubclass(origin, Mapping):
+            key = get_origin(args[0]) or args[0]
+            if isinstance(key, type) and issubclass(key, bool | tuple):
+                return place, f"has keys of type {key.__name__}, {_KEYS}"
+        waiting.extend((place, each) for each in args)
+    return None
+
+
+def _hints(declared: Any) -> dict[str, Any]:
+    try:
+        return get_type_hints(declared)
+    except NameError:
+        return {}
 
 
 def model(declared: Any, plain: Any, *, from_json: bool) -> Any:

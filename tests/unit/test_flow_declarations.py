@@ -92,8 +92,8 @@ MISTAKEN_FLOWS = {
     "a field without a JSON form": (
         {"input_type": WithCustom, "key": "{repo}"},
         (
-            "WithCustom.inner: Custom has no JSON form: use text, numbers, lists, dicts, dates or dataclasses,"
-            " defined where the module can see them at run time"
+            "WithCustom.inner: Custom has no JSON form: use text, numbers, lists, dicts, dates, dataclasses or pydantic"
+            " models, defined where the module can see them at run time"
         ),
     ),
     "a field with the name of an argument": (

@@ -105,8 +105,8 @@ MISTAKEN_BODIES = {
     "a result without a JSON form": (
         returns_custom,
         (
-            "phase review.returns_custom returns Custom, which has no JSON form:"
-            " return text, numbers, lists, dicts, a dataclass or a pydantic model"
+            "the result of review.returns_custom: Custom has no JSON form: use text, numbers, lists, dicts, dates,"
+            " dataclasses or pydantic models, defined where the module can see them at run time"
         ),
     ),
 }
