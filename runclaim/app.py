@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from runclaim import beat, worker
 from runclaim.broker import Broker
@@ -43,6 +43,8 @@ class Runclaim(Declarations):
     """
 
     def __init__(self, app: Celery, **settings: Any) -> None:
+        # `celery.current_app` stands for the application that is current now.
+        app = cast("Celery", getattr(app, "_get_current_object", lambda: app)())
         if app in _ATTACHED:
             raise DeclarationError(
                 f"the Celery app {app.main or 'here'} already has a Runclaim; use that one everywhere"
@@ -56,9 +58,9 @@ class Runclaim(Declarations):
         self._broker = Broker(app, lambda: self.config)
         super().__init__(lambda: self.config, lambda: self._broker, self._make_task)
         self._runtime = Runtime(app, self.ledger, self._broker, self.flows)
-        self._plain = PlainCalls(self.ledger, lambda: self._runtime.keeper, lambda: self._runtime.flags.stopping)
+        self._plain = PlainCalls(self.ledger, lambda: self._runtime.keeper, lambda: self._runtime.process.is_stopping)
         upkeep.register(app, self._runtime)
-        beat.schedule(app, lambda: self.config)
+        beat.attach(app, self._runtime)
         worker.attach(app, self._runtime)
 
     @property

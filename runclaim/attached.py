@@ -18,10 +18,12 @@ def find(app: Celery | str) -> Runclaim:
     """
     The Runclaim of a Celery app, or of the app that a text names as for `celery -A`, seen from the working directory.
 
-    Raises: ConfigError when the module cannot be imported, or attaches no Runclaim.
+    What a worker would import is imported: the modules of `include` and `autodiscover_tasks` declare flows too.
+    Raises: ConfigError when a module cannot be imported, or attaches no Runclaim.
     """
-    name = app if isinstance(app, str) else app.main
+    name = app if isinstance(app, str) else str(app.main)
     found = _import(app) if isinstance(app, str) else app
+    _import_tasks(found, name)
     attached: Runclaim | None = getattr(found, "runclaim", None)
     if attached is None:
         raise ConfigError(
@@ -43,3 +45,10 @@ def _import(name: str) -> Celery:
     except AttributeError as error:
         raise ConfigError(f"there is no Celery app in {name}: {error}") from error
     return found
+
+
+def _import_tasks(app: Celery, name: str) -> None:
+    try:
+        app.loader.import_default_modules()
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"a module of tasks of the application {name} cannot be imported: {error}") from error

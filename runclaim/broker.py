@@ -148,7 +148,7 @@ class Broker:
         return error
 
     def _knows(self, due: Due) -> bool:
-        if f"{due.flow}.{due.phase}" in self._app.tasks:
+        if is_ours(self._app, f"{due.flow}.{due.phase}"):
             return True
         logger.warning("run %s waits in phase %s.%s, which this release does not have", due.run_id, due.flow, due.phase)
         return False
@@ -211,6 +211,11 @@ class Broker:
         timeouts = dict.fromkeys(_TIMEOUTS.get(connection.transport.driver_type, ()), seconds)
         connection.transport_options = {**(connection.transport_options or {}), **once, **timeouts}
         return ProducerPool(connection.Pool(_CONNECTIONS), limit=_CONNECTIONS, Producer=self._app.amqp.Producer)
+
+
+def is_ours(app: Celery, name: str) -> bool:
+    """Whether the task of that name is runclaim's, and not one of the application's that has taken the name."""
+    return getattr(app.tasks.get(name), "of_runclaim", False) is True
 
 
 def is_limited(app: Celery, task: Any) -> bool:

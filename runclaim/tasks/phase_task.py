@@ -20,6 +20,7 @@ from runclaim.flows.telling import harmless
 from runclaim.tasks.body_task import attributes, body_here, fail, ignored, said
 from runclaim.tasks.monitoring import Monitor
 from runclaim.tasks.request import PhaseRequest
+from runclaim.tasks.routes import queue_of
 from runclaim.tasks.serializer import Serializer
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ def register(app: Celery, runtime: Runtime, flow: Flow[Any], phase: Phase[Any, A
         max_retries=0,
         # The ledger retries; Celery would send a message that is refused, and tell monitors of a retry that is none.
         autoretry_for=(),
+        of_runclaim=True,
         typing=False,
         **attributes(carry),
     )
@@ -127,12 +129,7 @@ def _lane(app: Celery, phase: Phase[Any, Any], message: Message) -> str | None:
     if phase.options.queue is not None:
         return phase.options.queue
     try:
-        # What Celery gives a router: it may look at the arguments and at the task.
-        route = app.amqp.router.route({}, phase.task_name, (message.run_id, message.fence), {}, task)
+        return queue_of(app, phase.task_name, args=(message.run_id, message.fence))
     except Exception as error:  # noqa: BLE001 - a router is the application's own
         logger.debug("the router of %s raises %r: it goes through the broker", phase.task_name, error)
         return None
-    queue = route.get("queue")
-    if queue is None and {"exchange", "routing_key"} & set(route):
-        return None
-    return cast("str", getattr(queue, "name", queue) or app.conf.task_default_queue)

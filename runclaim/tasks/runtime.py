@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import threading
 import time
 from datetime import timedelta
@@ -32,7 +31,7 @@ from runclaim.ledger.registry import register, unregistered
 from runclaim.ledger.rescue import rescue, rescue_worker
 from runclaim.listeners.telling import register as register_listeners
 from runclaim.listeners.telling import tell
-from runclaim.tasks.flags import Flags
+from runclaim.tasks.process import Process
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -42,7 +41,6 @@ if TYPE_CHECKING:
     from runclaim.broker import Broker
     from runclaim.flows.flow import Flow
     from runclaim.flows.ledgering import Ledger
-    from runclaim.ledger.claim import Claim
     from runclaim.ledger.planning import NewAction, Stopped
 
 logger: Final = logs.logger("runclaim.worker")
@@ -58,10 +56,9 @@ class Runtime:
 
     def __init__(self, app: Celery, ledger: Ledger, broker: Broker, flows: dict[str, Flow[Any]]) -> None:
         self.app, self.ledger, self.broker, self.flows = app, ledger, broker, flows
-        self.flags = Flags()
+        self.process = Process()
+        self.flags = self.process.flags
         self.pace, self.minder = Pace(), Minder()
-        #: Set in prefork children: their process may be ended without ending the worker.
-        self.in_pool_child = False
         self._keeper: Keeper | None = None
         self._reconciling = threading.Lock()
         self._making = forks.Lock()
@@ -85,7 +82,7 @@ class Runtime:
             pace=self.pace,
             minder=self.minder,
             worker=f"{node}:{os.getpid()}",
-            stopping=lambda: self.flags.stopping,
+            stopping=lambda: self.process.is_stopping,
         )
 
     def deliverer(self, node: str) -> Deliverer:
@@ -95,7 +92,7 @@ class Runtime:
             ledger=self.ledger,
             records=self.records,
             worker=f"{node}:{os.getpid()}",
-            stopping=lambda: self.flags.stopping,
+            stopping=lambda: self.process.is_stopping,
         )
 
     @cached_property
@@ -131,7 +128,7 @@ class Runtime:
         with self._making:
             if self._keeper is None:
                 database = Database(self.ledger.config.database_url, pool_size=1, patience=PATIENCE)
-                self._keeper = Keeper(database, on_overdue=self._end_overdue)
+                self._keeper = Keeper(database, on_overdue=self.process.end_overdue)
             return self._keeper
 
     def close(self, *, for_good: bool = False) -> None:
@@ -143,23 +140,6 @@ class Runtime:
                 (self._keeper.shut if for_good else self._keeper.close)()
             except RunclaimError as error:
                 logger.warning("totals of this process were not written: %s", error)
-
-    def _end_overdue(self, claim: Claim, times: int) -> None:
-        """A body outlived its max_duration. First it is interrupted; a child that does not react is ended."""
-        if not self.in_pool_child:
-            logger.error(
-                "%s/%s is past its max_duration and holds its slot", claim.run_id, claim.phase, extra=logs.of(claim)
-            )
-            return
-        logger.error(
-            "%s/%s is past its max_duration; %s",
-            claim.run_id,
-            claim.phase,
-            "interrupting" if times == 1 else "ending the process",
-            extra=logs.of(claim),
-        )
-        # SIGUSR1 is Celery's soft time limit in a prefork child: SoftTimeLimitExceeded in the body.
-        os.kill(os.getpid(), signal.SIGUSR1 if times == 1 else signal.SIGKILL)
 
     def give_back(self, worker: str) -> None:
         """A pool child died: its claims are queued again at once, in a thread so the worker's loop goes on."""
@@ -194,17 +174,17 @@ class Runtime:
         sender = Sender(
             database=self.ledger.database,
             actions=self.ledger.actions,
-            stopping=lambda: self.flags.stopping,
+            stopping=lambda: self.process.is_stopping,
             count=self.keeper.count,
         )
         taken, some_are_left = sender.send_due(within=_DELIVER_AT_MOST)
-        if some_are_left and not self.flags.stopping:
+        if some_are_left and not self.process.is_stopping:
             self.broker.ring_actions(1)
         return taken
 
     def tell(self) -> int:
         """Count what the journal says and tell the listeners; returns how many events were told."""
-        return tell(self.ledger.database, self.ledger.listeners, stopping=lambda: self.flags.stopping)
+        return tell(self.ledger.database, self.ledger.listeners, stopping=lambda: self.process.is_stopping)
 
     def add_listeners(self) -> None:
         """Let new listeners listen from here on. Raises: LedgerUnavailable, LedgerClosed."""

@@ -25,6 +25,7 @@ DISPATCH: Final = "runclaim.dispatch"
 PURGE: Final = "runclaim.purge"
 FORGET: Final = "runclaim.forget"
 TELL: Final = broker.TELL
+ALL: Final = (RESCUE, DISPATCH, DELIVER, PURGE, FORGET, TELL)
 
 
 def register(app: Celery, runtime: Runtime) -> None:
@@ -77,6 +78,7 @@ def _task(app: Celery, name: str, body: Callable[[], Any]) -> None:
         serializer=Serializer(),
         max_retries=0,
         autoretry_for=(),
+        of_runclaim=True,
         # Not None, so that the application's default does not hold: the upkeep is no work that floods anybody.
         rate_limit=0,
         # Bounds how many pile up while no worker is there, also for schedulers that keep no option of an entry. Long

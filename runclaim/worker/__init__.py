@@ -13,7 +13,7 @@ from celery import bootsteps, signals
 from runclaim import logs
 from runclaim.errors import LedgerUnavailable, RunclaimError
 from runclaim.worker import flower, reporting
-from runclaim.worker.checks import refusals
+from runclaim.worker.checks import notices, refusals
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -33,37 +33,32 @@ def attach(app: Celery, runtime: Runtime) -> None:
     reporting.attach(app, lambda: runtime.ledger.config)
     flower.attach(app, runtime)
 
-    def ours(sender: Any) -> bool:
-        return getattr(sender, "app", app) is app
-
     def shutting_down(**_kwargs: Any) -> None:
         runtime.flags.stopping = True
 
-    def ready(sender: Any = None, **_kwargs: Any) -> None:
-        if ours(sender):
-            runtime.flags.stopping = False
-
-    def child_started(**_kwargs: Any) -> None:
-        runtime.in_pool_child = True
+    def process_starts(**_kwargs: Any) -> None:
+        runtime.process.pool_starts()
 
     def process_ends(**_kwargs: Any) -> None:
         runtime.close()
 
-    signals.worker_init.connect(ready, weak=False)
     signals.worker_shutting_down.connect(shutting_down, weak=False)
-    signals.worker_process_init.connect(child_started, weak=False)
+    signals.worker_process_init.connect(process_starts, weak=False)
     signals.worker_process_shutdown.connect(process_ends, weak=False)
     signals.worker_shutdown.connect(process_ends, weak=False)
 
 
 def _start_check(app: Celery, runtime: Runtime) -> type:
-    class RunclaimStart(bootsteps.Step):
-        """Refuses to start where the promise could not be kept."""
+    class RunclaimStart(bootsteps.StartStopStep):
+        """Refuses to start where the promise could not be kept; hears of every way in which a worker stops."""
 
         def __init__(self, parent: Any, **kwargs: Any) -> None:
             super().__init__(parent, **kwargs)
-            if found := refusals(app, runtime.ledger.config):
+            if found := refusals(app, runtime):
                 raise SystemExit("runclaim: this worker does not start.\n" + "\n".join(f"  - {each}" for each in found))
+            for notice in notices(runtime):
+                logger.warning("%s", notice)
+            runtime.process.worker_starts()
             try:
                 runtime.register_flows()
                 runtime.add_listeners()
@@ -72,6 +67,13 @@ def _start_check(app: Celery, runtime: Runtime) -> type:
                 logger.warning("the ledger is away: flows that are new here are not registered for the API")
             except RunclaimError as refused:
                 raise SystemExit(f"runclaim: this worker does not start.\n  - {refused}") from refused
+
+        def start(self, parent: Any) -> None:
+            """Nothing more to do."""
+
+        def close(self, parent: Any) -> None:  # noqa: ARG002 - Celery's signature
+            # Remote control and SIGHUP end a worker without the signal `worker_shutting_down`.
+            runtime.flags.stopping = True
 
     return RunclaimStart
 

@@ -110,6 +110,23 @@ def test_a_thread_that_outlives_its_max_duration_keeps_its_slot_and_not_its_run(
     assert [("x", phase) for phase in ("first", "second", "third")] == redis_site.rows()
 
 
+@pytest.mark.site(settings=NO_RESCUE, phases={"second": {"max_duration": 1.0, "max_attempts": 2}})
+def test_a_worker_that_runs_its_bodies_itself_is_not_ended_for_one_of_them(redis_site: Site):
+    """
+    INVARIANT: only a child of a pool is ever sent a signal.
+
+    Breaks if a process counts as a child because Celery tells it that bodies run here: the solo pool is told so too.
+    """
+    late = redis_site.enqueue("late", second="gate")
+    worker = redis_site.worker(pool="solo")
+    worker.said("is past its max_duration and holds its slot", within=60)
+    redis_site.open("late", "second")
+    redis_site.ended(late, upkeep=True)
+
+    assert worker.is_up
+    assert "interrupting" not in worker.text
+
+
 @pytest.mark.site(settings=NO_RESCUE, phases={"first": {"max_attempts": 2}})
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
 def test_a_body_that_ends_its_process_ends_its_run(redis_site: Site, pool: str):

@@ -36,6 +36,30 @@ def test_a_worker_that_is_told_to_stop_gives_its_phase_back(redis_site: Site, po
     assert [("x", phase) for phase in PHASES] == redis_site.rows()
 
 
+@pytest.mark.parametrize(
+    "pool, how",
+    [("prefork", "remote control"), ("prefork", "SIGHUP"), ("threads", "remote control"), ("solo", "SIGHUP")],
+)
+@pytest.mark.site(settings=FAR, phases={"second": {"max_attempts": 1}})
+def test_every_way_to_stop_a_worker_ends_its_body_early(redis_site: Site, pool: str, how: str):
+    """
+    INVARIANT: `ctx.check` hears of a shutdown by Flower's button, by remote control and by SIGHUP as of SIGTERM.
+
+    Breaks if one signal of Celery's is taken for all of them: neither way sends `worker_shutting_down`.
+    """
+    run = redis_site.enqueue("x", second="check")
+    worker = redis_site.worker(pool=pool, concurrency=1)
+    redis_site.started(run, "second")
+    if how == "SIGHUP":
+        # Celery starts itself anew in the same process; no body waits for that one.
+        os.kill(worker.pid, signal.SIGHUP)
+    else:
+        redis_site.stage.app.control.shutdown()
+    until(lambda: run.state is RunState.QUEUED, "the release", so_far=redis_site.story)
+
+    assert (run.view.attempts, len(redis_site.starts(run, "second"))) == (0, 1)
+
+
 def works(site: Site, worker: Process) -> bool:
     return any(start.pid in worker.children() for start in site.starts(phase="second"))
 
