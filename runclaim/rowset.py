@@ -13,7 +13,7 @@ from uuid import UUID
 
 import msgspec
 from sqlalchemy import Text, TypeDecorator, Uuid, bindparam, column
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import JSON, JSONB
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.expression import TableClause
 from sqlalchemy.sql.functions import FunctionElement
@@ -71,6 +71,21 @@ class Json(TypeDecorator[Any]):
     def process_result_value(self, value: Any, dialect: Dialect) -> Any:
         """What the driver gave, as Python has it."""
         return value if value is None or dialect.name == "postgresql" else json.loads(value)
+
+
+class Verbatim(Json):
+    """
+    JSON that somebody hands over and somebody else is given: kept to the letter, `json` on PostgreSQL.
+
+    `jsonb` sorts keys, makes an integer of 1e22 and takes the sign of -0.0: what is read would depend on whether it
+    came from the ledger or from the memory of the process that wrote it.
+    """
+
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """The column's type on each database."""
+        return dialect.type_descriptor(JSON() if dialect.name == "postgresql" else Text())
 
 
 class Rowset(TableClause):
@@ -162,9 +177,21 @@ class as_json(FunctionElement[Any]):  # noqa: N801 - reads as the SQL function i
         super().__init__(text)
 
 
+class verbatim(as_json):  # noqa: N801 - reads as the SQL function it is
+    """The same, to the letter: for columns that are `Verbatim`."""
+
+    type = Verbatim()
+    inherit_cache = True
+
+
 @compiles(as_json, "postgresql")
 def _as_json_postgresql(element: as_json, compiler: SQLCompiler, **kw: Any) -> str:
     return f"CAST({compiler.process(element.clauses, **kw)} AS JSONB)"
+
+
+@compiles(verbatim, "postgresql")
+def _verbatim_postgresql(element: verbatim, compiler: SQLCompiler, **kw: Any) -> str:
+    return f"CAST({compiler.process(element.clauses, **kw)} AS JSON)"
 
 
 @compiles(as_json, "sqlite")

@@ -11,7 +11,7 @@ from runclaim.api.problems import Problem
 from runclaim.errors import ClaimLost
 from runclaim.events import EventType
 from runclaim.flows.hooks import HookEvent, plan_hooks
-from runclaim.keys import clip, dump_json, nonce
+from runclaim.keys import clip, dump_json, fingerprint, nonce
 from runclaim.ledger import read
 from runclaim.ledger.claim import Claim, Wanted, claim, claimed
 from runclaim.ledger.complete import Completion, NextPhase, complete
@@ -154,7 +154,7 @@ def begin_success(caller: Caller, line: RunLine, fence: int, owner: str, said: S
         found = recorded_by(conn, line.id, fence=fence, owner=owner)
         if found is None:
             return None
-        if found.result != said.result:
+        if fingerprint(found.result) != fingerprint(said.result):
             raise Problem("result-conflict", f"phase {found.phase} has its result from this claim already")
         return Ended(line.id, found.phase, found.attempt, "succeeded")
 

@@ -16,7 +16,7 @@ from sqlalchemy.dialects.sqlite import insert as insert_on_sqlite
 from runclaim.clock import now
 from runclaim.ledger.fence import require_held
 from runclaim.models import acts
-from runclaim.rowset import Id, as_json
+from runclaim.rowset import Id, verbatim
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -32,7 +32,7 @@ _FIND: Final = select(acts.c.state, acts.c.answer).where(*_its_place)
 _ANSWER: Final = (
     update(acts)
     .where(*_its_place)
-    .values(state="posted", answer=as_json(bindparam("its_answer", type_=Text())), answered_at=now())
+    .values(state="posted", answer=verbatim(bindparam("its_answer", type_=Text())), answered_at=now())
 )
 _FORGET: Final = delete(acts).where(*_its_place, acts.c.state == "sending")
 _FORGET_ALL: Final = delete(acts).where(acts.c.run_id == bindparam("its_run", type_=Id()), acts.c.state == "sending")

@@ -34,7 +34,7 @@ from runclaim.ledger.journal import Entry, append, append_of
 from runclaim.ledger.subjects import count_generations, supersede
 from runclaim.models import runs
 from runclaim.prepared import Prepared
-from runclaim.rowset import Id, as_json, pack, rowset
+from runclaim.rowset import Id, as_json, pack, rowset, verbatim
 from runclaim.states import RunState
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ _RUN_ROWS: Final = (
     select(*(_new.c[name] for name in _OWN), *(_call.c[name] for name in _SHARED))
     .add_columns(*(literal_column("0", Integer()) for _ in _ZEROS))
     .add_columns(case((_call.c.waits_for.is_(None), state(RunState.QUEUED)), else_=state(RunState.WAITING)))
-    .add_columns(as_json(_new.c.input), as_json(_new.c.trace_context), as_json(_call.c.phases))
+    .add_columns(verbatim(_new.c.input), as_json(_new.c.trace_context), as_json(_call.c.phases))
     .add_columns(now(), shifted(now(), _call.c.delay_seconds), shifted(now(), _call.c.dispatch_seconds))
     .join_from(_new, _call, true())
 )

@@ -16,7 +16,7 @@ from sqlalchemy.dialects.sqlite import insert as insert_on_sqlite
 
 from runclaim.clock import now
 from runclaim.models import actions, runs
-from runclaim.rowset import Id, as_json, pack, rowset
+from runclaim.rowset import Id, as_json, pack, rowset, verbatim
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -91,7 +91,7 @@ _planned: Final = rowset(
 _ADD_COLUMNS: Final = [*_NEW, "payload", *_FRESH]
 _ADD_ROWS: Final = (
     select(*(_planned.c[name] for name in _NEW))
-    .add_columns(as_json(_planned.c.payload), *_FRESH.values())
+    .add_columns(verbatim(_planned.c.payload), *_FRESH.values())
     .where(true())
 )
 _ADD: Final = insert(actions).from_select(_ADD_COLUMNS, _ADD_ROWS, include_defaults=False)

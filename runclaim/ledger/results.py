@@ -14,7 +14,7 @@ from sqlalchemy import Double, Integer, Text, insert, select, true
 from runclaim.clock import now, shifted
 from runclaim.ledger.fence import proofs
 from runclaim.models import phase_results
-from runclaim.rowset import as_json, pack
+from runclaim.rowset import pack, verbatim
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -53,7 +53,7 @@ _COLUMNS: Final = [
 def results_of(found: FromClause) -> Insert:
     """Records the result of each row of `found`, which has the proof of a claim and the columns of `RESULT`."""
     rows = select(found.c.run_id, found.c.fence, found.c.owner, found.c.phase, found.c.position)
-    rows = rows.add_columns(as_json(found.c.result), found.c.skipped, found.c.by_worker, found.c.attempts)
+    rows = rows.add_columns(verbatim(found.c.result), found.c.skipped, found.c.by_worker, found.c.attempts)
     rows = rows.add_columns(shifted(now(), -found.c.ran_seconds), now())
     return insert(phase_results).from_select(_COLUMNS, rows.where(true()))
 

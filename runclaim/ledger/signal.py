@@ -23,7 +23,7 @@ from runclaim.ledger.fence import in_state, state
 from runclaim.ledger.journal import Entry, append
 from runclaim.ledger.waiting import barred, received
 from runclaim.models import runs, signals
-from runclaim.rowset import Id, as_json
+from runclaim.rowset import Id, verbatim
 from runclaim.states import LIVE, RunState
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ _latest: Final = (
 
 def _keep(upsert: Any) -> Any:
     row = (
-        select(runs.c.id, _its_name, _its_signal, as_json(bindparam("its_payload", type_=Text())))
+        select(runs.c.id, _its_name, _its_signal, verbatim(bindparam("its_payload", type_=Text())))
         # Clocks are coarse, and the first of a name is what its phase reads.
         .add_columns(case((_latest >= now(), shifted(_latest, bindparam("a_moment"))), else_=now()))
         .where(runs.c.id == _its_id, _live)

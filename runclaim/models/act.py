@@ -10,7 +10,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from runclaim.clock import Instant
 from runclaim.models.base import Base
-from runclaim.rowset import Id, Json
+from runclaim.rowset import Id, Verbatim
 
 
 class Act(Base):
@@ -22,7 +22,7 @@ class Act(Base):
     phase: Mapped[str] = mapped_column(Text, primary_key=True)
     name: Mapped[str] = mapped_column(Text, primary_key=True)
     state: Mapped[str] = mapped_column(Text)
-    answer: Mapped[Any] = mapped_column(Json, nullable=True)
+    answer: Mapped[Any] = mapped_column(Verbatim, nullable=True)
     attempted_at: Mapped[datetime] = mapped_column(Instant)
     answered_at: Mapped[datetime | None] = mapped_column(Instant)
 

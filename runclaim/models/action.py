@@ -10,7 +10,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from runclaim.clock import Instant
 from runclaim.models.base import Base
-from runclaim.rowset import Id, Json
+from runclaim.rowset import Id, Json, Verbatim
 
 _DUE = text("state IN ('planned', 'sending')")
 _UNKNOWN = text("state = 'unknown'")
@@ -27,7 +27,7 @@ class Action(Base):
     #: What tells the actions of a phase apart: its number, or the name it was planned under.
     name: Mapped[str] = mapped_column(Text)
     kind: Mapped[str] = mapped_column(Text)
-    payload: Mapped[Any] = mapped_column(Json, nullable=False)
+    payload: Mapped[Any] = mapped_column(Verbatim, nullable=False)
     finding_id: Mapped[str | None] = mapped_column(Id, ForeignKey("runclaim_findings.id", ondelete="SET NULL"))
     #: The same at every send: `run:phase:name`.
     idempotency_key: Mapped[str] = mapped_column(Text)

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from runclaim.clock import Instant
 from runclaim.models.base import Base
-from runclaim.rowset import Id, Json
+from runclaim.rowset import Id, Verbatim
 
 
 class PhaseResult(Base):
@@ -21,7 +21,7 @@ class PhaseResult(Base):
     run_id: Mapped[str] = mapped_column(Id, ForeignKey("runclaim_runs.id", ondelete="CASCADE"), primary_key=True)
     phase: Mapped[str] = mapped_column(Text, primary_key=True)
     position: Mapped[int] = mapped_column()
-    result: Mapped[Any] = mapped_column(Json, nullable=False)
+    result: Mapped[Any] = mapped_column(Verbatim, nullable=False)
     #: Why the phase had nothing to do, when it was skipped.
     skipped: Mapped[str | None] = mapped_column(Text)
     #: The claim that completed it: what an ambiguous commit is read back by.

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from runclaim.clock import Instant
 from runclaim.models.base import Base
-from runclaim.rowset import Id, Json
+from runclaim.rowset import Id, Json, Verbatim
 from runclaim.states import TERMINAL, RunState
 
 _STALLED = text("state IN ('waiting', 'blocked')")
@@ -46,7 +46,7 @@ class Run(Base):
     #: The subject's generation this run was enqueued at; 0 without a subject, -1 once its key has a newer run.
     generation: Mapped[int] = mapped_column(BigInteger, default=0)
     priority: Mapped[int] = mapped_column(SmallInteger, default=0)
-    input: Mapped[Any] = mapped_column(Json, nullable=False)
+    input: Mapped[Any] = mapped_column(Verbatim, nullable=False)
     #: The phase names as they were declared when the run was enqueued. A deploy does not change them.
     phases: Mapped[list[str]] = mapped_column(Json, nullable=False)
     #: How many phases are complete.

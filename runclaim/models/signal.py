@@ -10,7 +10,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from runclaim.clock import Instant
 from runclaim.models.base import Base
-from runclaim.rowset import Id, Json
+from runclaim.rowset import Id, Verbatim
 
 
 class Signal(Base):
@@ -22,5 +22,5 @@ class Signal(Base):
     name: Mapped[str] = mapped_column(Text, primary_key=True)
     #: The sender's identifier of the event: the same again changes nothing.
     signal_id: Mapped[str] = mapped_column(Text, primary_key=True)
-    payload: Mapped[Any] = mapped_column(Json, nullable=False)
+    payload: Mapped[Any] = mapped_column(Verbatim, nullable=False)
     received_at: Mapped[datetime] = mapped_column(Instant)

@@ -120,6 +120,17 @@ def test_a_stale_lease_is_told_that_its_claim_is_lost(office):
     assert {"plan": "fresh"} == office.bench.ledger.handle(fresh["id"]).results
 
 
+@pytest.mark.parametrize("first,other", [(1, True), (0, False), (1, 1.0), ([{"n": 1}], [{"n": True}])])
+def test_a_result_that_only_python_calls_equal_is_another_result(office, first, other):
+    office.enqueued()
+    job = claim(office)
+    told = say(office, job, "succeed", result=first)
+    again = say(office, job, "succeed", result=other)
+
+    assert 200 == told.status
+    assert (409, "result-conflict") == (again.status, again.code)
+
+
 def test_a_result_told_twice_is_recorded_once_and_answered_the_same(office):
     office.enqueued()
     job = claim(office)

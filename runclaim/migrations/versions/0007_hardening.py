@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from alembic import op
 
 from runclaim.clock import Instant
-from runclaim.rowset import Id, Json
+from runclaim.rowset import Id, Json, Verbatim
 
 revision = "0007"
 down_revision = "0006"
@@ -18,6 +18,8 @@ def upgrade() -> None:
     """Each part is a function of its own."""
     if op.get_bind().dialect.name == "sqlite":
         _never_number_events_again()
+    else:
+        _keep_to_the_letter()
 
 
 def _never_number_events_again() -> None:
@@ -53,3 +55,19 @@ def _never_number_events_again() -> None:
         "INSERT INTO sqlite_sequence (name, seq) SELECT 'runclaim_events', MAX("
         "(SELECT COALESCE(MAX(id), 0) FROM runclaim_events), (SELECT COALESCE(MAX(cursor), 0) FROM runclaim_listeners))"
     )
+
+
+def _keep_to_the_letter() -> None:
+    """
+    Have PostgreSQL keep what bodies and handlers are given as it was written.
+
+    `jsonb` sorts keys, makes an integer of 1e22 and takes the sign of -0.0. The tables are written anew.
+    """
+    for table, column in (
+        ("runclaim_runs", "input"),
+        ("runclaim_phase_results", "result"),
+        ("runclaim_signals", "payload"),
+        ("runclaim_acts", "answer"),
+        ("runclaim_actions", "payload"),
+    ):
+        op.alter_column(table, column, type_=Verbatim(), postgresql_using=f"{column}::json")
