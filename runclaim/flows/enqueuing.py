@@ -17,6 +17,7 @@ from runclaim import tracing
 from runclaim.errors import DeclarationError, InputError
 from runclaim.flows.after_commit import after_commit
 from runclaim.flows.making import ENQUEUE, RERUN, Way, recovery
+from runclaim.flows.own_sessions import untranslated
 from runclaim.keys import LONGEST, check_id, check_name, fingerprint, uuid7
 from runclaim.ledger.new_run import NewRun
 from runclaim.rowset import as_id
@@ -103,10 +104,10 @@ class Enqueuing(Generic[InputT]):
             if session is None:
                 made = await asyncio.to_thread(self._ledger.enqueue, wanted, self._way)
             else:
-                await asyncio.to_thread(self._ledger.require_schema)
-                loop = asyncio.get_running_loop()
                 inside: AsyncSession = session.registry() if hasattr(session, "registry") else session
-                made = await inside.run_sync(lambda inner: self._join(inner, wanted, loop))
+                own_place = await self._own_place(inside)
+                loop = asyncio.get_running_loop()
+                made = await inside.run_sync(lambda inner: self._join(inner, wanted, loop, own_place))
             return self._handles(made)[0]
 
     def _span(self) -> tracing.Span:
@@ -114,14 +115,29 @@ class Enqueuing(Generic[InputT]):
         name = self._flow.name
         return tracing.Span(f"enqueue {name}", kind="PRODUCER", attributes={"runclaim.flow": name})
 
+    async def _own_place(self, session: AsyncSession) -> str | None:
+        """Where the ledger is, if that is to be compared; nobody else waits while it is asked."""
+        own = self._ledger.own_sessions
+        if await session.run_sync(lambda inner: own.are_known(inner.connection())):
+            return None
+        await session.run_sync(lambda inner: own.require_kind(inner.connection()))
+        return await asyncio.to_thread(own.own_place)
+
     def _join(
-        self, session: Session, wanted: Sequence[NewRun], loop: asyncio.AbstractEventLoop | None = None
+        self,
+        session: Session,
+        wanted: Sequence[NewRun],
+        loop: asyncio.AbstractEventLoop | None = None,
+        own_place: str | None = None,
     ) -> list[Enqueued]:
         """Make the runs in the session's transaction; ring once it has committed."""
-        self._ledger.require_schema()
+        own = self._ledger.own_sessions
         conn = session.connection()
-        self._ledger.require_kind(conn.dialect.name)
-        made = self._way.make(conn, wanted)
+        with untranslated(conn):
+            if not own.are_known(conn):
+                own.require_kind(conn)
+                own.admit(conn, own_place or own.own_place())
+            made = self._way.make(conn, wanted)
 
         def ring() -> None:
             if loop is None:

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from runclaim import failpoints, forks, migrations
 from runclaim.database import Database
-from runclaim.errors import ConfigError, DeclarationError, LedgerClosed, LedgerUnavailable, RunNotFound, StateConflict
+from runclaim.errors import DeclarationError, LedgerClosed, LedgerUnavailable, RunNotFound, StateConflict
 from runclaim.flows.handle import Run
 from runclaim.flows.making import ENQUEUE, RERUN, Way
 from runclaim.flows.open_enqueue import message, send
+from runclaim.flows.own_sessions import OwnSessions
 from runclaim.flows.reruns import again
 from runclaim.ledger import read
 from runclaim.ledger.cancel import cancel
@@ -67,6 +68,8 @@ class Ledger:
         self.actions: dict[str, Action] = {}
         #: Who is told of events, by their names.
         self.listeners = Listeners()
+        #: The application's sessions that lead to this ledger.
+        self.own_sessions = OwnSessions(self._unchecked, self.require_schema)
 
     @property
     def config(self) -> Config:
@@ -81,13 +84,17 @@ class Ledger:
     @property
     def database(self) -> Database:
         """The ledger's database, its schema checked. Raises: LedgerClosed, SchemaBehind."""
+        database = self._unchecked()
+        if self._checked_in != os.getpid():
+            migrations.require_current(database)
+            self._checked_in = os.getpid()
+        return database
+
+    def _unchecked(self) -> Database:
         self.require_open()
         with self._making:
             if self._database is None:
                 self._database = Database(self.config.database_url, patience=self.config.ledger_patience)
-        if self._checked_in != os.getpid():
-            migrations.require_current(self._database)
-            self._checked_in = os.getpid()
         return self._database
 
     def require_open(self) -> None:
@@ -104,14 +111,6 @@ class Ledger:
     def require_schema(self) -> None:
         """For what runs on somebody else's connection. Raises: LedgerClosed, SchemaBehind."""
         _ = self.database
-
-    def require_kind(self, dialect: str) -> None:
-        """The application's transaction has to be one of the ledger's database. Raises: ConfigError."""
-        if dialect != (kind := self.database.url.get_backend_name()):
-            raise ConfigError(
-                f"the session writes to {dialect} and the ledger is {self.database}: workers would never see the run,"
-                f" which needs {kind}. Set RUNCLAIM_DATABASE_URL to the session's database, or enqueue without session="
-            )
 
     def enqueue(self, wanted: Sequence[NewRun], way: Way = ENQUEUE) -> list[Enqueued]:
         """

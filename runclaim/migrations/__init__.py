@@ -69,15 +69,27 @@ def require_current(database: Database) -> None:
         raise SchemaBehind(found, HEAD, str(database))
 
 
+def require_current_on(conn: Connection, url: str) -> bool:
+    """
+    As `require_current` for SQLite, on a connection that may be what keeps the file locked.
+
+    Returns: false where the tables were made in its transaction, which the caller owns. Raises: SchemaBehind.
+    """
+    found = revision(conn)
+    if found is None:
+        _migrate(conn)
+    elif found != HEAD:
+        raise SchemaBehind(found, HEAD, url)
+    return found is not None
+
+
 def upgrade(database: Database) -> tuple[str | None, str]:
     """
     Bring the schema to this release; one upgrade at a time.
 
     Returns: the revision before and after. Raises: ConfigError where the ledger could not live.
     """
-    with _quiet_alembic(), database.engine.connect() as conn:
-        from alembic import command
-
+    with database.engine.connect() as conn:
         if conn.dialect.name == "postgresql":
             # Whoever waited for the lock has to see what the one before has made, whatever the database's default.
             conn.execution_options(isolation_level="READ COMMITTED")
@@ -85,9 +97,16 @@ def upgrade(database: Database) -> tuple[str | None, str]:
             conn.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
         before = revision(conn)
         if before != HEAD:
-            command.upgrade(_alembic(conn), HEAD)
+            _migrate(conn)
         conn.commit()
     return before, HEAD
+
+
+def _migrate(conn: Connection) -> None:
+    with _quiet_alembic():
+        from alembic import command
+
+        command.upgrade(_alembic(conn), HEAD)
 
 
 @contextmanager

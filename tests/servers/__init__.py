@@ -1,7 +1,18 @@
 """Real servers for the tests. `conftest.py` turns them into fixtures; DESIGN section 9 says where they come from."""
 
 from tests.servers.desk import VARIABLE, Desk, External, Remote, external, started
-from tests.servers.postgres import database, postgres
+from tests.servers.postgres import administer, database, postgres
 from tests.servers.rabbitmq import rabbitmq
 
-__all__ = ["VARIABLE", "Desk", "External", "Remote", "database", "external", "postgres", "rabbitmq", "started"]
+__all__ = [
+    "VARIABLE",
+    "Desk",
+    "External",
+    "Remote",
+    "administer",
+    "database",
+    "external",
+    "postgres",
+    "rabbitmq",
+    "started",
+]

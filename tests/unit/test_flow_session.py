@@ -9,7 +9,7 @@ from sqlalchemy import create_engine, event, text
 from sqlalchemy.orm import Session, scoped_session
 
 from runclaim import KeyConflict, RunState
-from runclaim.errors import ConfigError, InputError, SchemaBehind
+from runclaim.errors import InputError, SchemaBehind
 from tests.unit.bench import Bench, PullRequest
 
 if TYPE_CHECKING:
@@ -170,12 +170,13 @@ def test_a_session_on_another_kind_of_database_is_refused(laptop: Bench, postgre
     flow.phase(name="plan")(lambda ctx: None)
     engine = create_engine(postgres_url)
 
-    with Session(engine) as db, pytest.raises(ConfigError) as refused:
+    with Session(engine) as db, pytest.raises(InputError) as refused:
         flow.enqueue(repo="acme/app", number=7, session=db)
     engine.dispose()
     assert str(refused.value) == (
-        f"the session writes to postgresql and the ledger is {laptop.database}: workers would never see the run,"
-        " which needs sqlite. Set RUNCLAIM_DATABASE_URL to the session's database, or enqueue without session="
+        f"session: is on {postgres_url}, and the ledger is {laptop.database}: the session leads to postgresql, and"
+        " workers would never see the run. Set RUNCLAIM_DATABASE_URL to the session's database, or enqueue without"
+        " session="
     )
 
 
