@@ -76,7 +76,7 @@ def test_a_message_that_comes_again_starts_nothing(bench: Bench):
     assert bench.totals() == {("duplicates_refused", "review"): 2}
 
 
-@pytest.mark.parametrize("fence", [-1, 1, 7])
+@pytest.mark.parametrize("fence", [1, 7, 2**40])
 def test_a_message_of_another_fence_starts_nothing(bench: Bench, fence: int):
     flow = bench.flow()
     flow.phase(name="plan")(lambda ctx: None)
