@@ -70,9 +70,10 @@ def dispatch_due(
 
     Returns: how many runs went.
     """
+    phases = [(flow.name, phase) for flow in flows.values() for phase in flow.phases]
     sent = 0
     while sent < most:
-        due = database.run(lambda conn: dispatch(conn, flows=list(flows), spacing=spacing, limit=_BATCH))
+        due = database.run(lambda conn: dispatch(conn, phases=phases, spacing=spacing, limit=_BATCH))
         failpoints.hit("dispatch.after_commit")
         went = publisher.publish(load_all(database, flows, due))
         sent += went

@@ -10,7 +10,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import ColumnElement, Double, Integer, Text, and_, bindparam, case, literal_column, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Double,
+    Integer,
+    Text,
+    and_,
+    bindparam,
+    case,
+    literal_column,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 
 from runclaim.clock import now, shifted
 from runclaim.ledger.fence import in_state
@@ -48,7 +61,7 @@ class Due:
 #: The first fields of a `Due`, in their order.
 MESSAGE: Final = (runs.c.id, runs.c.fence, runs.c.flow, runs.c.phase, runs.c.queue, runs.c.key, runs.c.priority)
 _clock: Final = select(now()).scalar_subquery()
-_known: Final = rowset("known", flow=Text())
+_known: Final = rowset("known", flow=Text(), phase=Text())
 # 2 ** dispatches by shifting, capped before it can overflow; both databases know <<.
 _doublings: Final = case((runs.c.dispatches > _MOST_DOUBLINGS, _MOST_DOUBLINGS), else_=runs.c.dispatches)
 _wait: Final[ColumnElement[float]] = bindparam("spacing_seconds", type_=Double()) * literal_column(
@@ -57,8 +70,8 @@ _wait: Final[ColumnElement[float]] = bindparam("spacing_seconds", type_=Double()
 _due: Final = and_(in_state(RunState.QUEUED), runs.c.dispatch_due_at <= _clock)
 _picked: Final = (
     select(runs.c.id)
-    # A ledger may serve several applications; each publishes for the flows that its own workers know.
-    .where(_due, runs.c.flow.in_(select(_known.c.flow)))
+    # A ledger may serve several applications and releases; each stamps what it can publish, and nothing else.
+    .where(_due, tuple_(runs.c.flow, runs.c.phase).in_(select(_known.c.flow, _known.c.phase)))
     .order_by(runs.c.dispatch_due_at)
     .limit(bindparam("at_most"))
     .with_for_update(skip_locked=True, key_share=True)
@@ -76,14 +89,17 @@ _DISPATCH: Final = (
 )
 
 
-def dispatch(conn: Connection, *, flows: Collection[str], spacing: timedelta, limit: int = 500) -> list[Due]:
+def dispatch(
+    conn: Connection, *, phases: Collection[tuple[str, str]], spacing: timedelta, limit: int = 500
+) -> list[Due]:
     """
-    Stamp at most `limit` due runs of `flows` and return what to publish once the caller has committed.
+    Stamp at most `limit` due runs at one of `phases` and return what to publish once the caller has committed.
 
-    `spacing` is the wait before the first repetition. The caller owns the transaction.
+    `phases` are pairs of a flow and a phase: those that the caller can publish. `spacing` is the wait before the first
+    repetition. The caller owns the transaction.
     """
     values = {
-        "known": pack({"flow": flow} for flow in flows),
+        "known": pack({"flow": flow, "phase": phase} for flow, phase in phases),
         "at_most": limit,
         "spacing_seconds": spacing.total_seconds(),
     }

@@ -12,7 +12,7 @@ from celery import bootsteps, signals
 
 from runclaim import logs
 from runclaim.errors import LedgerUnavailable, RunclaimError
-from runclaim.worker import flower, reporting
+from runclaim.worker import flower, reporting, unknown_tasks
 from runclaim.worker.checks import notices, refusals
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def attach(app: Celery, runtime: Runtime) -> None:
     app.steps["consumer"].add(_reconciling(runtime))
     reporting.attach(app, lambda: runtime.ledger.config)
     flower.attach(app, runtime)
+    unknown_tasks.attach(app, runtime)
 
     def shutting_down(**_kwargs: Any) -> None:
         runtime.flags.stopping = True

@@ -148,10 +148,16 @@ def finish(conn: Connection, claim: Claim, **how: Any) -> Moved | None:
 
 
 def due(
-    conn: Connection, *, flows: tuple[str, ...] = (FLOW,), spacing: timedelta = SPACING, limit: int = 500
+    conn: Connection,
+    *,
+    flows: tuple[str, ...] = (FLOW,),
+    phases: tuple[str, ...] = PHASES,
+    spacing: timedelta = SPACING,
+    limit: int = 500,
 ) -> list[Due]:
     """`dispatch` with everything defaulted."""
-    return dispatch(conn, flows=flows, spacing=spacing, limit=limit)
+    pairs = [(flow, phase) for flow in flows for phase in phases]
+    return dispatch(conn, phases=pairs, spacing=spacing, limit=limit)
 
 
 def failure(claim: Claim, verdict: Verdict = Verdict.RETRY, *, delay: timedelta = NOTHING) -> Failure:

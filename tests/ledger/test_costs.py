@@ -18,6 +18,7 @@ from runclaim.ledger.enqueue import enqueue
 from runclaim.ledger.fail import fail
 from runclaim.ledger.heartbeat import heartbeat
 from runclaim.ledger.purge import purge, purge_keys
+from runclaim.ledger.put_back import put_back
 from runclaim.ledger.release import release
 from runclaim.ledger.rescue import rescue, rescue_worker
 from runclaim.ledger.resume import resume
@@ -97,8 +98,13 @@ COSTS = [
     ("rescue a process's claims", claimed_runs, lambda conn, _: rescue_worker(conn, WORKER), 3),
     ("rescue nothing", claimed_runs, lambda conn, _: rescue(conn), 1),
     ("dispatch", lambda conn, many: queued_runs(conn, many, dispatch_after=NOW), lambda conn, _: due(conn), 1),
-    # SQLite may give the ids of the last events again, so the listeners' places are looked after there.
-    ("purge", ended, lambda conn, _: purge(conn, dict.fromkeys(TERMINAL, NOW)), (2, 1)),
+    (
+        "put back",
+        queued_runs,
+        lambda conn, runs: put_back(conn, [(run, 0) for run in runs], task="review.plan", delay=NOW),
+        1,
+    ),
+    ("purge", ended, lambda conn, _: purge(conn, dict.fromkeys(TERMINAL, NOW)), 1),
     ("purge keys", ended_and_purged, lambda conn, _: purge_keys(conn), 1),
 ]
 

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import pytest
+from sqlalchemy import text
+
+from runclaim.keys import uuid7
 from runclaim.ledger.cancel import cancel
 from runclaim.ledger.dispatch import Due
 from runclaim.ledger.enqueue import enqueue
+from runclaim.ledger.put_back import put_back
 from tests.ledger.factories import (
     DISPATCH_AFTER,
     SPACING,
@@ -24,6 +29,8 @@ from tests.ledger.factories import (
     wanted,
 )
 from tests.ledger.sql import row
+
+SOON = timedelta(seconds=5)
 
 
 def named(dues):
@@ -149,3 +156,71 @@ def test_a_run_enqueued_to_be_published_by_the_ledger_is_due_at_once(conn):
     enqueue(conn, [run])
 
     assert named(due(conn)) == {run.run_id}
+
+
+def test_a_run_at_a_phase_that_this_release_does_not_have_is_not_stamped(conn, clock):
+    """
+    INVARIANT: who cannot publish a run leaves its spacing alone.
+
+    Breaks if dispatch picks by the flow alone.
+    """
+    run_id = queued_run(conn)
+    clock.advance(DISPATCH_AFTER)
+
+    assert due(conn, phases=("deliver", "compound")) == []
+    assert row(conn, run_id)["dispatches"] == 0
+    assert named(due(conn)) == {run_id}
+
+
+@pytest.mark.parametrize("dispatches", [12, 13, 31, 32, 33, 63, 64, 100])
+def test_no_number_of_dispatches_shortens_the_spacing(conn, clock, dispatches):
+    """
+    INVARIANT: a run that was dispatched very often is dispatched once an hour.
+
+    Breaks if the doublings are not capped: a shift by 31 is negative, and by 32 it begins anew.
+    """
+    run_id = queued_run(conn)
+    conn.execute(text("UPDATE runclaim_runs SET dispatches = :many"), {"many": dispatches})
+    clock.advance(DISPATCH_AFTER)
+
+    assert named(due(conn)) == {run_id}
+    assert row(conn, run_id)["dispatch_due_at"] == clock.now + timedelta(hours=1)
+
+
+def test_a_run_that_is_put_back_is_due_soon_and_its_dispatch_does_not_count(conn, clock):
+    """
+    INVARIANT: a message that reaches a release without its task costs the run a moment and no doubled spacing.
+
+    Breaks if put_back leaves the stamp of the dispatch as it is.
+    """
+    run_id = queued_run(conn)
+    for _ in range(6):
+        clock.advance(timedelta(hours=1))
+        due(conn)
+        returned = put_back(conn, [(run_id, 0)], task="review.plan", delay=SOON)
+
+    assert returned == {run_id}
+    assert row(conn, run_id)["dispatches"] == 0
+    assert due(conn) == []
+    clock.advance(SOON)
+    assert named(due(conn)) == {run_id}
+
+
+def test_what_is_due_sooner_is_not_put_back_later(conn, clock):
+    run_id = queued_run(conn, dispatch_after=timedelta(0))
+    put_back(conn, [(run_id, 0)], task="review.plan", delay=SOON)
+
+    assert named(due(conn)) == {run_id}
+
+
+@pytest.mark.parametrize("told", ["an older fence", "another task", "a run that is claimed", "a run that is delayed"])
+def test_a_message_that_says_what_is_no_longer_so_puts_nothing_back(conn, clock, told):
+    delay = timedelta(days=1) if told == "a run that is delayed" else timedelta(0)
+    run_id = queued_run(conn, delay=delay)
+    if told == "a run that is claimed":
+        claim_again(conn, run_id)
+    before = row(conn, run_id)
+    fence, task = 7 if told == "an older fence" else 0, "review.deliver" if told == "another task" else "review.plan"
+
+    assert put_back(conn, [(run_id, fence), (uuid7(), 0)], task=task, delay=SOON) == set()
+    assert row(conn, run_id) == before

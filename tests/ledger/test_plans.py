@@ -19,6 +19,7 @@ from runclaim.database import Database
 from runclaim.errors import KeyConflict, RunExists
 from runclaim.keys import nonce, run_key, uuid7
 from runclaim.ledger import answers, read, tail, tokens
+from runclaim.ledger import claim as claims
 from runclaim.ledger.actions import claim_actions, claimed_actions
 from runclaim.ledger.answers import forget_answers
 from runclaim.ledger.cancel import cancel
@@ -31,13 +32,14 @@ from runclaim.ledger.fail import fail
 from runclaim.ledger.findings import NewFinding, findings_of
 from runclaim.ledger.following import journal_after
 from runclaim.ledger.gauges import gauges
-from runclaim.ledger.heartbeat import heartbeat
+from runclaim.ledger.heartbeat import heartbeat, passed_over
 from runclaim.ledger.identity import find_runs
 from runclaim.ledger.journal import who_canceled
 from runclaim.ledger.listing import Wanted, list_runs
 from runclaim.ledger.outbox import ActionState, Sent, settle_actions, settled_actions
 from runclaim.ledger.planning import NewAction
 from runclaim.ledger.purge import purge, purge_keys
+from runclaim.ledger.put_back import put_back
 from runclaim.ledger.recover import recover
 from runclaim.ledger.release import release
 from runclaim.ledger.rerun import rerun
@@ -373,6 +375,15 @@ VERBS = {
         lambda conn: rescue_worker(conn, WORKER, limit=10),
         {(RUN, "ix_runclaim_runs_deadline_at")},
     ),
+    "put back": (
+        lambda conn: put_back(conn, [(run_id, 0) for run_id in queued_runs(conn, 3)], task="review.plan", delay=DAY),
+        {(RUN, "pk_runclaim_runs")},
+    ),
+    "beats passed over": (lambda conn: passed_over(conn, claimed_runs(conn, 3)), {(RUN, "pk_runclaim_runs")}),
+    "claims passed over": (
+        lambda conn: claims.passed_over(conn, [wanted(conn, run_id) for run_id in queued_runs(conn, 3)]),
+        {(RUN, "pk_runclaim_runs")},
+    ),
     "dispatch": (lambda conn: due(conn, limit=10), {(RUN, "ix_runclaim_runs_dispatch_due_at")}),
     "purge": (
         lambda conn: purge(
@@ -537,7 +548,18 @@ def test_a_verb_reads_by_index_however_long_the_history_is(conn, name):
 
 
 #: These are given the runs that they read.
-BY_ID = ("claim", "claimed", "heartbeat", "complete", "completed", "fail", "release")
+BY_ID = (
+    "claim",
+    "claimed",
+    "claims passed over",
+    "heartbeat",
+    "beats passed over",
+    "complete",
+    "completed",
+    "fail",
+    "release",
+    "put back",
+)
 
 
 @pytest.mark.parametrize("name", BY_ID)
