@@ -55,7 +55,7 @@ class Runclaim(Declarations):
         app.runclaim = self  # type: ignore[attr-defined]
         self._settings = settings
         self._config: Config | None = None
-        self._broker = Broker(app, lambda: self.config)
+        self._broker = Broker(app, lambda: self.config, lambda: self.flows)
         super().__init__(lambda: self.config, lambda: self._broker, self._make_task)
         self._runtime = Runtime(app, self.ledger, self._broker, self.flows)
         self._plain = PlainCalls(self.ledger, lambda: self._runtime.keeper, lambda: self._runtime.process.is_stopping)

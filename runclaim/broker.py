@@ -12,6 +12,7 @@ import threading
 import time
 from collections import deque
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,12 +25,13 @@ from runclaim.flows.publishing import together
 from runclaim.secrets import redact
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from celery import Celery
     from kombu import Producer
 
     from runclaim.config import Config
+    from runclaim.flows.flow import Flow
     from runclaim.ledger.dispatch import Due
 
 logger: Final = logs.logger("runclaim.broker")
@@ -52,8 +54,8 @@ _TIMEOUTS: Final = {
 class Broker:
     """Publishes for one Celery app. Safe across threads and forks."""
 
-    def __init__(self, app: Celery, config: Callable[[], Config]) -> None:
-        self._app, self._config = app, config
+    def __init__(self, app: Celery, config: Callable[[], Config], flows: Callable[[], Mapping[str, Flow[Any]]]) -> None:
+        self._app, self._config, self._flows = app, config, flows
         self._lock = threading.Lock()
         self._pool: Any = None
         self._pid = 0
@@ -69,7 +71,7 @@ class Broker:
         """Send messages that name them all; returns how many runs went. Never raises for a silent broker."""
         if not due or self.is_left_alone:
             return 0
-        known = [each for each in due if self._knows(each)]
+        known = [here for each in due if (here := self._here(each)) is not None]
         # What this release does not know waits in the ledger for one that does; it holds up nobody.
         sent = len(due) - len(known)
         messages = deque(together(known, may_share=self._may_share()))
@@ -147,11 +149,16 @@ class Broker:
         self._quiet_until = time.monotonic() + _QUIET_SECONDS
         return error
 
-    def _knows(self, due: Due) -> bool:
-        if is_ours(self._app, f"{due.flow}.{due.phase}"):
-            return True
-        logger.warning("run %s waits in phase %s.%s, which this release does not have", due.run_id, due.flow, due.phase)
-        return False
+    def _here(self, due: Due) -> Due | None:
+        """The message as this release sends it: to the queue that the phase has here, whatever was recorded."""
+        flow = self._flows().get(due.flow)
+        phase = None if flow is None else flow.phases.get(due.phase)
+        if phase is None or not is_ours(self._app, phase.task_name):
+            logger.warning(
+                "run %s waits in phase %s.%s, which this release does not have", due.run_id, due.flow, due.phase
+            )
+            return None
+        return due if due.queue == phase.options.queue else replace(due, queue=phase.options.queue)
 
     def _may_share(self) -> Callable[[Due], bool]:
         """Whether a message may name more runs than one: not where Celery itself counts or times each message."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from runclaim.api.problems import Problem
 from runclaim.errors import ClaimLost
 from runclaim.events import EventType
-from runclaim.flows.hooks import HookEvent, plan_hooks
+from runclaim.flows.hooks import HookEvent, plan_hooks, plan_stopped
 from runclaim.keys import clip, dump_json, fingerprint, nonce
 from runclaim.ledger import read
 from runclaim.ledger.claim import Claim, Wanted, claim, claimed
@@ -23,13 +24,10 @@ from runclaim.secrets import redact
 from runclaim.states import RunState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from sqlalchemy import Connection
 
     from runclaim.api.asked import ClaimAsked, FailedAttempt, Succeeded
     from runclaim.api.auth import Caller
-    from runclaim.ledger.planning import NewAction, Stopped
     from runclaim.ledger.registry import FlowRecord, PhaseRecord
 
 
@@ -107,6 +105,8 @@ def take(caller: Caller, asked: ClaimAsked) -> Job | None:
             lease=timedelta(seconds=phase.lease),
             max_duration=timedelta(seconds=phase.max_duration),
             waits_for=phase.on,
+            max_attempts=phase.max_attempts,
+            max_losses=phase.max_losses,
         )
         return _job(conn, taken[0], project, phase) if taken else None
 
@@ -171,7 +171,7 @@ def begin_failure(caller: Caller, line: RunLine, fence: int, owner: str, said: F
         taken = _held(conn, line, fence, owner)
         delay = _delay(record, taken, said.retry_after_seconds)
         ended = Failure(taken, error, Verdict(said.verdict), delay, _worked(conn, record, taken)[0])
-        if line.id not in fail(conn, [ended], hooks=lambda stopped: _stopped(record, stopped)):
+        if line.id not in fail(conn, [ended], hooks=partial(plan_stopped, record.hooks)):
             raise ClaimLost(line.id, taken.phase, fence)
         return Ended(line.id, taken.phase, taken.attempt, "failed")
 
@@ -211,8 +211,9 @@ def _following(record: FlowRecord, taken: Claim) -> NextPhase | None:
     return NextPhase(
         phase=name,
         queue=phase.queue if phase else None,
-        max_attempts=phase.max_attempts if phase else taken.max_attempts,
-        max_losses=phase.max_losses if phase else taken.max_attempts,
+        # Of a phase that is not registered the first claim fixes them.
+        max_attempts=phase.max_attempts if phase else 1,
+        max_losses=phase.max_losses if phase else 1,
         lease=nothing,
         max_duration=nothing,
         # A worker outside takes one phase at a time; whoever knows the next one claims it.
@@ -231,9 +232,3 @@ def _delay(record: FlowRecord, taken: Claim, asked: float | None) -> timedelta:
     told = phase.backoff
     durations = {name: timedelta(seconds=told[name]) for name in ("first", "ceiling")}
     return Backoff(factor=told["factor"], jitter=told["jitter"], **durations).delay(taken.attempt)
-
-
-def _stopped(record: FlowRecord, stopped: Stopped) -> Iterable[NewAction]:
-    word = "on_blocked" if stopped.state is RunState.BLOCKED else "on_failed"
-    event = HookEvent(stopped.run_id, stopped.flow, stopped.key, stopped.phase, stopped.state, stopped.error)
-    return plan_hooks(record.hooks.get(word, ()), event)

@@ -21,8 +21,8 @@ def following(flow: Flow[Any], taken: Claim, *, config: Config, owner: str | Non
     after = flow.phases.get(name)
     if after is None:
         nothing = timedelta(0)
-        # Enqueued by another release; a worker that knows the phase takes it.
-        return NextPhase(name, None, taken.max_attempts, taken.max_attempts, nothing, nothing, None, nothing)
+        # Enqueued by another release; a worker that knows the phase takes it, and its first claim fixes the budgets.
+        return NextPhase(name, None, 1, 1, nothing, nothing, None, nothing)
     return NextPhase(
         phase=name,
         queue=after.options.queue,

@@ -15,11 +15,15 @@ from runclaim.errors import DeclarationError, Retry
 from runclaim.flows.action import Action, ActionOptions
 from runclaim.keys import uuid7
 from runclaim.ledger.planning import NewAction, Stopped
+from runclaim.ledger.registry import registered
 from runclaim.states import RunState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, MutableMapping
+    from collections.abc import Callable, Iterable, Mapping, MutableMapping
 
+    from sqlalchemy import Connection
+
+    from runclaim.flows.flow import Flow
     from runclaim.ledger.claim import Claim
 
 _WORDS: Final = {RunState.BLOCKED: "on_blocked", RunState.FAILED: "on_failed"}
@@ -72,8 +76,7 @@ class Hooks:
 
     def stopped(self, stopped: Stopped) -> Iterable[NewAction]:
         """What a run of this flow plans that is blocked or has failed."""
-        event = HookEvent(**asdict(stopped))
-        return self._plan(_WORDS[stopped.state], event)
+        return plan_stopped(self.kinds, stopped)
 
     def _plan(self, word: str, event: HookEvent) -> Iterable[NewAction]:
         return plan_hooks(self.kinds.get(word, ()), event)
@@ -84,3 +87,25 @@ def plan_hooks(kinds: Iterable[str], event: HookEvent) -> Iterable[NewAction]:
     for kind in kinds:
         name = kind.removeprefix(f"{event.flow}.")
         yield NewAction(uuid7(), event.run_id, event.phase, name, kind, json.dumps(asdict(event)))
+
+
+def plan_stopped(kinds: Mapping[str, Iterable[str]], stopped: Stopped) -> Iterable[NewAction]:
+    """The actions that tell a run's hooks that it is blocked or has failed; `kinds` as in `Hooks.kinds`."""
+    return plan_hooks(kinds.get(_WORDS[stopped.state], ()), HookEvent(**asdict(stopped)))
+
+
+def stopped_hooks(conn: Connection, flows: Mapping[str, Flow[Any]]) -> Callable[[Stopped], Iterable[NewAction]]:
+    """
+    What is planned for any run of the ledger that stops: the hooks that are registered, and those of `flows`.
+
+    Whoever rescues may be another application, or an older release; no hook is lost by that. Reads the registry when
+    a run stops, in the transaction of `conn`.
+    """
+
+    def plan(stopped: Stopped) -> Iterable[NewAction]:
+        word, flow, record = _WORDS[stopped.state], flows.get(stopped.flow), registered(conn, stopped.flow)
+        declared = [] if flow is None else flow.hooks.kinds.get(word, [])
+        known = [] if record is None else record.hooks.get(word, [])
+        return plan_stopped({word: list(dict.fromkeys([*declared, *known]))}, stopped)
+
+    return plan

@@ -119,6 +119,8 @@ class Runner:
                 lease=self.lease(phase),
                 max_duration=self.max_duration(phase),
                 waits_for=phase.options.on,
+                max_attempts=phase.options.max_attempts,
+                max_losses=phase.max_losses,
                 pass_over=True,
             )
 

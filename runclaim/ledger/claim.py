@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import BigInteger, Double, Text, and_, bindparam, case, func, select, update
+from sqlalchemy import BigInteger, Double, Integer, Text, and_, bindparam, case, func, select, update
 
 from runclaim.clock import now, shifted
 from runclaim.events import EventType
@@ -102,6 +102,12 @@ _may_start: Final = and_(
     runs.c.cancel_requested_at.is_(None), runs.c.available_at <= now(), runs.c.attempts < runs.c.max_attempts
 )
 _deadline: Final = shifted(now(), bindparam("duration_seconds", type_=Double()))
+#: What queued the run may be a release that does not know the phase; its budgets are fixed by the first that starts it.
+_is_first: Final = and_(runs.c.attempts == 0, runs.c.losses == 0)
+
+
+def _fixed(given: str, recorded: ColumnElement[int]) -> ColumnElement[int]:
+    return case((_is_first, func.coalesce(bindparam(given, type_=Integer()), recorded)), else_=recorded)
 
 
 def _update(wanted: CTE) -> ReturningUpdate[Any]:
@@ -123,6 +129,8 @@ def _update(wanted: CTE) -> ReturningUpdate[Any]:
             owner=wanted.c.owner,
             worker=bindparam("by_worker"),
             attempts=runs.c.attempts + 1,
+            max_attempts=_fixed("its_attempts", runs.c.max_attempts),
+            max_losses=_fixed("its_losses", runs.c.max_losses),
             lease_expires_at=earlier(_lease_end, _deadline),
             deadline_at=_deadline,
             started_at=func.coalesce(runs.c.started_at, now()),
@@ -162,13 +170,16 @@ def claim(
     lease: timedelta,
     max_duration: timedelta,
     waits_for: str | None = None,
+    max_attempts: int | None = None,
+    max_losses: int | None = None,
     pass_over: bool = False,
 ) -> list[Claim]:
     """
     Take the current phase of each wanted run, or leave the run out if it is not ours to take.
 
     An empty answer is the ordinary one to a redelivered message and no error. `waits_for` names the signal without
-    which the phase is not started. `pass_over` leaves out runs whose rows another transaction holds: ask
+    which the phase is not started. `max_attempts` and `max_losses` are the phase's budgets as the claimer knows them;
+    its first claim fixes them. `pass_over` leaves out runs whose rows another transaction holds: ask
     `passed_over`. The caller owns the transaction: nothing is claimed until it commits. One statement
     on PostgreSQL, which may be a transaction by itself.
     """
@@ -179,6 +190,8 @@ def claim(
         "its_flow": flow,
         "its_phase": phase,
         "its_signal": waits_for,
+        "its_attempts": max_attempts,
+        "its_losses": max_losses,
         "by_worker": worker,
         "lease_seconds": lease.total_seconds(),
         "duration_seconds": max_duration.total_seconds(),

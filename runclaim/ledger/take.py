@@ -40,6 +40,14 @@ def take(
         return None
     wanted = Wanted(found.run_id, standing.fence, owner)
     taken = claim(
-        conn, [wanted], flow=run.flow, phase=run.phases[0], worker=worker, lease=lease, max_duration=max_duration
+        conn,
+        [wanted],
+        flow=run.flow,
+        phase=run.phases[0],
+        worker=worker,
+        lease=lease,
+        max_duration=max_duration,
+        max_attempts=run.max_attempts,
+        max_losses=run.max_losses,
     )
     return taken[0] if taken else None

@@ -15,6 +15,7 @@ from runclaim.database import Database
 from runclaim.errors import RunclaimError
 from runclaim.flows.delivering import Deliverer
 from runclaim.flows.describing import describe
+from runclaim.flows.hooks import stopped_hooks
 from runclaim.flows.keeper import PATIENCE, Keeper
 from runclaim.flows.local_records import LocalRecords
 from runclaim.flows.minder import Minder
@@ -34,14 +35,11 @@ from runclaim.listeners.telling import tell
 from runclaim.tasks.process import Process
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from celery import Celery
 
     from runclaim.broker import Broker
     from runclaim.flows.flow import Flow
     from runclaim.flows.ledgering import Ledger
-    from runclaim.ledger.planning import NewAction, Stopped
 
 logger: Final = logs.logger("runclaim.worker")
 
@@ -146,7 +144,9 @@ class Runtime:
 
         def work() -> None:
             try:
-                found = self.ledger.database.run(lambda conn: rescue_worker(conn, worker, hooks=self._hooks))
+                found = self.ledger.database.run(
+                    lambda conn: rescue_worker(conn, worker, hooks=stopped_hooks(conn, self.flows))
+                )
                 if found:
                     logger.warning("%s died; %d of its claims are given back", worker, len(found))
                     self.dispatch()
@@ -159,15 +159,13 @@ class Runtime:
         """Give lapsed claims back, all of them, in batches; returns how many."""
         total = 0
         while True:
-            found = self.ledger.database.run(lambda conn: rescue(conn, limit=_BATCH, hooks=self._hooks))
+            found = self.ledger.database.run(
+                lambda conn: rescue(conn, limit=_BATCH, hooks=stopped_hooks(conn, self.flows))
+            )
             failpoints.hit("rescue.after_commit")
             total += len(found)
             if len(found) < _BATCH:
                 return total
-
-    def _hooks(self, stopped: Stopped) -> Iterable[NewAction]:
-        flow = self.flows.get(stopped.flow)
-        return () if flow is None else flow.hooks.stopped(stopped)
 
     def deliver(self) -> int:
         """Send the planned actions that are due; returns how many were taken."""
