@@ -7,25 +7,19 @@ caller's: it is said once in the log, left alone for a while, and the ledger dis
 
 from __future__ import annotations
 
-import os
-import threading
-import time
 from collections import deque
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
-from celery.exceptions import QueueNotFound
-from kombu.pools import ProducerPool
-
 from runclaim import logs
+from runclaim.connections import Connections, Mistake
 from runclaim.flows.doorbell import Doorbell
 from runclaim.flows.publishing import together
 from runclaim.secrets import redact
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from celery import Celery
     from kombu import Producer
@@ -36,19 +30,11 @@ if TYPE_CHECKING:
 
 logger: Final = logs.logger("runclaim.broker")
 
-#: After a failure nobody waits for the broker again for this long; dispatch publishes what was left out.
-_QUIET_SECONDS: Final = 5.0
-_CONNECTIONS: Final = 10
 #: The task that sends planned actions; one message for each action, up to so many, so that they go side by side.
 DELIVER: Final = "runclaim.deliver"
 #: The task that tells listeners.
 TELL: Final = "runclaim.tell"
 _MOST_RINGS: Final = 4
-#: What each kind of transport calls its time-outs; other kinds are left as the application has them.
-_TIMEOUTS: Final = {
-    "redis": ("socket_timeout", "socket_connect_timeout"),
-    "amqp": ("read_timeout", "write_timeout"),
-}
 
 
 class Broker:
@@ -56,47 +42,70 @@ class Broker:
 
     def __init__(self, app: Celery, config: Callable[[], Config], flows: Callable[[], Mapping[str, Flow[Any]]]) -> None:
         self._app, self._config, self._flows = app, config, flows
-        self._lock = threading.Lock()
-        self._pool: Any = None
-        self._pid = 0
-        self._quiet_until = 0.0
+        self._connections = Connections(app, config)
         self._doorbell = Doorbell(self.publish)
 
     @property
     def is_left_alone(self) -> bool:
         """Whether it did not answer just now: nothing is sent for a few seconds."""
-        return time.monotonic() < self._quiet_until
+        return self._connections.is_left_alone
+
+    @property
+    def is_eager(self) -> bool:
+        """Whether bodies run where they are published, as the application's tests may have it."""
+        return bool(self._app.conf.task_always_eager)
 
     def publish(self, due: Collection[Due]) -> int:
         """Send messages that name them all; returns how many runs went. Never raises for a silent broker."""
-        if not due or self.is_left_alone:
+        if not due or (self.is_left_alone and not self.is_eager):
             return 0
         known = [here for each in due if (here := self._here(each)) is not None]
+        messages = together(known, may_share=self._may_share())
         # What this release does not know waits in the ledger for one that does; it holds up nobody.
-        sent = len(due) - len(known)
-        messages = deque(together(known, may_share=self._may_share()))
+        unknown = len(due) - len(known)
+        if self.is_eager:
+            self._run_here(messages)
+            return len(due)
+        sent, error = self._publish(deque(messages))
+        if error is not None:
+            logger.warning(
+                "the broker does not answer (%s); %d runs are queued in the ledger and will be dispatched",
+                error,
+                len(known) - sent,
+            )
+        return unknown + sent
+
+    def _publish(self, messages: deque[list[Due]]) -> tuple[int, Exception | None]:
+        """How many runs went, or wait for their queue to be mended, and the error of a broker that does not answer."""
+        sent, refused = 0, set()
 
         def send(producer: Producer) -> None:
             nonlocal sent
             while messages:
-                try:
+                if _lane(messages[0]) not in refused:
                     self._send(producer, messages[0])
-                except QueueNotFound as error:
-                    # A mistake in one route holds up nobody else.
-                    logger.warning("run %s waits: %s. Add the queue to task_queues", messages[0][0].run_id, error)
                 sent += len(messages.popleft())
 
-        if (error := self.use(send)) is not None:
-            logger.warning(
-                "the broker does not answer (%s); %d runs are queued in the ledger and will be dispatched",
-                error,
-                len(due) - sent,
-            )
-        return sent
+        while messages:
+            if not isinstance(error := self.use(send), Mistake):
+                return sent, error
+            refused.add(_lane(messages[0]))
+            _tell(error, messages)
+        return sent, None
+
+    def _run_here(self, messages: Iterable[list[Due]]) -> None:
+        for named in messages:
+            try:
+                self._send(None, named, throw=False)
+            except Exception:
+                # As with a worker, nobody hears of it here: the ledger and the log say what became of the run.
+                logger.warning("run %s was not run where it was enqueued", named[0].run_id, exc_info=True)
 
     def publish_soon(self, due: Collection[Due]) -> None:
         """As `publish`; what is enqueued within a few milliseconds shares messages. Never raises."""
-        if not self.is_left_alone:
+        if self.is_eager:
+            self.publish(due)
+        elif not self.is_left_alone:
             self._doorbell.ring(due)
 
     def flush(self) -> None:
@@ -105,49 +114,30 @@ class Broker:
 
     def ring_actions(self, many: int) -> None:
         """Say that so many actions are to be sent. Never raises; what is not said is found by beat."""
-        if many > 0 and (error := self._ring(DELIVER, min(many, _MOST_RINGS))) is not None:
-            logger.warning("the broker does not answer (%s); beat will send %d planned actions", error, many)
+        if many > 0:
+            self._ring(DELIVER, min(many, _MOST_RINGS), f"beat will send {many} planned actions")
 
     def ring_listeners(self) -> None:
         """Say that something happened. Never raises; what is not said is found by beat."""
-        if (error := self._ring(TELL, 1)) is not None:
-            logger.warning("the broker does not answer (%s); beat will have the listeners told", error)
+        self._ring(TELL, 1, "beat will have the listeners told")
 
-    def _ring(self, task: str, times: int) -> Exception | None:
-        if self.is_left_alone:
-            return None
-
-        def send(producer: Producer) -> None:
+    def _ring(self, task: str, times: int, otherwise: str) -> None:
+        def send(producer: Producer | None, **how: Any) -> None:
             for _ in range(times):
-                self._app.tasks[task].apply_async(producer=producer, retry=False, ignore_result=True)
+                self._app.tasks[task].apply_async(producer=producer, retry=False, ignore_result=True, **how)
 
-        return self.use(send)
+        if self.is_eager:
+            send(None, throw=False)
+        elif self.is_left_alone or (error := self.use(send)) is None:
+            return
+        elif isinstance(error, Mistake):
+            logger.warning("%s cannot be sent: %s. Mend its queue or its route", task, redact(repr(error.__cause__)))
+        else:
+            logger.warning("the broker does not answer (%s); %s", error, otherwise)
 
     def use(self, work: Callable[[Producer], None]) -> Exception | None:
-        """
-        Do `work` with a producer, once more over a fresh connection if the first had gone stale while idle.
-
-        Returns: the error of a broker that does not answer; it is then left alone for a few seconds.
-        """
-        try:
-            with self.producer() as producer:
-                work(producer)
-        except Exception as stale:  # noqa: BLE001 - every transport has its own; the run is safe in the ledger
-            # A broker that hangs gets no second try: somebody waits for this call.
-            return self._leave_alone(stale) if _hangs(stale) else self._use_fresh(work)
-        return None
-
-    def _use_fresh(self, work: Callable[[Producer], None]) -> Exception | None:
-        try:
-            with self.producer(fresh=True) as producer:
-                work(producer)
-        except Exception as error:  # noqa: BLE001 - as above
-            return self._leave_alone(error)
-        return None
-
-    def _leave_alone(self, error: Exception) -> Exception:
-        self._quiet_until = time.monotonic() + _QUIET_SECONDS
-        return error
+        """Do `work` with a producer; see `Connections.use`."""
+        return self._connections.use(work)
 
     def _here(self, due: Due) -> Due | None:
         """The message as this release sends it: to the queue that the phase has here, whatever was recorded."""
@@ -170,9 +160,9 @@ class Broker:
 
         return lambda due: not due.alone and due.carried is None and shares(due.flow, due.phase)
 
-    def _send(self, producer: Producer, named: Sequence[Due]) -> None:
+    def _send(self, producer: Producer | None, named: Sequence[Due], **how: Any) -> None:
         due, others = named[0], len(named) - 1
-        options: dict[str, Any] = {} if due.queue is None else {"queue": due.queue}
+        options: dict[str, Any] = how if due.queue is None else how | {"queue": due.queue}
         if due.priority:
             options["priority"] = due.priority
         task: Any = self._app.tasks[f"{due.flow}.{due.phase}"]
@@ -187,37 +177,28 @@ class Broker:
             **options,
         )
 
-    @contextmanager
-    def producer(self, *, fresh: bool = False) -> Iterator[Producer]:
-        """A producer with our time-outs; `fresh` throws the process's old connections away first."""
-        if self._pid != os.getpid():
-            # The parent's connections, and a lock that a thread of its may have held at the fork for ever.
-            self._lock, self._pool, self._pid = threading.Lock(), None, os.getpid()
-        with self._lock:
-            if fresh or self._pool is None:
-                if self._pool is not None:
-                    self._pool.force_close_all()
-                self._pool = self._new_pool()
-            pool = self._pool
-        with pool.acquire(block=True, timeout=self._config().publish_timeout.total_seconds()) as producer:
-            yield producer
-
     def close(self) -> None:
         """Close this process's connections."""
-        if self._pid == os.getpid():
-            with self._lock:
-                pool, self._pool = self._pool, None
-            if pool is not None:
-                pool.force_close_all()
+        self._connections.close()
 
-    def _new_pool(self) -> Any:
-        seconds = self._config().publish_timeout.total_seconds()
-        connection = self._app.connection_for_write(connect_timeout=seconds)
-        # Each host once: kombu would wait two seconds and try again before it says that nobody listens.
-        once = {"max_retries": max(0, len(connection.alt) - 1), "interval_start": 0, "interval_step": 0}
-        timeouts = dict.fromkeys(_TIMEOUTS.get(connection.transport.driver_type, ()), seconds)
-        connection.transport_options = {**(connection.transport_options or {}), **once, **timeouts}
-        return ProducerPool(connection.Pool(_CONNECTIONS), limit=_CONNECTIONS, Producer=self._app.amqp.Producer)
+
+def _lane(named: Sequence[Due]) -> tuple[str, str, str | None]:
+    return named[0].flow, named[0].phase, named[0].queue
+
+
+def _tell(mistake: Mistake, messages: Collection[Sequence[Due]]) -> None:
+    lane, *_ = {_lane(named): None for named in messages}
+    waiting = [each.run_id for named in messages if _lane(named) == lane for each in named]
+    flow, phase, queue = lane
+    logger.warning(
+        "run %s%s cannot be sent to phase %s.%s, queue %s: %s. Mend that queue or route; dispatch sends it then",
+        waiting[0],
+        f" and {len(waiting) - 1} more" if waiting[1:] else "",
+        flow,
+        phase,
+        queue or "of its route",
+        redact(repr(mistake.__cause__)),
+    )
 
 
 def is_ours(app: Celery, name: str) -> bool:
@@ -229,11 +210,3 @@ def is_limited(app: Celery, task: Any) -> bool:
     """Whether Celery limits the time or the rate of this task's messages: then each names one run."""
     limits = (task.time_limit, task.soft_time_limit, task.rate_limit)
     return any(limits) or bool(app.conf.task_time_limit or app.conf.task_soft_time_limit)
-
-
-def _hangs(error: BaseException | None) -> bool:
-    while error is not None:
-        if "Timeout" in type(error).__name__ or isinstance(error, TimeoutError):
-            return True
-        error = error.__cause__ or error.__context__
-    return False

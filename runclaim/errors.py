@@ -199,11 +199,16 @@ class RunFailed(RunclaimError):
 
 
 class WaitTimeout(RunclaimError):
-    """The run is still going on; nothing was changed. Wait again or look at its state."""
+    """
+    The run is still going on; nothing was changed. Wait again or look at its state.
 
-    def __init__(self, run_id: str, state: str, seconds: float) -> None:
-        self.run_id, self.state = run_id, state
-        super().__init__(f"run {run_id} is still {state} after {seconds:g} s")
+    `error` is what its last attempt ended with, if that went wrong.
+    """
+
+    def __init__(self, run_id: str, state: str, seconds: float, error: Mapping[str, Any] | None = None) -> None:
+        self.run_id, self.state, self.error = run_id, state, error
+        last = f"; its last attempt: {error.get('type')}: {error.get('message')}" if error else ""
+        super().__init__(f"run {run_id} is still {state} after {seconds:g} s{last}")
 
 
 class Outcome(Exception):

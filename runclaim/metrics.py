@@ -8,7 +8,6 @@ does not answer is one metric, `runclaim_up` 0, and no error. Nothing is labelle
 from __future__ import annotations
 
 import threading
-import time
 from importlib.metadata import version
 from itertools import accumulate
 from typing import TYPE_CHECKING, Final
@@ -21,6 +20,7 @@ from runclaim import logs
 from runclaim.ledger import counters
 from runclaim.ledger.gauges import Gauges, gauges
 from runclaim.ledger.totals import BUCKETS, ENDS
+from runclaim.pause import Pause
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -53,7 +53,7 @@ class LedgerCollector(Collector):
     def __init__(self, database: Callable[[], Database]) -> None:
         self._database = database
         self._lock = threading.Lock()
-        self._read_at = float("-inf")
+        self._fresh = Pause(_FRESH_SECONDS)
         self._families: list[Metric] = []
 
     def describe(self) -> Iterable[Metric]:
@@ -63,9 +63,9 @@ class LedgerCollector(Collector):
     def collect(self) -> Iterable[Metric]:
         """All metrics; at most one reading of the ledger in five seconds, whoever scrapes."""
         with self._lock:
-            if time.monotonic() - self._read_at >= _FRESH_SECONDS:
+            if not self._fresh.left:
                 self._families = self._read()
-                self._read_at = time.monotonic()
+                self._fresh.begin()
             return list(self._families)
 
     def _read(self) -> list[Metric]:

@@ -26,6 +26,7 @@ from runclaim.errors import (
 )
 from runclaim.flows.check import Check
 from runclaim.flows.context import Context
+from runclaim.flows.in_body import in_body
 from runclaim.flows.notes import Notes
 from runclaim.flows.records import Records
 from runclaim.flows.resolving import Secrets
@@ -122,7 +123,9 @@ class Attempt:
         try:
             context = self._context()
             failpoints.hit("body.before")
-            result = self.phase.result_type.dump(self.phase(context))
+            with in_body(self.phase.task_name):
+                value = self.phase(context)
+            result = self.phase.result_type.dump(value)
         except Exception as error:  # noqa: BLE001 - whatever a body raises is the end of its attempt
             caught = error
         ended = self.ended_by(caught, timedelta(seconds=time.monotonic() - started))

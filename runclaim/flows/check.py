@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Final
 
 from runclaim import logs
 from runclaim.errors import Canceled, ClaimLost, LedgerUnavailable, Released
 from runclaim.ledger import read
+from runclaim.pause import Pause
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +27,8 @@ class Check:
 
     def __init__(self, claim: Claim, *, database: Database, keeper: Keeper, stopping: Callable[[], bool]) -> None:
         self._claim, self._database, self._keeper, self._stopping = claim, database, keeper, stopping
-        self._asked_at = time.monotonic()
+        self._asked = Pause(_ASK_SECONDS)
+        self._asked.begin()
 
     def __call__(self) -> None:
         """Go on only while the claim is current."""
@@ -36,9 +37,9 @@ class Check:
             raise lost
         if self._stopping():
             raise Released(claim.run_id, claim.phase, claim.fence, "the worker shuts down")
-        if time.monotonic() - self._asked_at < _ASK_SECONDS:
+        if self._asked.left:
             return
-        self._asked_at = time.monotonic()
+        self._asked.begin()
         try:
             standing = self._database.ask(lambda conn: read.standing(conn, claim.run_id), patience=0)
         except LedgerUnavailable as away:

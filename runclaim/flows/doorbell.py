@@ -15,6 +15,8 @@ import weakref
 from multiprocessing.util import Finalize
 from typing import TYPE_CHECKING, Final
 
+from runclaim.pause import Pause
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
@@ -40,7 +42,7 @@ class Doorbell:
         self._changed = threading.Condition(threading.Lock())
         self._waiting: list[Due] = []
         self._is_ringing = False
-        self._free_at = 0.0
+        self._pause = Pause(_PAUSE)
         self._thread: threading.Thread | None = None
         self._pid = 0
 
@@ -49,7 +51,7 @@ class Doorbell:
         if not due:
             return
         with self._changed:
-            if self._is_ringing or time.monotonic() < self._free_at:
+            if self._is_ringing or self._pause.left > 0:
                 if not self._waiting:
                     # Once a message: a thread that is woken for each run costs the caller more than the run.
                     self._start()
@@ -66,7 +68,7 @@ class Doorbell:
         finally:
             with self._changed:
                 self._is_ringing = False
-                self._free_at = time.monotonic() + _PAUSE
+                self._pause.begin()
                 self._changed.notify_all()
 
     def _start(self) -> None:
@@ -92,12 +94,13 @@ class Doorbell:
                 if not self._waiting and moment >= ends:
                     self._thread = None
                     return None
-                if self._waiting and not self._is_ringing and moment >= self._free_at:
+                pause = self._pause.left
+                if self._waiting and not self._is_ringing and not pause:
                     self._is_ringing = True
                     due, self._waiting = self._waiting, []
                     return due
-                waits_for = self._free_at if self._waiting and not self._is_ringing else ends
-                self._changed.wait(max(0.0005, waits_for - moment))
+                left = pause if self._waiting and not self._is_ringing else ends - moment
+                self._changed.wait(max(0.0005, min(left, _IDLE)))
 
     def flush(self) -> None:
         """Ring for everything that waits, now, and wait for who rings already. For the end of a process."""

@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from sqlalchemy.orm import Session, scoped_session
+from sqlalchemy.util import await_only
 
 from runclaim import tracing
 from runclaim.errors import DeclarationError, InputError
@@ -142,8 +143,10 @@ class Enqueuing(Generic[InputT]):
         def ring() -> None:
             if loop is None:
                 self._ledger.publish(wanted, made)
-            else:
-                loop.run_in_executor(None, self._ledger.publish, wanted, made)
+                return
+            published = loop.run_in_executor(None, self._ledger.publish, wanted, made)
+            if getattr(self._ledger.publisher, "is_eager", False):
+                await_only(published)
 
         after_commit(session, ring)
         return made

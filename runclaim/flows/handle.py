@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from runclaim.errors import RunFailed, StateConflict, WaitTimeout
+from runclaim.flows.in_body import refuse_in_body
 from runclaim.flows.signaling import Signal
 from runclaim.ledger.decisions import ActionView, actions_of
 from runclaim.ledger.findings import FindingView, findings_of
@@ -87,21 +88,25 @@ class Run:
         """
         Wait for the end and return the last phase's result. Polls the ledger, at first often.
 
-        Raises: RunFailed when it ends failed, canceled or superseded, or stops blocked; WaitTimeout.
+        Raises: RunFailed when it ends failed, canceled or superseded, or stops blocked; WaitTimeout; WaitInBody in the
+        body of a phase, whose slot the run may need.
         """
-        ends = None if timeout is None else time.monotonic() + timeout.total_seconds()
-        pause = 0.01
+        refuse_in_body(self.id)
+        began, slept, pause = time.monotonic(), 0.0, 0.01
         while True:
             view = self.view
             if view.state is RunState.SUCCEEDED:
                 return self.results[view.phase]
             if view.state in TERMINAL or view.state is RunState.BLOCKED:
                 raise RunFailed(self.id, view.state, view.error)
-            left = None if ends is None else ends - time.monotonic()
-            if timeout is not None and left is not None and left <= 0:
-                raise WaitTimeout(self.id, view.state, timeout.total_seconds())
-            time.sleep(pause if left is None else min(pause, left))
-            pause = min(pause * 1.5, 0.5)
+            if timeout is not None:
+                # A test may have frozen the clock, and then only what was slept has passed.
+                left = timeout.total_seconds() - max(time.monotonic() - began, slept)
+                if left <= 0:
+                    raise WaitTimeout(self.id, view.state, timeout.total_seconds(), view.error)
+                pause = min(pause, left)
+            time.sleep(pause)
+            slept, pause = slept + pause, min(pause * 1.5, 0.5)
 
     def cancel(self, *, by: str = "") -> RunState:
         """

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +31,7 @@ from runclaim.ledger.registry import register, unregistered
 from runclaim.ledger.rescue import rescue, rescue_worker
 from runclaim.listeners.telling import register as register_listeners
 from runclaim.listeners.telling import tell
+from runclaim.pause import Pause
 from runclaim.tasks.process import Process
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Runtime:
         self._keeper: Keeper | None = None
         self._reconciling = threading.Lock()
         self._making = forks.Lock()
-        self._rang_at = float("-inf")
+        self._rang = Pause(_RING_SECONDS)
 
     def register_flows(self) -> None:
         """Tell the ledger of this application's flows, for doors that do not import it; writes only what is new."""
@@ -192,8 +192,8 @@ class Runtime:
 
     def ring_listeners(self) -> None:
         """Something happened in this process: have the listeners told, at most once a second."""
-        if self.ledger.listeners and time.monotonic() - self._rang_at >= _RING_SECONDS:
-            self._rang_at = time.monotonic()
+        if self.ledger.listeners and not self._rang.left:
+            self._rang.begin()
             self.broker.ring_listeners()
 
     def dispatch(self) -> int:
