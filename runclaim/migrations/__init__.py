@@ -137,22 +137,11 @@ def _require_fit(conn: Connection) -> None:
 
 
 def differences(database: Database) -> list[str]:
-    """What differs between the database and the models, one line each; empty when they agree."""
-    from alembic.autogenerate import compare_metadata
-    from alembic.migration import MigrationContext
-
-    from runclaim.models import metadata
-
-    ours = set(metadata.tables)
-
-    def is_ours(_object: object, name: str | None, kind: str, _reflected: bool, _compare_to: object) -> bool:  # noqa: FBT001
-        return kind != "table" or name in ours
+    """What differs between the database and what this release needs, one line each; empty when they agree."""
+    from runclaim.migrations import definitions
 
     with database.read() as conn:
-        context = MigrationContext.configure(
-            conn, opts={"include_object": is_ours, "compare_type": True, "version_table": VERSION_TABLE}
-        )
-        return [str(difference) for difference in compare_metadata(context, metadata)]
+        return definitions.differences(conn)
 
 
 def _alembic(conn: Connection) -> AlembicConfig:

@@ -87,6 +87,24 @@ def test_a_schema_that_is_behind_is_told_with_the_command_that_mends_it(local: L
     )
 
 
+def test_a_definition_that_was_changed_by_hand_is_told_and_the_exit_code_says_so(local: Line):
+    local.bench.execute("DROP INDEX ix_runclaim_runs_live")
+    local.bench.execute(
+        "CREATE INDEX ix_runclaim_runs_live ON runclaim_runs (enqueued_at, id) WHERE finished_at IS NOT NULL"
+    )
+    told = local.local("db", "check")
+    local.bench.execute("DROP INDEX ix_runclaim_runs_live")
+    local.bench.execute(
+        "CREATE INDEX ix_runclaim_runs_live ON runclaim_runs (enqueued_at, id) WHERE finished_at IS NULL"
+    )
+    mended = local.local("db", "check")
+
+    assert [1, 0] == [told.exit_code, mended.exit_code]
+    assert "its tables were changed by hand" in told.stderr
+    assert told.stdout.startswith("runclaim_runs, index ix_runclaim_runs_live: is CREATE INDEX")
+    assert 1 == len(told.stdout.splitlines())
+
+
 def test_an_api_that_is_named_is_asked_when_no_ledger_is(local: Line):
     told = local("runs", "list", RUNCLAIM_DATABASE_URL=None, RUNCLAIM_API_URL="http://127.0.0.1:1")
     local = local("runs", "list", RUNCLAIM_API_URL="http://127.0.0.1:1")
