@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import weakref
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from runclaim import beat, worker
@@ -20,6 +21,7 @@ from runclaim.flows.phase import PhaseOptions
 from runclaim.flows.plain import Claimed, PlainCalls
 from runclaim.retries import Backoff
 from runclaim.tasks import phase_task, upkeep
+from runclaim.tasks.headers import headers_of
 from runclaim.tasks.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -57,6 +59,7 @@ class Runclaim(Declarations):
         self._config: Config | None = None
         self._broker = Broker(app, lambda: self.config, lambda: self.flows)
         super().__init__(lambda: self.config, lambda: self._broker, self._make_task)
+        self.ledger.headers_of = partial(headers_of, app)
         self._runtime = Runtime(app, self.ledger, self._broker, self.flows)
         self._plain = PlainCalls(self.ledger, lambda: self._runtime.keeper, lambda: self._runtime.process.is_stopping)
         upkeep.register(app, self._runtime)

@@ -12,6 +12,8 @@ from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
+from celery.app.task import Task
+
 from runclaim import logs
 from runclaim.connections import Connections, Mistake
 from runclaim.flows.doorbell import Doorbell
@@ -166,7 +168,10 @@ class Broker:
         if due.priority:
             options["priority"] = due.priority
         task: Any = self._app.tasks[f"{due.flow}.{due.phase}"]
-        task.apply_async(
+        # Past an `apply_async` of the application's: that was called once, where the run was enqueued.
+        send: Any = Task.apply_async
+        send(
+            task,
             args=([[each.run_id, each.fence] for each in named],) if others else (due.run_id, due.fence),
             kwargs={} if due.carried is None else {"carried": due.carried},
             producer=producer,

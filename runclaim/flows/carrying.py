@@ -32,27 +32,38 @@ _TYPES: Final[Mapping[str, type | UnionType]] = {
     "subject": str | None,
     "priority": int,
     "input": object,
+    # Only where the application puts something there.
+    "headers": dict,
 }
 
 
 def check_carried(carried: object) -> dict[str, Any]:
     """What a message carries, as `load` made it. Raises: InputError for what somebody else made."""
-    if not isinstance(carried, dict) or carried.keys() != _TYPES.keys():
+    if not isinstance(carried, dict) or carried.keys() | {"headers"} != _TYPES.keys():
         raise InputError("carried", f"is {carried!r:.60}; it has {', '.join(_TYPES)}")
-    for name, kind in _TYPES.items():
-        if not isinstance(carried[name], kind):
-            raise InputError(f"carried.{name}", f"is {carried[name]!r:.60}")
+    for name, value in carried.items():
+        if not isinstance(value, _TYPES[name]):
+            raise InputError(f"carried.{name}", f"is {value!r:.60}")
     for name in ("key", "subject"):
         if carried[name] is not None:
             check_text(f"carried.{name}", carried[name])
     return carried
 
 
-def load(due: Due, flow: Flow[Any] | None, *, project: str | None, subject: str | None, value: Any) -> Due:
+def load(
+    due: Due,
+    flow: Flow[Any] | None,
+    *,
+    project: str | None,
+    subject: str | None,
+    value: Any,
+    headers: dict[str, Any] | None,
+) -> Due:
     """The message with its run's input, if its flow fails open and the input fits."""
     if flow is None or not flow.fail_open:
         return due
     carried = {"project": project, "key": due.key, "subject": subject, "priority": due.priority, "input": value}
+    carried |= {} if headers is None else {"headers": headers}
     return replace(due, carried=carried) if len(json.dumps(carried)) <= MAX_CARRIED_BYTES else due
 
 
@@ -66,7 +77,7 @@ def load_all(database: Database, flows: Mapping[str, Flow[Any]], due: Sequence[D
     except LedgerUnavailable:
         return due
     return [
-        load(each, flows[each.flow], project=found[0], subject=found[1], value=found[2])
+        load(each, flows[each.flow], project=found[0], subject=found[1], value=found[2], headers=found[3])
         if (found := known.get(each.run_id))
         else each
         for each in due

@@ -7,9 +7,9 @@ A message goes out only after the commit: a worker that hears of a run can read 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from sqlalchemy.orm import Session, scoped_session
 from sqlalchemy.util import await_only
@@ -19,7 +19,7 @@ from runclaim.errors import DeclarationError, InputError
 from runclaim.flows.after_commit import after_commit
 from runclaim.flows.making import ENQUEUE, RERUN, Way, recovery
 from runclaim.flows.own_sessions import untranslated
-from runclaim.keys import LONGEST, check_id, check_name, fingerprint, uuid7
+from runclaim.keys import LONGEST, check_id, check_name, dump_json, fingerprint, uuid7
 from runclaim.ledger.new_run import NewRun
 from runclaim.rowset import as_id
 from runclaim.secrets import refuse_secrets
@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     AnyAsyncSession = AsyncSession | async_scoped_session[AsyncSession]
 
 InputT = TypeVar("InputT")
+
+#: Of JSON, for what the application adds to the headers of a run's task.
+_MAX_HEADERS_BYTES: Final = 8 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,7 +179,7 @@ class Enqueuing(Generic[InputT]):
         self._refuse_secrets("key", key.text)
         self._refuse_secrets("subject", subject)
         first = next(iter(flow.phases.values()))
-        return NewRun(
+        new = NewRun(
             run_id=as_id(self._options.run_id) if self._options.run_id else uuid7(),
             project=self._options.project or config.project,
             flow=flow.name,
@@ -195,6 +198,12 @@ class Enqueuing(Generic[InputT]):
             waits_for=first.options.on,
             trace_context=trace_context,
         )
+        headers = self._ledger.headers_of(new)
+        if headers is None:
+            return new
+        dump_json("headers", headers, cap=_MAX_HEADERS_BYTES)
+        self._refuse_secrets("headers", headers)
+        return replace(new, headers=headers)
 
 
 def _plain(session: Any) -> Session:

@@ -66,6 +66,8 @@ class Ledger:
         self._is_closed = False
         #: The declared actions of the application, by their kinds.
         self.actions: dict[str, Action] = {}
+        #: What the application puts into the headers of a run's Celery task, here and now; set where there is Celery.
+        self.headers_of: Callable[[NewRun], dict[str, Any] | None] = lambda _new: None
         #: Who is told of events, by their names.
         self.listeners = Listeners()
         #: The application's sessions that lead to this ledger.

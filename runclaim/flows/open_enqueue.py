@@ -64,4 +64,4 @@ def send(
 def message(new: NewRun, flow: Flow[Any] | None) -> Due:
     """The first message of a run."""
     due = Due(new.run_id, 0, new.flow, new.phases[0], new.queue, new.key.text, new.priority)
-    return load(due, flow, project=new.project, subject=new.subject, value=new.input)
+    return load(due, flow, project=new.project, subject=new.subject, value=new.input, headers=new.headers)

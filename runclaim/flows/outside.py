@@ -98,7 +98,7 @@ def rerun_of(record: FlowRecord, view: RunView, fingerprint_of: Callable[[tuple[
     if recorded is None or new.key.text != view.key:
         problem = f"of run {view.id} was {view.key!r} and flow {record.name} makes another now; enqueue it anew"
         raise InputError("key", problem)
-    return replace(new, input=view.input, fingerprint=recorded)
+    return replace(new, input=view.input, fingerprint=recorded, headers=view.headers)
 
 
 def due_now(new: NewRun) -> NewRun:

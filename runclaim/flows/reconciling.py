@@ -73,7 +73,9 @@ def name_of_ledger(database_url: str) -> str:
 def run_of(flow: Flow[Any], run_id: str, carried: dict[str, Any]) -> NewRun:
     """The run that a message describes, as its flow is declared now. Raises: InputError."""
     enqueuing = flow.using(run_id=run_id, project=carried["project"], priority=carried["priority"])
-    return enqueuing.new_run(flow.input_type.load(carried["input"]))
+    new = enqueuing.new_run(flow.input_type.load(carried["input"]))
+    # Whoever enqueued it is not here.
+    return replace(new, headers=carried.get("headers"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +201,9 @@ class Reconciler:
         taken, after = completion.claim, completion.next
         if moved.state is RunState.QUEUED and after is not None:
             due = Due(taken.run_id, moved.fence, flow.name, after.phase, after.queue, taken.key, taken.priority)
-            self.ledger.publisher.publish([load(due, flow, project=None, subject=taken.subject, value=taken.input)])
+            self.ledger.publisher.publish(
+                [load(due, flow, project=None, subject=taken.subject, value=taken.input, headers=taken.headers)]
+            )
         self.ledger.publisher.ring_actions(len(completion.actions))
 
 
@@ -222,6 +226,7 @@ def claim_of(flow: Flow[Any], record: LocalRecord) -> Claim:
         max_attempts=flow.phases[record.phase].options.max_attempts,
         priority=carried["priority"],
         input=carried["input"],
+        headers=carried.get("headers"),
     )
 
 

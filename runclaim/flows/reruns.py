@@ -29,4 +29,5 @@ def again(flow: Flow[Any], view: RunView, fingerprint_of: Callable[[tuple[str, s
     if fingerprint is None or new.key.text != view.key:
         problem = f"of run {view.id} was {view.key!r} and flow {flow.name} makes {new.key.text!r} now; enqueue it anew"
         raise InputError("key", problem)
-    return replace(new, input=view.input, fingerprint=fingerprint)
+    # As its headers: whoever asks for the rerun, often a person with a command, is not whoever enqueued it.
+    return replace(new, input=view.input, fingerprint=fingerprint, headers=view.headers)

@@ -108,7 +108,11 @@ class Settler:
                 here.append(moved.claim)
             elif moved.state is RunState.QUEUED and following is not None:
                 named = due_at(taken, moved.fence, following.phase, following.queue)
-                due.append(load(named, self._flow, project=None, subject=taken.subject, value=taken.input))
+                due.append(
+                    load(
+                        named, self._flow, project=None, subject=taken.subject, value=taken.input, headers=taken.headers
+                    )
+                )
         self._runner.publisher.publish(due)
         self._runner.publisher.ring_actions(planned)
         return here

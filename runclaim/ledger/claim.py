@@ -59,6 +59,8 @@ class Claim:
     input: Any
     #: The enqueuer's trace, as the headers of W3C Trace Context.
     trace_context: dict[str, str] | None = None
+    #: See `NewRun.headers`.
+    headers: dict[str, Any] | None = None
 
     def proof(self) -> dict[str, Any]:
         """The columns that `fence.held` compares."""
@@ -88,6 +90,7 @@ _CLAIM_COLUMNS: Final = (
     runs.c.priority,
     runs.c.input,
     runs.c.trace_context,
+    runs.c.headers,
 )
 
 

@@ -62,6 +62,7 @@ _new: Final = rowset(
     rerun=Integer(),
     input=Text(),
     trace_context=Text(),
+    headers=Text(),
     note=Text(),
 )
 #: What the runs of one call share, in one row.
@@ -82,13 +83,15 @@ _call: Final = rowset(
 _OWN: Final = ("id", "key", "subject", "generation", "rerun")
 _SHARED: Final = ("project", "flow", "priority", "phase", "queue", "waits_for", "max_attempts", "max_losses")
 _ZEROS: Final = ["cursor", "fence", "attempts", "losses", "dispatches", "pending_actions"]
-_JSON: Final = ["input", "trace_context", "phases"]
+_JSON: Final = ["input", "trace_context", "headers", "phases"]
 _RUN_COLUMNS: Final = [*_OWN, *_SHARED, *_ZEROS, "state", *_JSON, "enqueued_at", "available_at", "dispatch_due_at"]
 _RUN_ROWS: Final = (
     select(*(_new.c[name] for name in _OWN), *(_call.c[name] for name in _SHARED))
     .add_columns(*(literal_column("0", Integer()) for _ in _ZEROS))
     .add_columns(case((_call.c.waits_for.is_(None), state(RunState.QUEUED)), else_=state(RunState.WAITING)))
-    .add_columns(verbatim(_new.c.input), as_json(_new.c.trace_context), as_json(_call.c.phases))
+    .add_columns(
+        verbatim(_new.c.input), as_json(_new.c.trace_context), as_json(_new.c.headers), as_json(_call.c.phases)
+    )
     .add_columns(now(), shifted(now(), _call.c.delay_seconds), shifted(now(), _call.c.dispatch_seconds))
     .join_from(_new, _call, true())
 )
@@ -217,6 +220,7 @@ def _row(run: NewRun, generation: int = 0, rerun: int = 0, note: Any = None) -> 
         "rerun": rerun,
         "input": json.dumps(run.input),
         "trace_context": None if run.trace_context is None else json.dumps(run.trace_context),
+        "headers": None if run.headers is None else json.dumps(run.headers),
         "note": None if note is None else json.dumps(note),
     }
 

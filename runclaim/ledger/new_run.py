@@ -34,6 +34,8 @@ class NewRun:
     #: The signal that the first phase waits for.
     waits_for: str | None = None
     trace_context: dict[str, str] | None = None
+    #: What the application put into the headers of the run's Celery task; `None` where it puts nothing there.
+    headers: dict[str, Any] | None = None
 
     @property
     def namespace(self) -> str:

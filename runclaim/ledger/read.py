@@ -43,7 +43,9 @@ _SETTLED: Final = (
 )
 _named: Final = rowset("named", run_id=Id())
 _STATES: Final = select(runs.c.id, runs.c.state).where(runs.c.id == _named.c.run_id)
-_INPUTS: Final = select(runs.c.id, runs.c.project, runs.c.subject, runs.c.input).where(runs.c.id == _named.c.run_id)
+_INPUTS: Final = select(runs.c.id, runs.c.project, runs.c.subject, runs.c.input, runs.c.headers).where(
+    runs.c.id == _named.c.run_id
+)
 _COUNTS: Final = select(runs.c.flow, runs.c.state, func.count()).group_by(runs.c.flow, runs.c.state)
 
 
@@ -85,6 +87,8 @@ class RunView:
     enqueued_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    #: What its Celery tasks have in their headers, from whoever enqueued it.
+    headers: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +149,7 @@ def run(conn: Connection, run_id: str) -> RunView | None:
         enqueued_at=row.enqueued_at,
         started_at=row.started_at,
         finished_at=row.finished_at,
+        headers=row.headers,
     )
 
 
@@ -154,10 +159,10 @@ def states(conn: Connection, run_ids: Collection[str]) -> dict[str, RunState]:
     return {run_id: RunState(state) for run_id, state in found}
 
 
-def inputs(conn: Connection, run_ids: Collection[str]) -> dict[str, tuple[str, str | None, Any]]:
-    """Run id → its project, subject and input; a run that does not exist is missing."""
+def inputs(conn: Connection, run_ids: Collection[str]) -> dict[str, tuple[str, str | None, Any, dict[str, Any] | None]]:
+    """Run id → its project, subject, input and headers; a run that does not exist is missing."""
     found = conn.execute(_INPUTS, {"named": pack({"run_id": as_id(run_id)} for run_id in run_ids)})
-    return {run_id: (project, subject, value) for run_id, project, subject, value in found}
+    return {run_id: tuple(rest) for run_id, *rest in found}
 
 
 def results(conn: Connection, run_id: str) -> dict[str, Any]:

@@ -85,6 +85,8 @@ class Run(Base):
     enqueued_at: Mapped[datetime] = mapped_column(Instant)
     started_at: Mapped[datetime | None] = mapped_column(Instant)
     finished_at: Mapped[datetime | None] = mapped_column(Instant)
+    #: What the application put into the headers of the run's Celery task, in the context of whoever enqueued it.
+    headers: Mapped[Any] = mapped_column(Json, nullable=True)
 
     __table_args__ = (
         CheckConstraint(f"state IN ({_listed(list(RunState))})", name="state_known"),

@@ -27,6 +27,7 @@ from runclaim.flows.settler import COMPLETE
 from runclaim.flows.telling import harmless
 from runclaim.secrets import redact
 from runclaim.states import RunState
+from runclaim.tasks.headers import CELERYS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -45,8 +46,6 @@ _SIGNALS: Final = (
     signals.task_failure,
     signals.task_retry,
 )
-#: What Celery itself writes into a message or its request; everything else was put there by the application.
-_CELERYS: Final = frozenset({*vars(Context), "lang", "task", "argsrepr", "kwargsrepr", "compression"}) - {"headers"}
 
 
 def attributes(carry: Callable[..., Any]) -> dict[str, Any]:
@@ -245,7 +244,9 @@ def request_of(message: Mapping[str, Any], claim: Claim, task_id: str) -> dict[s
         # The claim has decided that this is no second delivery.
         "delivery_info": {**(message.get("delivery_info") or {}), "redelivered": False},
     }
-    return {name: value for name, value in message.items() if name in _CELERYS} | own
+    # What else the message has is of whoever sent it, who may be anybody.
+    celerys = {name: value for name, value in message.items() if name in CELERYS}
+    return celerys | (claim.headers or {}) | own
 
 
 def _verdict(execution: Execution) -> str:

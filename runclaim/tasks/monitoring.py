@@ -78,7 +78,7 @@ class Monitor:
         if self._carries or (not is_first and is_hung_on(task)):
             result = perform(task, body, request_of(vars(self._request), claim, task_id))
             self.first = result if is_first else self.first
-        elif is_first and self._request.args[:1] == [claim.run_id]:
+        elif is_first and claim.headers is None and list(self._request.args[:1]) == [claim.run_id]:
             body.record(body.run())
         else:
             with own_request(task, request_of(vars(self._request), claim, task_id)):

@@ -53,6 +53,17 @@ def test_a_claim_tells_its_worker_everything_the_body_needs(conn):
     assert not claim.is_last
 
 
+@pytest.mark.parametrize("headers", [None, {}, {"tenant": "emil"}])
+def test_a_claim_tells_the_headers_that_its_run_was_enqueued_with(conn, headers):
+    """Also the next phase's claim, which a completion makes. No headers are something else than empty ones."""
+    run_id = queued_run(conn, headers=headers)
+
+    claim = take(conn, wanted(conn, run_id))
+    following = finish(conn, claim).claim
+
+    assert [headers] * 3 == [claim.headers, following.headers, read.run(conn, run_id).headers]
+
+
 def test_a_claim_is_a_lease_a_deadline_and_an_owner_on_the_run(conn, clock, claimed_run):
     found = row(conn, claimed_run.run_id)
 

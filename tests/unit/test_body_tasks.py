@@ -3,70 +3,27 @@
 from __future__ import annotations
 
 import sys
-from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from celery import Celery, Task, current_task, signals
+from celery import Task, current_task
 from celery.app import trace
 from sqlalchemy import create_engine, text
 
-from runclaim import Backoff, Blocked, Runclaim, RunState, migrations
+from runclaim import Blocked, RunState
 from runclaim.errors import LedgerUnavailable
 from runclaim.tasks.body_task import is_hung_on
-from tests.unit.bench import NO_WAIT
+from tests.unit.shop import Order, Shop, fails, listening, quiet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from runclaim import Context, Run
+    from runclaim import Context
 
-AT_ONCE = Backoff(first=NO_WAIT)
 HEARD = ("prerun", "postrun", "success", "failure", "retry")
-
-
-@dataclass(frozen=True)
-class Order:
-    name: str
-
-
-class Shop:
-    """A worker's process in small: messages are given to the tasks as Celery's pools do."""
-
-    def __init__(self, url: str, task_class: type[Task[Any, Any]] | str = Task, **phases: Any) -> None:
-        self.app = Celery("shop", broker="memory://", set_as_current=False, task_cls=task_class)
-        self.runs = Runclaim(self.app, database_url=url, grouped=True)
-        migrations.upgrade(self.runs.ledger.database)
-        self.flow = self.runs.flow("order", Order, key="{name}")
-        for name, body in phases.items():
-            self.phase(name, body)
-
-    def phase(self, name: str, body: Callable[[Context[Order]], Any], **options: Any) -> None:
-        self.flow.phase(name=name, **{"max_attempts": 2, "backoff": AT_ONCE} | options)(body)
-        # It is known to be quick, so that groups form.
-        self.runs._runtime.pace.note(f"order.{name}", 0.0)
-
-    def enqueue(self, *names: str) -> list[Run]:
-        return self.flow.enqueue_many([Order(name) for name in names])
-
-    def deliver(self, *runs: Run, task_id: str = "message", **headers: Any) -> Any:
-        """One message that names the runs as they stand; returns what Celery's pool would be told."""
-        views = [run.view for run in runs]
-        task = self.app.tasks[f"order.{views[0].phase}"]
-        named = [(view.id, view.fence) for view in views]
-        request = {"id": task_id, "task": task.name, "hostname": "node", "delivery_info": {}} | headers
-        return trace.trace_task(
-            task, task_id, named[0] if len(named) == 1 else ([*map(list, named)],), {}, request, app=self.app
-        )
-
-    def finish(self, *runs: Run) -> None:
-        for run in runs:
-            for _ in range(9):
-                if run.state is RunState.QUEUED:
-                    self.deliver(run, task_id=f"again-{run.id}")
 
 
 @dataclass
@@ -77,17 +34,6 @@ class Ears:
 
     def of(self, *kinds: str) -> list[tuple[str, ...]]:
         return [each for each in self.heard if each[0] in kinds]
-
-
-@contextmanager
-def listening(**receivers: Callable[..., None]) -> Iterator[None]:
-    for name, receiver in receivers.items():
-        getattr(signals, f"task_{name}").connect(receiver, weak=False)
-    try:
-        yield
-    finally:
-        for name, receiver in receivers.items():
-            getattr(signals, f"task_{name}").disconnect(receiver)
 
 
 @pytest.fixture
@@ -105,18 +51,6 @@ def ears() -> Iterator[Ears]:
 
     with listening(**{kind: receiver(kind) for kind in HEARD}):
         yield ears
-
-
-def quiet(_ctx: Any) -> None:
-    """A body that does nothing."""
-
-
-def fails(name: str) -> Callable[[Context[Order]], None]:
-    def body(ctx: Context[Order]) -> None:
-        if ctx.input.name == name:
-            raise KeyError(name)
-
-    return body
 
 
 def test_where_nothing_is_hung_on_celerys_tracer_is_around_the_delivery(sqlite_url: str):

@@ -16,6 +16,7 @@ depends_on = None
 
 def upgrade() -> None:
     """Each part is a function of its own."""
+    op.add_column("runclaim_runs", sa.Column("headers", Json(), nullable=True))
     if op.get_bind().dialect.name == "sqlite":
         _never_number_events_again()
     else:
