@@ -11,15 +11,13 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from contextvars import ContextVar
-from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from billiard.einfo import ExceptionInfo
-from celery import signals, states
+from celery import states
 from celery.app import trace
-from celery.app.task import Context, Task
+from celery.app.task import Context
 from celery.exceptions import Ignore, Retry
-from celery.loaders.base import BaseLoader
 
 from runclaim.errors import RunclaimError
 from runclaim.flows.attempt import Ending
@@ -27,6 +25,7 @@ from runclaim.flows.settler import COMPLETE
 from runclaim.flows.telling import harmless
 from runclaim.secrets import redact
 from runclaim.states import RunState
+from runclaim.tasks.handlers import is_hung_on, is_overridden
 from runclaim.tasks.headers import CELERYS
 
 if TYPE_CHECKING:
@@ -38,15 +37,6 @@ if TYPE_CHECKING:
     from runclaim.flows.execution import Execution
     from runclaim.ledger.claim import Claim
 
-_HANDLERS: Final = ("__call__", "before_start", "on_success", "on_failure", "on_retry", "after_return")
-_SIGNALS: Final = (
-    signals.task_prerun,
-    signals.task_postrun,
-    signals.task_success,
-    signals.task_failure,
-    signals.task_retry,
-)
-
 
 def attributes(carry: Callable[..., Any]) -> dict[str, Any]:
     """
@@ -57,7 +47,7 @@ def attributes(carry: Callable[..., Any]) -> dict[str, Any]:
 
     def on_message(task: Any) -> Any:
         def take(task_id: str, args: Any, kwargs: Any, request: Any = None) -> Any:
-            if is_hung_on(task):
+            if is_hung_on(task, tracer_of(task)):
                 return carry(task, task_id, args, kwargs, request or {})
             return tracer_of(task)(task_id, args, kwargs, request)
 
@@ -72,7 +62,7 @@ def attributes(carry: Callable[..., Any]) -> dict[str, Any]:
 
 def _call(task: Any, *args: Any, **kwargs: Any) -> Any:
     """The task, run by Celery or called by hand."""
-    own = super(type(task), task).__call__ if _is_overridden(task, "__call__") else task.run
+    own = super(type(task), task).__call__ if is_overridden(task, "__call__") else task.run
     traced = _TRACED.get()
     return own(*args, **kwargs) if traced is None else traced.call(lambda: own(*args, **kwargs))
 
@@ -89,24 +79,6 @@ def body_here() -> Callable[[], str] | None:
     """What runs the body that is traced here; `None` where a message is delivered."""
     traced = _TRACED.get()
     return None if traced is None else traced.run
-
-
-def is_hung_on(task: Any) -> bool:
-    """Whether the application runs code of its own around this task, or listens to what becomes of it."""
-    tracer = tracer_of(task)
-    return (
-        any(signal.receivers and signal.has_listeners(task) for signal in _SIGNALS)
-        or any(_is_overridden(task, name) for name in _HANDLERS)
-        or type(task.app.loader).on_task_init is not BaseLoader.on_task_init
-        or not (isinstance(tracer, FunctionType) and tracer.__globals__ is vars(trace))
-    )
-
-
-def _is_overridden(task: Any, name: str) -> bool:
-    for names in (vars(task), *(vars(node) for node in type(task).__mro__ if node is not Task)):
-        if name in names and names[name] is not _call:
-            return True
-    return not vars(Task)[name].__module__.startswith("celery.")
 
 
 class _Failing:

@@ -16,7 +16,8 @@ from runclaim.flows.attempt import Ended, Ending
 from runclaim.flows.telling import shown
 from runclaim.secrets import redact
 from runclaim.states import RunState
-from runclaim.tasks.body_task import is_hung_on, is_retried, own_request, perform, request_of, said
+from runclaim.tasks.body_task import is_retried, own_request, perform, request_of, said, tracer_of
+from runclaim.tasks.handlers import is_hung_on
 
 if TYPE_CHECKING:
     from kombu import Producer
@@ -75,7 +76,7 @@ class Monitor:
         claim = body.claim
         task, task_id = self._runtime.app.tasks[f"{claim.flow}.{claim.phase}"], self._task_ids[claim.owner]
         is_first = task_id == self._request.id
-        if self._carries or (not is_first and is_hung_on(task)):
+        if self._carries or (not is_first and is_hung_on(task, tracer_of(task))):
             result = perform(task, body, request_of(vars(self._request), claim, task_id))
             self.first = result if is_first else self.first
         elif is_first and claim.headers is None and list(self._request.args[:1]) == [claim.run_id]:

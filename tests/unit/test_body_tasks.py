@@ -14,7 +14,8 @@ from sqlalchemy import create_engine, text
 
 from runclaim import Blocked, RunState
 from runclaim.errors import LedgerUnavailable
-from runclaim.tasks.body_task import is_hung_on
+from runclaim.tasks.body_task import tracer_of
+from runclaim.tasks.handlers import is_hung_on
 from tests.unit.shop import Order, Shop, fails, listening, quiet
 
 if TYPE_CHECKING:
@@ -56,7 +57,9 @@ def ears() -> Iterator[Ears]:
 def test_where_nothing_is_hung_on_celerys_tracer_is_around_the_delivery(sqlite_url: str):
     shop = Shop(sqlite_url, one=quiet)
 
-    assert [False] == [is_hung_on(shop.app.tasks["order.one"])]
+    task = shop.app.tasks["order.one"]
+
+    assert not is_hung_on(task, tracer_of(task))
 
 
 def test_every_body_of_a_group_and_every_inline_phase_is_heard_alone(sqlite_url: str, ears: Ears):
