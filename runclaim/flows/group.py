@@ -13,7 +13,7 @@ from collections import deque
 from contextlib import ExitStack
 from contextvars import copy_context
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from runclaim import logs
 from runclaim.errors import LedgerUnavailable
@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 
 logger = logs.logger("runclaim.runner")
 
+#: A body that is settled alone for longer keeps no other run of its group waiting.
+_SETTLE_SECONDS: Final = 1.0
+
 
 class Group:
     """The claims of one delivery, from their claim to the end of the last phase that follows inline."""
@@ -50,7 +53,7 @@ class Group:
         self._lock = threading.Lock()
         self._waiting: deque[Claim] = deque()
         self._ended: list[tuple[Claim, Ended]] = []
-        self._settle_by = 0.0
+        self._settle_by = self._give_back_at = 0.0
         self._body: Body | None = None
         self._has_begun = False
         #: Around the whole delivery of one run; the runs of a group each have theirs.
@@ -82,7 +85,7 @@ class Group:
         finally:
             if shared:
                 self._runner.minder.forget(self)
-            left = [*self._waiting, *(claim for claim, _ in self._ended)]
+            left = [*self._waiting, *(claim for claim, _ in (*self._ended, *self._settler.passed_over))]
             for claim in left if self._body is None else [*left, self._body.claim]:
                 self._runner.keeper.forget(claim)
         return self._settler.settled.get(claims[0].owner) or Execution(None, None)
@@ -106,9 +109,19 @@ class Group:
                     self._has_begun = True
                     taken = self._waiting.popleft()
                     self._body = Body(taken, self._attempt(taken), self._record)
+                    self._give_back_at = self._body.since + GROUP_SECONDS
                     return self._body
-                if not self._ended:
+                if not self._ended and not self._settle_passed_over():
                     return None
+
+    def _settle_passed_over(self) -> bool:
+        """Settle one that a commit left out: nothing else waits here now, so it may wait for its row."""
+        if not (left := self._settler.passed_over):
+            return False
+        taken, ended = left[0]
+        self._take(self._settler.settle(taken, ended, room=self._room(room=True)))
+        left.popleft()
+        return True
 
     def _is_due(self, moment: float) -> bool:
         """Whether the first that ended would wait too long for the body that is next."""
@@ -125,7 +138,7 @@ class Group:
                 return
             if self._ended and moment >= self._settle_by:
                 self._settle_ended(room=False)
-            if self._waiting and moment >= self._body.since + GROUP_SECONDS:
+            if self._waiting and moment >= self._give_back_at:
                 self._give_back()
         finally:
             self._lock.release()
@@ -144,8 +157,16 @@ class Group:
     def _record(self, body: Body, ended: Ended, *, at_once: bool) -> Execution:
         self._runner.pace.note(self._phase(body.claim).task_name, time.monotonic() - body.since)
         with self._lock:
-            self._end(body.claim, ended, at_once=at_once)
-            self._body = None
+            alone = self._end(body.claim, ended, at_once=at_once)
+            if alone is None:
+                self._body = None
+            self._give_back_at = time.monotonic() + _SETTLE_SECONDS
+        if alone is not None:
+            # Without the lock: the minder gives back what waits here if this has to wait for its row.
+            following = self._settler.settle(body.claim, alone, room=self._room(room=True))
+            with self._lock:
+                self._take(following)
+                self._body = None
         return self._settler.settled.get(body.claim.owner) or Execution(body.claim, ended)
 
     def _attempt(self, taken: Claim) -> Attempt:
@@ -162,22 +183,24 @@ class Group:
     def _phase(self, claim: Claim) -> Phase[Any, Any]:
         return self._flow.phases[claim.phase]
 
-    def _end(self, taken: Claim, ended: Ended, *, at_once: bool) -> None:
+    def _end(self, taken: Claim, ended: Ended, *, at_once: bool) -> Ended | None:
+        """Let it wait for a common commit, or return how it ended: it is to be settled alone."""
         if ended.ending in COMPLETE:
             ended = replace(ended, actions=(*ended.actions, *self._flow.hooks.completed(taken)))
             if not ended.writes and not at_once:
                 self._settle_by = self._settle_by if self._ended else time.monotonic() + GROUP_SECONDS
                 self._ended.append((taken, ended))
-                return
+                return None
         # Nothing that has ended waits for the application's own functions.
         if self._ended:
             self._settle_ended(room=True)
-        self._take(self._settler.settle(taken, ended, room=self._room(room=True)))
+        return ended
 
     def _settle_ended(self, *, room: bool) -> None:
         ending, self._ended = self._ended, []
+        pass_over = len(ending) > 1 or bool(self._waiting) or self._body is not None
         try:
-            self._take(self._settler.settle_together(ending, room=self._room(room=room)))
+            self._take(self._settler.settle_together(ending, room=self._room(room=room), pass_over=pass_over))
         except LedgerUnavailable:
             self._ended = ending
             raise

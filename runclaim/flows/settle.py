@@ -58,13 +58,15 @@ class Settled:
         )
 
 
-def record(database: Database, given: Sequence[Settled], *, worker: str, patience: float) -> dict[str, Moved]:
+def record(
+    database: Database, given: Sequence[Settled], *, worker: str, patience: float, pass_over: bool = False
+) -> dict[str, Moved]:
     """
     Complete the phases, with their rows, in one commit. `patience` is in seconds: as long as the leases can last.
 
-    Returns: run id → what happened. A run that is missing lost its claim, and nothing of it was written. What writes
-    rows of the application comes alone. Raises: ClaimLost when that one lost its claim (its rows are rolled back),
-    whatever its functions raise, and LedgerUnavailable.
+    Returns: run id → what happened. A run that is missing lost its claim, or with `pass_over` has a row that another
+    transaction holds, and nothing of it was written. What writes rows of the application comes alone. Raises: ClaimLost
+    when that one lost its claim (its rows are rolled back), whatever its functions raise, and LedgerUnavailable.
     """
     completions = [each.completion(worker) for each in given]
     writes = [write for each in given for write in each.ended.writes]
@@ -74,8 +76,8 @@ def record(database: Database, given: Sequence[Settled], *, worker: str, patienc
         failpoints.hit("complete.before_cas")
         if at_once:
             failpoints.hit("complete.before_commit")
-            return complete(conn, completions)
-        moved = complete(conn, completions)
+            return complete(conn, completions, pass_over=pass_over)
+        moved = complete(conn, completions, pass_over=pass_over)
         if writes and not moved:
             lost = given[0].claim
             raise ClaimLost(lost.run_id, lost.phase, lost.fence)
@@ -134,6 +136,10 @@ def give_up(
 
 
 def give_back(database: Database, claims: Sequence[Claim], *, patience: float) -> set[str]:
-    """Release claims whose bodies have not begun; returns the runs that are queued again."""
-    found = database.run(lambda conn: release(conn, claims), patience=patience)
+    """
+    Release claims whose bodies have not begun; returns the runs that are queued again.
+
+    One whose row another transaction holds is left to lapse: it holds up none of the others.
+    """
+    found = database.run(lambda conn: release(conn, claims, pass_over=True), patience=patience)
     return {run_id for run_id, state in found.items() if state is RunState.QUEUED}

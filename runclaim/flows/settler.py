@@ -8,6 +8,7 @@ cannot happen: they are settled alone.
 from __future__ import annotations
 
 import json
+from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -46,23 +47,37 @@ class Settler:
         self.known: dict[str, dict[str, Any]] = {}
         #: Owner of a claim → what came of it.
         self.settled: dict[str, Execution] = {}
+        #: What a commit left out, as another transaction held the rows of the runs, or their claims were lost.
+        self.passed_over: deque[tuple[Claim, Ended]] = deque()
 
-    def settle_together(self, ending: Sequence[tuple[Claim, Ended]], *, room: int | None) -> list[Claim]:
+    def settle_together(
+        self, ending: Sequence[tuple[Claim, Ended]], *, room: int | None, pass_over: bool
+    ) -> list[Claim]:
         """
         Complete what has ended well in one commit; each alone where that does not work.
 
-        `room` is how many claims wait here already, `None` when nothing more can be started at once. Returns: the
+        `room` is how many claims wait here already, `None` when nothing more can be started at once. With `pass_over`
+        nothing waits for a row that somebody holds: it is left in `passed_over`, to be settled alone. Returns: the
         claims of the next phases that were taken. Raises: LedgerUnavailable.
         """
         following = self._following_all([claim for claim, _ in ending], room=room)
         try:
             given = [Settled(claim, ended, following[claim.owner]) for claim, ended in ending]
-            moved = record(self._runner.database, given, worker=self._runner.worker, patience=self._patience(ending))
+            moved = record(
+                self._runner.database,
+                given,
+                worker=self._runner.worker,
+                patience=self._patience(ending),
+                pass_over=pass_over,
+            )
         except LedgerUnavailable:
             raise
         except Exception:
             logger.debug("a commit for %d runs failed; each is settled alone", len(ending), exc_info=True)
             return [each for claim, ended in ending for each in self.settle(claim, ended, room=room)]
+        if pass_over:
+            self.passed_over += [each for each in ending if each[0].run_id not in moved]
+            ending = [each for each in ending if each[0].run_id in moved]
         return self._go_on([(claim, ended, moved.get(claim.run_id), following[claim.owner]) for claim, ended in ending])
 
     def settle(self, taken: Claim, ended: Ended, *, room: int | None) -> list[Claim]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +20,7 @@ from tests.harness import until
 from tests.unit.test_flow_counted import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from runclaim import Run
     from runclaim.flows.execution import Execution
@@ -370,3 +372,79 @@ def test_a_shared_commit_that_fails_is_settled_one_by_one(bench: Bench):
     expected = [RunState.SUCCEEDED] * MANY
     expected[3] = RunState.QUEUED
     assert states(runs) == expected
+
+
+@contextmanager
+def held(bench: Bench, run: Run) -> Iterator[None]:
+    """Somebody's transaction has the run's row, as one that enqueued a newer run of its subject."""
+    with bench.ledger.database.begin() as conn:
+        conn.execute(text("SELECT 1 FROM runclaim_runs WHERE id = :id FOR UPDATE"), {"id": run.id})
+        yield
+
+
+@pytest.mark.postgres
+def test_a_run_whose_row_somebody_holds_keeps_no_other_from_its_commit(postgres_bench: Bench):
+    """
+    INVARIANT: one locked row costs a group at most its own run.
+
+    Breaks if the common commit waits for it, or takes what it left out for lost.
+    """
+    bench = postgres_bench
+    flow = bench.flow()
+    holding = ExitStack()
+
+    @flow.phase(name="plan")
+    def plan(ctx):
+        if ctx.input.number == 1:
+            holding.enter_context(held(bench, runs[1]))
+        return ctx.input.number
+
+    runs = group_of(bench, flow, many=3)
+    with ThreadPoolExecutor(1) as threads:
+        delivery = threads.submit(deliver, bench, flow)
+        try:
+            until(lambda: states([runs[0], runs[2]]) == [RunState.SUCCEEDED] * 2, "the others' commit")
+            during = (runs[1].state, delivery.done())
+        finally:
+            # From the thread of the body, which has the connection.
+            holding.close()
+        delivery.result(30)
+
+    assert during == (RunState.RUNNING, False)
+    assert [(run.state, run.result, run.view.attempts) for run in runs] == [
+        (RunState.SUCCEEDED, number, 1) for number in range(3)
+    ]
+
+
+@pytest.mark.postgres
+def test_a_body_whose_rows_wait_for_a_lock_keeps_no_other_of_its_group_waiting(
+    postgres_bench: Bench, monkeypatch: pytest.MonkeyPatch
+):
+    """
+    INVARIANT: what waits behind a body that cannot be settled is given back, and no attempt is burned.
+
+    Breaks if the group's lock is held while a body is settled alone.
+    """
+    monkeypatch.setattr(group, "_SETTLE_SECONDS", 0.05)
+    bench = postgres_bench
+    flow = bench.flow()
+    holding = ExitStack()
+
+    @flow.phase(name="plan")
+    def plan(ctx):
+        if ctx.input.number == 0:
+            holding.enter_context(held(bench, runs[0]))
+            ctx.in_completion(lambda session: None)
+
+    runs = group_of(bench, flow, many=3)
+    with ThreadPoolExecutor(1) as threads:
+        delivery = threads.submit(deliver, bench, flow)
+        try:
+            until(lambda: len(bench.rung) == 2, "the messages of the others")
+            during = (states(runs), attempts(runs)[1:], delivery.done())
+        finally:
+            holding.close()
+        delivery.result(30)
+
+    assert during == ([RunState.RUNNING, RunState.QUEUED, RunState.QUEUED], [0, 0], False)
+    assert runs[0].state is RunState.SUCCEEDED
