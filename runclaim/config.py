@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from runclaim.errors import ConfigError
+from runclaim.spelling import refuse_unread
 from runclaim.urls import absolute
 
 if TYPE_CHECKING:
@@ -136,6 +137,7 @@ def resolve(explicit: Mapping[str, Any], environ: Mapping[str, str], celery: Map
     known = {field.name: field for field in fields(Config)}
     if unknown := sorted(set(explicit) - set(known)):
         raise ConfigError(f"unknown setting {', '.join(unknown)}; there are {', '.join(known)}")
+    refuse_unread(known, environ, celery)
     found: dict[str, Any] = {}
     for name, field in known.items():
         value, _ = _given(name, explicit, environ, celery)

@@ -43,28 +43,35 @@ class Sender:
     stopping: Callable[[], bool]
     count: Callable[[str, str], None]
 
-    def send_due(self, *, within: timedelta) -> tuple[int, bool]:
+    def send_due(self, *, within: timedelta, limit: timedelta | None = None) -> tuple[int, bool]:
         """
         Send one after the other until nothing is due, or `within` has passed, or the worker stops.
 
-        Returns: how many were taken, and whether some may be left. Raises: LedgerUnavailable.
+        `limit` is when somebody ends this call in the middle: after the first, only what is sure to be sent by then is
+        taken. Returns: how many were taken, and whether some may be left. Raises: LedgerUnavailable.
         """
-        taken, ends = 0, time.monotonic() + within.total_seconds()
+        taken, began = 0, time.monotonic()
         while not self.stopping():
-            if time.monotonic() >= ends:
+            passed = timedelta(seconds=time.monotonic() - began)
+            kinds = self._kinds(None if limit is None or not taken else limit - passed)
+            if passed >= within or (self.actions and not kinds):
                 return taken, True
-            if (claim := self._claim()) is None:
-                return taken, False
+            if (claim := self._claim(kinds)) is None:
+                return taken, len(kinds) < len(self.actions)
             taken += 1
             with logs.about(claim):
                 self._settle(self._outcome(claim, self.actions[claim.kind]))
         return taken, True
 
-    def _claim(self) -> ActionClaim | None:
-        if not self.actions:
+    def _kinds(self, room: timedelta | None) -> dict[str, timedelta]:
+        """Each kind with how long a send of it may take; those that are sure to fit into `room`."""
+        kinds = {kind: action.options.max_duration for kind, action in self.actions.items()}
+        return kinds if room is None else {kind: longest for kind, longest in kinds.items() if longest <= room}
+
+    def _claim(self, kinds: dict[str, timedelta]) -> ActionClaim | None:
+        if not kinds:
             return None
         owner = nonce()
-        kinds = {kind: action.options.max_duration for kind, action in self.actions.items()}
 
         def work(conn: Connection) -> list[ActionClaim]:
             return claim_actions(conn, kinds, owner=owner)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from runclaim import failpoints, forks, logs, tracing
+from runclaim.broker import DELIVER
 from runclaim.database import Database
 from runclaim.errors import RunclaimError
 from runclaim.flows.delivering import Deliverer
@@ -32,6 +33,7 @@ from runclaim.ledger.rescue import rescue, rescue_worker
 from runclaim.listeners.telling import register as register_listeners
 from runclaim.listeners.telling import tell
 from runclaim.pause import Pause
+from runclaim.tasks.limits import limit_of
 from runclaim.tasks.process import Process
 
 if TYPE_CHECKING:
@@ -175,7 +177,9 @@ class Runtime:
             stopping=lambda: self.process.is_stopping,
             count=self.keeper.count,
         )
-        taken, some_are_left = sender.send_due(within=_DELIVER_AT_MOST)
+        taken, some_are_left = sender.send_due(
+            within=_DELIVER_AT_MOST, limit=limit_of(self.app, self.app.tasks[DELIVER])
+        )
         if some_are_left and not self.process.is_stopping:
             self.broker.ring_actions(1)
         return taken

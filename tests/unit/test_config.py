@@ -7,6 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from celery import Celery
 
 from runclaim.config import Config, duration, resolve
 from runclaim.errors import ConfigError
@@ -80,6 +81,85 @@ def test_a_variable_may_name_a_file_instead(tmp_path):
     assert "sqlite:////x.db" == resolve({}, named | {"RUNCLAIM_DATABASE_URL": "sqlite:////x.db"}, {}).database_url
     with pytest.raises(ConfigError, match="RUNCLAIM_DATABASE_URL_FILE names"):
         resolve({}, {"RUNCLAIM_DATABASE_URL_FILE": str(tmp_path / "none")}, {})
+
+
+@pytest.mark.parametrize(
+    "variable, meant",
+    [
+        ("RUNCLAIM_LEESE", "did you mean RUNCLAIM_LEASE"),
+        ("RUNCLAIM_DATBASE_URL", "did you mean RUNCLAIM_DATABASE_URL"),
+        ("RUNCLAIM_DATABASE_ULR_FILE", "did you mean RUNCLAIM_DATABASE_URL"),
+        ("RUNCLAIM_API_TOKEN", "did you mean RUNCLAIM_TOKEN"),
+        ("RUNCLAIM_WHATEVER", "docs/settings.md lists them"),
+    ],
+)
+def test_a_variable_that_nobody_reads_is_refused_with_the_one_that_was_meant(variable, meant):
+    """INVARIANT: a mistyped setting never leaves a machine on a ledger of its own."""
+    with pytest.raises(ConfigError, match=f"the variable {variable} is no setting of runclaim.*{meant}"):
+        resolve({}, {variable: "5s"}, {})
+
+
+@pytest.mark.parametrize(
+    "variable",
+    [
+        "RUNCLAIM_TOKEN",
+        "RUNCLAIM_API_URL",
+        "RUNCLAIM_APP",
+        "RUNCLAIM_TOKEN_FILE",
+        "RUNCLAIM_FAILPOINTS",
+        "RUNCLAIM_SERVICE_HOST",
+        "RUNCLAIM_API_SERVICE_PORT_HTTP",
+        "RUNCLAIM_API_PORT_8400_TCP_ADDR",
+        "RUNCLAIM_PORT",
+        "OTHER_RUNCLAIM_LEESE",
+    ],
+)
+def test_other_variables_are_left_alone_such_as_those_that_kubernetes_sets_for_a_service(variable):
+    assert resolve({}, {variable: "x"}, {}) == Config()
+
+
+@pytest.mark.parametrize(
+    "key, says",
+    [
+        ("runclaim_leese", "is no setting: did you mean runclaim_lease"),
+        ("RUNCLAIM_LEASE", "is not read: write runclaim_lease"),
+        ("celery_runclaim_leese", "is no setting: did you mean runclaim_lease"),
+    ],
+)
+def test_a_key_of_celerys_that_nobody_reads_is_refused(key, says):
+    with pytest.raises(ConfigError, match=f"the key {key} of Celery's configuration {says}"):
+        resolve({}, {}, {key: 5})
+
+
+class OldStyle:
+    RUNCLAIM_LEASE = 5
+
+
+class Namespaced:
+    CELERY_RUNCLAIM_LEASE = 5
+
+
+class Misspelled:
+    CELERY_RUNCLAIM_LEESE = 5
+
+
+@pytest.mark.parametrize(
+    "settings, namespace, expected",
+    [
+        (OldStyle, None, "is not read: write runclaim_lease"),
+        (Namespaced, "CELERY", timedelta(seconds=5)),
+        (Misspelled, "CELERY", "did you mean runclaim_lease"),
+    ],
+)
+def test_the_keys_of_a_celery_application_are_looked_at_as_celery_reads_them(settings, namespace, expected):
+    app = Celery("shop", set_as_current=False)
+    app.config_from_object(settings, namespace=namespace)
+    try:
+        found = resolve({}, {}, app.conf).lease
+    except ConfigError as refused:
+        found = str(refused)
+
+    assert found == expected if isinstance(expected, timedelta) else expected in found
 
 
 def test_a_log_format_that_is_none_is_refused():

@@ -75,6 +75,27 @@ def test_an_action_is_sent_after_the_completion_under_its_key(bench: Bench):
     assert bench.totals()["actions_posted", "comment"] == 2
 
 
+@pytest.mark.parametrize(
+    "limit, expected",
+    [(None, (3, False)), (timedelta(minutes=1), (1, True)), (timedelta(minutes=5), (3, False))],
+)
+def test_no_action_is_taken_that_a_time_limit_could_end_in_the_middle(
+    bench: Bench, limit: timedelta | None, expected: tuple[int, bool]
+):
+    """
+    INVARIANT: Celery ends no send whose end it was sure not to see; such an action would be unknown, and want a person.
+
+    Breaks if a delivery takes what is due without asking how long that may take.
+    """
+    there = OtherSide()
+    bench.action(max_duration=timedelta(minutes=1))(there.post)
+    planned(bench, "one", "two", "three")
+    sent = bench.sender().send_due(within=timedelta(minutes=10), limit=limit)
+
+    assert sent == expected
+    assert len(there.calls) == expected[0]
+
+
 def test_a_lost_reply_is_looked_up_before_anything_is_sent_again(bench: Bench):
     """
     INVARIANT: what may have arrived is not sent again before the other side was asked.
