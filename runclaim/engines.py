@@ -12,6 +12,8 @@ from runclaim.trouble import poisons
 from runclaim.watchdog import LEAST_SECONDS, WATCHDOG, current
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sqlalchemy import Engine
     from sqlalchemy.engine import Dialect, ExceptionContext
 
@@ -40,6 +42,9 @@ _POSTGRESQL_ARGS: Final[dict[str, Any]] = {
 #: How long SQLite waits for the lock of another writer; less where the verb's patience is less. In milliseconds.
 _BUSY: Final = 15_000
 _POOL_SECONDS: Final = 10.0
+#: What part of a verb's patience one wait for a lock may take, and how many seconds at the least.
+_OF_PATIENCE: Final = 0.9
+_SHORTEST_WAIT: Final = 0.1
 
 
 def new_engine(url: URL, pool_size: int, patience: float) -> Engine:
@@ -71,6 +76,9 @@ def new_engine(url: URL, pool_size: int, patience: float) -> Engine:
     )
     event.listen(engine, "do_connect", _limit_connect)
     event.listen(engine, "connect", _prepare_postgresql)
+    if prepares.get("prepare_threshold", 0) is not None:
+        # A pooler that hands sessions on would hand this on too.
+        event.listen(engine, "connect", _lock_timeout(patience))
     event.listen(engine, "checkout", _watch)
     event.listen(engine, "begin", _begin_postgresql)
     event.listen(engine, "checkin", _end_postgresql)
@@ -102,6 +110,21 @@ def _prepare_postgresql(raw: Any, _record: Any) -> None:
     # The server has told it with its greeting. The driver reads no other style; a pooler hands the setting on.
     if not (raw.info.parameter_status("DateStyle") or "").startswith("ISO"):
         raw.execute("SET datestyle TO ISO")
+
+
+def _lock_timeout(patience: float) -> Callable[[Any, Any], None]:
+    """
+    Let the server give up waiting for a lock before the verb does, so that nothing waits there that nobody wants.
+
+    One round trip for each session, and none for each transaction. A limit that the role or the database has stays.
+    """
+    milliseconds = round(max(_SHORTEST_WAIT, patience * _OF_PATIENCE) * 1000)
+    limit = f"SELECT set_config('lock_timeout', '{milliseconds}', false) WHERE current_setting('lock_timeout') = '0'"
+
+    def set_limit(raw: Any, _record: Any) -> None:
+        raw.execute(limit)
+
+    return set_limit
 
 
 def _begin_postgresql(conn: Connection) -> None:

@@ -93,6 +93,8 @@ def upgrade(database: Database) -> tuple[str | None, str]:
         if conn.dialect.name == "postgresql":
             # Whoever waited for the lock has to see what the one before has made, whatever the database's default.
             conn.execution_options(isolation_level="READ COMMITTED")
+            # It may wait for its locks for longer than a verb.
+            conn.exec_driver_sql("SET LOCAL lock_timeout TO DEFAULT")
             _require_fit(conn)
             conn.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
         before = revision(conn)

@@ -8,6 +8,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
+from runclaim.database import Database
+from runclaim.errors import LedgerUnavailable
 from runclaim.ledger import claim as claims
 from runclaim.ledger import read
 from runclaim.ledger.cancel import cancel
@@ -373,3 +375,46 @@ def test_claims_are_given_back_without_the_one_that_somebody_holds(postgres, fir
     first.do(lambda conn: lock(conn, held.run_id))
 
     assert list(postgres.run(lambda conn: release(conn, [held, free], pass_over=True))) == [free.run_id]
+
+
+def test_an_enqueue_behind_a_transaction_that_stays_open_ends_when_its_patience_does(postgres, first):
+    """
+    INVARIANT: a transaction of the application that is open for minutes keeps nobody for longer than their patience.
+
+    Breaks if our sessions have no lock_timeout: the server would go on waiting for what nobody wants any more.
+    """
+    impatient = Database(postgres.url.render_as_string(hide_password=False), patience=timedelta(seconds=1))
+    first.do(lambda conn: enqueue(conn, [new_run(subject="pr-7")]))
+    with refusals(impatient) as refused, pytest.raises(LedgerUnavailable):
+        impatient.run(lambda conn: enqueue(conn, [new_run(subject="pr-7")]))
+    waiting = count_waiting(postgres)
+    first.commit()
+    impatient.close()
+
+    assert "55P03" in refused
+    assert waiting == 0
+
+
+def count_waiting(database):
+    with database.read() as conn:
+        return conn.execute(text("SELECT count(*) FROM pg_locks WHERE NOT granted")).scalar_one()
+
+
+def test_a_limit_that_a_role_has_on_waits_for_locks_stays(postgres):
+    url = postgres.url.update_query_dict({"options": "-c lock_timeout=20ms"})
+    limited = Database(url.render_as_string(hide_password=False), patience=timedelta(seconds=5))
+    with limited.read() as conn:
+        own = conn.execute(text("SHOW lock_timeout")).scalar_one()
+    limited.close()
+
+    assert own == "20ms"
+
+
+def test_a_session_of_a_pooler_is_given_no_limit_that_it_would_hand_on(postgres):
+    url = postgres.url.update_query_dict({"prepare_threshold": "none"})
+    pooled = Database(url.render_as_string(hide_password=False), patience=timedelta(seconds=5))
+    with pooled.read() as conn, postgres.read() as ours:
+        limits = [each.execute(text("SHOW lock_timeout")).scalar_one() for each in (conn, ours)]
+    pooled.close()
+
+    assert limits == ["0", "18s"]
