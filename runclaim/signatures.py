@@ -12,6 +12,7 @@ import base64
 import binascii
 import hashlib
 import hmac
+import re
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -21,9 +22,16 @@ from runclaim.errors import ConfigError, SignatureRefused
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+#: Names in lower case.
+GITHUB_HEADERS: Final = ("x-hub-signature-256", "x-github-delivery", "x-github-event")
+STANDARD_HEADERS: Final = ("webhook-id", "webhook-timestamp", "webhook-signature", "webhook-event")
 #: Seconds that a Standard Webhooks timestamp may lie in the past or in the future.
 TOLERANCE_SECONDS: Final = 300
 _SHORTEST_SECRET: Final = 16
+#: Seconds since 1970 have ten digits until 2286; what has many more is no time, and costs something to read.
+_STAMP: Final = re.compile(r"[0-9]{1,12}")
+#: No sender signs with more secrets than it is replacing.
+_MOST_SIGNATURES: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +48,7 @@ def check_github(body: bytes, headers: Mapping[str, str], secrets: Sequence[str]
     delivery_id = _header(headers, "x-github-delivery")
     algorithm, _, digest = given.partition("=")
     if algorithm != "sha256":
-        raise SignatureRefused("x-hub-signature-256", "is no sha256 signature")
+        raise SignatureRefused("x-hub-signature-256", "is not a sha256 signature")
     expected = [hmac.new(secret.encode(), body, hashlib.sha256).hexdigest() for secret in secrets]
     if not _any_equal([digest], expected):
         raise SignatureRefused("x-hub-signature-256", "does not match the body and the secret")
@@ -51,8 +59,10 @@ def check_standard(body: bytes, headers: Mapping[str, str], secrets: Sequence[st
     """Check a delivery by Standard Webhooks; `headers` have lower-case names. Raises: SignatureRefused."""
     delivery_id, stamp = _header(headers, "webhook-id"), _header(headers, "webhook-timestamp")
     given = [found.removeprefix("v1,") for found in _header(headers, "webhook-signature").split() if found[:3] == "v1,"]
-    if not stamp.isascii() or not stamp.isdigit():
-        raise SignatureRefused("webhook-timestamp", "is no time in seconds")
+    if not _STAMP.fullmatch(stamp):
+        raise SignatureRefused("webhook-timestamp", "is not a time in seconds")
+    if len(given) > _MOST_SIGNATURES:
+        raise SignatureRefused("webhook-signature", f"has more than {_MOST_SIGNATURES} signatures")
     if abs(time.time() - int(stamp)) > TOLERANCE_SECONDS:
         raise SignatureRefused("webhook-timestamp", f"is more than {TOLERANCE_SECONDS} s away from now")
     signed = f"{delivery_id}.{stamp}.".encode() + body

@@ -8,18 +8,18 @@ window, the run and its signal are written together, so a delivery is never reme
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar
 
-from runclaim.errors import DeclarationError, InputError
+from runclaim.errors import DeclarationError, InputError, SignatureRefused
+from runclaim.flows.payloads import mapped, payload_of
 from runclaim.flows.routing import Event, Landed, Route
 from runclaim.keys import check_name
 from runclaim.ledger.dedup import Sighting, first_sighting, seen_run
 from runclaim.ledger.enqueue import Enqueued
-from runclaim.signatures import check_github, check_secrets, check_standard
+from runclaim.signatures import GITHUB_HEADERS, STANDARD_HEADERS, check_github, check_secrets, check_standard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -38,6 +38,8 @@ Mapped: TypeAlias = InputT | Mapping[str, Any] | Event[InputT] | None
 
 #: GitHub caps its payloads at 25 MB; a pull request's is some 30 kB.
 MAX_BODY_BYTES: Final = 1024 * 1024
+#: Headers that decide what a delivery is.
+_READ: Final = frozenset({*GITHUB_HEADERS, *STANDARD_HEADERS, "content-type"})
 _SCHEMES: Final = {"github": check_github, "standard": check_standard}
 
 
@@ -99,19 +101,16 @@ class Webhook(Generic[InputT]):
             raise InputError("body", f"has {len(body):,} bytes, at most {self._max:,} are taken")
         secrets = list(self._secrets())
         check_secrets(secrets, standard=self.scheme == "standard")
-        lower = {name.lower(): value for name, value in headers.items()}
-        signed = _SCHEMES[self.scheme](body, lower, secrets)
-        delivery = Delivery(signed.delivery_id, signed.event, _parse(body))
-        try:
-            mapped = self._to_input(delivery)
-        except (KeyError, IndexError) as error:
-            raise InputError(str(error.args[0] if error.args else "payload"), "is missing in the payload") from error
-        if mapped is None:
+        given = _lower(headers)
+        signed = _SCHEMES[self.scheme](body, given, secrets)
+        payload = payload_of(body, given.get("content-type", ""))
+        found = mapped(self._to_input, Delivery(signed.delivery_id, signed.event, payload))
+        if found is None:
             return Received(Outcome.IGNORED, None)
-        if isinstance(mapped, Event):
-            route = Route.of(self.flow, mapped, id=signed.delivery_id)
+        if isinstance(found, Event):
+            route = Route.of(self.flow, found, id=signed.delivery_id)
         else:
-            route = Route(self.flow.using().new_run(mapped), None, None)
+            route = Route(self.flow.using().new_run(found), None, None)
         return self._take(route, self._sightings(signed.delivery_id, body))
 
     def _sightings(self, delivery_id: str, body: bytes) -> list[Sighting]:
@@ -153,20 +152,11 @@ def _sighting(namespace: str, what: bytes, window: timedelta) -> Sighting:
     return Sighting(namespace, hashlib.sha256(what).hexdigest(), window)
 
 
-def _parse(body: bytes) -> Any:
-    """The JSON of a body. Raises: InputError for what is no JSON, for NaN and for a field given twice."""
-
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) != len(pairs):
-            twice = next(name for name, _ in pairs if sum(name == other for other, _ in pairs) > 1)
-            raise InputError(twice, "is given twice in one object of the payload")
-        return found
-
-    def refuse(constant: str) -> Any:
-        raise InputError("body", f"contains {constant}, which is no JSON")
-
-    try:
-        return json.loads(body, object_pairs_hook=once, parse_constant=refuse)
-    except (ValueError, RecursionError) as error:
-        raise InputError("body", f"is no JSON: {error}") from error
+def _lower(headers: Mapping[str, str]) -> dict[str, str]:
+    """The headers with lower-case names. Raises: SignatureRefused for one that is given twice, with two values."""
+    found: dict[str, str] = {}
+    for name, value in headers.items():
+        lower = name.lower()
+        if found.setdefault(lower, value) != value and lower in _READ:
+            raise SignatureRefused(lower, "is given twice")
+    return found

@@ -8,9 +8,18 @@ import hmac
 import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from runclaim.errors import ConfigError, SignatureRefused
-from runclaim.signatures import TOLERANCE_SECONDS, check_github, check_secrets, check_standard
+from runclaim.signatures import (
+    GITHUB_HEADERS,
+    STANDARD_HEADERS,
+    TOLERANCE_SECONDS,
+    check_github,
+    check_secrets,
+    check_standard,
+)
 
 # The example of docs.github.com, "Validating webhook deliveries".
 GITHUB_SECRET = "It's a Secret to Everybody"
@@ -130,6 +139,33 @@ def test_while_a_secret_is_replaced_either_signs():
         GITHUB["x-github-delivery"]
         == check_github(GITHUB_BODY, GITHUB, ["old and long enough", GITHUB_SECRET]).delivery_id
     )
+
+
+#: What a header can hold that reached Python: any text at all, and what a time or a signature may be mistaken for.
+TEXTS = st.one_of(
+    st.text(max_size=40),
+    st.text("0123456789", min_size=1, max_size=600),
+    st.sampled_from(
+        ["9" * 400, "9" * 5000, "1e9", "-1", "+1", " 1", "1_000", "٣", "1614265330", "v1,", "v1,=", "sha256="]
+    ),
+    st.text("v1,= abcAB+/", max_size=80),
+)
+
+
+@given(st.dictionaries(st.sampled_from([*GITHUB_HEADERS, *STANDARD_HEADERS]), TEXTS), st.binary(max_size=50))
+def test_only_a_refusal_ever_leaves_a_check(headers: dict[str, str], body: bytes):
+    """INVARIANT: whoever has no secret is refused, whatever he writes; nothing else is raised and nothing is signed."""
+    for check, secret in ((check_github, GITHUB_SECRET), (check_standard, STANDARD_SECRET)):
+        with pytest.raises(SignatureRefused):
+            check(body, headers, [secret])
+
+
+def test_a_header_with_thousands_of_signatures_is_refused_before_they_are_compared():
+    headers = signed_now(b"{}")
+    headers["webhook-signature"] = " ".join(["v1,AAAA"] * 5000)
+
+    with pytest.raises(SignatureRefused, match="more than 16"):
+        check_standard(b"{}", headers, [STANDARD_SECRET])
 
 
 @pytest.mark.parametrize("secrets", [[], ["short"], [""]])

@@ -7,10 +7,12 @@ import hmac
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 import pytest
 from celery import Celery
 from sqlalchemy import text
+from starlette.datastructures import Headers
 
 from runclaim import Context, InputError, KeyConflict, Runclaim
 from runclaim.errors import ConfigError, DeclarationError, SignatureRefused
@@ -187,6 +189,33 @@ def test_what_is_refused_names_the_field_and_writes_nothing(hooked: Hooked, give
 def test_a_payload_without_the_fields_that_the_mapping_reads_is_refused(hooked: Hooked):
     body = b'{"repository": {"full_name": "acme/app"}}'
     with pytest.raises(InputError, match="pull_request: is missing"):
+        hooked.hook.receive(body, headers(body))
+
+    assert 0 == sum(hooked.counts().values())
+
+
+@pytest.mark.parametrize("name", ["X-Hub-Signature-256", "X-GitHub-Delivery", "X-GitHub-Event", "Content-Type"])
+def test_a_header_that_decides_and_is_given_twice_is_refused(hooked: Hooked, name: str):
+    body = delivery()
+    once = headers(body) | {"Content-Type": "application/json"}
+    twice = Headers(raw=[(key.encode(), value.encode()) for key, value in [*once.items(), (name, "another")]])
+    with pytest.raises(SignatureRefused, match=f"{name.lower()}: is given twice"):
+        hooked.hook.receive(body, twice)
+
+    assert 0 == sum(hooked.counts().values())
+
+
+def test_a_form_as_github_sends_it_by_default_makes_the_run_of_its_payload(hooked: Hooked):
+    body = urlencode({"payload": delivery().decode()}).encode()
+    received = hooked.hook.receive(body, headers(body) | {"Content-Type": "application/x-www-form-urlencoded"})
+
+    assert Outcome.ENQUEUED == received.outcome
+
+
+@pytest.mark.parametrize("pull", [None, [], "b2", {"number": 7, "base": None}])
+def test_null_where_an_object_was_expected_is_an_input_error_and_writes_nothing(hooked: Hooked, pull: Any):
+    body = json.dumps({"repository": {"full_name": "acme/app"}, "pull_request": pull}).encode()
+    with pytest.raises(InputError):
         hooked.hook.receive(body, headers(body))
 
     assert 0 == sum(hooked.counts().values())
