@@ -5,11 +5,12 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from runclaim.errors import DeclarationError, InputError, KeyNotFound
+from runclaim.errors import InputError, KeyNotFound
 from runclaim.flows.action import Action, ActionOptions
 from runclaim.flows.flow import Flow, OnPhase
 from runclaim.flows.hearing import Hearing
 from runclaim.flows.ledgering import Ledger
+from runclaim.flows.place import Places
 from runclaim.flows.resolving import BUILT_IN, Resolver, Secrets
 from runclaim.flows.retention import Retention
 from runclaim.flows.signaling import flow_for
@@ -49,6 +50,7 @@ class Declarations(Hearing):
         self.ledger = Ledger(config, publisher, self.flows)
         self._resolvers: dict[str, Resolver] = dict(BUILT_IN)
         self._on_phase = on_phase
+        self._places = Places()
 
     def flow(
         self,
@@ -75,7 +77,7 @@ class Declarations(Hearing):
         docs/fail-open.md. Raises: DeclarationError.
         """
         if name in self.flows or name in self.ledger.plain_names:
-            raise DeclarationError(f"this app already has a flow {name}; give the second another name")
+            self._places.refuse("flow", name)
         retention = Retention(
             keep_succeeded=keep_succeeded,
             keep_failed=keep_failed,
@@ -95,6 +97,7 @@ class Declarations(Hearing):
             resolvers=self._resolvers,
         )
         self.flows[name] = flow
+        self._places.note("flow", name)
         return flow
 
     def webhook(
@@ -113,7 +116,7 @@ class Declarations(Hearing):
         other; a function is asked at each delivery. Raises: DeclarationError, and ConfigError for a weak secret.
         """
         if name in self.webhooks:
-            raise DeclarationError(f"this app already has a webhook {name}; give the second another name")
+            self._places.refuse("webhook", name)
 
         def secrets() -> Sequence[str]:
             found = secret() if callable(secret) else secret
@@ -132,6 +135,7 @@ class Declarations(Hearing):
             if not callable(secret):
                 check_secrets(secrets(), standard=scheme == "standard")
             self.webhooks[name] = made
+            self._places.note("webhook", name)
             return made
 
         return declare
@@ -157,8 +161,9 @@ class Declarations(Hearing):
 
         def declare(handler: Handler) -> Action:
             if kind in self.ledger.actions:
-                raise DeclarationError(f"this app already has an action {kind}; give the second another name")
+                self._places.refuse("action", kind)
             made = self.ledger.actions[kind] = Action(kind, handler, options)
+            self._places.note("action", kind)
             return made
 
         return declare
@@ -198,10 +203,11 @@ class Declarations(Hearing):
         It raises LookupError for what it does not have. Raises: DeclarationError for a name that is taken.
         """
         if check_name("secret resolver", name) in self._resolvers:
-            raise DeclarationError(f"there already is a secret resolver {name}; give the second another name")
+            self._places.refuse("secret resolver", name)
 
         def declare(resolve: Resolver) -> Resolver:
             self._resolvers[name] = resolve
+            self._places.note("secret resolver", name)
             return resolve
 
         return declare

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -116,7 +117,11 @@ def test_a_mistaken_flow_is_refused_with_words_that_help(runs, mistake):
 def test_a_second_flow_of_a_name_is_refused(runs, review):
     with pytest.raises(DeclarationError) as refused:
         runs.flow("review", PullRequest, key=KEY)
-    assert str(refused.value) == "this app already has a flow review; give the second another name"
+    assert re.fullmatch(
+        rf"this app already has a flow review, declared in {__name__} \({re.escape(__file__)}:\d+\);"
+        " give the second another name",
+        str(refused.value),
+    )
 
 
 def test_a_second_attachment_to_one_application_is_refused(runs):
