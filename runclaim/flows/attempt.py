@@ -127,7 +127,7 @@ class Attempt:
                 value = self.phase(context)
             result = self.phase.result_type.dump(value)
         except Exception as error:  # noqa: BLE001 - whatever a body raises is the end of its attempt
-            caught = error
+            caught = self.phase.meaning(error)
         ended = self.ended_by(caught, timedelta(seconds=time.monotonic() - started))
         if context is None:
             return ended

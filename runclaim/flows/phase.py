@@ -75,6 +75,8 @@ class Phase(Generic[InputT, ResultT]):
         self.flow, self.position, self.options, self.body = flow, position, options, body
         self.result_type = ResultType(body, phase=f"{flow}.{name}")
         self.__doc__ = body.__doc__
+        #: What an error of the body means; whoever runs phases may have words of its own for what runclaim has.
+        self.meaning: Callable[[Exception], Exception] = lambda error: error
 
     @property
     def task_name(self) -> str:

@@ -18,6 +18,7 @@ from runclaim.flows.attempt import Ending
 from runclaim.flows.delivering import Message
 from runclaim.flows.telling import harmless
 from runclaim.tasks.body_task import attributes, body_here, fail, ignored, said
+from runclaim.tasks.meanings import meaning, retry
 from runclaim.tasks.monitoring import Monitor
 from runclaim.tasks.request import PhaseRequest
 from runclaim.tasks.routes import queue_of
@@ -69,6 +70,7 @@ def register(app: Celery, runtime: Runtime, flow: Flow[Any], phase: Phase[Any, A
         return monitor.first
 
     deliver.__doc__ = phase.__doc__
+    phase.meaning = meaning
     make: Any = app.task
     make(
         deliver,
@@ -83,6 +85,7 @@ def register(app: Celery, runtime: Runtime, flow: Flow[Any], phase: Phase[Any, A
         # The ledger retries; Celery would send a message that is refused, and tell monitors of a retry that is none.
         autoretry_for=(),
         of_runclaim=True,
+        retry=retry,
         typing=False,
         **attributes(carry),
     )

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from celery import Celery, Task
+from celery import Celery, Task, current_task, exceptions, signals
 from celery.worker.request import Request
 from kombu import Connection, Consumer, Producer, Queue
+from sqlalchemy import text
 
 from runclaim import Context, Runclaim, RunState
 
@@ -181,3 +184,55 @@ def test_celery_does_not_retry_what_the_ledger_retries(new_shop: Callable[..., S
     task = new_shop(task_cls=Retrying).app.tasks[name]
 
     assert (task.autoretry_for, hasattr(task, "_orig_run")) == ((), False)
+
+
+def by_method(countdown: float) -> None:
+    current_task.retry(countdown=countdown, exc=ValueError("later"))
+
+
+def by_class(error: Exception) -> None:
+    raise error
+
+
+SOON = datetime.now(UTC) + timedelta(hours=1)
+
+
+@pytest.mark.parametrize(
+    "leave, state, waits",
+    [
+        (partial(by_class, exceptions.Ignore()), RunState.SUCCEEDED, None),
+        (partial(by_class, exceptions.Reject("broken", requeue=False)), RunState.BLOCKED, None),
+        (partial(by_class, exceptions.Reject("later", requeue=True)), RunState.QUEUED, 0),
+        (partial(by_class, exceptions.Retry("later", when=3600)), RunState.QUEUED, 3500),
+        (partial(by_class, exceptions.Retry("later", when=SOON)), RunState.QUEUED, 3000),
+        (partial(by_method, 3600), RunState.QUEUED, 3500),
+    ],
+)
+def test_celerys_own_ways_to_leave_a_task_mean_what_they_say(
+    new_shop: Callable[..., Shop], leave: Callable[[], None], state: RunState, waits: int | None
+):
+    """
+    INVARIANT: a body that leaves by Celery's words burns no more attempts than it asks for, and sends no message.
+
+    Breaks if they count as any error: Ignore would be tried until the budget is spent, a countdown would be forgotten.
+    """
+    shop = new_shop()
+    sent: list[Any] = []
+
+    @shop.runs.flow("leaving", Order, key="{number}").phase
+    def body(ctx: Context[Order]) -> None:
+        leave()
+
+    def published(**how: Any) -> None:
+        sent.append(how)
+
+    signals.before_task_publish.connect(published)
+    try:
+        run = shop.runs.flows["leaving"].enqueue(number=1)
+    finally:
+        signals.before_task_publish.disconnect(published)
+
+    waited = text("SELECT (available_at - enqueued_at) / 1000000 FROM runclaim_runs WHERE flow = 'leaving'")
+    seconds = shop.runs.ledger.database.ask(lambda conn: conn.execute(waited).scalar_one())
+    assert (run.state, sent) == (state, [])
+    assert waits is None or (run.view.attempts == 1 and seconds >= waits)
