@@ -12,14 +12,14 @@ import os
 import threading
 import time
 import weakref
-from collections import Counter
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from runclaim import logs
-from runclaim.errors import Canceled, ClaimLost, LedgerClosed, RunclaimError
-from runclaim.ledger import counters, read
+from runclaim.errors import Canceled, ClaimLost, LedgerClosed
+from runclaim.flows.tally import Tally
+from runclaim.ledger import read
 from runclaim.ledger.heartbeat import heartbeat, passed_over
 
 if TYPE_CHECKING:
@@ -74,9 +74,8 @@ class Keeper:
 
     def _reset(self) -> None:
         self._kept: dict[str, _Kept] = {}
-        self._counted: Counter[tuple[str, str]] = Counter()
+        self._tally = Tally(self._database)
         self._wake = threading.Condition()
-        self._writing = threading.Lock()
         self._thread: threading.Thread | None = None
         self._flushed_at = 0.0
         #: When the thread looks again by itself: a claim whose first beat is later need not wake it.
@@ -114,7 +113,7 @@ class Keeper:
         """Add one to a total; written to the ledger in the background."""
         with self._wake:
             self._start()
-            self._counted[name, flow] += 1
+        self._tally.count(name, flow)
 
     def close(self) -> None:
         """End the thread and write what is counted. For the end of the process; what comes later starts anew."""
@@ -205,19 +204,8 @@ class Keeper:
         return ClaimLost(claim.run_id, claim.phase, claim.fence, reason)
 
     def _flush(self) -> None:
-        # The end of the process waits for a write that is under way.
-        with self._writing:
-            with self._wake:
-                amounts, self._counted = self._counted, Counter()
-                self._flushed_at = time.monotonic()
-            if not amounts:
-                return
-            try:
-                self._database.run(lambda conn: counters.add(conn, amounts), patience=_PATIENCE)
-            except RunclaimError:
-                with self._wake:
-                    self._counted.update(amounts)
-                raise
+        self._flushed_at = time.monotonic()
+        self._tally.write(patience=_PATIENCE)
 
 
 _KEEPERS: Final[weakref.WeakSet[Keeper]] = weakref.WeakSet()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import BigInteger, Text, select, true
+from sqlalchemy import BigInteger, Text, literal_column, select, text, true
 from sqlalchemy.dialects.postgresql import insert as insert_on_postgresql
 from sqlalchemy.dialects.sqlite import insert as insert_on_sqlite
 
+from runclaim.errors import LedgerUnavailable
 from runclaim.models import counters
 from runclaim.rowset import pack, rowset
 
@@ -29,13 +30,35 @@ def _add(upsert: Any) -> Any:
     )
 
 
-_ADD: Final = {"postgresql": _add(insert_on_postgresql), "sqlite": _add(insert_on_sqlite)}
+_ADD: Final = {
+    "postgresql": _add(insert_on_postgresql).returning(literal_column("CAST(pg_current_xact_id() AS TEXT)")),
+    "sqlite": _add(insert_on_sqlite),
+}
+_COMMITTED: Final = text("SELECT pg_xact_status(CAST(CAST(:number AS TEXT) AS xid8))")
 
 
-def add(conn: Connection, amounts: Mapping[tuple[str, str], int]) -> None:
-    """Add to the totals of `(name, flow)`. The caller owns the transaction."""
+def add(conn: Connection, amounts: Mapping[tuple[str, str], int]) -> list[str]:
+    """
+    Add to the totals of `(name, flow)`. The caller owns the transaction.
+
+    Returns: on PostgreSQL the transaction's number, for `committed`; nothing on SQLite, whose commits always answer.
+    """
     rows = [{"name": name, "flow": flow, "many": many} for (name, flow), many in amounts.items()]
-    conn.execute(_ADD[conn.dialect.name], {"added": pack(rows)})
+    found = conn.execute(_ADD[conn.dialect.name], {"added": pack(rows)})
+    return list(found.scalars())[:1] if found.returns_rows else []
+
+
+def committed(conn: Connection, number: str) -> bool:
+    """
+    Read back: whether the transaction of that number was committed.
+
+    One that the database has forgotten counts as committed: no total is added twice. Raises: LedgerUnavailable while
+    it is under way.
+    """
+    status = conn.execute(_COMMITTED, {"number": number}).scalar()
+    if status == "in progress":
+        raise LedgerUnavailable("a transaction that added to the totals is still under way; try again")
+    return status != "aborted"
 
 
 def totals(conn: Connection) -> dict[tuple[str, str], int]:

@@ -14,12 +14,13 @@ import pytest
 from sqlalchemy import text
 
 from runclaim.database import Database
-from runclaim.errors import ClaimLost
+from runclaim.errors import ClaimLost, LedgerUnavailable
 from runclaim.events import EventType
 from runclaim.flows.routing import Route
 from runclaim.flows.signaling import Signal
+from runclaim.flows.tally import Tally
 from runclaim.keys import nonce
-from runclaim.ledger import read
+from runclaim.ledger import counters, read
 from runclaim.ledger.claim import Wanted, claimed
 from runclaim.ledger.complete import complete, completed
 from runclaim.ledger.enqueue import enqueue
@@ -369,3 +370,39 @@ def test_a_route_whose_commit_is_cut_is_told_as_it_is(postgres, proxy, cut_off, 
     assert (landed.started, landed.due.fence) == (True, 1)
     with postgres.read() as conn:
         assert (count(conn, "runs"), count(conn, "signals")) == (1, 1)
+
+
+@pytest.mark.parametrize("when", [When.BEFORE, When.AFTER])
+def test_a_total_whose_commit_got_no_answer_is_added_once(postgres, proxy, cut_off, when):
+    """
+    INVARIANT: what a process counted is in the totals once.
+
+    Breaks if a total is added again although the first COMMIT went through, or is not although it did not.
+    """
+    tally = counting(cut_off)
+    cut = proxy.order(when)
+    tally.write(patience=PATIENCE)
+    tally.write(patience=PATIENCE)
+
+    assert cut.landed.is_set()
+    assert postgres.ask(counters.totals) == {("duplicates_refused", "review"): 3}
+
+
+def test_a_total_whose_commit_is_still_under_way_is_written_when_that_has_ended(postgres, proxy, cut_off):
+    """Breaks if a transaction that may commit yet is taken for one that was rolled back."""
+    tally = counting(cut_off)
+    cut = proxy.order(When.LATE)
+    with pytest.raises(LedgerUnavailable):
+        tally.write(patience=PATIENCE)
+    cut.let_go.set()
+    assert cut.committed.wait(PATIENCE)
+    tally.write(patience=PATIENCE)
+
+    assert postgres.ask(counters.totals) == {("duplicates_refused", "review"): 3}
+
+
+def counting(database):
+    tally = Tally(database)
+    for _ in range(3):
+        tally.count("duplicates_refused", "review")
+    return tally
