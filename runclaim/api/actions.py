@@ -17,6 +17,7 @@ from runclaim.api.problems import Problem
 from runclaim.api.routing import Asker, Doors
 from runclaim.api.runs import next_link
 from runclaim.api.shown_actions import ActionOut, ActionsOut, ActionStateName
+from runclaim.keys import nonce
 from runclaim.ledger import decisions
 from runclaim.ledger.listing import MOST
 from runclaim.ledger.outbox import ActionState
@@ -97,22 +98,23 @@ def retry_action(action_id: UUID, request: Request, caller: Asker) -> Response:
     """
     Send an action again that failed or is unknown, under its same idempotency key.
 
-    An unknown one may have arrived, and the other side may take it twice.
+    An unknown one may have arrived. It is looked up before, where its kind has a lookup; otherwise the other side may
+    take it twice.
     """
-    service, (before, project) = caller.service, caller.action(str(action_id))
+    service, (before, project), decision = caller.service, caller.action(str(action_id)), nonce()
 
     def due(conn: Connection) -> Done:
         found = _again(conn, before.id)
         return done(202, found.as_json(), found.run_id, {"Retry-After": "1"}, then=service.ring_actions)
 
     def work(conn: Connection) -> Done:
-        if not decisions.retry_action(conn, before.id):
+        if not decisions.retry_action(conn, before.id, decision=decision):
             found = _again(conn, before.id)
             raise _conflict(found, found.not_retried)
         return due(conn)
 
     def read_back(conn: Connection) -> Done | None:
-        return due(conn) if before.ended_at and _again(conn, before.id).ended_at is None else None
+        return due(conn) if decisions.decided(conn, before.id, decision=decision) else None
 
     return once(service, request, project=project, payload=None, work=work, read_back=read_back)
 
@@ -129,23 +131,20 @@ def retry_action(action_id: UUID, request: Request, caller: Asker) -> Response:
 )
 def resolve_action(action_id: UUID, body: Resolved, request: Request, caller: Asker) -> Response:
     """Say what became of an unknown action: it arrived under `upstream_id`, or never did. Nothing is sent."""
-    before, project = caller.action(str(action_id))
-    wanted = ActionState.FAILED if body.upstream_id is None else ActionState.POSTED
+    (before, project), decision, by = caller.action(str(action_id)), nonce(), caller.name
 
     def resolved(conn: Connection) -> Done:
         found = _again(conn, before.id)
         return done(200, found.as_json(), found.run_id, {})
 
     def work(conn: Connection) -> Done:
-        if not decisions.resolve_action(conn, before.id, upstream_id=body.upstream_id, by=caller.name):
+        if not decisions.resolve_action(conn, before.id, upstream_id=body.upstream_id, by=by, decision=decision):
             found = _again(conn, before.id)
             raise _conflict(found, found.not_resolved)
         return resolved(conn)
 
     def read_back(conn: Connection) -> Done | None:
-        found = _again(conn, before.id)
-        is_done = before.state == ActionState.UNKNOWN and (found.state, found.upstream_id) == (wanted, body.upstream_id)
-        return resolved(conn) if is_done else None
+        return resolved(conn) if decisions.decided(conn, before.id, decision=decision) else None
 
     payload = body.model_dump()
     return once(caller.service, request, project=project, payload=payload, work=work, read_back=read_back)

@@ -16,18 +16,20 @@ from runclaim.api.shown import RunOut, RunsChanged
 from runclaim.errors import StateConflict
 from runclaim.flows.outside import due_now, rerun_of
 from runclaim.flows.reruns import again
+from runclaim.keys import nonce
 from runclaim.ledger import read
-from runclaim.ledger.cancel import cancel
+from runclaim.ledger.cancel import cancel, canceled
 from runclaim.ledger.identity import recorded_fingerprint
+from runclaim.ledger.journal import entries_of
 from runclaim.ledger.listing import RunLine, run_line
 from runclaim.ledger.rerun import reran, rerun
 from runclaim.ledger.resume import resume
 from runclaim.ledger.retry import retry
 from runclaim.ledger.tokens import Scope
-from runclaim.states import LIVE, RunState
+from runclaim.states import RunState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from sqlalchemy import Connection
 
@@ -51,14 +53,17 @@ _ASKED: Final[dict[int | str, dict[str, Any]]] = {
 )
 def cancel_run(run_id: UUID, request: Request, caller: Asker) -> Response:
     """Cancel a run that nobody works on; ask the worker of a running one to stop. Twice is as good as once."""
-    line = caller.run(str(run_id))
+    line, call = caller.run(str(run_id)), nonce()
 
     def work(conn: Connection) -> Done:
-        if not cancel(conn, [line.id], by=caller.name):
+        if not cancel(conn, [line.id], by=caller.name, call=call):
             _require_canceled(_again(conn, line.id))
         return _asked(conn, _again(conn, line.id))
 
-    return once(caller.service, request, project=line.project, payload=None, work=work)
+    def read_back(conn: Connection) -> Done | None:
+        return _asked(conn, _again(conn, line.id)) if canceled(conn, [line.id], call=call) else None
+
+    return once(caller.service, request, project=line.project, payload=None, work=work, read_back=read_back)
 
 
 @doors.door(
@@ -74,16 +79,24 @@ def cancel_run(run_id: UUID, request: Request, caller: Asker) -> Response:
 def cancel_runs(body: Ids, request: Request, caller: Asker) -> Response:
     """Cancel up to a hundred runs, all or none: one that is not yours, or has ended otherwise, is an error."""
     lines = [caller.run(run_id) for run_id in dict.fromkeys(each.lower() for each in body.ids)]
+    ids, call = [line.id for line in lines], nonce()
 
-    def work(conn: Connection) -> Done:
-        moved = cancel(conn, [line.id for line in lines], by=caller.name)
-        after = [_again(conn, line.id) for line in lines]
+    def asked(conn: Connection, moved: Collection[str]) -> Done:
+        after = [_again(conn, run_id) for run_id in ids]
         for line in after:
             if line.id not in moved:
                 _require_canceled(line)
         return done(202, {"runs": [line.as_json() for line in after]}, after[0].id, {"Retry-After": "1"})
 
-    return once(caller.service, request, project=lines[0].project, payload=body.model_dump(), work=work)
+    def work(conn: Connection) -> Done:
+        return asked(conn, cancel(conn, ids, by=caller.name, call=call))
+
+    def read_back(conn: Connection) -> Done | None:
+        moved = canceled(conn, ids, call=call)
+        return asked(conn, moved) if moved else None
+
+    payload = body.model_dump()
+    return once(caller.service, request, project=lines[0].project, payload=payload, work=work, read_back=read_back)
 
 
 @doors.door(
@@ -167,10 +180,10 @@ def _rerun_of(caller: Caller, line: RunLine) -> NewRun:
 def _move(
     caller: Caller, request: Request, run_id: str, verb: str, move: Callable[..., bool], source: RunState
 ) -> Response:
-    service, before = caller.service, caller.run(run_id)
+    service, line, call = caller.service, caller.run(run_id), nonce()
 
     def work(conn: Connection) -> Done:
-        if not move(conn, run_id, by=caller.name):
+        if not move(conn, run_id, by=caller.name, call=call):
             now = _again(conn, run_id)
             newer = f"its {'subject' if now.subject else 'key'} has a newer run"
             why = newer if now.state is source else f"only a {source} run can be"
@@ -182,10 +195,9 @@ def _move(
         return _asked(conn, line, then=lambda: service.ring(run_id, line.fence, line, queue))
 
     def read_back(conn: Connection) -> Done | None:
-        standing = read.standing(conn, run_id)
-        return moved(conn) if standing and standing.fence > before.fence and standing.state in LIVE else None
+        return moved(conn) if entries_of(conn, [run_id], call=call) else None
 
-    return once(service, request, project=before.project, payload=None, work=work, read_back=read_back)
+    return once(service, request, project=line.project, payload=None, work=work, read_back=read_back)
 
 
 def _queue(conn: Connection, run_id: str) -> str | None:

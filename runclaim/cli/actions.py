@@ -57,7 +57,8 @@ def retry(*, service: Service, action_id: str, yes: bool, as_json: bool) -> None
     """
     Send an action again that failed or is unknown, under its same idempotency key.
 
-    Asks first for one that is unknown: it may have arrived, and the other side may take it twice.
+    Asks you first for one that is unknown: it may have arrived. It is looked up before, where its kind has a lookup;
+    otherwise the other side may take it twice.
     """
     action = service.action(action_id)
     question = f"{action['kind']} {action_id} may have arrived. Send it again?"

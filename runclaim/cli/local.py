@@ -15,6 +15,7 @@ from runclaim.cli.options import require_file
 from runclaim.cli.service import ENDS, Asked, Filter, Json
 from runclaim.errors import RunNotFound
 from runclaim.flows.ledgering import Ledger
+from runclaim.keys import nonce
 from runclaim.ledger import decisions, listing, untold
 from runclaim.ledger.following import event_json, journal_after
 from runclaim.ledger.outbox import ActionState
@@ -193,15 +194,24 @@ class LocalService:
 
     def retry_action(self, action_id: str) -> Json:
         """Send an action again that failed or is unknown."""
-        if not self._ledger.database.run(lambda conn: decisions.retry_action(conn, action_id)):
+        decision = nonce()
+        retried = self._ledger.database.run(
+            lambda conn: decisions.retry_action(conn, action_id, decision=decision),
+            read_back=lambda conn: decisions.decided(conn, action_id, decision=decision),
+        )
+        if not retried:
             raise Refused(self._action(action_id).not_retried)
         self._ledger.publisher.ring_actions(1)
         return self.action(action_id)
 
     def resolve_action(self, action_id: str, upstream_id: str | None) -> Json:
         """Say what became of an unknown action."""
+        decision = nonce()
         resolved = self._ledger.database.run(
-            lambda conn: decisions.resolve_action(conn, action_id, upstream_id=upstream_id, by=self._by)
+            lambda conn: decisions.resolve_action(
+                conn, action_id, upstream_id=upstream_id, by=self._by, decision=decision
+            ),
+            read_back=lambda conn: decisions.decided(conn, action_id, decision=decision),
         )
         if not resolved:
             raise Refused(self._action(action_id).not_resolved)

@@ -1,8 +1,9 @@
 """
 `ctx.act`: a call out of a body whose answer the body needs, made once and its answer kept for every later attempt.
 
-A call that was begun and has no answer may have arrived. It is looked up, or made again where the other side does
-nothing twice for one key; otherwise the run is blocked and a person decides.
+A call that was begun and has no answer may have arrived. It is looked up, whoever let the run go on; without a lookup
+it is made again where the other side does nothing twice for one key, and otherwise the run is blocked until a person
+says that it did not arrive.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ class Acts(Protocol):
     """Where calls and their answers are kept."""
 
     def begin_act(self, name: str) -> tuple[bool, str, Any]:
-        """Whether it is the first, its state, its answer. Raises: ClaimLost."""
+        """Whether it is the first, its state (`sending`, `released`, `posted`), its answer. Raises: ClaimLost."""
         ...
 
     def forget_act(self, name: str) -> None:
@@ -45,14 +46,14 @@ def act(
     is_first, state, answer = acts.begin_act(check_name("act", name))
     if state == "posted":
         return answer
-    if not is_first and not idempotent:
-        if lookup is None:
-            raise Blocked(
-                f"the call {name!r} was begun and its answer is not known: it may have arrived under the key {key}."
-                " Look there. If it did not, resume the run: it is called again. If it did, give ctx.act a lookup"
-            )
+    if not is_first and lookup is not None:
         if (found := lookup(key)) is not None:
             return acts.answer_act(name, found)
+    elif not (is_first or idempotent or state == "released"):
+        raise Blocked(
+            f"the call {name!r} was begun and its answer is not known: it may have arrived under the key {key}."
+            " Look there. If it did not, resume the run: it is called again. If it did, give ctx.act a lookup"
+        )
     try:
         made = call(key)
     except Retry:

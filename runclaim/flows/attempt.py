@@ -201,4 +201,4 @@ def ending_of(caught: BaseException | None) -> Ending:
 def delay_after(error: BaseException | None, backoff: Backoff, attempt: int) -> timedelta:
     """How long the next attempt waits: what the error asks for, else the backoff."""
     asked = error.after if isinstance(error, Retry) else None
-    return min(backoff.delay(attempt) if asked is None else asked, LONGEST)
+    return max(min(backoff.delay(attempt) if asked is None else asked, LONGEST), timedelta(0))

@@ -18,17 +18,19 @@ from runclaim.flows.making import ENQUEUE, RERUN, Way
 from runclaim.flows.open_enqueue import message, send
 from runclaim.flows.own_sessions import OwnSessions
 from runclaim.flows.reruns import again
+from runclaim.keys import nonce
 from runclaim.ledger import read
-from runclaim.ledger.cancel import cancel
+from runclaim.ledger.cancel import cancel, canceled
 from runclaim.ledger.dispatch import Due
 from runclaim.ledger.enqueue import Enqueued, enqueue_at_once
 from runclaim.ledger.identity import find_runs, recorded_fingerprint
+from runclaim.ledger.journal import entries_of
 from runclaim.ledger.rerun import rerun
 from runclaim.ledger.resume import resume
 from runclaim.ledger.retry import retry
-from runclaim.ledger.signal import Answer, Signaled, delivered
+from runclaim.ledger.signal import Answer
 from runclaim.listeners.listener import Listeners
-from runclaim.states import LIVE, RunState
+from runclaim.states import RunState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -191,7 +193,11 @@ class Ledger:
 
     def cancel(self, run_ids: Collection[str], *, by: str) -> dict[str, RunState]:
         """Cancel what can be; see `ledger.cancel`."""
-        return self.database.run(lambda conn: cancel(conn, run_ids, by=by))
+        call = nonce()
+        return self.database.run(
+            lambda conn: cancel(conn, run_ids, by=by, call=call),
+            read_back=lambda conn: canceled(conn, run_ids, call=call) or None,
+        )
 
     def retry(self, run_id: str, *, by: str) -> None:
         """Start a failed run's failed phase again. Raises: StateConflict, RunNotFound."""
@@ -203,11 +209,9 @@ class Ledger:
 
     def signal(self, run_id: str, given: Signal) -> None:
         """Deliver a signal once, and ring if the run goes on by it. Raises: StateConflict, RunNotFound."""
-
-        def read_back(conn: Connection) -> Signaled | None:
-            return delivered(conn, run_id, given.name, signal_id=given.id)
-
-        told = self.database.run(lambda conn: given.deliver(conn, run_id), read_back=read_back)
+        told = self.database.run(
+            lambda conn: given.deliver(conn, run_id), read_back=lambda conn: given.delivered(conn, run_id)
+        )
         if told.answer is Answer.NOT_LIVE:
             raise StateConflict(run_id, "signal", self.view(run_id).state)
         if told.due is not None:
@@ -228,14 +232,11 @@ class Ledger:
         return self.handle(made[0].run_id, found, created=True)
 
     def _again(self, verb: str, run_id: str, by: str) -> None:
-        move = retry if verb == "retry" else resume
-        before = self.view(run_id)
-
-        def read_back(conn: Connection) -> bool | None:
-            standing = read.standing(conn, run_id)
-            return True if standing is not None and standing.fence > before.fence and standing.state in LIVE else None
-
-        moved = self.database.run(lambda conn: move(conn, run_id, by=by), read_back=read_back)
+        move, call = retry if verb == "retry" else resume, nonce()
+        moved = self.database.run(
+            lambda conn: move(conn, run_id, by=by, call=call),
+            read_back=lambda conn: bool(entries_of(conn, [run_id], call=call)) or None,
+        )
         view = self.view(run_id)
         if moved:
             self.publisher.publish([Due(run_id, view.fence, view.flow, view.phase, view.queue, view.key, 0)])

@@ -56,13 +56,11 @@ class Notes:
     def begin_act(self, name: str) -> tuple[bool, str, Any]:
         """Note that a call is about to be made: whether it is the first, its state, its answer. Raises: ClaimLost."""
         # Nobody else can begin it while the claim is ours: after an ambiguous commit the first answer holds.
-        was_first = False
+        answers: list[tuple[bool, str, Any]] = []
 
         def work(conn: Connection) -> tuple[bool, str, Any]:
-            nonlocal was_first
-            is_first, state, answer = begin_act(conn, self._claim, name)
-            was_first = was_first or is_first
-            return was_first, state, answer
+            answers.append(begin_act(conn, self._claim, name))
+            return answers[0]
 
         return self._write(work)
 

@@ -15,7 +15,8 @@ from runclaim.flows.phase import Phase
 from runclaim.flows.signaling import Signal
 from runclaim.ledger.enqueue import Enqueued, enqueue
 from runclaim.ledger.identity import find_runs
-from runclaim.ledger.signal import Signaled, delivered
+from runclaim.ledger.read import standing
+from runclaim.ledger.signal import Answer, Signaled
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -88,8 +89,7 @@ class Route:
         """Find or make the run, then deliver the signal. The caller owns the transaction and publishes after it."""
         made = enqueue(conn, [self.new])[0]
         if self.signal is None:
-            starts = self.phase is not None and self.phase.position == 0
-            return Landed(made, made.created and starts)
+            return self._unsignaled(made)
         told = self.signal.deliver(conn, made.run_id, first_only=True)
         return self._landed(made, told)
 
@@ -111,12 +111,26 @@ class Route:
         return Landed(made, started, told.due, delivered=bool(told))
 
     def read_back(self, conn: Connection) -> Landed | None:
-        """After an ambiguous commit: what this event has come to, if it is in the ledger."""
-        found = find_runs(conn, self.new.namespace, [self.new.key.hash])
-        if self.signal is None or not found:
+        """After an ambiguous commit: what this very call has written; `None` when that is nothing."""
+        landed = self.written(conn)
+        is_ours = landed is not None and (landed.made.created or (self.signal is not None and landed.delivered))
+        return landed if is_ours else None
+
+    def written(self, conn: Connection) -> Landed | None:
+        """The answer of a `write` that has committed, wherever its run stands now; `None` when its run is gone."""
+        created = standing(conn, self.new.run_id) is not None
+        found = [self.new.run_id] if created else find_runs(conn, self.new.namespace, [self.new.key.hash])
+        if not found:
             return None
-        told = delivered(conn, found[0], self.signal.name, signal_id=self.signal.id)
-        return None if told is None else self._landed(Enqueued(found[0], created=found[0] == self.new.run_id), told)
+        made = Enqueued(found[0], created=created)
+        if self.signal is None:
+            return self._unsignaled(made)
+        told = self.signal.delivered(conn, made.run_id)
+        return self._landed(made, told or Signaled(Answer.DUPLICATE))
+
+    def _unsignaled(self, made: Enqueued) -> Landed:
+        starts = self.phase is not None and self.phase.position == 0
+        return Landed(made, made.created and starts)
 
 
 def _phase(flow: Flow[Any], asked: Phase[Any, Any] | str | None) -> Phase[Any, Any]:

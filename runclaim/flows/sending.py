@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from runclaim import failpoints, logs
 from runclaim.errors import ActionRejected, Retry
+from runclaim.flows.attempt import delay_after
 from runclaim.flows.telling import said
 from runclaim.keys import clip, nonce
 from runclaim.ledger.actions import ActionClaim, claim_actions, claimed_actions
@@ -105,8 +106,10 @@ class Sender:
             return self._send(claim, action)
         if action.looks_up is not None:
             return self._look_up(claim, action, action.looks_up)
-        if action.options.idempotent and not claim.superseded and claim.attempt <= action.options.max_attempts:
+        if claim.released and not claim.superseded:
             return self._send(claim, action)
+        if action.options.idempotent and not claim.superseded and claim.attempt <= action.options.max_attempts:
+            return self._send(claim, action, in_doubt=True)
         return _unknown(claim, "it may have arrived, and there is no lookup to ask; resolve it or retry it")
 
     def _look_up(self, claim: ActionClaim, action: Action, lookup: Lookup) -> Sent:
@@ -122,7 +125,8 @@ class Sender:
         # It is not there, so this attempt may send it, unless nobody wants it any more.
         return self._send(claim, action)
 
-    def _send(self, claim: ActionClaim, action: Action) -> Sent:
+    def _send(self, claim: ActionClaim, action: Action, *, in_doubt: bool = False) -> Sent:
+        """Call the handler; `in_doubt` says that an earlier call may have arrived whatever becomes of this one."""
         if claim.superseded:
             return _failed(claim, "Superseded", "its run was superseded before it was sent")
         if claim.attempt > action.options.max_attempts:
@@ -132,7 +136,7 @@ class Sender:
             found = action(claim.payload, claim.idempotency_key)
             failpoints.hit("action.after_send")
         except Retry as asked:
-            return self._again(claim, action, asked, uncertain=False)
+            return self._again(claim, action, asked, uncertain=in_doubt)
         except ActionRejected as refused:
             return _failed(claim, type(refused).__name__, _said(refused))
         except Exception as error:  # noqa: BLE001 - whatever it is, the call may have arrived
@@ -141,8 +145,7 @@ class Sender:
 
     def _again(self, claim: ActionClaim, action: Action, error: Exception, *, uncertain: bool) -> Sent:
         """Plan it again; the next claim decides what may still be done."""
-        asked = error.after if isinstance(error, Retry) else None
-        delay = action.options.backoff.delay(claim.attempt) if asked is None else asked
+        delay = delay_after(error, action.options.backoff, claim.attempt)
         is_spent = claim.attempt >= action.options.max_attempts
         if uncertain and action.looks_up is None and (is_spent or not action.options.idempotent):
             return _unknown(

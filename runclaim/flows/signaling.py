@@ -6,12 +6,12 @@ A run is named by its id, or by its key's text; the text is read backwards throu
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 from runclaim.errors import DeclarationError, InputError
-from runclaim.keys import check_name, check_text, dump_json
-from runclaim.ledger.signal import Signaled, signal
+from runclaim.keys import check_name, check_text, dump_json, nonce
+from runclaim.ledger.signal import Signaled, delivered, signal
 from runclaim.secrets import refuse_secrets
 
 if TYPE_CHECKING:
@@ -51,9 +51,18 @@ class Signal:
             refuse_secrets("payload", payload)
         return cls(name, name if id is None else check_text("id", id), text)
 
+    #: Tells this very call from every other of the same signal.
+    call: str = field(default_factory=nonce, compare=False)
+
     def deliver(self, conn: Connection, run_id: str, *, first_only: bool = False) -> Signaled:
         """As `ledger.signal`. The caller owns the transaction."""
-        return signal(conn, run_id, self.name, signal_id=self.id, payload=self.payload, first_only=first_only)
+        return signal(
+            conn, run_id, self.name, signal_id=self.id, payload=self.payload, first_only=first_only, call=self.call
+        )
+
+    def delivered(self, conn: Connection, run_id: str) -> Signaled | None:
+        """Read back: the answer of `deliver`, or `None` when it has not committed."""
+        return delivered(conn, run_id, self.name, signal_id=self.id, call=self.call)
 
 
 def flow_for(flows: Mapping[str, Flow[Any]], name: str, asked: Flow[Any] | str | None) -> Flow[Any]:

@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar
 from runclaim.errors import DeclarationError, InputError, SignatureRefused
 from runclaim.flows.payloads import mapped, payload_of
 from runclaim.flows.routing import Event, Landed, Route
-from runclaim.keys import check_name
-from runclaim.ledger.dedup import Sighting, first_sighting, seen_run
-from runclaim.ledger.enqueue import Enqueued
+from runclaim.keys import check_name, nonce
+from runclaim.ledger.dedup import Sighting, first_sighting, seen_run, sighted
 from runclaim.signatures import GITHUB_HEADERS, STANDARD_HEADERS, check_github, check_secrets, check_standard
 
 if TYPE_CHECKING:
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from runclaim.flows.flow import Flow
     from runclaim.flows.handle import Run
     from runclaim.flows.ledgering import Ledger
-    from runclaim.ledger.new_run import NewRun
 
 InputT = TypeVar("InputT")
 #: What a mapping function returns: the flow's input, its fields, an event of it, or that it concerns no run.
@@ -122,30 +120,29 @@ class Webhook(Generic[InputT]):
         ]
 
     def _take(self, route: Route, sightings: list[Sighting]) -> Received:
+        database, mine = self._ledger.database, nonce()
+
         def work(conn: Connection) -> Landed | None:
             landed = route.write(conn)
-            if not first_sighting(conn, sightings, landed.made.run_id):
+            if not first_sighting(conn, sightings, landed.made.run_id, nonce=mine):
                 # Nothing of this one is to stay: a repetition makes no run, sends no signal and lengthens no window.
                 conn.rollback()
                 return None
             return landed
 
-        landed = self._ledger.database.run(work, read_back=lambda conn: self._read_back(conn, route.new, sightings))
+        def read_back(conn: Connection) -> Landed | None:
+            # The windows commit with all the rest: one that this call opened tells that it was not refused.
+            return route.written(conn) if sighted(conn, sightings, nonce=mine) else None
+
+        landed = database.run(work, read_back=read_back)
         if landed is None:
-            with self._ledger.database.read() as conn:
-                earlier = seen_run(conn, sightings)
+            earlier = database.ask(lambda conn: seen_run(conn, sightings))
             return Received(Outcome.DUPLICATE, None if earlier is None else self._ledger.handle(earlier, self.flow))
         route.publish(self._ledger, landed)
         run = self._ledger.handle(landed.made.run_id, self.flow, created=landed.made.created)
         if landed.made.created:
             return Received(Outcome.ENQUEUED, run)
         return Received(Outcome.STARTED if landed.started else Outcome.EXISTING, run)
-
-    @staticmethod
-    def _read_back(conn: Connection, new: NewRun, sightings: list[Sighting]) -> Landed | None:
-        """After an ambiguous commit: whether it was this very delivery that made the run and opened the windows."""
-        ours = seen_run(conn, sightings) == new.run_id
-        return Landed(Enqueued(new.run_id, created=True), started=False) if ours else None
 
 
 def _sighting(namespace: str, what: bytes, window: timedelta) -> Sighting:

@@ -39,6 +39,8 @@ class ActionClaim:
     attempt: int
     uncertain: bool
     superseded: bool
+    #: A person has asked for this send, whatever became of the one before.
+    released: bool = False
 
     def proof(self) -> dict[str, Any]:
         """The columns that `holds` compares."""
@@ -69,6 +71,7 @@ _CLAIM_COLUMNS: Final = (
     actions.c.attempts.label("attempt"),
     actions.c.uncertain,
     actions.c.superseded,
+    actions.c.released,
 )
 _CLAIM: Final = (
     update(actions)
@@ -79,6 +82,8 @@ _CLAIM: Final = (
         attempts=actions.c.attempts + 1,
         # A sender that never came back may have got through.
         uncertain=or_(actions.c.uncertain, actions.c.state == action_state("sending")),
+        # It was for one send.
+        released=and_(actions.c.released, actions.c.state == action_state("planned")),
         owner=bindparam("by_owner"),
         available_at=shifted(now(), _picked.c.seconds),
         attempted_at=now(),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Text, bindparam, delete, select, update
+from sqlalchemy import Text, bindparam, delete, false, select, true, update
 from sqlalchemy.dialects.postgresql import insert as insert_on_postgresql
 from sqlalchemy.dialects.sqlite import insert as insert_on_sqlite
 
@@ -35,7 +35,14 @@ _ANSWER: Final = (
     .values(state="posted", answer=verbatim(bindparam("its_answer", type_=Text())), answered_at=now())
 )
 _FORGET: Final = delete(acts).where(*_its_place, acts.c.state == "sending")
-_FORGET_ALL: Final = delete(acts).where(acts.c.run_id == bindparam("its_run", type_=Id()), acts.c.state == "sending")
+_RELEASE_ALL: Final = (
+    update(acts)
+    .where(acts.c.run_id == bindparam("its_run", type_=Id()), acts.c.state == "sending")
+    .values(released=true())
+)
+_USE_RELEASE: Final = (
+    update(acts).where(*_its_place, acts.c.released).values(released=false(), attempted_at=now()).returning(acts.c.name)
+)
 
 
 def _begin(upsert: Any) -> Any:
@@ -60,14 +67,17 @@ def begin_act(conn: Connection, claim: Claim, name: str) -> tuple[bool, str, Any
     """
     Note that a call is about to be made.
 
-    Returns: whether it is the first, its state (`sending` or `posted`), and its recorded answer. Raises: ClaimLost.
-    The caller owns the transaction and calls only after its commit.
+    Returns: whether it is the first, its state, and its recorded answer. The state is `sending`, `posted`, or
+    `released`, once, when a person has let the run go on since it was begun. Raises: ClaimLost. The caller owns the
+    transaction and calls only after its commit.
     """
     require_held(conn, claim)
     place = {"its_run": claim.run_id, "its_phase": claim.phase, "its_name": name}
     if conn.execute(_BEGIN[conn.dialect.name], place).scalar() is not None:
         return True, "sending", None
     state, answer = conn.execute(_FIND, place).one()
+    if state == "sending" and conn.execute(_USE_RELEASE, place).scalar() is not None:
+        return False, "released", None
     return False, state, answer
 
 
@@ -77,9 +87,13 @@ def forget_act(conn: Connection, claim: Claim, name: str) -> None:
     conn.execute(_FORGET, {"its_run": claim.run_id, "its_phase": claim.phase, "its_name": name})
 
 
-def forget_unanswered(conn: Connection, run_id: str) -> None:
-    """A person lets the run go on: what has no answer is called again. The caller owns the transaction."""
-    conn.execute(_FORGET_ALL, {"its_run": run_id})
+def release_unanswered(conn: Connection, run_id: str) -> None:
+    """
+    A person lets the run go on: what has no answer may be called again.
+
+    It may have arrived all the same, so who can look it up does so first. The caller owns the transaction.
+    """
+    conn.execute(_RELEASE_ALL, {"its_run": run_id})
 
 
 def answer_act(conn: Connection, claim: Claim, name: str, answer: str) -> None:

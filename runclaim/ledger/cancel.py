@@ -9,7 +9,7 @@ from sqlalchemy import and_, case, func, null, or_, update
 from runclaim.clock import now
 from runclaim.events import EventType
 from runclaim.ledger.fence import in_state, locked, state
-from runclaim.ledger.journal import Entry, append, told_by
+from runclaim.ledger.journal import Entry, append, entries_of, told_by
 from runclaim.models import runs
 from runclaim.rowset import Id, as_id, few, pack, rowset
 from runclaim.states import LIVE, RunState
@@ -42,15 +42,24 @@ _CANCEL: Final = (
 )
 
 
-def cancel(conn: Connection, run_ids: Collection[str], *, by: str = "") -> dict[str, RunState]:
+_KINDS: Final = {RunState.CANCELED: EventType.RUN_CANCELED, RunState.RUNNING: EventType.RUN_CANCEL_REQUESTED}
+
+
+def cancel(conn: Connection, run_ids: Collection[str], *, by: str = "", call: str = "") -> dict[str, RunState]:
     """
     Cancel each run that can be.
 
     Returns: run id → `canceled`, or `running` when its worker was asked to stop. A run that is missing had ended,
-    was asked before, or does not exist. `by` goes into the journal. The caller owns the transaction.
+    was asked before, or does not exist. `by` goes into the journal. The caller owns the transaction, and after an
+    ambiguous commit asks `canceled` with the same nonce `call`.
     """
-    asked = told_by(by)
+    asked = told_by(by, call)
     found = conn.execute(_CANCEL, {"named": pack({"run_id": as_id(run_id)} for run_id in run_ids)}).all()
-    kinds = {RunState.CANCELED: EventType.RUN_CANCELED, RunState.RUNNING: EventType.RUN_CANCEL_REQUESTED}
-    append(conn, [Entry(run_id, kinds[RunState(after)], fence, data=asked) for run_id, after, fence in found])
+    append(conn, [Entry(run_id, _KINDS[RunState(after)], fence, data=asked) for run_id, after, fence in found])
     return {run_id: RunState(after) for run_id, after, _ in found}
+
+
+def canceled(conn: Connection, run_ids: Collection[str], *, call: str) -> dict[str, RunState]:
+    """Read back: the answer of the `cancel` that was given this nonce; empty when it changed nothing."""
+    states = {kind: state for state, kind in _KINDS.items()}
+    return {each.run_id: states[each.type] for each in entries_of(conn, run_ids, call=call)}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Text, and_, bindparam, false, null, select, update
+from sqlalchemy import Text, and_, bindparam, false, null, select, true, update
 
 from runclaim.clock import now
 from runclaim.ledger.listing import instant
@@ -96,6 +96,7 @@ _LAST_ID: Final = "ffffffff-ffff-ffff-ffff-ffffffffffff"
 _project: Final = select(runs.c.project).where(runs.c.id == actions.c.run_id).scalar_subquery()
 _ONE: Final = select(*_VIEW).where(actions.c.id == _its_id)
 _as_seen: Final = and_(actions.c.id == _its_id, actions.c.fence == bindparam("seen_fence"))
+_DECIDED: Final = select(actions.c.id).where(actions.c.id == _its_id, actions.c.decision == bindparam("its_decision"))
 _WHERE: Final = select(actions.c.run_id, actions.c.state, actions.c.fence).where(actions.c.id == _its_id)
 _RETRY: Final = (
     update(actions)
@@ -104,7 +105,9 @@ _RETRY: Final = (
         state=action_state("planned"),
         fence=actions.c.fence + 1,
         attempts=0,
-        uncertain=false(),
+        # What may have arrived may still have: who can look it up does so before this send.
+        released=true(),
+        decision=bindparam("its_decision"),
         available_at=now(),
         error=null(),
         ended_at=null(),
@@ -118,6 +121,7 @@ _RESOLVE: Final = (
         state=_its_state,
         fence=actions.c.fence + 1,
         uncertain=false(),
+        decision=bindparam("its_decision"),
         upstream_id=bindparam("its_upstream_id"),
         error=bindparam("its_error", type_=Json()),
         ended_at=now(),
@@ -162,27 +166,32 @@ def action(conn: Connection, action_id: str) -> ActionView | None:
     return None if row is None else ActionView(**row._asdict())
 
 
-def retry_action(conn: Connection, action_id: str) -> bool:
+def retry_action(conn: Connection, action_id: str, *, decision: str | None = None) -> bool:
     """
     Send an action again that failed or is unknown, under its same key; it is due at once.
 
-    Returns: whether it was one of these, and not superseded. The caller owns the transaction.
+    One that may have arrived is looked up before, where its kind has a lookup. Returns: whether it was one of these,
+    and not superseded. The caller owns the transaction, and after an ambiguous commit asks `decided` with the same
+    nonce `decision`.
     """
     if (seen := conn.execute(_WHERE, {"its_id": action_id}).one_or_none()) is None:
         return False
     lock_runs(conn, {seen.run_id})
-    if conn.execute(_RETRY, {"its_id": action_id, "seen_fence": seen.fence}).one_or_none() is None:
+    values = {"its_id": action_id, "seen_fence": seen.fence, "its_decision": decision}
+    if conn.execute(_RETRY, values).one_or_none() is None:
         return False
     if seen.state == ActionState.FAILED:
         count_pending(conn, {seen.run_id: 1})
     return True
 
 
-def resolve_action(conn: Connection, action_id: str, *, upstream_id: str | None, by: str = "") -> bool:
+def resolve_action(
+    conn: Connection, action_id: str, *, upstream_id: str | None, by: str = "", decision: str | None = None
+) -> bool:
     """
     Say what became of an unknown action: posted as `upstream_id`, or never, with `None`.
 
-    Returns: whether it was unknown. The caller owns the transaction.
+    Returns: whether it was unknown. The caller owns the transaction, and reads back as `retry_action` does.
     """
     if (seen := conn.execute(_WHERE, {"its_id": action_id}).one_or_none()) is None:
         return False
@@ -192,9 +201,15 @@ def resolve_action(conn: Connection, action_id: str, *, upstream_id: str | None,
         "seen_fence": seen.fence,
         "its_state": ActionState.FAILED if upstream_id is None else ActionState.POSTED,
         "its_upstream_id": upstream_id,
+        "its_decision": decision,
         "its_error": {"type": "Resolved", "message": f"resolved by {by or 'a person'}"},
     }
     if conn.execute(_RESOLVE, values).one_or_none() is None:
         return False
     count_pending(conn, {seen.run_id: -1})
     return True
+
+
+def decided(conn: Connection, action_id: str, *, decision: str) -> bool | None:
+    """Read back: true when the decision of this nonce was made, and no other since; else `None`."""
+    return conn.execute(_DECIDED, {"its_id": action_id, "its_decision": decision}).first() is not None or None

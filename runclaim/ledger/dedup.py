@@ -34,27 +34,27 @@ class Sighting:
     window: timedelta
 
 
-_seen: Final = rowset("seen", namespace=Text(), key_hash=Text(), run_id=Id(), window_seconds=Double())
+_seen: Final = rowset("seen", namespace=Text(), key_hash=Text(), run_id=Id(), nonce=Text(), window_seconds=Double())
 
 
 def _open_windows(upsert: Any) -> Any:
     made = upsert(dedup_keys).from_select(
-        ["namespace", "key_hash", "run_id", "expires_at"],
-        select(_seen.c.namespace, _seen.c.key_hash, _seen.c.run_id, shifted(now(), _seen.c.window_seconds))
+        ["namespace", "key_hash", "run_id", "nonce", "expires_at"],
+        select(*_seen.c["namespace", "key_hash", "run_id", "nonce"], shifted(now(), _seen.c.window_seconds))
         .where(true())
         # Sorted, so that two deliveries with several keys cannot wait for each other.
         .order_by(_seen.c.namespace, _seen.c.key_hash),
     )
     return made.on_conflict_do_update(
         index_elements=["namespace", "key_hash"],
-        set_={"expires_at": made.excluded.expires_at, "run_id": made.excluded.run_id},
+        set_={name: made.excluded[name] for name in ("expires_at", "run_id", "nonce")},
         where=dedup_keys.c.expires_at <= now(),
     ).returning(dedup_keys.c.namespace, dedup_keys.c.key_hash)
 
 
 _OPEN: Final = {"postgresql": _open_windows(insert_on_postgresql), "sqlite": _open_windows(insert_on_sqlite)}
 _FIND: Final = (
-    select(dedup_keys.c.run_id)
+    select(dedup_keys.c.run_id, dedup_keys.c.nonce)
     .join_from(
         dedup_keys,
         _seen,
@@ -85,18 +85,20 @@ _FORGET: Final = (
 )
 
 
-def first_sighting(conn: Connection, sightings: Collection[Sighting], run_id: str) -> bool:
+def first_sighting(conn: Connection, sightings: Collection[Sighting], run_id: str, *, nonce: str | None = None) -> bool:
     """
     Open a window for each of `sightings`, on behalf of the run that was just made or found.
 
     Returns: whether all of them were new. If not, the caller rolls back and `seen_run` tells whose they were. A
-    concurrent delivery of the same waits here for this transaction. The caller owns the transaction.
+    concurrent delivery of the same waits here for this transaction. The caller owns the transaction, and after an
+    ambiguous commit asks `sighted` with the same `nonce`.
     """
     rows = [
         {
             "namespace": each.namespace,
             "key_hash": each.key_hash,
             "run_id": run_id,
+            "nonce": nonce,
             "window_seconds": each.window.total_seconds(),
         }
         for each in sightings
@@ -110,6 +112,12 @@ def seen_run(conn: Connection, sightings: Collection[Sighting]) -> str | None:
     rows = [{"namespace": each.namespace, "key_hash": each.key_hash} for each in sightings]
     found: str | None = conn.execute(_FIND, {"seen": pack(rows)}).scalars().first()
     return found
+
+
+def sighted(conn: Connection, sightings: Collection[Sighting], *, nonce: str) -> bool:
+    """Read back: whether the `first_sighting` of this nonce opened a window of these."""
+    rows = [{"namespace": each.namespace, "key_hash": each.key_hash} for each in sightings]
+    return any(row.nonce == nonce for row in conn.execute(_FIND, {"seen": pack(rows)}))
 
 
 def forget(conn: Connection, *, limit: int = 1000) -> int:

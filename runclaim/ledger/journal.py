@@ -12,7 +12,7 @@ from runclaim.clock import now
 from runclaim.events import EventType
 from runclaim.keys import check_text
 from runclaim.models import events
-from runclaim.rowset import Id, Json, as_json, few, pack, rowset
+from runclaim.rowset import Id, Json, as_id, as_json, few, pack, rowset
 from runclaim.secrets import refuse_secrets
 
 if TYPE_CHECKING:
@@ -56,6 +56,11 @@ _REQUESTS: Final = (
     .where(events.c.type == EventType.RUN_CANCEL_REQUESTED.value)
     .order_by(events.c.id)
 )
+_TOLD_OF: Final = (
+    select(events.c.run_id, events.c.type, events.c.phase, events.c.attempt, events.c.fence, events.c.data)
+    .join_from(events, _asked, events.c.run_id == _asked.c.run_id)
+    .order_by(events.c.id)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +83,29 @@ def who_canceled(conn: Connection, run_ids: Collection[str]) -> dict[str, str]:
     return {run_id: data["by"] for run_id, data in found}
 
 
-def told_by(by: str) -> dict[str, str]:
-    """The data of an event that somebody asked for. Raises: InputError, before anything is written."""
+def told_by(by: str, call: str = "") -> dict[str, str]:
+    """
+    The data of an event that somebody asked for; `call` is a nonce by which `entries_of` finds it.
+
+    Raises: InputError, before anything is written.
+    """
     if by:
         refuse_secrets("by", check_text("by", by))
-    return {"by": by}
+    return {"by": by} | ({"call": call} if call else {})
+
+
+def entries_of(conn: Connection, run_ids: Collection[str], *, call: str) -> list[Entry]:
+    """
+    Read back: what the transaction that was given this nonce has told of these runs; empty when it has not committed.
+
+    Where a run stands says nothing of who moved it there: it may have gone on since, or been moved by somebody else.
+    """
+    found = conn.execute(_TOLD_OF, {"asked": pack({"run_id": as_id(run_id)} for run_id in run_ids)})
+    return [
+        Entry(row.run_id, EventType(row.type), row.fence, row.phase, row.attempt, row.data)
+        for row in found
+        if isinstance(row.data, dict) and row.data.get("call") == call
+    ]
 
 
 def beside(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import BigInteger, Boolean, Double, Text, and_, case, null, select, update
+from sqlalchemy import BigInteger, Boolean, Double, Text, and_, case, false, null, select, update
 
 from runclaim.clock import now, shifted
 from runclaim.ledger.planning import action_state, count_pending
@@ -93,6 +93,7 @@ _SETTLE: Final = (
         fence=actions.c.fence + 1,
         owner=null(),
         uncertain=_sent.c.uncertain,
+        released=false(),
         available_at=shifted(now(), _sent.c.delay_seconds),
         upstream_id=_sent.c.upstream_id,
         error=as_json(_sent.c.error),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from runclaim.events import EventType
+from runclaim.ledger.journal import told_by
 from runclaim.ledger.retry import again, move
 from runclaim.states import RunState
 
@@ -14,10 +15,11 @@ if TYPE_CHECKING:
 _RESUME: Final = again(RunState.BLOCKED)
 
 
-def resume(conn: Connection, run_id: str, *, by: str = "") -> bool:
+def resume(conn: Connection, run_id: str, *, by: str = "", call: str = "") -> bool:
     """
     Queue a blocked run again from its blocked phase; due for dispatch at once.
 
-    Returns: whether it was blocked. The caller owns the transaction.
+    Returns: whether it was blocked. The caller owns the transaction, and after an ambiguous commit asks
+    `journal.entries_of` with the same nonce `call`.
     """
-    return move(conn, _RESUME, run_id, EventType.RUN_RESUMED, by)
+    return move(conn, _RESUME, run_id, EventType.RUN_RESUMED, told_by(by, call))

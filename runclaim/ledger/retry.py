@@ -13,7 +13,7 @@ from sqlalchemy import bindparam, null, or_, update
 
 from runclaim.clock import now
 from runclaim.events import EventType
-from runclaim.ledger.acts import forget_unanswered
+from runclaim.ledger.acts import release_unanswered
 from runclaim.ledger.fence import in_state, state
 from runclaim.ledger.journal import Entry, append, told_by
 from runclaim.models import runs, subjects
@@ -67,22 +67,22 @@ def again(source: RunState) -> Update:
 _RETRY: Final = again(RunState.FAILED)
 
 
-def retry(conn: Connection, run_id: str, *, by: str = "") -> bool:
+def retry(conn: Connection, run_id: str, *, by: str = "", call: str = "") -> bool:
     """
     Queue a failed run again from its failed phase; due for dispatch at once.
 
-    Returns: whether it was failed and is the newest run of its subject and key. The caller owns the transaction.
+    Returns: whether it was failed and is the newest run of its subject and key. The caller owns the transaction, and
+    after an ambiguous commit asks `journal.entries_of` with the same nonce `call`.
     """
-    return move(conn, _RETRY, run_id, EventType.RUN_RETRIED, by)
+    return move(conn, _RETRY, run_id, EventType.RUN_RETRIED, told_by(by, call))
 
 
-def move(conn: Connection, statement: Update, run_id: str, kind: EventType, by: str) -> bool:
+def move(conn: Connection, statement: Update, run_id: str, kind: EventType, asked: dict[str, str]) -> bool:
     """Run a statement of `again` for one run, its subject's row written first, and journal it as `kind`."""
-    asked = told_by(by)
     newest = conn.execute(_SUBJECT, {"its_id": run_id}).scalar()
     found = conn.execute(statement, {"its_id": run_id, "newest": newest or 0}).one_or_none()
     if found is None:
         return False
-    forget_unanswered(conn, run_id)
+    release_unanswered(conn, run_id)
     append(conn, [Entry(run_id, kind, found.fence, found.phase, data=asked)])
     return True

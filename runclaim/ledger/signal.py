@@ -20,7 +20,7 @@ from runclaim.events import EventType
 from runclaim.ledger import read
 from runclaim.ledger.dispatch import MESSAGE, Due
 from runclaim.ledger.fence import in_state, state
-from runclaim.ledger.journal import Entry, append
+from runclaim.ledger.journal import Entry, append, entries_of
 from runclaim.ledger.waiting import barred, received
 from runclaim.models import runs, signals
 from runclaim.rowset import Id, verbatim
@@ -114,10 +114,19 @@ _A_MOMENT: Final = 1e-6
 
 
 def signal(
-    conn: Connection, run_id: str, name: str, *, signal_id: str, payload: str = "null", first_only: bool = False
+    conn: Connection,
+    run_id: str,
+    name: str,
+    *,
+    signal_id: str,
+    payload: str = "null",
+    first_only: bool = False,
+    call: str = "",
 ) -> Signaled:
     """
     Deliver a signal once; `payload` is JSON text. The caller owns the transaction and publishes after it.
+
+    After an ambiguous commit it asks `delivered` with the same nonce `call`.
 
     A name that the run has already received moves nothing: a further `signal_id` of it is kept beside the first,
     and with `first_only` it is left out.
@@ -129,30 +138,38 @@ def signal(
     values = named | {"its_signal": signal_id, "its_payload": payload, "a_moment": _A_MOMENT}
     kept = conn.execute(_KEEP[conn.dialect.name], values).one_or_none() is not None
     if row is None:
-        return Signaled(_later(conn, run_id, name, signal_id, kept=kept))
-    append(conn, [_entry(run_id, row.fence, name, signal_id)])
-    return _told(row)
-
-
-def delivered(conn: Connection, run_id: str, name: str, *, signal_id: str) -> Signaled | None:
-    """Read back: `None` unless the ledger has this very signal; with what the run does by it now."""
-    row = conn.execute(_KEPT, {"its_id": run_id, "its_name": name, "its_signal": signal_id}).one_or_none()
-    return None if row is None else _told(row)
-
-
-def _told(row: Any) -> Signaled:
+        return Signaled(_later(conn, run_id, name, signal_id, call, kept=kept))
     *message, moved, rings = row
+    phase = row.phase if moved else None
+    append(conn, [_entry(run_id, row.fence, name, signal_id, call, phase)])
     return Signaled(Answer.DELIVERED, bool(moved), row.phase, Due(*message) if rings else None)
 
 
-def _later(conn: Connection, run_id: str, name: str, signal_id: str, *, kept: bool) -> Answer:
+def delivered(conn: Connection, run_id: str, name: str, *, signal_id: str, call: str) -> Signaled | None:
+    """
+    Read back: the answer of the `signal` that was given this nonce, or `None` when it delivered nothing.
+
+    What it moved may have gone on since; `due` is of a run that is still to be rung for.
+    """
+    entry = next(iter(entries_of(conn, [run_id], call=call)), None)
+    if entry is None:
+        return None
+    row = conn.execute(_KEPT, {"its_id": run_id, "its_name": name, "its_signal": signal_id}).one_or_none()
+    due = Due(*row[:-2]) if row is not None and row[-1] else None
+    return Signaled(Answer.DELIVERED, entry.phase is not None, entry.phase, due)
+
+
+def _later(conn: Connection, run_id: str, name: str, signal_id: str, call: str, *, kept: bool) -> Answer:
     """A name that the run had before, or a run that is not live."""
     if not kept:
-        return Answer.NOT_LIVE if delivered(conn, run_id, name, signal_id=signal_id) is None else Answer.DUPLICATE
+        values = {"its_id": run_id, "its_name": name, "its_signal": signal_id}
+        return Answer.NOT_LIVE if conn.execute(_KEPT, values).one_or_none() is None else Answer.DUPLICATE
     standing = read.standing(conn, run_id)
-    append(conn, [_entry(run_id, standing.fence if standing else 0, name, signal_id)])
+    append(conn, [_entry(run_id, standing.fence if standing else 0, name, signal_id, call)])
     return Answer.DELIVERED
 
 
-def _entry(run_id: str, fence: int, name: str, signal_id: str) -> Entry:
-    return Entry(run_id, EventType.RUN_SIGNALED, fence, data={"name": name, "id": signal_id})
+def _entry(run_id: str, fence: int, name: str, signal_id: str, call: str, phase: str | None = None) -> Entry:
+    """What is told of a signal; `phase` is the one that its run waited in."""
+    data = {"name": name, "id": signal_id} | ({"call": call} if call else {})
+    return Entry(run_id, EventType.RUN_SIGNALED, fence, phase, data=data)

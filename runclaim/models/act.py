@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime  # noqa: TC003 - SQLAlchemy reads the annotations
 from typing import Any
 
-from sqlalchemy import CheckConstraint, ForeignKey, Text
+from sqlalchemy import CheckConstraint, ForeignKey, Text, false
 from sqlalchemy.orm import Mapped, mapped_column
 
 from runclaim.clock import Instant
@@ -23,6 +23,8 @@ class Act(Base):
     name: Mapped[str] = mapped_column(Text, primary_key=True)
     state: Mapped[str] = mapped_column(Text)
     answer: Mapped[Any] = mapped_column(Verbatim, nullable=True)
+    #: A person has let the run go on: without a lookup it is called once more. The doubt stays for who has one.
+    released: Mapped[bool] = mapped_column(server_default=false())
     attempted_at: Mapped[datetime] = mapped_column(Instant)
     answered_at: Mapped[datetime | None] = mapped_column(Instant)
 

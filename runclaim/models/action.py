@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime  # noqa: TC003 - SQLAlchemy reads the annotations
 from typing import Any
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, Text, UniqueConstraint, text
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, Text, UniqueConstraint, false, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from runclaim.clock import Instant
@@ -36,6 +36,10 @@ class Action(Base):
     attempts: Mapped[int] = mapped_column()
     #: An earlier send may have arrived: nothing is sent again before that is known.
     uncertain: Mapped[bool] = mapped_column()
+    #: A person has asked for another send: it needs no lookup, though one is asked where there is one.
+    released: Mapped[bool] = mapped_column(server_default=false())
+    #: The nonce of the newest decision of a person, by which its answer is read back.
+    decision: Mapped[str | None] = mapped_column(Text)
     #: Its run was superseded after it was sent or while it was: it may be looked up and is never sent again.
     superseded: Mapped[bool] = mapped_column()
     #: Goes up by one at every claim and every end of one.

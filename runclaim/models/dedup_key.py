@@ -23,6 +23,8 @@ class DedupKey(Base):
     key_hash: Mapped[str] = mapped_column(Text, primary_key=True)
     #: What the first delivery made, for the answer to the second.
     run_id: Mapped[str | None] = mapped_column(Id)
+    #: Of the delivery that opened the window, by which its answer is read back.
+    nonce: Mapped[str | None] = mapped_column(Text)
     expires_at: Mapped[datetime] = mapped_column(Instant)
 
     __table_args__ = (

@@ -104,7 +104,8 @@ RESULTS = """
 EVENTS = """
     INSERT INTO runclaim_events (run_id, type, fence, at) SELECT {id}, 'run.succeeded', 2, {at} FROM {series}"""
 WINDOWS = """
-    INSERT INTO runclaim_dedup_keys SELECT 'default/hook/payload', 'hash-' || n, {id}, {at} FROM {series}"""
+    INSERT INTO runclaim_dedup_keys (namespace, key_hash, run_id, expires_at)
+    SELECT 'default/hook/payload', 'hash-' || n, {id}, {at} FROM {series}"""
 ANSWERS = """
     INSERT INTO runclaim_answers (key_hash, fingerprint, run_id, status, headers, body, expires_at)
     SELECT 'hash-' || n, 'print', {id}, 201, '{{}}', '{{}}', {at} FROM {series}"""

@@ -17,10 +17,19 @@ depends_on = None
 def upgrade() -> None:
     """Each part is a function of its own."""
     op.add_column("runclaim_runs", sa.Column("headers", Json(), nullable=True))
+    _what_a_person_has_said()
+    op.add_column("runclaim_dedup_keys", sa.Column("nonce", sa.Text(), nullable=True))
     if op.get_bind().dialect.name == "sqlite":
         _never_number_events_again()
     else:
         _keep_to_the_letter()
+
+
+def _what_a_person_has_said() -> None:
+    """That a call may be made again, beside the doubt whether it has arrived, and whose decision it was."""
+    for table in ("runclaim_acts", "runclaim_actions"):
+        op.add_column(table, sa.Column("released", sa.Boolean(), server_default=sa.false(), nullable=False))
+    op.add_column("runclaim_actions", sa.Column("decision", sa.Text(), nullable=True))
 
 
 def _never_number_events_again() -> None:
