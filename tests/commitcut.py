@@ -64,8 +64,14 @@ class CommitCut:
         if when is When.AFTER:
             conn.connection.driver_connection.execute("COMMIT")  # type: ignore[union-attr]
         self._is_lost = True
-        gone = sqlite3.OperationalError("disk I/O error")
-        raise OperationalError("COMMIT", None, gone, connection_invalidated=True)
+        raise gone("COMMIT")
+
+
+def gone(statement: str) -> OperationalError:
+    """SQLite's error for a disk that does not answer, with its result code."""
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = sqlite3.SQLITE_IOERR
+    return OperationalError(statement, None, error, connection_invalidated=True)
 
 
 @contextmanager

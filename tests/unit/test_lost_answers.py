@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import event, text
-from sqlalchemy.exc import OperationalError
 
 from runclaim import Backoff, Blocked
 from runclaim.cli.exits import Refused
@@ -26,7 +25,7 @@ from runclaim.flows.routing import Event
 from runclaim.flows.webhooks import Outcome, Webhook
 from runclaim.keys import nonce
 from runclaim.ledger.claim import Wanted, claim
-from tests.commitcut import commit_cut
+from tests.commitcut import commit_cut, gone
 from tests.pgcut import When
 from tests.unit.bench import Bench, PullRequest, Rung
 
@@ -281,7 +280,7 @@ def _lose(bench: Bench, conn: Any) -> None:
     if conn.dialect.name == "postgresql":
         bench.execute("SELECT pg_terminate_backend(:pid)", pid=conn.connection.driver_connection.info.backend_pid)
         return
-    raise OperationalError("BEGIN", None, ConnectionError("gone"), connection_invalidated=True)
+    raise gone("BEGIN")
 
 
 def unknown(bench: Bench) -> tuple[Run, list[str]]:
