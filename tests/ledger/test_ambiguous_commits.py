@@ -344,7 +344,8 @@ def test_a_signal_whose_commit_is_cut_is_told_as_it_is(postgres, proxy, cut_off,
 
     def deliver():
         return cut_off.run(
-            lambda conn: send(conn, run_id), read_back=lambda conn: delivered(conn, run_id, "approved", signal_id="1")
+            lambda conn: send(conn, run_id, call="mine"),
+            read_back=lambda conn: delivered(conn, run_id, "approved", signal_id="1", call="mine"),
         )
 
     told = cut_short(proxy, postgres, when, deliver)

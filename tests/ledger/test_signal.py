@@ -326,9 +326,10 @@ def test_an_answer_that_was_lost_is_read_back(conn, clock, claimed_run):
     moved = complete(conn, [given])
 
     assert moved == completed(conn, [given])
-    assert delivered(conn, claimed_run.run_id, SIGNAL, signal_id="1") is None
-    send(conn, claimed_run.run_id)
-    assert Answer.DELIVERED is delivered(conn, claimed_run.run_id, SIGNAL, signal_id="1").answer
+    assert delivered(conn, claimed_run.run_id, SIGNAL, signal_id="1", call="mine") is None
+    send(conn, claimed_run.run_id, call="mine")
+    assert Answer.DELIVERED is delivered(conn, claimed_run.run_id, SIGNAL, signal_id="1", call="mine").answer
+    assert delivered(conn, claimed_run.run_id, SIGNAL, signal_id="1", call="another's") is None
 
 
 def test_the_signals_of_a_run_go_with_it(conn, clock):
