@@ -9,10 +9,13 @@ branch may begin as a token does: it also asks whether what follows is as varied
 from __future__ import annotations
 
 import re
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from runclaim.errors import InputError
 from runclaim.secret_formats import RULES
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 #: Shorter than any secret of the table; most names of fields and many values are not even looked at.
 _SHORTEST: Final = 8
@@ -24,15 +27,18 @@ _HINTS: Final = tuple((hint, rule) for rule in RULES for hint in rule.hints)
 _Place = tuple[Any, str | int]
 
 
-def find_secret(value: Any) -> tuple[str, str] | None:
+def find_secret(value: Any, *, except_in: Collection[str] = ()) -> tuple[str, str] | None:
     """
     The path (`a.b[1]`) and the kind of the first secret in JSON data, or `None`; names of fields are looked at too.
 
-    The path is empty for the value itself, and ends before a name that is a secret: it never holds one.
+    The path is empty for the value itself, and ends before a name that is a secret: it never holds one. Fields named
+    in `except_in` (`a.b`, without indexes) and all below them are not looked at.
     """
     waiting: list[tuple[_Place | None, Any]] = [(None, value)]
     while waiting:
         place, found = waiting.pop()
+        if except_in and _name(place) in except_in:
+            continue
         if isinstance(found, str):
             if kind := _kind(_headed(place, found)):
                 return _path(place), kind
@@ -45,19 +51,19 @@ def find_secret(value: Any) -> tuple[str, str] | None:
     return None
 
 
-def refuse_secrets(field: str, value: Any) -> None:
+def refuse_secrets(field: str, value: Any, *, except_in: Collection[str] = ()) -> None:
     """
     Raise for the first secret in JSON data that somebody hands over to be stored.
 
     Raises: InputError that names its path, or `field` for the value itself; never the secret.
     """
-    if found := find_secret(value):
+    if found := find_secret(value, except_in=except_in):
         path, kind = found
         article = "an" if kind[0] in "AO" else "a"
         raise InputError(
             path or field,
             f"looks like {article} {kind}; pass a reference such as secret:env:NAME and read it with ctx.secret,"
-            " or declare the flow with allow_secrets=True",
+            f" or declare the flow with allow_secrets{_how(path)}",
         )
 
 
@@ -97,6 +103,21 @@ def _headed(place: _Place | None, text: str) -> str:
     """The text as a header, where its field says that it is one."""
     name = place[1] if place else ""
     return f"{name}: {text}" if isinstance(name, str) and name.lower().endswith("authorization") else text
+
+
+def _how(path: str) -> str:
+    name = re.sub(r"\[\d+\]", "", path)
+    return f'=("{name}",)' if name else "=True"
+
+
+def _name(place: _Place | None) -> str:
+    """The path without its indexes."""
+    steps: list[str] = []
+    while place is not None:
+        place, step = place
+        if not isinstance(step, int):
+            steps.append(step)
+    return ".".join(reversed(steps))
 
 
 def _path(place: _Place | None) -> str:

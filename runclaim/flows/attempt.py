@@ -109,7 +109,7 @@ class Attempt:
         self.claim, self.flow, self.phase = claim, flow, phase
         self._database, self._keeper, self._stopping = database, keeper, stopping
         self._known = known_results
-        self.secrets = Secrets(flow.resolvers)
+        self.secrets = secrets_of(flow, claim)
 
     def run(self) -> Ended:
         """Run the body once."""
@@ -177,6 +177,11 @@ class Attempt:
 
     def _signal(self, name: str) -> tuple[Any] | None:
         return self._database.ask(lambda conn: read.signal(conn, self.claim.run_id, name))
+
+
+def secrets_of(flow: Flow[Any], claim: Claim) -> Secrets:
+    """What the attempt of a claim may ask for."""
+    return Secrets(flow.resolvers, may=lambda reference: flow.secret_fields.may_resolve(reference, claim.input))
 
 
 #: The first class that fits decides; any other exception is an error, and errors are tried again.

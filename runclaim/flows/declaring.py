@@ -20,7 +20,7 @@ from runclaim.retries import Backoff
 from runclaim.signatures import check_secrets
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from runclaim.config import Config
     from runclaim.flows.action import Handler
@@ -64,7 +64,8 @@ class Declarations(Hearing):
         keep_canceled: timedelta | None = None,
         keep_superseded: timedelta | None = None,
         fail_open: bool = False,
-        allow_secrets: bool = False,
+        allow_secrets: bool | Sequence[str] = False,
+        secrets: Mapping[str, str | Sequence[str]] | None = None,
     ) -> Flow[InputT]:
         """
         Declare a flow. Its phases follow with `@flow.phase`.
@@ -72,9 +73,10 @@ class Declarations(Hearing):
         `input_type` is a dataclass, a TypedDict or a pydantic model. `key` is a template of its fields, or a
         function of the input, and names a run for good: the same key is the same run. `subject` names what
         successive runs are about; a newer run of a subject supersedes the older ones. `keep_…` says how long its runs
-        are kept once they have ended, else the settings do. An input with what looks like a secret is refused unless
-        `allow_secrets`. `fail_open` lets its idempotent phases run while the ledger cannot be reached; see
-        docs/fail-open.md. Raises: DeclarationError.
+        are kept once they have ended, else the settings do. What looks like a secret is refused in an input, but in the
+        fields that `allow_secrets` names (`("title", "pull.body")`; True for all). `secrets` names the fields that may
+        hold a reference to a secret, and which: `{"token": "secret:env:FORGE_*"}`. `fail_open` lets its idempotent
+        phases run while the ledger cannot be reached; see docs/fail-open.md. Raises: DeclarationError.
         """
         if name in self.flows or name in self.ledger.plain_names:
             self._places.refuse("flow", name)
@@ -94,6 +96,7 @@ class Declarations(Hearing):
             retention=retention,
             fail_open=fail_open,
             allow_secrets=allow_secrets,
+            secrets=secrets,
             resolvers=self._resolvers,
         )
         self.flows[name] = flow

@@ -22,7 +22,6 @@ from runclaim.flows.own_sessions import untranslated
 from runclaim.keys import LONGEST, check_id, check_name, dump_json, fingerprint, uuid7
 from runclaim.ledger.new_run import NewRun
 from runclaim.rowset import as_id
-from runclaim.secrets import refuse_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -162,10 +161,6 @@ class Enqueuing(Generic[InputT]):
     def _handles(self, made: Sequence[Enqueued]) -> list[Run]:
         return [self._ledger.handle(found.run_id, self._flow, created=found.created) for found in made]
 
-    def _refuse_secrets(self, field: str, value: Any) -> None:
-        if not self._flow.allow_secrets:
-            refuse_secrets(field, value)
-
     def new_run(self, given: InputT | Mapping[str, Any]) -> NewRun:
         """The run that an input stands for; nothing is written. Raises: InputError."""
         return self._new_run(given, tracing.carrier())
@@ -174,10 +169,9 @@ class Enqueuing(Generic[InputT]):
         flow, config = self._flow, self._ledger.config
         value, plain = flow.input_type.take(given)
         # Before what is made from it: an error of a key shows the value that the key cannot take.
-        self._refuse_secrets("input", plain)
+        flow.secret_fields.check(plain)
         key, subject = flow.key_of(value), flow.subject_of(value)
-        self._refuse_secrets("key", key.text)
-        self._refuse_secrets("subject", subject)
+        flow.secret_fields.check_made(key=key.text, subject=subject)
         first = next(iter(flow.phases.values()))
         new = NewRun(
             run_id=as_id(self._options.run_id) if self._options.run_id else uuid7(),
@@ -202,7 +196,7 @@ class Enqueuing(Generic[InputT]):
         if headers is None:
             return new
         dump_json("headers", headers, cap=_MAX_HEADERS_BYTES)
-        self._refuse_secrets("headers", headers)
+        self._flow.secret_fields.check_made(headers=headers)
         return replace(new, headers=headers)
 
 

@@ -19,10 +19,11 @@ from runclaim.flows.phase import Phase, PhaseOptions, name_of, refuse_fail_open
 from runclaim.flows.resolving import BUILT_IN
 from runclaim.flows.retention import Retention
 from runclaim.flows.routing import Route
+from runclaim.flows.secret_fields import SecretFields
 from runclaim.keys import RunKey, check_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from datetime import timedelta
 
     from runclaim.flows.action import Action
@@ -60,7 +61,8 @@ class Flow(Generic[InputT]):
         on_phase: OnPhase,
         retention: Retention | None = None,
         fail_open: bool = False,
-        allow_secrets: bool = False,
+        allow_secrets: bool | Sequence[str] = False,
+        secrets: Mapping[str, str | Sequence[str]] | None = None,
         resolvers: Mapping[str, Resolver] = BUILT_IN,
     ) -> None:
         self.name = check_name("flow", name)
@@ -69,7 +71,8 @@ class Flow(Generic[InputT]):
         self.retention = retention or Retention()
         self.fail_open = fail_open
         self.naming: Naming[InputT] = Naming(self.name, self.input_type.fields, key=key, subject=subject)
-        self.allow_secrets, self.resolvers = allow_secrets, resolvers
+        self.secret_fields = SecretFields.declared(self.input_type.fields, allow_secrets, secrets or {})
+        self.resolvers = resolvers
         self._ledger, self._on_phase = ledger, on_phase
         self.hooks = Hooks(self.name, ledger.actions)
 

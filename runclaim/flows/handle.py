@@ -137,7 +137,7 @@ class Run:
         Without an `id` the name is its own: the run hears of it once. `payload` is JSON. Returns: this handle.
         Raises: InputError, StateConflict when the run has ended, RunNotFound.
         """
-        allowed = self._flow is not None and self._flow.allow_secrets
+        allowed = self._flow is not None and self._flow.secret_fields.allowed is True
         self._ledger.signal(self.id, Signal.checked(name, payload, id, allow_secrets=allowed))
         return self
 

@@ -10,9 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from runclaim.errors import LedgerNeeded, Released
-from runclaim.flows.attempt import Attempt
+from runclaim.flows.attempt import Attempt, secrets_of
 from runclaim.flows.context import Context
-from runclaim.flows.resolving import Secrets
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,7 +74,7 @@ class OpenAttempt(Attempt):
         self.claim, self.flow, self.phase = claim, flow, phase
         self._stopping = stopping
         self._refusing = _Refusing(claim)
-        self.secrets = Secrets(flow.resolvers)
+        self.secrets = secrets_of(flow, claim)
 
     def run(self) -> Ended:
         """

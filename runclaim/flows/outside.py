@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from runclaim import tracing
 from runclaim.errors import InputError
+from runclaim.flows.secret_fields import SecretFields
 from runclaim.flows.validator import problems_of
 from runclaim.keys import LONGEST, Template, check_text, dump_json, fingerprint, run_key, uuid7
 from runclaim.ledger.identity import key_of
 from runclaim.ledger.new_run import NewRun
-from runclaim.secrets import refuse_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -55,9 +55,9 @@ def new_run(
     if not timedelta(0) <= delay <= LONGEST:
         raise InputError("delay", f"is from nothing to {LONGEST.days} days")
     named, about = _key(record, plain, key), _subject(record, plain, subject)
-    if not record.allow_secrets:
-        for what, value in (("input", plain), ("key", named.text), ("subject", about)):
-            refuse_secrets(what, value)
+    fields = SecretFields(record.allow_secrets, record.secrets)
+    fields.check(plain)
+    fields.check_made(key=named.text, subject=about)
     first = record.phases[0]
     return NewRun(
         run_id=uuid7(),

@@ -22,6 +22,8 @@ from runclaim.secrets import redact
 Resolver = Callable[[str], str]
 
 _PREFIX: Final = "secret:"
+#: Variables that configure runclaim itself: the ledger's URL, tokens. No reference leads to one.
+OWN: Final = "RUNCLAIM_"
 _REFERENCE: Final = re.compile(r"secret:([A-Za-z][A-Za-z0-9_.-]{0,99}):([^\x00-\x1f\x7f\ud800-\udfff]{1,512})")
 #: A shorter value, or line of one, stands in ordinary text by accident.
 _SHORTEST_VALUE: Final = 4
@@ -29,7 +31,9 @@ _SHORTEST_LINE: Final = 8
 
 
 def env(name: str) -> str:
-    """A variable of the worker's environment. Raises: KeyError."""
+    """A variable of the worker's environment, but for runclaim's own. Raises: KeyError."""
+    if name.upper().startswith(OWN):
+        raise KeyError(name)
     return os.environ[name]
 
 
@@ -48,8 +52,9 @@ def parts(reference: Any) -> tuple[str, str]:
 class Secrets:
     """What one attempt asks for. Safe to use from several threads of a body."""
 
-    def __init__(self, resolvers: Mapping[str, Resolver]) -> None:
-        self._resolvers = resolvers
+    def __init__(self, resolvers: Mapping[str, Resolver], *, may: Callable[[str], bool] = lambda _: True) -> None:
+        """With the resolvers there are; `may` says of a reference whether it may be looked up here."""
+        self._resolvers, self._may = resolvers, may
         self._lock = threading.Lock()
         self._marks: dict[str, str] = {}
 
@@ -62,6 +67,8 @@ class Secrets:
                 # Most likely the value, where its reference belongs.
                 self._hide(reference, "no reference")
             raise
+        if not self._may(reference):
+            raise SecretUnavailable(reference, "stands in the input in a field that the flow does not declare for it")
         if kind not in self._resolvers:
             raise SecretUnavailable(reference, f"there is no resolver {kind}, only {', '.join(self._resolvers)}")
         try:

@@ -82,7 +82,9 @@ class Route:
         new, phase = flow.using().new_run(event.input), _phase(flow, event.phase)
         if phase.options.on is None:
             return cls(new, phase, None)
-        signal = Signal.checked(phase.options.on, event.payload, event.id or id, allow_secrets=flow.allow_secrets)
+        signal = Signal.checked(
+            phase.options.on, event.payload, event.id or id, allow_secrets=flow.secret_fields.allowed is True
+        )
         return cls(new, phase, signal)
 
     def write(self, conn: Connection) -> Landed:

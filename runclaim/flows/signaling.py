@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 from runclaim.errors import DeclarationError, InputError
+from runclaim.flows.secret_fields import refuse_references
 from runclaim.keys import check_name, check_text, dump_json, nonce
 from runclaim.ledger.signal import Signaled, delivered, signal
 from runclaim.secrets import refuse_secrets
@@ -47,6 +48,7 @@ class Signal:
         if not isinstance(id, str | None):
             raise InputError("id", f"is {id!r:.40}; pass text")
         text = dump_json("payload", payload)
+        refuse_references("payload", payload)
         if not allow_secrets:
             refuse_secrets("payload", payload)
         return cls(name, name if id is None else check_text("id", id), text)

@@ -53,7 +53,10 @@ class FlowRecord:
     key: str | None
     subject: str | None
     has_subject: bool
-    allow_secrets: bool = False
+    #: All fields of the input may hold a secret, or those that are named.
+    allow_secrets: bool | tuple[str, ...] = False
+    #: Field → patterns of the references to secrets that it may hold.
+    secrets: dict[str, tuple[str, ...]] = field(default_factory=dict)
     #: Seconds that a run key is remembered, and after which a queued run is published again.
     keep_keys: float
     dispatch_after: float

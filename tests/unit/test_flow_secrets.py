@@ -45,7 +45,7 @@ class Job:
 
 
 def job_flow(bench: Bench, **how: Any) -> Any:
-    return bench.flow("job", Job, **{"key": "{name}"} | how)
+    return bench.flow("job", Job, **{"key": "{name}", "secrets": {"more.token": REFERENCE}} | how)
 
 
 def dump(bench: Bench) -> str:
@@ -96,7 +96,7 @@ def test_an_input_with_a_secret_is_refused_by_its_field_and_nothing_is_written(b
 
     assert "more.list[0]" == refused.value.field
     assert "looks like a GitHub token; pass a reference such as secret:env:NAME" in str(refused.value)
-    assert "allow_secrets=True" in str(refused.value)
+    assert 'allow_secrets=("more.list",)' in str(refused.value)
     assert [] == leaks(str(refused.value) + caplog.text + dump(bench), CANARY)
     assert [0, 0, 0] == [bench.count(f"runclaim_{table}") for table in ("runs", "run_keys", "events")]
     assert [] == bench.rung

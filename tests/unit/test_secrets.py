@@ -234,15 +234,23 @@ def test_a_path_leads_to_the_first_secret_and_holds_none(value: object, path: st
     assert path == found[0]
 
 
-@pytest.mark.parametrize("value, field", [({"a": [TOKEN]}, "a[0]"), (TOKEN, "key"), ({TOKEN: 1}, "key")])
-def test_a_refusal_names_the_field_and_the_way_out_and_not_the_secret(value: object, field: str):
+@pytest.mark.parametrize(
+    "value, field, allowed",
+    [
+        ({"a": [TOKEN]}, "a[0]", '("a",)'),
+        ({"a": [{"b": TOKEN}]}, "a[0].b", '("a.b",)'),
+        (TOKEN, "key", "True"),
+        ({TOKEN: 1}, "key", "True"),
+    ],
+)
+def test_a_refusal_names_the_field_and_the_way_out_and_not_the_secret(value: object, field: str, allowed: str):
     with pytest.raises(InputError) as refused:
         refuse_secrets("key", value)
 
     assert field == refused.value.field
     assert str(refused.value) == (
         f"{field}: looks like a GitHub token; pass a reference such as secret:env:NAME and read it with ctx.secret,"
-        " or declare the flow with allow_secrets=True"
+        f" or declare the flow with allow_secrets={allowed}"
     )
 
 
