@@ -213,5 +213,7 @@ def is_ours(app: Celery, name: str) -> bool:
 
 def is_limited(app: Celery, task: Any) -> bool:
     """Whether Celery limits the time or the rate of this task's messages: then each names one run."""
-    limits = (task.time_limit, task.soft_time_limit, task.rate_limit)
-    return any(limits) or bool(app.conf.task_time_limit or app.conf.task_soft_time_limit)
+    own = any((task.time_limit, task.soft_time_limit, task.rate_limit))
+    # In a pool child, what remote control has told the main process.
+    remote = task.remote_limit.is_set
+    return (own if remote is None else remote) or bool(app.conf.task_time_limit or app.conf.task_soft_time_limit)
