@@ -7,13 +7,14 @@ that Celery does not know, are sent as task events; only while somebody listens.
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from celery.utils import uuid
 
 from runclaim import logs
 from runclaim.flows.attempt import Ended, Ending
-from runclaim.flows.telling import shown
+from runclaim.flows.telling import harmless, shown
 from runclaim.secrets import redact
 from runclaim.states import RunState
 from runclaim.tasks.body_task import is_retried, own_request, perform, request_of, said, tracer_of
@@ -88,7 +89,12 @@ class Monitor:
 
     def ended(self, claim: Claim, ended: Ended, state: RunState | None) -> None:
         """An attempt ended; Celery itself tells of a first one that succeeded or failed."""
-        logger.info(
+        task_id = self._task_ids.pop(claim.owner, None) or uuid()
+        # Celery logs the failure of a task, with its traceback; nobody else would of a phase that followed.
+        is_silent = ended.ending is Ending.FAILURE and not self._carries and task_id != self._request.id
+        error = None if ended.exception is None or not is_silent else harmless(ended.exception, ended.hide)
+        logger.log(
+            logging.ERROR if is_silent else logging.INFO,
             "%s/%s %s: %s, attempt %d, %.3f s, run %s",
             claim.flow,
             claim.phase,
@@ -99,10 +105,10 @@ class Monitor:
             state or "is no longer ours",
             # Of a group, one run may be settled while the body of another runs.
             extra=logs.of(claim),
+            exc_info=error,
         )
         if state is not RunState.RUNNING:
             self._runtime.ring_listeners()
-        task_id = self._task_ids.pop(claim.owner, None) or uuid()
         if not self._is_heard:
             return
         by_celery = ended.ending in _BY_CELERY or (self._carries and is_retried(ended, state))

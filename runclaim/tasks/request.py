@@ -43,9 +43,9 @@ class PhaseRequest(UpkeepRequest):
 def _without_limits(parent: Any) -> type:
     class Unlimited(parent):  # type: ignore[misc]
         @property
-        def time_limits(self) -> tuple[None, None]:
-            """The task's own limits hold; who writes to the broker could kill bodies by those of a message."""
-            return (None, None)
+        def time_limits(self) -> tuple[float | None, float | None]:
+            """The task's own limits, as remote control has set them; who writes to the broker could kill bodies."""
+            return (self.task.time_limit, self.task.soft_time_limit)
 
         @time_limits.setter
         def time_limits(self, _of_the_message: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -60,6 +61,19 @@ def test_where_nothing_is_hung_on_celerys_tracer_is_around_the_delivery(sqlite_u
     task = shop.app.tasks["order.one"]
 
     assert not is_hung_on(task, tracer_of(task))
+
+
+def test_a_later_phase_that_fails_for_good_is_an_error_in_the_log_where_nobody_listens(
+    sqlite_url: str, caplog: pytest.LogCaptureFixture
+):
+    shop = Shop(sqlite_url, one=quiet)
+    shop.phase("two", fails("a"), max_attempts=1)
+    with caplog.at_level(logging.INFO):
+        shop.deliver(*shop.enqueue("a"))
+
+    (record,) = [each for each in caplog.records if each.levelno == logging.ERROR]
+    assert record.getMessage().startswith("order/two a: failure, attempt 1")
+    assert record.exc_info[0] is KeyError
 
 
 def test_every_body_of_a_group_and_every_inline_phase_is_heard_alone(sqlite_url: str, ears: Ears):
