@@ -10,6 +10,8 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from sqlalchemy.exc import DBAPIError
+
 from runclaim.api.problems import Problem
 from runclaim.errors import RunclaimError
 from runclaim.keys import clip
@@ -99,6 +101,6 @@ def authenticate(service: Service, request: Request, scope: Scope) -> Caller:
         raise Problem("scope-missing", f"the token needs the scope {scope}", headers=challenge)
     if is_stale:
         # When it was used is worth no refusal.
-        with contextlib.suppress(RunclaimError):
+        with contextlib.suppress(RunclaimError, DBAPIError):
             service.database.run(lambda conn: tokens.note_use(conn, token.id), patience=0.1)
     return Caller(token, service)

@@ -51,6 +51,7 @@ KINDS: Final[dict[str, Kind]] = {
     "quota-exceeded": Kind(429, "Too many requests", 1),
     "internal": Kind(500, "Something went wrong here"),
     "busy": Kind(503, "Too many are followed at once", 5),
+    "ledger-refused": Kind(503, "The ledger refuses this server; nothing was done"),
     "ledger-unavailable": Kind(503, "The ledger does not answer; nothing was done", 2),
 }
 

@@ -14,6 +14,7 @@ from runclaim.errors import (
     ClaimLost,
     InputError,
     KeyConflict,
+    LedgerRefused,
     LedgerUnavailable,
     RunclaimError,
     RunNotFound,
@@ -54,6 +55,11 @@ def _of_ledger(_error: LedgerUnavailable) -> Problem:
     return Problem("ledger-unavailable", "nothing was done; try again")
 
 
+def _of_refusal(error: LedgerRefused) -> Problem:
+    logger.error("%s", error)
+    return Problem("ledger-refused", "nothing was done; the server's log says what its operator has to mend")
+
+
 def _of_state(error: StateConflict) -> Problem:
     return Problem("state-conflict", str(error), more={"state": str(error.state)})
 
@@ -64,6 +70,7 @@ _KNOWN: Final[tuple[tuple[type[RunclaimError], Callable[[Any], Problem]], ...]] 
     (InputError, _of_input),
     (KeyConflict, _of_key),
     (LedgerUnavailable, _of_ledger),
+    (LedgerRefused, _of_refusal),
     (StateConflict, _of_state),
     (RunNotFound, lambda error: Problem("not-found", str(error))),
     (ClaimLost, lambda error: Problem("claim-lost", str(error))),

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 Endpoint = Callable[..., Any]
 
 #: What every route can answer, and what only those with a token, a body or the ledger can.
-_ALWAYS: Final = ("bad-request", "not-found", "method-not-allowed", "internal", "ledger-unavailable")
+_ALWAYS: Final = ("bad-request", "not-found", "method-not-allowed", "internal", "ledger-unavailable", "ledger-refused")
 _WITH_TOKEN: Final = ("unauthorized", "scope-missing", "quota-exceeded")
 _WITH_BODY: Final = ("request-timeout", "too-large", "not-json", "invalid")
 

@@ -95,10 +95,16 @@ def _database(app: str | None, url: str | None) -> Iterator[Database]:
 
 
 def _reach(database: Database, call: Callable[[], T]) -> T:
-    from sqlalchemy.exc import OperationalError
+    from sqlalchemy.exc import DBAPIError
+
+    from runclaim.patience import refusal
+    from runclaim.trouble import Trouble, in_words, trouble
 
     try:
         return call()
-    except OperationalError as error:
-        said = str(error.orig).strip().splitlines()[0]
-        raise LedgerUnavailable(f"the ledger {database} cannot be reached ({said})") from error
+    except DBAPIError as error:
+        if refused := refusal(str(database), error):
+            raise refused from error
+        if trouble(error) is Trouble.FATAL:
+            raise
+        raise LedgerUnavailable(f"the ledger {database} cannot be reached ({in_words(error)})") from error

@@ -14,6 +14,7 @@ from runclaim.cli.terminal import say
 from runclaim.errors import (
     InputError,
     KeyConflict,
+    LedgerRefused,
     LedgerUnavailable,
     RunclaimError,
     RunFailed,
@@ -67,6 +68,7 @@ _CODES: Final[dict[type[RunclaimError], Exit]] = {
     Refused: Exit.REFUSED,
     NotAllowed: Exit.NOT_ALLOWED,
     LedgerUnavailable: Exit.UNREACHABLE,
+    LedgerRefused: Exit.UNREACHABLE,
     Unreachable: Exit.UNREACHABLE,
     RunFailed: Exit.RUN_FAILED,
     WaitTimeout: Exit.TIMED_OUT,
@@ -94,6 +96,23 @@ def told() -> Iterator[None]:
     except RunclaimError as refused:
         tell(refused)
         sys.exit(code_of(refused))
+    except Exception as error:
+        if (words := _of_database(error)) is None:
+            raise
+        say(f"runclaim: the ledger answers with an error: {words}")
+        sys.exit(Exit.FAILED)
+
+
+def _of_database(error: Exception) -> str | None:
+    """What a database says, in one line; `None` for any other error."""
+    # Whoever raised it has imported it: a command that asks no database does not pay for it here.
+    if "sqlalchemy" not in sys.modules:
+        return None
+    from sqlalchemy.exc import DBAPIError
+
+    from runclaim.trouble import in_words
+
+    return in_words(error) if isinstance(error, DBAPIError) else None
 
 
 def tell(refused: RunclaimError) -> None:

@@ -141,7 +141,7 @@ class Attempt:
 
     def ended_by(self, caught: Exception | None, ran: timedelta) -> Ended:
         """How the attempt ends that raised this, or nothing."""
-        ending = ending_of(caught)
+        ending = ending_of(caught, self.claim)
         delay = delay_after(caught, self.phase.options.backoff, self.claim.attempt)
         delay = delay if ending is Ending.RETRY else timedelta(0)
         return Ended(ending, ran, exception=caught, delay=delay, hide=self.secrets.redact)
@@ -196,11 +196,22 @@ _ENDINGS: Final = (
 )
 
 
-def ending_of(caught: BaseException | None) -> Ending:
-    """How an attempt ends that raised this, or nothing."""
+def ending_of(caught: BaseException | None, claim: Claim) -> Ending:
+    """How an attempt ends that raised this, or nothing. A lost claim of another run is an error as any."""
     if caught is None:
         return Ending.SUCCESS
+    if isinstance(caught, ClaimLost) and (caught.run_id, caught.fence) != (claim.run_id, claim.fence):
+        return Ending.RETRY
     return next((ending for kind, ending in _ENDINGS if isinstance(caught, kind)), Ending.RETRY)
+
+
+def ended_in_completion(error: Exception, ended: Ended, claim: Claim, backoff: Backoff) -> Ended:
+    """How an attempt ends whose body ended well and one of whose `in_completion` functions raised this."""
+    ending = ending_of(error, claim)
+    if ending is Ending.SKIPPED:
+        return replace(ended, ending=ending, result="null", writes=(), exception=error)
+    delay = delay_after(error, backoff, claim.attempt) if ending is Ending.RETRY else timedelta(0)
+    return Ended(ending, ended.ran, exception=error, delay=delay, hide=ended.hide)
 
 
 def delay_after(error: BaseException | None, backoff: Backoff, attempt: int) -> timedelta:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from runclaim import logs
-from runclaim.errors import Canceled, ClaimLost, LedgerUnavailable, Released
+from runclaim.errors import Canceled, ClaimLost, LedgerRefused, LedgerUnavailable, Released
 from runclaim.ledger import read
 from runclaim.pause import Pause
 
@@ -42,7 +42,7 @@ class Check:
         self._asked.begin()
         try:
             standing = self._database.ask(lambda conn: read.standing(conn, claim.run_id), patience=0)
-        except LedgerUnavailable as away:
+        except (LedgerUnavailable, LedgerRefused) as away:
             # What is not known is not lost: the body goes on, and the fence decides at its end.
             logger.debug("%s", away)
             return

@@ -16,7 +16,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from runclaim import logs
-from runclaim.errors import LedgerUnavailable
 from runclaim.flows.attempt import Attempt, Ended
 from runclaim.flows.body import Body
 from runclaim.flows.execution import Execution
@@ -201,13 +200,9 @@ class Group:
         pass_over = len(ending) > 1 or bool(self._waiting) or self._body is not None
         try:
             self._take(self._settler.settle_together(ending, room=self._room(room=room), pass_over=pass_over))
-        except LedgerUnavailable:
-            self._ended = ending
-            raise
-        except Exception:
-            raise
         except BaseException:
-            self._ended = ending
+            # What is not settled is tried again, or forgotten with the group: its lease has to lapse.
+            self._ended = [each for each in ending if each[0].owner not in self._settler.settled]
             raise
 
     def _room(self, *, room: bool) -> int | None:

@@ -183,9 +183,11 @@ class Keeper:
 
     def _beat(self, due: list[_Kept]) -> None:
         pairs = [(kept.claim, kept.lease) for kept in due]
-        heard = self._database.run(lambda conn: heartbeat(conn, pairs), patience=_PATIENCE)
+        # Until the next beat: a server that is slow is not to be taken for one that is gone.
+        patience = max(_PATIENCE, min(kept.lease for kept in due).total_seconds() / _BEATS)
+        heard = self._database.run(lambda conn: heartbeat(conn, pairs), patience=patience)
         missing = [kept.claim for kept in due if kept.claim.run_id not in heard]
-        standing = self._database.ask(lambda conn: passed_over(conn, missing), patience=_PATIENCE) if missing else {}
+        standing = self._database.ask(lambda conn: passed_over(conn, missing), patience=patience) if missing else {}
         for kept in due:
             claim = kept.claim
             kept.is_passed_over = claim.run_id in standing
@@ -195,8 +197,7 @@ class Keeper:
                 kept.lost = Canceled(claim.run_id, claim.phase, claim.fence, "someone asked to cancel the run")
 
     def _lost(self, claim: Claim) -> ClaimLost:
-        with self._database.read() as conn:
-            standing = read.standing(conn, claim.run_id)
+        standing = self._database.ask(lambda conn: read.standing(conn, claim.run_id), patience=_PATIENCE)
         if standing is not None and (standing.fence, standing.owner) == (claim.fence, claim.owner):
             reason = "its max_duration has passed"
         else:

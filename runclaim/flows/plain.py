@@ -15,7 +15,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from runclaim import logs
-from runclaim.errors import ClaimLost, DeclarationError, RunclaimError, Skip
+from runclaim.errors import ClaimLost, DeclarationError, Skip
 from runclaim.flows.attempt import Ended, Ending, delay_after, ending_of
 from runclaim.flows.check import Check
 from runclaim.flows.settle import Settled, give_up, record
@@ -170,7 +170,7 @@ class PlainCalls:
 
     def give_up(self, claimed: Claimed, error: BaseException) -> None:
         """End an attempt that raised; never raises itself, for the error is on its way already."""
-        ending = ending_of(error)
+        ending = ending_of(error, claimed.claim)
         delay = delay_after(error, claimed.options.backoff, claimed.attempt) if ending is Ending.RETRY else timedelta(0)
         ended = Ended(ending, claimed.ran, exception=error, delay=delay)
         patience = claimed.lease.total_seconds() if isinstance(error, Exception) else _LAST_WORD_SECONDS
@@ -178,7 +178,7 @@ class PlainCalls:
         try:
             self.keeper().forget(claimed.claim)
             give_up(self.ledger.database, claimed.claim, ended, hooks=lambda _: (), worker=_worker(), patience=patience)
-        except RunclaimError:
+        except Exception:
             logger.warning("could not end the attempt of %r; its lease will lapse", claimed, exc_info=True)
 
 

@@ -89,6 +89,7 @@ class Sender:
             read_back=lambda conn: settled_actions(conn, [sent]) or None,
             # The send has happened: knowing that is worth waiting for.
             patience=60.0,
+            outwaits=lambda _error: True,
         )
         claim = sent.claim
         state = after.get(claim.action_id)

@@ -10,20 +10,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy.orm import Session
+from sqlalchemy.exc import DBAPIError
 
 from runclaim import failpoints, logs
-from runclaim.errors import ClaimLost, RunclaimError
+from runclaim.errors import ClaimLost
 from runclaim.events import EventType
 from runclaim.flows.attempt import Ended, Ending
+from runclaim.flows.writes import CompletionFailed, Writes
 from runclaim.ledger import read
 from runclaim.ledger.complete import Completion, Moved, NextPhase, complete, completed
 from runclaim.ledger.fail import Failure, Verdict, fail
 from runclaim.ledger.release import release
 from runclaim.states import RunState
+from runclaim.trouble import Trouble, is_of_data, trouble
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from sqlalchemy import Connection
 
@@ -66,49 +68,49 @@ def record(
 
     Returns: run id → what happened. A run that is missing lost its claim, or with `pass_over` has a row that another
     transaction holds, and nothing of it was written. What writes rows of the application comes alone. Raises: ClaimLost
-    when that one lost its claim (its rows are rolled back), whatever its functions raise, and LedgerUnavailable.
+    when that one lost its claim (its rows are rolled back), CompletionFailed when one of its functions raised,
+    LedgerUnavailable and LedgerRefused when the ledger took nothing for so long: the bodies have ended well.
     """
     completions = [each.completion(worker) for each in given]
-    writes = [write for each in given for write in each.ended.writes]
+    writes = Writes([write for each in given for write in each.ended.writes])
 
     def work(conn: Connection) -> dict[str, Moved]:
-        _write(conn, writes)
+        writes.write(conn)
         failpoints.hit("complete.before_cas")
         if at_once:
             failpoints.hit("complete.before_commit")
             return complete(conn, completions, pass_over=pass_over)
         moved = complete(conn, completions, pass_over=pass_over)
-        if writes and not moved:
+        if writes.functions and not moved:
             lost = given[0].claim
             raise ClaimLost(lost.run_id, lost.phase, lost.fence)
         failpoints.hit("complete.before_commit")
+        writes.commit(conn)
         return moved
 
     def read_back(conn: Connection) -> dict[str, Moved] | None:
         return completed(conn, completions) or None
 
+    def is_waited_out(error: BaseException) -> bool:
+        # What one run of a group cannot write is found out by settling each alone.
+        is_sure = len(given) == 1 or trouble(error) is Trouble.REFUSED
+        return is_sure and not writes.raised(error) and _may_pass(error)
+
     # One statement, unless something is written beside the completion.
-    at_once = not (writes or any(each.findings or each.actions for each in completions))
-    moved = database.run(work, read_back=read_back, patience=patience, at_once=at_once)
+    at_once = not (writes.functions or any(each.findings or each.actions for each in completions))
+    try:
+        moved = database.run(work, read_back=read_back, patience=patience, at_once=at_once, outwaits=is_waited_out)
+    except Exception as error:
+        if writes.error is not None and writes.raised(error):
+            raise CompletionFailed(writes.error) from writes.error
+        raise
     failpoints.hit("complete.after_commit")
     return moved
 
 
-def _write(conn: Connection, writes: Sequence[Callable[[Session], object]]) -> None:
-    if not writes:
-        return
-    # rollback_only: a function that commits its session does not end the ledger's transaction.
-    with Session(conn, join_transaction_mode="rollback_only", expire_on_commit=False) as session:
-        for write in writes:
-            write(session)
-            if not conn.in_transaction():
-                raise RunclaimError(
-                    "a function handed to ctx.in_completion rolled its session back, and the completion with it:"
-                    " use `with session.begin_nested():` around what may fail"
-                )
-        session.flush()
-        # Closing would roll back; the ledger commits.
-        session.commit()
+def _may_pass(error: BaseException) -> bool:
+    """Whether the ledger may take the same at another time: then a body that has ended keeps trying."""
+    return not (isinstance(error, DBAPIError) and is_of_data(error))
 
 
 def give_up(
@@ -132,7 +134,7 @@ def give_up(
         state = read.settled(conn, claim.run_id, fence=claim.fence, kind=kind)
         return None if state is None else {claim.run_id: state}
 
-    return database.run(work, read_back=read_back, patience=patience).get(claim.run_id)
+    return database.run(work, read_back=read_back, patience=patience, outwaits=_may_pass).get(claim.run_id)
 
 
 def give_back(database: Database, claims: Sequence[Claim], *, patience: float) -> set[str]:

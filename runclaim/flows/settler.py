@@ -13,11 +13,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from runclaim import logs
-from runclaim.errors import ClaimLost, LedgerUnavailable
-from runclaim.flows.attempt import Ended, Ending
+from runclaim.errors import ClaimLost, LedgerRefused, LedgerUnavailable
+from runclaim.flows.attempt import Ended, Ending, ended_in_completion
 from runclaim.flows.carrying import load
 from runclaim.flows.execution import Execution
 from runclaim.flows.settle import Settled, give_up, record
+from runclaim.flows.writes import CompletionFailed
 from runclaim.ledger.dispatch import Due
 from runclaim.states import RunState
 
@@ -58,7 +59,7 @@ class Settler:
 
         `room` is how many claims wait here already, `None` when nothing more can be started at once. With `pass_over`
         nothing waits for a row that somebody holds: it is left in `passed_over`, to be settled alone. Returns: the
-        claims of the next phases that were taken. Raises: LedgerUnavailable.
+        claims of the next phases that were taken. Raises: LedgerUnavailable, LedgerRefused.
         """
         following = self._following_all([claim for claim, _ in ending], room=room)
         try:
@@ -70,11 +71,13 @@ class Settler:
                 patience=self._patience(ending),
                 pass_over=pass_over,
             )
-        except LedgerUnavailable:
+        except (LedgerUnavailable, LedgerRefused):
             raise
         except Exception:
+            if len(ending) == 1:
+                raise
             logger.debug("a commit for %d runs failed; each is settled alone", len(ending), exc_info=True)
-            return [each for claim, ended in ending for each in self.settle(claim, ended, room=room)]
+            return [each for claim, ended in ending for each in self._settle_of_many(claim, ended, room=room)]
         if pass_over:
             self.passed_over += [each for each in ending if each[0].run_id not in moved]
             ending = [each for each in ending if each[0].run_id in moved]
@@ -92,12 +95,9 @@ class Settler:
             except ClaimLost as lost:
                 self._lost(taken, ended, lost)
                 return []
-            except LedgerUnavailable:
-                raise
-            except Exception as error:  # noqa: BLE001 - an in_completion function failed: an error of its attempt
-                delay = self._flow.phases[taken.phase].options.backoff.delay(taken.attempt)
-                failed = Ended(Ending.RETRY, ended.ran, exception=error, delay=delay, hide=ended.hide)
-                return self.settle(taken, failed, room=room)
+            except CompletionFailed as failed:
+                backoff = self._flow.phases[taken.phase].options.backoff
+                return self.settle(taken, ended_in_completion(failed.error, ended, taken, backoff), room=room)
         state = self.give_up(taken, ended, patience=patience)
         if state is RunState.FAILED:
             ended = replace(ended, ending=Ending.FAILURE)
@@ -105,6 +105,18 @@ class Settler:
             ended = replace(ended, ending=Ending.CLAIMLOST)
         self._tell(taken, ended, state)
         return []
+
+    def _settle_of_many(self, taken: Claim, ended: Ended, *, room: int | None) -> list[Claim]:
+        """As `settle`; what the ledger does not take of this one is no matter of the others."""
+        try:
+            return self.settle(taken, ended, room=room)
+        except (LedgerUnavailable, LedgerRefused):
+            raise
+        except Exception:
+            logger.exception("%s/%s cannot be recorded; its lease lapses", taken.run_id, taken.phase)
+            why = "its result could not be recorded"
+            self._lost(taken, ended, ClaimLost(taken.run_id, taken.phase, taken.fence, why))
+            return []
 
     def _go_on(self, settled: Iterable[tuple[Claim, Ended, Moved | None, NextPhase | None]]) -> list[Claim]:
         """After completions: name what follows here, publish what follows elsewhere, ring for what was planned."""

@@ -11,7 +11,6 @@ import threading
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from runclaim.errors import RunclaimError
 from runclaim.ledger import counters
 
 if TYPE_CHECKING:
@@ -59,7 +58,7 @@ class Tally:
 
         try:
             self._database.run(work, read_back=read_back, patience=patience)
-        except RunclaimError:
+        except Exception:
             if numbers:
                 self._in_doubt = amounts, numbers[0]
             else:

@@ -13,7 +13,7 @@ from celery.exceptions import Ignore
 
 from runclaim import logs
 from runclaim.broker import is_limited
-from runclaim.errors import InputError, LedgerUnavailable
+from runclaim.errors import InputError, LedgerRefused, LedgerUnavailable
 from runclaim.flows.attempt import Ending
 from runclaim.flows.delivering import Message
 from runclaim.flows.telling import harmless
@@ -99,6 +99,9 @@ def _deliver(monitor: Monitor, runtime: Runtime, flow: Flow[Any], phase: Phase[A
         first = deliverer.deliver(flow, phase, message, inline=_inline(runtime, message), watcher=monitor)
     except LedgerUnavailable as away:
         logger.warning("%s %s: %s; the run waits in the ledger", phase.task_name, message.run_id, away)
+        raise
+    except LedgerRefused as refused:
+        logger.error("%s %s: %s; the run waits in the ledger", phase.task_name, message.run_id, refused)  # noqa: TRY400 - its words say what to mend
         raise
     if first.ended is None:
         monitor.refused("not ours: already claimed, moved on, or not due")

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import create_engine, text
 
-from runclaim import Backoff, Retry, RunState, Skip
+from runclaim import Backoff, Blocked, Retry, RunState, Skip
+from runclaim.errors import ClaimLost, InputError, LedgerUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -236,3 +237,150 @@ def test_a_database_that_asks_for_a_retry_gets_one_and_the_rows_come_once(bench:
     run = attempted(bench, busy_once)
 
     assert (run.state, all_told(bench), run.view.attempts) == (RunState.SUCCEEDED, ["try 2"], 1)
+
+
+def raises(error: BaseException) -> Callable[[Session], Any]:
+    def write(session: Session) -> None:
+        tell("taken back")(session)
+        raise error
+
+    return write
+
+
+@pytest.mark.parametrize(
+    "error, state, line",
+    [
+        (Blocked("not enough in stock"), RunState.BLOCKED, ("deliver", 1, "blocked", "blocked")),
+        (InputError("mug", "is unknown"), RunState.FAILED, ("deliver", 1, "failure", "failed")),
+        (Retry(after=timedelta(hours=1)), RunState.QUEUED, ("deliver", 1, "retry", "queued")),
+        (Skip("told already"), RunState.SUCCEEDED, ("deliver", 1, "skipped", "succeeded")),
+        # Of another ledger, or a call of another run: an error as any.
+        (LedgerUnavailable("another one"), RunState.QUEUED, ("deliver", 1, "retry", "queued")),
+        (
+            ClaimLost("0195c0de-0000-7000-8000-000000000007", "work", 1),
+            RunState.QUEUED,
+            ("deliver", 1, "retry", "queued"),
+        ),
+    ],
+    ids=lambda given: type(given).__name__ if isinstance(given, Exception) else "",
+)
+def test_what_a_function_raises_means_what_it_means_in_a_body(bench: Bench, error, state, line):
+    """
+    INVARIANT: a function of the completion ends its attempt as its body would have.
+
+    Breaks if an outcome is taken for an error that is tried again.
+    """
+    flow = bench.flow()
+
+    @flow.phase(max_attempts=3, backoff=Backoff(first=timedelta(minutes=1), jitter=False))
+    def deliver(ctx):
+        ctx.in_completion(raises(error))
+        return "done"
+
+    run = flow.enqueue(repo="acme/app", number=7)
+    bench.deliver(flow)
+
+    assert (run.state, all_told(bench), bench.diary.lines) == (state, [], [line])
+
+
+def test_a_retry_of_a_function_waits_as_long_as_it_says(bench: Bench):
+    flow = bench.flow()
+
+    @flow.phase(max_attempts=3, backoff=AT_ONCE)
+    def deliver(ctx):
+        ctx.in_completion(raises(Retry(after=timedelta(days=2))))
+
+    run = flow.enqueue(repo="acme/app", number=7)
+    bench.deliver(flow)
+    bench.finish(flow, run)
+
+    # With the phase's own backoff it would have been due at once.
+    assert (run.state, bench.diary.lines) == (RunState.QUEUED, [("deliver", 1, "retry", "queued")])
+
+
+def test_a_lost_claim_of_another_run_is_an_error_of_the_body_that_raised_it(bench: Bench):
+    """
+    INVARIANT: an attempt is settled unless its own claim is lost.
+
+    Breaks if any ClaimLost, such as a plain call's inside the body, is taken for the phase's own.
+    """
+    flow = bench.flow()
+
+    @flow.phase(max_attempts=1)
+    def deliver(ctx):
+        raise ClaimLost("0195c0de-0000-7000-8000-000000000007", "work", 1)
+
+    run = flow.enqueue(repo="acme/app", number=7)
+    bench.deliver(flow)
+
+    assert (run.state, run.view.error["type"]) == (RunState.FAILED, "ClaimLost")
+
+
+@pytest.mark.parametrize(
+    "ends, words",
+    [
+        (lambda session: session.connection().commit(), "committed the session's connection"),
+        (lambda session: session.execute(text("COMMIT")), "executed COMMIT"),
+        (lambda session: session.connection().exec_driver_sql("  end;"), "executed END"),
+        (lambda session: session.execute(text("ROLLBACK")), "executed ROLLBACK"),
+    ],
+)
+def test_nobody_but_the_ledger_ends_its_transaction(bench: Bench, ends, words):
+    """
+    INVARIANT: rows last only with their completion.
+
+    Breaks if a commit below the session is let through: its rows would last once per attempt.
+    """
+
+    def commits(session: Session) -> None:
+        tell("early")(session)
+        ends(session)
+
+    run = attempted(bench, commits, raises(ValueError("too late")), max_attempts=2)
+
+    assert (run.state, all_told(bench)) == (RunState.FAILED, [])
+    assert words in run.view.error["message"]
+    assert "the ledger commits" in run.view.error["message"]
+
+
+def test_a_commit_that_was_refused_and_caught_completes_nothing(bench: Bench):
+    def stubborn(session: Session) -> None:
+        tell("early")(session)
+        with contextlib.suppress(Exception):
+            session.connection().commit()
+
+    run = attempted(bench, stubborn)
+
+    assert (run.state, all_told(bench)) == (RunState.FAILED, [])
+
+
+def test_a_caught_error_of_the_database_is_an_error_that_says_what_to_do(bench: Bench):
+    """On PostgreSQL the transaction takes nothing more; on SQLite it goes on."""
+
+    def careless(session: Session) -> None:
+        with contextlib.suppress(Exception):
+            session.connection().exec_driver_sql("INSERT INTO no_such_table VALUES (1)")
+
+    run = attempted(bench, careless, tell("b"))
+    on_sqlite = bench.database.url.get_backend_name() == "sqlite"
+
+    assert run.state is (RunState.SUCCEEDED if on_sqlite else RunState.FAILED)
+    assert on_sqlite or "caught an error of the database and went on" in run.view.error["message"]
+
+
+DEFERRED = "CREATE TABLE deferred (of_whom TEXT REFERENCES told (what) DEFERRABLE INITIALLY DEFERRED)"
+
+
+def test_a_deferred_constraint_that_speaks_at_the_commit_is_an_error_of_its_attempt(bench: Bench):
+    """
+    INVARIANT: what the application's rows break is an error of their attempt, whenever the database says so.
+
+    Breaks if only what a function itself raises is: the run would stand until its lease lapses, and start again.
+    """
+    bench.execute(DEFERRED)
+    dangling = lambda session: session.execute(text("INSERT INTO deferred VALUES ('nobody')"))  # noqa: E731
+    run = attempted(bench, dangling, max_attempts=2)
+    error = run.view.error["type"]
+    bench.execute("DROP TABLE deferred")
+
+    assert (run.state, error, run.view.attempts) == (RunState.FAILED, "IntegrityError", 2)
