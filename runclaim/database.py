@@ -109,6 +109,7 @@ class Database:
         patience: float | None = None,
         at_once: bool = False,
         outwaits: Callable[[BaseException], bool] | None = None,
+        silence: float = 0.0,
     ) -> T:
         """
         Run `work` in one transaction and return its answer once it is committed.
@@ -117,9 +118,10 @@ class Database:
 
         `work` may run several times, never after it committed unless it recognises itself (same nonce, same
         key). When a connection dies, `read_back` is asked first; its answer, unless `None`, is the truth.
-        `patience` is in seconds, also for a server that acknowledges and never answers. `outwaits` says which errors
-        are waited out although they would be raised at once: somebody may mend their cause. Raises: LedgerUnavailable
-        when the database stays away, LedgerRefused when it turns us away, or what `work` raises.
+        `patience` is in seconds, also for a server that acknowledges and never answers; `silence`, where it is
+        longer, is how long that may take. `outwaits` says which errors are waited out although they would be raised at
+        once: somebody may mend their cause. Raises: LedgerUnavailable when the database stays away, LedgerRefused when
+        it turns us away, or what `work` raises.
         """
 
         def once(doubt: bool) -> T:  # noqa: FBT001
@@ -127,16 +129,20 @@ class Database:
                 return found
             return self._once(work, read_back if doubt else None, self.at_once if at_once else self.begin)
 
-        return self._patience(patience, outwaits).keep_trying(once)
+        return self._patience(patience, outwaits, silence).keep_trying(once)
 
     def ask(self, question: Callable[[Connection], T], *, patience: float | None = None) -> T:
         """The answer to a question that only reads; as patient as `run`. Raises: LedgerUnavailable, LedgerRefused."""
         return self._patience(patience).keep_trying(lambda _doubt: self._ask(question))
 
-    def _patience(self, seconds: float | None, outwaits: Callable[[BaseException], bool] | None = None) -> Patience:
-        return Patience(
-            self.patience if seconds is None else seconds, str(self), lambda: bool(self._opened_by), outwaits
-        )
+    def _patience(
+        self,
+        seconds: float | None,
+        outwaits: Callable[[BaseException], bool] | None = None,
+        silence: float = 0.0,
+    ) -> Patience:
+        patience = self.patience if seconds is None else seconds
+        return Patience(patience, str(self), lambda: bool(self._opened_by), outwaits, silence)
 
     def _once(
         self,

@@ -39,6 +39,8 @@ class Patience:
     was_open: Callable[[], bool]
     #: Which errors are waited out although they would be raised at once: somebody may mend their cause meanwhile.
     outwaits: Callable[[BaseException], bool] | None = None
+    #: How long a try may take where that is longer than its share of the patience.
+    silence: float = 0.0
 
     def keep_trying(self, once: Callable[[bool], T]) -> T:
         """
@@ -49,7 +51,7 @@ class Patience:
         ends = time.monotonic() + self.seconds
         doubt, pause, stale = False, 0.02, 0
         while True:
-            with watchdog.within(_share(ends - time.monotonic())) as limit:
+            with watchdog.within(max(_share(ends - time.monotonic()), self.silence)) as limit:
                 try:
                     return once(doubt)
                 except (DBAPIError, PoolTimeout) as error:

@@ -184,10 +184,10 @@ class Keeper:
     def _beat(self, due: list[_Kept]) -> None:
         pairs = [(kept.claim, kept.lease) for kept in due]
         # Until the next beat: a server that is slow is not to be taken for one that is gone.
-        patience = max(_PATIENCE, min(kept.lease for kept in due).total_seconds() / _BEATS)
-        heard = self._database.run(lambda conn: heartbeat(conn, pairs), patience=patience)
+        silence = min(kept.lease for kept in due).total_seconds() / _BEATS
+        heard = self._database.run(lambda conn: heartbeat(conn, pairs), patience=_PATIENCE, silence=silence)
         missing = [kept.claim for kept in due if kept.claim.run_id not in heard]
-        standing = self._database.ask(lambda conn: passed_over(conn, missing), patience=patience) if missing else {}
+        standing = self._database.ask(lambda conn: passed_over(conn, missing), patience=_PATIENCE) if missing else {}
         for kept in due:
             claim = kept.claim
             kept.is_passed_over = claim.run_id in standing
