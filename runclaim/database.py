@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from sqlalchemy import URL, Connection, Engine, event, make_url
 
 from runclaim import forks
-from runclaim.engines import new_engine
-from runclaim.errors import LedgerClosed
+from runclaim.engines import FILE, new_engine
+from runclaim.errors import LedgerClosed, LedgerUnavailable
+from runclaim.ledger_file import opened
 from runclaim.patience import Patience
 from runclaim.urls import masked, sqlite_file
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
     from datetime import timedelta
+
+    from runclaim.ledger_file import Opened
 
 T = TypeVar("T")
 
@@ -44,7 +47,8 @@ class Database:
         self._is_shut = False
         #: The processes that have had a connection: this one, or those that it was forked from.
         self._opened_by: set[int] = set()
-        sqlite_file(url)
+        #: The file of a ledger on SQLite.
+        self.file = sqlite_file(url)
         _DATABASES.add(self)
 
     def __str__(self) -> str:
@@ -69,11 +73,21 @@ class Database:
                 self._pid = os.getpid()
         return self._engine
 
+    def standing(self) -> tuple[int, Opened | None]:
+        """The process and the file of SQLite as they are now: what a look at the schema is true of."""
+        return os.getpid(), None if self.file is None else opened(self.file)
+
     @contextmanager
     def begin(self) -> Iterator[Connection]:
         """One write transaction (BEGIN IMMEDIATE on SQLite), committed at the end of the block."""
         with self._held_off(), self.engine.begin() as conn:
+            file: Opened | None = conn.info.get(FILE)
             yield conn
+        if file is not None and not file.is_there:
+            raise LedgerUnavailable(
+                f"the file {file.path} was deleted or replaced while this was written to it: nothing of it is kept."
+                " Put the file back, or start this process again"
+            )
 
     @contextmanager
     def at_once(self) -> Iterator[Connection]:

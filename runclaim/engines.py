@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import URL, Connection, create_engine, event
+from sqlalchemy.exc import DisconnectionError
 
+from runclaim import ledger_file
 from runclaim.errors import ConfigError
 from runclaim.trouble import poisons
 from runclaim.watchdog import LEAST_SECONDS, WATCHDOG, current
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 #: An option of our connections to PostgreSQL: `$1` is the driver's own mark there, and identifiers come as text.
 OURS: Final = "runclaim_prepares"
 #: What we keep beside each connection.
+FILE: Final = "runclaim_file"
 _WATCHED: Final = "runclaim_watched"
 _WAITS: Final = "runclaim_waits"
 #: Inputs and results stand in no error: SQLAlchemy would show them, and cut, so that a secret may look like none.
@@ -56,7 +60,9 @@ def new_engine(url: URL, pool_size: int, patience: float) -> Engine:
     }
     if url.get_backend_name() == "sqlite":
         engine = create_engine(url, connect_args={"timeout": _BUSY / 1000}, **pool, **_QUIET)
+        event.listen(engine, "do_connect", _open_sqlite)
         event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "checkout", _require_file)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
     from psycopg import RawCursor
@@ -160,6 +166,17 @@ def _end_postgresql(raw: Any, record: Any) -> None:
         WATCHDOG.forget(watched)
     if raw is not None and not raw.closed and not raw.autocommit:
         raw.autocommit = True
+
+
+def _open_sqlite(_dialect: Dialect, record: Any, args: list[Any], arguments: dict[str, Any]) -> Any:
+    raw, record.info[FILE] = ledger_file.connect(Path(args[0]).absolute(), **arguments)
+    return raw
+
+
+def _require_file(_raw: Any, record: Any, _proxy: Any) -> None:
+    if not record.info[FILE].is_there:
+        # The pool connects anew: to the file that is there now, if there is one.
+        raise DisconnectionError
 
 
 def _prepare_sqlite(raw: Any, record: Any) -> None:

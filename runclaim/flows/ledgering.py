@@ -6,7 +6,6 @@ Reached lazily: declaring flows connects to nothing. The schema is checked once 
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -44,6 +43,7 @@ if TYPE_CHECKING:
     from runclaim.flows.signaling import Signal
     from runclaim.ledger.new_run import NewRun
     from runclaim.ledger.read import EventView, RunView
+    from runclaim.ledger_file import Opened
 
 T = TypeVar("T")
 
@@ -64,7 +64,8 @@ class Ledger:
         self.plain_names: set[str] = set()
         self._database: Database | None = None
         self._making = forks.Lock()
-        self._checked_in = 0
+        #: In which process the schema was looked at, and in which file of SQLite.
+        self._checked: tuple[int, Opened | None] | None = None
         self._is_closed = False
         #: The declared actions of the application, by their kinds.
         self.actions: dict[str, Action] = {}
@@ -89,9 +90,9 @@ class Ledger:
     def database(self) -> Database:
         """The ledger's database, its schema checked. Raises: LedgerClosed, SchemaBehind."""
         database = self._unchecked()
-        if self._checked_in != os.getpid():
-            migrations.require_current(database)
-            self._checked_in = os.getpid()
+        if self._checked is None or self._checked != database.standing():
+            migrations.require_current(database, was_there=self._checked is not None)
+            self._checked = database.standing()
         return database
 
     def _unchecked(self) -> Database:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import inspect, text
 
+from runclaim import ledger_file
 from runclaim.errors import ConfigError, SchemaBehind
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ _LOCK: Final = 7_236_418_250_113  # any number; the same for every runclaim that
 
 def current(database: Database) -> str | None:
     """The revision of the ledger's tables, or `None` when there are none."""
+    if database.file is not None and not database.file.exists():
+        return None
     return database.ask(revision)
 
 
@@ -60,10 +63,15 @@ def _without_a_row(conn: Connection) -> str:
     )
 
 
-def require_current(database: Database) -> None:
-    """Return when the schema fits this release. Raises: SchemaBehind, which names the command that mends it."""
-    found = current(database)
-    if found is None and database.url.get_backend_name() == "sqlite":
+def require_current(database: Database, *, was_there: bool = False) -> None:
+    """
+    Return when the schema fits this release.
+
+    `was_there` says that this process has had the ledger before: then a file of SQLite is not made anew. Raises:
+    SchemaBehind, which names the command that mends it; LedgerUnavailable.
+    """
+    found = database.ask(revision) if was_there else current(database)
+    if found is None and database.file is not None and not was_there:
         upgrade(database)
     elif found != HEAD:
         raise SchemaBehind(found, HEAD, str(database))
@@ -89,6 +97,8 @@ def upgrade(database: Database) -> tuple[str | None, str]:
 
     Returns: the revision before and after. Raises: ConfigError where the ledger could not live.
     """
+    if database.file is not None:
+        ledger_file.make(database.file)
     with database.engine.connect() as conn:
         if conn.dialect.name == "postgresql":
             # Whoever waited for the lock has to see what the one before has made, whatever the database's default.

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sqlite3
+import stat
 import subprocess
 import sys
 import textwrap
-from contextlib import suppress
+from contextlib import closing, suppress
+from datetime import timedelta
 
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import URL, event, text
 
-from runclaim.errors import LedgerUnavailable
+from runclaim import migrations
+from runclaim.database import Database
+from runclaim.errors import LedgerRefused, LedgerUnavailable
 from runclaim.ledger import read
 from tests.ledger.concurrency import together
 from tests.ledger.factories import claimed_run, finish, queued_run
@@ -191,6 +196,105 @@ def test_threads_that_write_at_once_wait_for_each_other(sqlite):
     assert all(together(12, lambda number: sqlite.run(lambda conn: finish(conn, claims[number]))))
 
 
+@pytest.fixture
+def own(tmp_path):
+    """A ledger in a file that a test may harm, through a pool of one connection."""
+    found = Database(f"sqlite:///{tmp_path / 'ledger.db'}", pool_size=1, patience=timedelta(seconds=0.2))
+    migrations.upgrade(found)
+    yield found
+    found.close()
+
+
+def other_process_reads(file):
+    with closing(sqlite3.connect(file)) as other:
+        return other.execute("SELECT COUNT(*) FROM runclaim_runs").fetchone()[0]
+
+
+@pytest.mark.parametrize("verb", ["run", "ask"])
+def test_a_file_that_was_deleted_under_the_process_is_told_and_not_made_anew(own, verb):
+    """
+    INVARIANT: nothing is acknowledged in a file that nobody else sees.
+
+    Breaks if a kept connection is used without a look at the path, or if connecting makes the file.
+    """
+    own.run(queued_run)
+    for each in own.file.parent.glob("ledger.db*"):
+        each.unlink()
+
+    with pytest.raises(LedgerUnavailable, match=r"ledger.db is not there: it was deleted, moved or never made"):
+        getattr(own, verb)(queued_run if verb == "run" else read.counts)
+    assert not own.file.exists()
+
+
+def test_a_process_goes_on_in_the_file_that_took_the_place_of_its_own(own, tmp_path):
+    """As after a backup was moved there: what is told as written is in the file that others open."""
+    own.run(lambda conn: queued_run(conn, "pr-1"))
+    with closing(sqlite3.connect(own.file)) as source, closing(sqlite3.connect(tmp_path / "backup.db")) as target:
+        source.backup(target)
+    own.run(lambda conn: queued_run(conn, "pr-2"))
+    for each in own.file.parent.glob("ledger.db*"):
+        each.unlink()
+    (tmp_path / "backup.db").rename(own.file)
+    own.run(lambda conn: queued_run(conn, "pr-3"))
+
+    assert other_process_reads(own.file) == 2
+
+
+def test_what_was_being_written_when_the_file_was_deleted_is_not_acknowledged(own):
+    def work(conn):
+        run_id = queued_run(conn)
+        own.file.unlink()
+        return run_id
+
+    with pytest.raises(LedgerUnavailable, match="was deleted or replaced while this was written to it"):
+        own.run(work)
+
+
+def test_looking_whether_the_file_is_there_costs_no_statement(own):
+    own.run(queued_run)
+    sent = []
+    event.listen(own.engine, "before_cursor_execute", lambda _c, _cur, statement, *_: sent.append(statement))
+    own.ask(lambda conn: conn.exec_driver_sql("SELECT 1").scalar())
+
+    assert sent == ["BEGIN DEFERRED", "SELECT 1"]
+
+
+def test_only_the_user_of_the_process_may_read_the_ledger_and_what_lies_beside_it(own):
+    before = os.umask(0o000)
+    try:
+        other = Database(f"sqlite:///{own.file.with_name('open.db')}", patience=timedelta(seconds=1))
+        migrations.upgrade(other)
+        other.run(queued_run)
+        modes = {each.name: stat.S_IMODE(each.stat().st_mode) for each in own.file.parent.glob("open.db*")}
+    finally:
+        other.close()
+        os.umask(before)
+
+    assert modes == dict.fromkeys(("open.db", "open.db-wal", "open.db-shm"), 0o600)
+
+
+@pytest.mark.parametrize("place", ["nowhere/ledger.db", "a-file/ledger.db", ""])
+def test_a_file_that_cannot_be_made_is_told_at_once_with_what_to_do(tmp_path, place):
+    (tmp_path / "a-file").touch()
+    database = Database(f"sqlite:///{tmp_path / place}", patience=timedelta(hours=1))
+
+    with pytest.raises(LedgerRefused, match=r"To do: .*folder"):
+        migrations.require_current(database)
+    assert [each.name for each in tmp_path.iterdir()] == ["a-file"]
+
+
+@pytest.mark.parametrize("name", ["My Projects.db", "a%2Fb.db", "it's.db", "q#?.db", "日本.db", ";$HOME.db"])
+def test_a_file_of_any_name_is_opened(tmp_path, name):
+    url = URL.create("sqlite", database=str(tmp_path / name)).render_as_string()
+    database = Database(url, patience=timedelta(seconds=1))
+    migrations.require_current(database)
+    database.run(queued_run)
+    database.close()
+
+    assert [each.name for each in tmp_path.iterdir()] == [name]
+    assert other_process_reads(tmp_path / name) == 1
+
+
 ORPHAN = """
 import os, sys
 from datetime import timedelta
@@ -219,6 +323,7 @@ def test_a_forked_child_keeps_what_it_commits_after_its_parent_is_gone(tmp_path)
     Breaks if the pool is not emptied before the fork: whoever closes the file last removes the child's journal.
     """
     file = tmp_path / "ledger.db"
+    file.touch()
     parent = subprocess.Popen(
         [sys.executable, "-c", ORPHAN, f"sqlite:///{file}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )

@@ -40,7 +40,11 @@ print(getattr(migrations, sys.argv[2])(database))
 
 
 def opened(url):
-    return Database(url, patience=timedelta(seconds=10))
+    """A database whose file is there, as an application's own tables would have it."""
+    found = Database(url, patience=timedelta(seconds=10))
+    if found.file is not None:
+        found.file.touch()
+    return found
 
 
 @pytest.fixture

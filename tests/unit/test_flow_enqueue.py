@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 from sqlalchemy import text
 
-from runclaim import KeyConflict, RunState
-from runclaim.errors import InputError
+from runclaim import KeyConflict, RunState, migrations
+from runclaim.errors import InputError, LedgerUnavailable, SchemaBehind
 from tests.unit.bench import PullRequest
 
 if TYPE_CHECKING:
@@ -201,3 +202,24 @@ def test_a_newer_run_of_a_subject_stops_the_one_that_runs_and_takes_its_rows_bac
     assert bench.diary.lines == [("deliver", 1, "claimlost", None)]
     assert (unheard.state, bench.count("told")) == (RunState.SUPERSEDED, 0)
     assert bench.events(unheard) == ["run.enqueued", "run.started", "phase.started", "run.superseded"]
+
+
+def test_a_ledger_whose_file_was_deleted_is_told_and_one_that_took_its_place_is_looked_at_again(laptop: Bench):
+    """Breaks if the schema is looked at once a process: the new file may have no tables, or another release's."""
+    laptop.config = replace(laptop.config, ledger_patience=timedelta(seconds=1))
+    flow = laptop.flow()
+    flow.phase(name="plan")(lambda ctx: None)
+    first = flow.enqueue(repo="acme/app", number=1)
+    file = laptop.database.file
+    for each in file.parent.glob("ledger.db*"):
+        each.unlink()
+    with pytest.raises(LedgerUnavailable, match="is not there: it was deleted, moved or never made"):
+        flow.enqueue(repo="acme/app", number=2)
+    file.touch()
+    with pytest.raises(SchemaBehind, match="has no runclaim tables"):
+        flow.enqueue(repo="acme/app", number=2)
+    migrations.upgrade(laptop.database)
+    second = flow.enqueue(repo="acme/app", number=2)
+
+    assert [first.id, second.id] == [due.run_id for due in laptop.rung]
+    assert 1 == laptop.count("runclaim_runs")
