@@ -19,6 +19,7 @@ from runclaim.connections import Connections, Mistake
 from runclaim.flows.doorbell import Doorbell
 from runclaim.flows.publishing import together
 from runclaim.secrets import redact
+from runclaim.urls import masked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -71,9 +72,11 @@ class Broker:
         sent, error = self._publish(deque(messages))
         if error is not None:
             logger.warning(
-                "the broker does not answer (%s); %d runs are queued in the ledger and will be dispatched",
+                "the broker does not answer (%s); %d runs are queued in the ledger %s, and a beat on that ledger will"
+                " dispatch them",
                 error,
                 len(known) - sent,
+                masked(self._config().database_url),
             )
         return unknown + sent
 

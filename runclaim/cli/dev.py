@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import secrets
+import shlex
 import sys
 from contextlib import ExitStack
 from pathlib import Path
 
 import click
+from sqlalchemy import URL
 
 from runclaim.cli.options import APP
 from runclaim.cli.processes import Processes
 from runclaim.servers import ServerMissing, valkey
+from runclaim.urls import masked
 
 #: Flower hides the arguments, where the run key stands, unless it is asked for them.
 _COLUMNS = "name,args,state,result,received,runtime,worker"
@@ -38,7 +42,8 @@ def command(*, app: str, concurrency: int, pool: str, loglevel: str, folder: str
     Uses RUNCLAIM_DATABASE_URL and CELERY_BROKER_URL where they are set. Stops cleanly at Ctrl-C.
     """
     home = Path(folder).absolute()
-    home.mkdir(parents=True, exist_ok=True)
+    # What runs are given, and what they answer, is nobody else's.
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
     with ExitStack() as stack:
         environment = _environment(stack, home, app)
         processes = stack.enter_context(Processes(environment))
@@ -64,33 +69,27 @@ def _environment(stack: ExitStack, home: Path, app: str) -> dict[str, str]:
     if _ENV_LEDGER in environment:
         ledger_from = f"from {_ENV_LEDGER}"
     else:
-        environment[_ENV_LEDGER] = f"sqlite:///{home / 'ledger.db'}"
+        environment[_ENV_LEDGER] = URL.create("sqlite", database=str(home / "ledger.db")).render_as_string()
         ledger_from = "a SQLite file"
     if _ENV_BROKER in environment:
         broker_from = f"from {_ENV_BROKER}"
     else:
         try:
-            broker = stack.enter_context(valkey())
+            broker = stack.enter_context(valkey(password=secrets.token_urlsafe(24)))
         except ServerMissing as missing:
             raise click.ClickException(f"{missing}\nOr name a broker: export {_ENV_BROKER}=redis://…") from missing
         environment[_ENV_BROKER], broker_from = broker.url, f"private, {broker.how}"
-    _say(f"ledger  {_hide(environment[_ENV_LEDGER])}  ({ledger_from})")
-    _say(f"broker  {_hide(environment[_ENV_BROKER])}  ({broker_from})")
+    _say(f"ledger  {masked(environment[_ENV_LEDGER])}  ({ledger_from})")
+    _say(f"broker  {masked(environment[_ENV_BROKER])}  ({broker_from})")
     environment[APP] = app
-    _say("to enqueue from another terminal, paste there:")
+    _say("to enqueue from another terminal, paste these lines there:")
     for name in (_ENV_LEDGER, _ENV_BROKER, APP):
         if name not in os.environ:
-            _say(f"  export {name}={environment[name]}")
+            # Nothing before it: the line is for a shell.
+            click.echo(f"export {name}={shlex.quote(environment[name])}", err=True)
     _say("and look at your runs with: runclaim runs list")
     _say("Ctrl-C stops everything.")
     return environment
-
-
-def _hide(url: str) -> str:
-    """The URL without its password."""
-    head, at, tail = url.rpartition("@")
-    scheme, mark, who = head.partition("://")
-    return f"{scheme}{mark}{who.partition(':')[0]}:***{at}{tail}" if at and ":" in who else url
 
 
 def _say(text: str) -> None:

@@ -7,13 +7,15 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from runclaim.servers.machine import ServerMissing, answer, entered_by_all, free_port, in_wheel, private_folder
+from runclaim.servers.machine import NOBODY, ServerMissing, answer, entered_by_all, free_port, in_wheel, private_folder
 from runclaim.servers.process import Server
 
 
-def valkey(*, port: int | None = None, persist: bool = False) -> Server:
+def valkey(*, port: int | None = None, persist: bool = False, password: str | None = None) -> Server:
     """
     A private Valkey (or Redis), not started yet; forgets everything at each stop unless it is to `persist`.
+
+    With a `password` no other user of this machine gets in. It has no quotes and no spaces, and stands in the URL.
 
     Raises: `ServerMissing` when neither the wheel nor the system has its program.
     """
@@ -32,11 +34,24 @@ def valkey(*, port: int | None = None, persist: bool = False) -> Server:
     name, number = version.split()[0], version.partition("v=")[2].split()[0]
     port = port or free_port()
     keep = ["--appendonly", "yes", "--appendfsync", "always"] if persist else ["--appendonly", "no"]
+    guard, words, who = _guard(folder, password)
     return Server(
         "valkey",
-        f"redis://127.0.0.1:{port}/0",
+        f"redis://{who}127.0.0.1:{port}/0",
         f"{name} {number} from {source}",
-        command=[program, "--port", str(port), "--bind", "127.0.0.1", "--dir", folder, "--save", "", *keep],
+        command=[program, *guard, "--port", str(port), "--bind", "127.0.0.1", "--dir", folder, "--save", "", *keep],
         folder=folder,
-        ready=answer(port, to=b"PING\r\n", starts=b"+PONG"),
+        ready=answer(port, to=words + b"PING\r\n", starts=b"+OK" if words else b"+PONG"),
     )
+
+
+def _guard(folder: Path, password: str | None) -> tuple[list[Path], bytes, str]:
+    """The server's file with the password, which `ps` would show as a word; what to say to it, and in a URL."""
+    if password is None:
+        return [], b"", ""
+    file = folder / "valkey.conf"
+    file.touch(mode=0o600)
+    file.write_text(f"requirepass {password}\n")
+    if os.geteuid() == 0:
+        os.chown(file, NOBODY, NOBODY)
+    return [file], f"AUTH {password}\r\n".encode(), f":{password}@"

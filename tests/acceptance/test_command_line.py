@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import re
 import signal
+import stat
 import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import redis
+from sqlalchemy import make_url
 
 from runclaim import migrations
 from tests.harness import Process, until
@@ -101,35 +104,60 @@ class Dev(Process):
         super().__init__("dev", [*PROGRAM, *words], log=folder / "dev.log", env=environment(**more), folder=folder)
 
     def exported(self) -> dict[str, str]:
-        """The lines that a second terminal is told to paste."""
-        return dict(re.findall(r"export (\w+)=(\S+)", self.text))
+        """What a shell has after the lines that a second terminal is told to paste were pasted there."""
+        lines = re.findall(r"^export .*$", self.text, re.MULTILINE)
+        told = subprocess.run(
+            ["sh"],
+            input="\n".join([*lines, "env -0"]),
+            env=environment(HOME="/"),
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        pairs = (each.partition("=") for each in told.stdout.split("\0"))
+        return {name: value for name, _, value in pairs if name.startswith(("RUNCLAIM_", "CELERY_"))}
 
 
 @pytest.fixture
-def dev(tmp_path: Path) -> Iterator[Dev]:
-    started = Dev(tmp_path)
+def project(tmp_path: Path) -> Path:
+    """A folder whose name a shell, a URL and a configuration file each read in a way of their own."""
+    folder = tmp_path / 'My Pro%2Fjects; it\'s $HOME # "now"'
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def dev(project: Path) -> Iterator[Dev]:
+    started = Dev(project)
     yield started
     started.kill_all()
 
 
-def test_one_command_runs_a_flow_on_sqlite_and_a_private_broker_and_stops_cleanly(dev: Dev, tmp_path: Path):
+def test_one_command_runs_a_flow_on_sqlite_and_a_private_broker_and_stops_cleanly(dev: Dev, project: Path):
     """Nothing is configured, and the broker that the module names does not exist."""
     dev.said(" ready.", within=60)
     dev.said("beat: Starting", within=60)
+    exported = dev.exported()
+    broker = make_url(exported["CELERY_BROKER_URL"])
     asked = "import shop, datetime; print(shop.order.enqueue(number=21).wait(datetime.timedelta(seconds=30)))"
     told = subprocess.run(
-        [sys.executable, "-c", asked], cwd=tmp_path, env=environment(**dev.exported()), capture_output=True, text=True,
+        [sys.executable, "-c", asked], cwd=project, env=environment(**exported), capture_output=True, text=True,
         check=False
     )  # fmt: skip
     dev.said("order/charge 21: success")
     children = dev.children()
+    words = [Path(f"/proc/{pid}/cmdline").read_text() for pid in children]
+    with redis.Redis(port=broker.port) as stranger, pytest.raises(redis.AuthenticationError):
+        stranger.ping()
     os.kill(dev.pid, signal.SIGINT)
 
     assert "42\n" == told.stdout, told.stderr
     assert 0 == dev.wait(), dev.tail
     until(lambda: not any(_lives(pid) for pid in children), "the end of every child")
     assert "Traceback" not in dev.text
-    assert (tmp_path / ".runclaim" / "ledger.db").exists()
+    assert not [each for each in words if str(broker.password) in each]
+    home = project / ".runclaim"
+    assert [0o700, 0o600] == [stat.S_IMODE(each.stat().st_mode) for each in (home, home / "ledger.db")]
 
 
 def test_a_module_that_does_not_exist_ends_the_command_and_says_why(tmp_path: Path):

@@ -63,4 +63,6 @@ def test_the_warning_says_once_where_the_runs_are(valkey_server, new_site: MakeS
 
     (warning,) = [record.message for record in caplog.records if record.name == "runclaim.broker"]
     assert warning.startswith("the broker does not answer (")
-    assert warning.endswith("; 1 runs are queued in the ledger and will be dispatched")
+    assert warning.endswith(
+        f"; 1 runs are queued in the ledger {sqlite_url}, and a beat on that ledger will dispatch them"
+    )
