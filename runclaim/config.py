@@ -78,12 +78,18 @@ class Config:
     api_rate: str = "600/minute"
     #: Where that is counted: `memory://`, each process for itself, or `redis://…` for all of them.
     api_rate_storage: str = "memory://"
+    #: How many runs of a project may be alive before the API makes no more.
+    api_live_runs: int = 100_000
+    #: How many answers to requests with an Idempotency-Key may be kept for a project.
+    api_answers: int = 2_000_000
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, timedelta) and value <= timedelta(0):
                 raise ConfigError(f"{field.name} is {value}; it has to be longer than nothing")
+            if isinstance(value, int) and not isinstance(value, bool) and value <= 0:
+                raise ConfigError(f"{field.name} is {value}; it has to be greater than zero")
         if self.log_format not in {"text", "json"}:
             raise ConfigError(f"log_format is {self.log_format!r}; use text or json")
         if not self.database_url.startswith(("postgresql+psycopg://", "sqlite:///")):
@@ -132,6 +138,13 @@ def _switch(name: str, value: Any) -> bool:
     return found
 
 
+def _number(name: str, value: Any) -> int:
+    """A number from one or from text. Raises: ConfigError."""
+    if not isinstance(value, bool) and str(value).strip().isascii() and str(value).strip().isdigit():
+        return int(value)
+    raise ConfigError(f"{name} is {value!r}; write a whole number")
+
+
 def resolve(explicit: Mapping[str, Any], environ: Mapping[str, str], celery: Mapping[str, Any]) -> Config:
     """The configuration from its three sources, the first that names a setting wins. Raises: ConfigError."""
     known = {field.name: field for field in fields(Config)}
@@ -142,7 +155,7 @@ def resolve(explicit: Mapping[str, Any], environ: Mapping[str, str], celery: Map
     for name, field in known.items():
         value, _ = _given(name, explicit, environ, celery)
         if value is not None:
-            convert = {"timedelta": duration, "bool": _switch}.get(str(field.type))
+            convert = {"timedelta": duration, "bool": _switch, "int": _number}.get(str(field.type))
             found[name] = str(value) if convert is None else convert(name, value)
     return Config(**found)
 

@@ -188,9 +188,14 @@ def fingerprint(value: Any) -> str:
     return hashlib.sha256(_CANONICAL.encode(value).encode()).hexdigest()
 
 
+def storable(text: str) -> str:
+    """`text` as both databases take it: without NUL and lone surrogates."""
+    return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
+
+
 def clip(text: str, cap: int = MAX_ERROR_BYTES) -> str:
     """`text` as both databases take it, cut in the middle to at most `cap` bytes at character boundaries."""
-    clean = text.replace("\x00", "\ufffd").encode("utf-8", "replace")
+    clean = storable(text).encode()
     if len(clean) <= cap:
         return clean.decode()
     mark = f"\n… {len(clean) - cap:,} bytes cut …\n"

@@ -7,6 +7,7 @@ enqueued it and no child of it, since a run may live for days (OpenTelemetry, se
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 #: What the ledger keeps of a caller's context: the headers of W3C Trace Context.
 HEADERS: Final = ("traceparent", "tracestate")
 _LONGEST: Final = 512
+#: Version, trace id, parent id and flags (W3C Trace Context, 3.2): what else a caller sends is not kept.
+_PARENT: Final = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 @cache
@@ -58,8 +61,11 @@ def carrier() -> dict[str, str] | None:
 
 def carried(headers: Mapping[str, str]) -> dict[str, str] | None:
     """What of a request's headers (lower-case names) the ledger keeps with a run; `None` without a traceparent."""
-    found = {name: headers[name] for name in HEADERS if 0 < len(headers.get(name, "")) <= _LONGEST}
-    return found if "traceparent" in found else None
+    parent, state = headers.get("traceparent", ""), headers.get("tracestate", "")
+    if not _PARENT.fullmatch(parent):
+        return None
+    has_state = 0 < len(state) <= _LONGEST and state.isascii() and state.isprintable()
+    return {"traceparent": parent} | ({"tracestate": state} if has_state else {})
 
 
 def current_ids() -> dict[str, str]:

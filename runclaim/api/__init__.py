@@ -13,11 +13,13 @@ from fastapi import FastAPI
 
 from runclaim.api import actions, changes, events, flows, health, metrics, refusals, runs, webhooks, workers
 from runclaim.api.document import describe
+from runclaim.api.gate import Gate
 from runclaim.api.service import Service
-from runclaim.api.strict import Gate
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
+
+    from fastapi.telemetry import TelemetryConfig
 
     from runclaim.app import Runclaim
     from runclaim.config import Config
@@ -35,7 +37,11 @@ def create_app(config: Config, application: Runclaim | None = None) -> FastAPI:
         service.close()
 
     # No page of the framework's own: it would load scripts from elsewhere.
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False, lifespan=lifespan)
+    # Nor its telemetry: it tells of queries and of the words of errors, and takes a stranger's trace for its parent.
+    quiet: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "operation_spans": False}
+    app = FastAPI(
+        telemetry=quiet, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False, lifespan=lifespan
+    )
     app.state.service = service
     for module in _ROUTES:
         app.include_router(module.doors)

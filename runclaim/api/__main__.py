@@ -12,17 +12,22 @@ import logging
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
 from runclaim import logs, migrations
 from runclaim.api import create_app
+from runclaim.api.connections import trusting
 from runclaim.config import resolve
 from runclaim.errors import ConfigError, LedgerUnavailable, RunclaimError
 from runclaim.ledger import tokens
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fastapi import FastAPI
+
     from runclaim.api.service import Service
     from runclaim.app import Runclaim
 
@@ -31,13 +36,23 @@ def main() -> None:
     """Serve until SIGTERM or Ctrl-C."""
     told = _arguments()
     try:
-        serve(app=told.app, url=told.url, host=told.host, port=told.port)
+        serve(
+            app=told.app,
+            url=told.url,
+            host=told.host,
+            port=told.port,
+            proxies=tuple(told.trust_proxy),
+            root_path=told.root_path,
+        )
     except RunclaimError as refused:
         sys.exit(f"runclaim: {refused}")
 
 
-def serve(*, app: str | None, url: str | None, host: str, port: int) -> None:
+def serve(
+    *, app: str | None, url: str | None, host: str, port: int, proxies: Sequence[str] = (), root_path: str = ""
+) -> None:
     """Serve on one address. Raises: ConfigError, SchemaBehind."""
+    require_addresses(proxies)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     application = _application(app)
     config = application.config if application else resolve({"database_url": url}, os.environ, {})
@@ -47,17 +62,40 @@ def serve(*, app: str | None, url: str | None, host: str, port: int) -> None:
     print(f"runclaim: API on http://{_shown(host)}:{port}, ledger {service.database}", file=sys.stderr, flush=True)  # noqa: T201
     # The server ends in order and then sends itself the signal again: that is the end, and no failure.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    uvicorn.run(
-        made,
-        host=host,
-        port=port,
-        log_level="info",
+    # What the server prints of an error is redacted as our own lines are.
+    logs.logger("uvicorn.error")
+    server = uvicorn.Server(settings(made, host=host, port=port, proxies=proxies, root_path=root_path))
+    server.run()
+    if not server.started:
+        sys.exit(uvicorn.config.STARTUP_FAILURE)
+
+
+def settings(app: FastAPI, *, proxies: Sequence[str] = (), root_path: str = "", **how: Any) -> uvicorn.Config:
+    """How the app is served: with bounded connections, and believing no header that a proxy of ours did not write."""
+    return uvicorn.Config(
+        app,
+        http=trusting(proxies),
+        ws="none",
         server_header=False,
+        # The gate writes a line that holds no query.
+        access_log=False,
+        proxy_headers=bool(proxies),
+        forwarded_allow_ips=list(proxies),
+        root_path=root_path.rstrip("/"),
+        h11_max_incomplete_event_size=64 * 1024,
         # A client that follows a run is not waited for; it comes back to another process.
         timeout_graceful_shutdown=5,
-        limit_concurrency=1000,
-        h11_max_incomplete_event_size=64 * 1024,
+        **how,
     )
+
+
+def require_addresses(proxies: Sequence[str]) -> None:
+    """Raises: ConfigError where a proxy is not named by its address."""
+    for each in proxies:
+        try:
+            ipaddress.ip_address(each)
+        except ValueError:
+            raise ConfigError(f"--trust-proxy {each!r} is not an IP address: name the proxy's own") from None
 
 
 def require_safe(service: Service, host: str) -> None:
@@ -104,6 +142,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--url")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8400)
+    parser.add_argument("--trust-proxy", action="append", default=[])
+    parser.add_argument("--root-path", default="")
     return parser.parse_args()
 
 

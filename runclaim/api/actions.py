@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 from uuid import UUID
 
 from fastapi import Query, Request, Response
@@ -11,12 +11,12 @@ from starlette.responses import JSONResponse
 
 from runclaim.api.asked import Name, Resolved
 from runclaim.api.auth import no_action
-from runclaim.api.once import Done, done, once
-from runclaim.api.pages import page_token, place_of
+from runclaim.api.once import Done, Show, once
+from runclaim.api.pages import page_token
 from runclaim.api.problems import Problem
 from runclaim.api.routing import Asker, Doors
 from runclaim.api.runs import next_link
-from runclaim.api.shown_actions import ActionOut, ActionsOut, ActionStateName
+from runclaim.api.shown_actions import ActionBrief, ActionOut, ActionsOut, ActionStateName
 from runclaim.keys import nonce
 from runclaim.ledger import decisions
 from runclaim.ledger.listing import MOST
@@ -26,6 +26,7 @@ from runclaim.ledger.tokens import Scope
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+    from runclaim.api.auth import Caller
     from runclaim.ledger.decisions import ActionView
 
 doors: Final = Doors()
@@ -58,8 +59,8 @@ def list_of_actions(asked: Annotated[Listing, Query()], request: Request, caller
     whose = None if run_id is None else caller.run(run_id).project
     project = caller.project(asked.project or whose)
     state = None if asked.state is None else ActionState(asked.state)
-    key, question = service.page_key, ["actions", project, run_id or "", state or ""]
-    after = None if asked.page_token is None else place_of(key, question, asked.page_token)
+    question = ["actions", project, run_id or "", state or ""]
+    after = None if asked.page_token is None else service.place_of(question, asked.page_token)
     size = min(asked.page_size, MOST)
     found = service.ask(
         lambda conn: decisions.list_actions(
@@ -67,7 +68,7 @@ def list_of_actions(asked: Annotated[Listing, Query()], request: Request, caller
         )
     )
     shown = found[:size]
-    token = page_token(key, question, shown[-1].id) if len(found) > size else ""
+    token = page_token(service.page_key, question, shown[-1].id) if len(found) > size else ""
     body = {"actions": [each.as_json() for each in shown], "next_page_token": token}
     return JSONResponse(body, headers=next_link(request, token))
 
@@ -91,7 +92,12 @@ def get_action(action_id: UUID, caller: Asker) -> JSONResponse:
     scope=Scope.RUNS_WRITE,
     quota="change",
     problems=_KEYED,
-    answers={202: {"model": ActionOut, "description": "It is due now; the action as it is, and when to look again."}},
+    answers={
+        202: {
+            "model": ActionOut | ActionBrief,
+            "description": "It is due now; the action as it is, and when to look again.",
+        }
+    },
     tags=["actions"],
 )
 def retry_action(action_id: UUID, request: Request, caller: Asker) -> Response:
@@ -104,8 +110,7 @@ def retry_action(action_id: UUID, request: Request, caller: Asker) -> Response:
     service, (before, project), decision = caller.service, caller.action(str(action_id)), nonce()
 
     def due(conn: Connection) -> Done:
-        found = _again(conn, before.id)
-        return done(202, found.as_json(), found.run_id, {"Retry-After": "1"}, then=service.ring_actions)
+        return Done(202, _again(conn, before.id).run_id, {"Retry-After": "1"}, then=service.ring_actions)
 
     def work(conn: Connection) -> Done:
         if not decisions.retry_action(conn, before.id, decision=decision):
@@ -116,7 +121,8 @@ def retry_action(action_id: UUID, request: Request, caller: Asker) -> Response:
     def read_back(conn: Connection) -> Done | None:
         return due(conn) if decisions.decided(conn, before.id, decision=decision) else None
 
-    return once(service, request, project=project, payload=None, work=work, read_back=read_back)
+    show = _shown_to(caller, before.id)
+    return once(caller, request, project=project, payload=None, work=work, show=show, read_back=read_back)
 
 
 @doors.door(
@@ -126,7 +132,7 @@ def retry_action(action_id: UUID, request: Request, caller: Asker) -> Response:
     quota="change",
     takes_json=True,
     problems=_KEYED,
-    answers={200: {"model": ActionOut, "description": "The action as it ended."}},
+    answers={200: {"model": ActionOut | ActionBrief, "description": "The action as it ended."}},
     tags=["actions"],
 )
 def resolve_action(action_id: UUID, body: Resolved, request: Request, caller: Asker) -> Response:
@@ -134,8 +140,7 @@ def resolve_action(action_id: UUID, body: Resolved, request: Request, caller: As
     (before, project), decision, by = caller.action(str(action_id)), nonce(), caller.name
 
     def resolved(conn: Connection) -> Done:
-        found = _again(conn, before.id)
-        return done(200, found.as_json(), found.run_id, {})
+        return Done(200, _again(conn, before.id).run_id)
 
     def work(conn: Connection) -> Done:
         if not decisions.resolve_action(conn, before.id, upstream_id=body.upstream_id, by=by, decision=decision):
@@ -146,8 +151,18 @@ def resolve_action(action_id: UUID, body: Resolved, request: Request, caller: As
     def read_back(conn: Connection) -> Done | None:
         return resolved(conn) if decisions.decided(conn, before.id, decision=decision) else None
 
-    payload = body.model_dump()
-    return once(caller.service, request, project=project, payload=payload, work=work, read_back=read_back)
+    payload, show = body.model_dump(), _shown_to(caller, before.id)
+    return once(caller, request, project=project, payload=payload, work=work, show=show, read_back=read_back)
+
+
+def _shown_to(caller: Caller, action_id: str) -> Show:
+    """How an action is shown: whole, or to whoever may not read its id and its state."""
+
+    def show(conn: Connection, _run_id: str) -> tuple[Any, dict[str, str]]:
+        found = _again(conn, action_id)
+        return found.as_json() if caller.reads else {"id": found.id, "state": str(found.state)}, {}
+
+    return show
 
 
 def _again(conn: Connection, action_id: str) -> ActionView:

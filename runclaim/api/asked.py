@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from runclaim.api.shown import CLAIM_EXAMPLE, RUN_EXAMPLE, RUN_ID
-from runclaim.keys import LONGEST, MAX_KEY_BYTES
+from runclaim.keys import LONGEST, MAX_KEY_BYTES, storable
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,99}$")]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=MAX_KEY_BYTES)]
@@ -16,6 +16,8 @@ ClaimText = Annotated[
     StringConstraints(pattern=r"^[1-9][0-9]{0,17}\.[0-9a-f]{32}$"),
     Field(description="What `:claim` gave: the proof that the claim is yours.", examples=[CLAIM_EXAMPLE]),
 ]
+#: An attempt that ends with an error has to end, whatever its words are.
+Words = Annotated[str, BeforeValidator(lambda given: storable(given) if isinstance(given, str) else given)]
 Seconds = Annotated[float, Field(ge=0, le=LONGEST.total_seconds())]
 
 
@@ -88,10 +90,11 @@ class Succeeded(Held):
 
 
 class ErrorSaid(Body):
-    """What went wrong."""
+    """What went wrong. What is too long, or no text that a database takes, is cut and mended and not refused."""
 
-    type: Annotated[str, StringConstraints(min_length=1, max_length=200)] = "Error"
-    message: Annotated[str, StringConstraints(max_length=8192)] = ""
+    type: Words = "Error"
+    message: Words = Field("", description="At most 2 kB of it are kept.")
+    traceback: Words = Field("", description="At most 6 kB of it are kept, for whoever reads the ledger.")
 
 
 class FailedAttempt(Held):

@@ -7,11 +7,14 @@ A run of another project is not there: the answer is the one for a run that neve
 from __future__ import annotations
 
 import contextlib
+import threading
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 
+from runclaim.api.origins import origin
 from runclaim.api.problems import Problem
 from runclaim.errors import RunclaimError
 from runclaim.keys import clip
@@ -24,10 +27,13 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from runclaim.api.service import Service
+    from runclaim.database import Database
     from runclaim.ledger.decisions import ActionView
 
 _CHALLENGE: Final = 'Bearer realm="runclaim"'
 _SAID: Final = 80
+_FRESH_SECONDS: Final = 10.0
+_NOTED_SECONDS: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +59,15 @@ class Caller:
         if self.token.sees(self.service.config.project):
             return self.service.config.project
         raise Problem("bad-request", "the token has several projects: name one as project")
+
+    @property
+    def reads(self) -> bool:
+        """Whether it may see what runs hold; who may only change them is told of their states."""
+        return self.token.may(Scope.RUNS_READ)
+
+    def is_still_good(self, conn: Connection) -> bool:
+        """Whether the token can still be used."""
+        return tokens.is_usable(conn, self.token.id)
 
     def run(self, run_id: str) -> RunLine:
         """The run of that id. Raises: Problem when there is none in the token's projects."""
@@ -86,21 +101,60 @@ def no_run(run_id: str) -> Problem:
 
 def authenticate(service: Service, request: Request, scope: Scope) -> Caller:
     """The caller of a request, who may do what `scope` says. Raises: Problem."""
-    given = request.headers.get("authorization", "")
-    kind, _, text = given.partition(" ")
-    if not given or kind.lower() != "bearer":
-        raise Problem("unauthorized", "send Authorization: Bearer <token>", headers={"WWW-Authenticate": _CHALLENGE})
-    found = service.ask(lambda conn: tokens.find(conn, text.strip()))
+    text = _bearer(request)
+    whose = origin(request.client.host if request.client else None)
+    if service.quota.has_guessed_enough(whose) and not service.known_tokens.may_be(text):
+        # Nothing is asked of the ledger for whoever only guesses.
+        raise service.quota.too_many_guesses(whose)
+    found = service.ask(lambda conn: tokens.find(conn, text))
     if found is None:
-        service.quota.guess(request.client.host if request.client else "")
+        service.quota.guess(whose)
         challenge = {"WWW-Authenticate": f'{_CHALLENGE}, error="invalid_token"'}
         raise Problem("unauthorized", "this token is not known, has expired or was revoked", headers=challenge)
     token, is_stale = found
     if not token.may(scope):
         challenge = {"WWW-Authenticate": f'{_CHALLENGE}, error="insufficient_scope", scope="{scope}"'}
         raise Problem("scope-missing", f"the token needs the scope {scope}", headers=challenge)
-    if is_stale:
-        # When it was used is worth no refusal.
-        with contextlib.suppress(RunclaimError, DBAPIError):
+    if is_stale and service.known_tokens.is_to_be_noted(token.id):
+        # When it was used is worth no refusal, neither by a ledger that is away nor by one that only reads.
+        with contextlib.suppress(RunclaimError, SQLAlchemyError):
             service.database.run(lambda conn: tokens.note_use(conn, token.id), patience=0.1)
     return Caller(token, service)
+
+
+def _bearer(request: Request) -> str:
+    """The text of the request's token. Raises: Problem."""
+    given = request.headers.getlist("authorization")
+    if len(given) > 1:
+        raise Problem("bad-request", "send one Authorization header")
+    kind, _, text = "".join(given).partition(" ")
+    if kind.lower() != "bearer":
+        raise Problem("unauthorized", "send Authorization: Bearer <token>", headers={"WWW-Authenticate": _CHALLENGE})
+    return text.strip()
+
+
+class KnownTokens:
+    """What this process remembers of tokens, so that neither guesses nor uses cost the ledger more than they should."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._lock = threading.Lock()
+        self._hashes: frozenset[str] = frozenset()
+        self._read_at = float("-inf")
+        self._noted: dict[str, float] = {}
+
+    def may_be(self, text: str) -> bool:
+        """Whether the text was a token a few seconds ago; for an origin that has guessed too often."""
+        with self._lock:
+            if time.monotonic() - self._read_at >= _FRESH_SECONDS:
+                self._hashes, self._read_at = self._database.ask(tokens.secret_hashes), time.monotonic()
+            return tokens.secret_hash(text) in self._hashes
+
+    def is_to_be_noted(self, token_id: str) -> bool:
+        """Whether a use of the token was not written down in the last minute, or could not be."""
+        with self._lock:
+            moment = time.monotonic()
+            if moment - self._noted.get(token_id, float("-inf")) < _NOTED_SECONDS:
+                return False
+            self._noted[token_id] = moment
+            return True

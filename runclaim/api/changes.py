@@ -9,10 +9,10 @@ from fastapi import Request, Response
 
 from runclaim.api.asked import Ids
 from runclaim.api.auth import Caller, no_run
-from runclaim.api.once import Done, done, once
+from runclaim.api.once import Done, once
 from runclaim.api.routing import Asker, Doors
-from runclaim.api.runs import LOCATION, etag, whole
-from runclaim.api.shown import RunOut, RunsChanged
+from runclaim.api.runs import LOCATION, brief, shown_to
+from runclaim.api.shown import RunBrief, RunOut, RunsChanged
 from runclaim.errors import StateConflict
 from runclaim.flows.outside import due_now, rerun_of
 from runclaim.flows.reruns import again
@@ -36,9 +36,10 @@ if TYPE_CHECKING:
     from runclaim.ledger.new_run import NewRun
 
 doors: Final = Doors()
-_KEYED: Final = ("state-conflict", "request-in-flight", "idempotency-key-reused")
+_KEYED: Final = ("state-conflict", "request-in-flight", "idempotency-key-reused", "run-purged")
+_LATER: Final = {"Retry-After": "1"}
 _ASKED: Final[dict[int | str, dict[str, Any]]] = {
-    202: {"model": RunOut, "description": "It was asked; the run as it is now, and when to look again."}
+    202: {"model": RunOut | RunBrief, "description": "It was asked; the run as it is now, and when to look again."}
 }
 
 
@@ -58,12 +59,13 @@ def cancel_run(run_id: UUID, request: Request, caller: Asker) -> Response:
     def work(conn: Connection) -> Done:
         if not cancel(conn, [line.id], by=caller.name, call=call):
             _require_canceled(_again(conn, line.id))
-        return _asked(conn, _again(conn, line.id))
+        return Done(202, line.id, _LATER)
 
     def read_back(conn: Connection) -> Done | None:
-        return _asked(conn, _again(conn, line.id)) if canceled(conn, [line.id], call=call) else None
+        return Done(202, line.id, _LATER) if canceled(conn, [line.id], call=call) else None
 
-    return once(caller.service, request, project=line.project, payload=None, work=work, read_back=read_back)
+    show = shown_to(caller)
+    return once(caller, request, project=line.project, payload=None, work=work, show=show, read_back=read_back)
 
 
 @doors.door(
@@ -82,11 +84,10 @@ def cancel_runs(body: Ids, request: Request, caller: Asker) -> Response:
     ids, call = [line.id for line in lines], nonce()
 
     def asked(conn: Connection, moved: Collection[str]) -> Done:
-        after = [_again(conn, run_id) for run_id in ids]
-        for line in after:
+        for line in lines:
             if line.id not in moved:
-                _require_canceled(line)
-        return done(202, {"runs": [line.as_json() for line in after]}, after[0].id, {"Retry-After": "1"})
+                _require_canceled(_again(conn, line.id))
+        return Done(202, lines[0].id, _LATER)
 
     def work(conn: Connection) -> Done:
         return asked(conn, cancel(conn, ids, by=caller.name, call=call))
@@ -95,8 +96,12 @@ def cancel_runs(body: Ids, request: Request, caller: Asker) -> Response:
         moved = canceled(conn, ids, call=call)
         return asked(conn, moved) if moved else None
 
-    payload = body.model_dump()
-    return once(caller.service, request, project=lines[0].project, payload=payload, work=work, read_back=read_back)
+    def show(conn: Connection, _run_id: str) -> tuple[Any, dict[str, str]]:
+        after = [_again(conn, run_id) for run_id in ids]
+        return {"runs": [line.as_json() if caller.reads else brief(line) for line in after]}, {}
+
+    project, payload = lines[0].project, body.model_dump()
+    return once(caller, request, project=project, payload=payload, work=work, show=show, read_back=read_back)
 
 
 @doors.door(
@@ -132,33 +137,28 @@ def resume_run(run_id: UUID, request: Request, caller: Asker) -> Response:
     "/v1/runs/{run_id:uuid}:rerun",
     scope=Scope.RUNS_WRITE,
     quota="enqueue",
-    problems=["request-in-flight", "idempotency-key-reused", "unknown-flow", "invalid"],
-    answers={201: {"model": RunOut, "description": "The new run of the key.", "headers": LOCATION}},
+    problems=["request-in-flight", "idempotency-key-reused", "unknown-flow", "invalid", "run-purged"],
+    answers={201: {"model": RunOut | RunBrief, "description": "The new run of the key.", "headers": LOCATION}},
     tags=["runs"],
 )
 def rerun_run(run_id: UUID, request: Request, caller: Asker) -> Response:
     """Make a new run of a run's key, with its recorded input; the older one ends if it still goes on."""
     line, service = caller.run(str(run_id)), caller.service
+    service.room.require("live-runs", line.project)
     new = _rerun_of(caller, line)
 
-    def made(conn: Connection) -> Done:
-        fresh = _again(conn, new.run_id)
-        headers = {"Location": f"/v1/runs/{new.run_id}", "ETag": etag(fresh)}
-
-        def ring() -> None:
-            if fresh.state is RunState.QUEUED:
-                service.ring(fresh.id, fresh.fence, fresh, new.queue)
-
-        return done(201, whole(conn, fresh), new.run_id, headers, then=ring)
+    def made() -> Done:
+        return Done(201, new.run_id, {"Location": new.run_id}, then=lambda: service.ring_new(new))
 
     def work(conn: Connection) -> Done:
         rerun(conn, [new], by=caller.name)
-        return made(conn)
+        return made()
 
     def read_back(conn: Connection) -> Done | None:
-        return made(conn) if reran(conn, [new]) else None
+        return made() if reran(conn, [new]) else None
 
-    return once(service, request, project=line.project, payload=None, work=work, read_back=read_back)
+    show = shown_to(caller)
+    return once(caller, request, project=line.project, payload=None, work=work, show=show, read_back=read_back)
 
 
 def _rerun_of(caller: Caller, line: RunLine) -> NewRun:
@@ -192,12 +192,13 @@ def _move(
 
     def moved(conn: Connection) -> Done:
         line, queue = _again(conn, run_id), _queue(conn, run_id)
-        return _asked(conn, line, then=lambda: service.ring(run_id, line.fence, line, queue))
+        return Done(202, run_id, _LATER, then=lambda: service.ring(run_id, line.fence, line, queue))
 
     def read_back(conn: Connection) -> Done | None:
         return moved(conn) if entries_of(conn, [run_id], call=call) else None
 
-    return once(service, request, project=line.project, payload=None, work=work, read_back=read_back)
+    show = shown_to(caller)
+    return once(caller, request, project=line.project, payload=None, work=work, show=show, read_back=read_back)
 
 
 def _queue(conn: Connection, run_id: str) -> str | None:
@@ -215,7 +216,3 @@ def _again(conn: Connection, run_id: str) -> RunLine:
 def _require_canceled(line: RunLine) -> None:
     if line.state is not RunState.CANCELED and not line.cancel_requested:
         raise StateConflict(line.id, "cancel", line.state)
-
-
-def _asked(conn: Connection, line: RunLine, *, then: Callable[[], None] = lambda: None) -> Done:
-    return done(202, whole(conn, line), line.id, {"Retry-After": "1", "ETag": etag(line)}, then=then)

@@ -53,8 +53,9 @@ def describe(app: FastAPI) -> None:
 
     app.openapi = openapi  # type: ignore[method-assign]
 
-    async def serve(_request: Request) -> JSONResponse:
-        return JSONResponse(app.openapi())
+    async def serve(request: Request) -> JSONResponse:
+        prefix = request.scope.get("root_path", "")
+        return JSONResponse(app.openapi() | ({"servers": [{"url": prefix}]} if prefix else {}))
 
     app.add_route("/openapi.json", serve, methods=["GET"], include_in_schema=False)
 

@@ -2,7 +2,7 @@
 Events: a run's journal as it grows, as server-sent events or as one page of JSON.
 
 The id of an event is its number in the journal: a client that comes back says the last one it has seen, and misses
-and doubles nothing. No thread and no connection is held between two looks.
+and doubles nothing. No thread and no connection is held between two looks. A stream ends with its token.
 """
 
 from __future__ import annotations
@@ -31,13 +31,17 @@ from runclaim.states import TERMINAL
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+    from runclaim.api.auth import Caller
     from runclaim.api.service import Service
+    from runclaim.ledger.listing import RunLine
     from runclaim.ledger.read import EventView
 
 doors: Final = Doors()
-_MOST_STREAMS: Final = 200
+#: For proxies that would otherwise hold a stream back until their buffer is full.
+_UNBUFFERED: Final = {"X-Accel-Buffering": "no"}
 _KEEP_ALIVE_SECONDS: Final = 15.0
 _LARGEST: Final = 2**63 - 1
+_DIGITS: Final = 19
 #: How often a stream looks; a run that is quiet is looked at less often.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
 
@@ -86,16 +90,17 @@ async def follow(run_id: UUID, asked: Annotated[After, Query()], request: Reques
     found, is_over = await run_sync(_look, service, line.id, after)
     if is_over and not found:
         return Response(status_code=204)
-    if service.streams >= _MOST_STREAMS:
-        raise Problem("busy", f"this server follows {_MOST_STREAMS} runs already; come back later")
-    return StreamingResponse(_stream(service, line.id, after), media_type="text/event-stream")
+    service.shares.require_room("streams", caller.token.id, line.project)
+    if request.method == "HEAD":
+        return Response(media_type="text/event-stream", headers=_UNBUFFERED)
+    return StreamingResponse(_stream(caller, line, after), media_type="text/event-stream", headers=_UNBUFFERED)
 
 
 def _begin(request: Request, asked: After) -> int:
     given = request.headers.get("last-event-id", "").strip()
     if not given:
         return asked.after or 0
-    if not (given.isascii() and given.isdigit() and int(given[:20]) <= _LARGEST):
+    if not (given.isascii() and given.isdigit() and len(given) <= _DIGITS and int(given) <= _LARGEST):
         raise Problem("bad-request", "Last-Event-ID is the id of an event")
     return int(given)
 
@@ -104,13 +109,17 @@ def _wants_json(request: Request) -> bool:
     return "application/json" in request.headers.get("accept", "")
 
 
-async def _stream(service: Service, run_id: str, after: int) -> AsyncIterator[bytes]:
-    service.streams += 1
-    pause, said = _FIRST_PAUSE, time.monotonic()
-    try:
+async def _stream(caller: Caller, line: RunLine, after: int) -> AsyncIterator[bytes]:
+    service, run_id, pause = caller.service, line.id, _FIRST_PAUSE
+    said = checked = time.monotonic()
+    with service.shares.held("streams", caller.token.id, line.project):
         yield b"retry: 2000\n\n"
         while True:
             try:
+                if time.monotonic() - checked > _KEEP_ALIVE_SECONDS:
+                    checked = time.monotonic()
+                    if not await run_sync(service.ask, caller.is_still_good):
+                        return
                 found, is_over = await run_sync(_look, service, run_id, after)
             except RunclaimError:
                 # The client comes back by itself, and says where it was.
@@ -127,8 +136,6 @@ async def _stream(service: Service, run_id: str, after: int) -> AsyncIterator[by
             if not found:
                 await anyio.sleep(pause)
                 pause = min(pause * 1.5, _LONGEST_PAUSE)
-    finally:
-        service.streams -= 1
 
 
 def _look(service: Service, run_id: str, after: int, limit: int = 100) -> tuple[list[EventView], bool]:

@@ -1,20 +1,20 @@
 """
-Idempotency-Key: the same request is done once, and answered the same as often as it is sent.
+Idempotency-Key: the same request is done once, however often it is sent.
 
-The answer is kept in the transaction that does the work (`ledger.answers`), so a client that lost its connection, or
-a server that died, leaves the whole or nothing. Follows draft-ietf-httpapi-idempotency-key-header-07.
+What is answered is kept in the transaction that does the work (`ledger.answers`), so a client that lost its connection,
+or a server that died, leaves the whole or nothing. Kept are the status and which run it is about; the body shows the
+run as it is by then, to whoever may read it. Follows draft-ietf-httpapi-idempotency-key-header-07.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
 from runclaim.api.problems import Problem
 from runclaim.keys import fingerprint
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from fastapi import Request
     from sqlalchemy import Connection
 
+    from runclaim.api.auth import Caller
     from runclaim.api.service import Service
 
 _QUOTED: Final = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\]){1,255})"')
@@ -35,35 +36,35 @@ _BARE: Final = re.compile(r"[!#-~]{1,255}")
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What a piece of work answers; `then` is done after its commit."""
+    """What a piece of work answers, but for its body; `then` is done after its commit."""
 
     status: int
-    body: str
     run_id: str
     headers: dict[str, str] = field(default_factory=dict)
     then: Callable[[], None] = lambda: None
     replayed: bool = False
 
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Something that was done, with the body and the headers that show how things stand."""
+
+    done: Done
+    body: Any
+    headers: dict[str, str]
+
     def response(self) -> Response:
         """The answer."""
-        told = {"Idempotency-Replayed": "true"} if self.replayed else {}
-        return Response(self.body, status_code=self.status, headers=self.headers | told, media_type="application/json")
-
-
-def _nothing() -> None:
-    pass
-
-
-def done(
-    status: int, body: dict[str, Any], run_id: str, headers: dict[str, str], *, then: Callable[[], None] = _nothing
-) -> Done:
-    """An answer of JSON, written now: it is the same text whenever it is given again."""
-    return Done(status, json.dumps(body, separators=(",", ":")), run_id, headers, then)
+        told = {"Idempotency-Replayed": "true"} if self.done.replayed else {}
+        headers = self.done.headers | self.headers | told
+        return JSONResponse(self.body, status_code=self.done.status, headers=headers)
 
 
 #: The work in a transaction, and how an ambiguous commit of it is read back.
 Work = Callable[["Connection"], Done]
 ReadBack = Callable[["Connection"], "Done | None"]
+#: The body of an answer about the run of an id, and the headers that change with it.
+Show = Callable[["Connection", str], tuple[Any, dict[str, str]]]
 
 
 def key_of(request: Request) -> str | None:
@@ -81,49 +82,64 @@ def key_of(request: Request) -> str | None:
 
 
 def once(
-    service: Service,
+    caller: Caller,
     request: Request,
     *,
     project: str,
     payload: Any,
     work: Work,
+    show: Show,
     read_back: ReadBack | None = None,
 ) -> Response:
     """
     Do the work in one transaction, or answer as it was answered under the same Idempotency-Key.
 
-    Raises: Problem when another request with the key is being answered, or the key was used for another payload.
+    The body is made by `show` both times. Raises: Problem when another request with the key is being answered, or the
+    key was used for another payload.
     """
-    key = key_of(request)
+    service, key = caller.service, key_of(request)
     if key is None:
-        answered = service.database.run(work, read_back=read_back)
+        back = None if read_back is None else lambda conn: _answer(conn, read_back(conn), show)
+        answered = service.database.run(lambda conn: _answer_of(conn, work(conn), show), read_back=back)
     else:
-        asked = [request.method, request.url.path, payload]
+        asked = fingerprint([request.method, request.url.path, payload])
         place = fingerprint([project, request.method, request.url.path, key])
         mine: list[Done] = []
 
         def keyed(conn: Connection) -> Done:
-            mine.append(_keyed(conn, place, fingerprint(asked), work))
+            mine.append(_keyed(conn, place, asked, project, work))
             return mine[-1]
 
         def kept(conn: Connection) -> Done | None:
-            found = _kept(conn, place, fingerprint(asked))
+            found = _kept(conn, place, asked)
             # Of this very request: what it started is still to be rung for.
-            return next((each for each in mine if found is not None and each.body == found.body), found)
+            ours = (each for each in mine if found and not each.replayed and each.run_id == found.run_id)
+            return next(ours, found)
 
+        service.room.require("answers", project)
         with _alone(service, place):
-            answered = service.database.run(keyed, read_back=kept)
-    answered.then()
+            answered = service.database.run(
+                lambda conn: _answer_of(conn, keyed(conn), show), read_back=lambda conn: _answer(conn, kept(conn), show)
+            )
+    answered.done.then()
     return answered.response()
 
 
-def _keyed(conn: Connection, place: str, asked: str, work: Work) -> Done:
+def _answer_of(conn: Connection, done: Done, show: Show) -> Answer:
+    return Answer(done, *show(conn, done.run_id))
+
+
+def _answer(conn: Connection, done: Done | None, show: Show) -> Answer | None:
+    return None if done is None else _answer_of(conn, done, show)
+
+
+def _keyed(conn: Connection, place: str, asked: str, project: str, work: Work) -> Done:
     if not answers.begin(conn, place):
         raise _in_flight()
     if found := _kept(conn, place, asked):
         return found
     made = work(conn)
-    if not answers.keep(conn, place, Kept(asked, made.run_id, made.status, made.headers, made.body)):
+    if not answers.keep(conn, place, Kept(asked, made.run_id, made.status, made.headers, project)):
         raise _in_flight()
     return made
 
@@ -136,7 +152,7 @@ def _kept(conn: Connection, place: str, asked: str) -> Done | None:
         raise Problem(
             "idempotency-key-reused", "the same key came with another payload; use a new key for a new request"
         )
-    return Done(found.status, found.body, found.run_id, found.headers, replayed=True)
+    return Done(found.status, found.run_id, found.headers, replayed=True)
 
 
 @contextmanager

@@ -6,10 +6,11 @@ One table says what each code means. Nothing in a problem tells of a secret, of 
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from starlette.responses import JSONResponse
+from starlette.responses import Response
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,6 +44,7 @@ KINDS: Final[dict[str, Kind]] = {
     "request-in-flight": Kind(409, "A request with this Idempotency-Key is being answered", 1),
     "result-conflict": Kind(409, "This claim has recorded another result"),
     "state-conflict": Kind(409, "The run's state does not allow this"),
+    "run-purged": Kind(410, "The run has ended and was purged; its key starts no other"),
     "too-large": Kind(413, "The request is too large"),
     "not-json": Kind(415, "The body has to be application/json"),
     "invalid": Kind(422, "The request does not fit"),
@@ -50,7 +52,7 @@ KINDS: Final[dict[str, Kind]] = {
     "unknown-flow": Kind(422, "No application has registered this flow"),
     "quota-exceeded": Kind(429, "Too many requests", 1),
     "internal": Kind(500, "Something went wrong here"),
-    "busy": Kind(503, "Too many are followed at once", 5),
+    "busy": Kind(503, "The server has too much to do", 5),
     "ledger-refused": Kind(503, "The ledger refuses this server; nothing was done"),
     "ledger-unavailable": Kind(503, "The ledger does not answer; nothing was done", 2),
 }
@@ -89,15 +91,14 @@ class Problem(Exception):
             found["errors"] = [{"pointer": each.pointer, "detail": each.detail} for each in self.mistakes]
         return found | self.more
 
-    def response(self, instance: str) -> JSONResponse:
-        """The answer."""
+    def response(self, instance: str) -> Response:
+        """The answer. A lone surrogate of a field's name is shown as a question mark."""
         kind = KINDS[self.code]
         headers = {} if kind.retry_after is None else {"Retry-After": str(kind.retry_after)}
-        return JSONResponse(
-            self.body(instance), status_code=kind.status, media_type=MEDIA_TYPE, headers=headers | self.headers
-        )
+        text = json.dumps(self.body(instance), ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+        return Response(text, status_code=kind.status, media_type=MEDIA_TYPE, headers=headers | self.headers)
 
 
-def answer(request: Request, problem: Problem) -> JSONResponse:
+def answer(request: Request, problem: Problem) -> Response:
     """The problem as the answer to a request."""
     return problem.response(request.url.path)

@@ -1,14 +1,18 @@
 """
-Rate limits: so many requests of a kind in a window, a token (or, before there is one, an address) at a time.
+Rate limits, and shares of what lasts.
 
-The counts are in memory, or in Redis where several processes serve. A Redis that does not answer stops nobody: each
-process then counts for itself. Headers as in the draft draft-ietf-httpapi-ratelimit-headers-10.
+So many requests of a kind are allowed in a window for a token or, before there is one, for an origin. The counts are in
+memory, or in Redis where several processes serve. A Redis that does not answer stops nobody: each process then counts
+for itself. Headers as in the draft draft-ietf-httpapi-ratelimit-headers-10.
 """
 
 from __future__ import annotations
 
 import math
 import time
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from limits import parse
@@ -20,6 +24,8 @@ from runclaim.api.problems import Problem
 from runclaim.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from limits import RateLimitItem
 
     from runclaim.config import Config
@@ -29,6 +35,56 @@ logger: Final = logs.logger("runclaim.api")
 #: Wrong tokens that one address may send.
 _GUESSES: Final = "60/minute"
 _QUIET_SECONDS: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """How many of a kind may go on at once: of one token, of the tokens of one project, and of all."""
+
+    token: int
+    project: int
+    every: int
+
+
+SHARES: Final = {"streams": Share(20, 100, 200), "waits": Share(50, 150, 500)}
+
+
+class Shares:
+    """What goes on now. For the event loop's thread only."""
+
+    def __init__(self) -> None:
+        self._many: Counter[tuple[str, ...]] = Counter()
+
+    def require_room(self, kind: str, token: str, project: str) -> None:
+        """Raises: Problem when the token, its project or the server has as many as it may."""
+        share = SHARES[kind]
+        if self._many[kind,] >= share.every:
+            raise Problem("busy", f"this server has {share.every} {kind} already; come back later")
+        for whose, most in ((("token", token), share.token), (("project", project), share.project)):
+            if self._many[kind, *whose] >= most:
+                raise Problem(
+                    "quota-exceeded",
+                    f"this {whose[0]} has {most} {kind} already: end one, or come back later",
+                    more={"violated-policies": [kind]},
+                    headers={"Retry-After": "5"},
+                )
+
+    @contextmanager
+    def held(self, kind: str, token: str, project: str) -> Iterator[None]:
+        """Count one for as long as the block lasts."""
+        places: list[tuple[str, ...]] = [(kind,), (kind, "token", token), (kind, "project", project)]
+        self._many.update(places)
+        try:
+            yield
+        finally:
+            self._many.subtract(places)
+            for each in places:
+                if not self._many[each]:
+                    del self._many[each]
+
+    def many(self, kind: str) -> int:
+        """How many of a kind go on now."""
+        return self._many[kind,]
 
 
 class Quota:
@@ -62,14 +118,21 @@ class Quota:
             )
         return headers
 
-    def guess(self, address: str) -> None:
-        """Count a wrong token of an address. Raises: Problem when it sends too many."""
-        allowed, _, resets = self._hit(self._guesses, "guess", address)
-        if not allowed:
-            headers = {"Retry-After": str(max(1, resets))}
-            raise Problem(
-                "quota-exceeded", "too many wrong tokens", more={"violated-policies": ["guess"]}, headers=headers
-            )
+    def guess(self, whose: str) -> None:
+        """Count a wrong token of an origin. Raises: Problem when it sends too many."""
+        # Here, and not in the store: who has no token costs no request to another server.
+        if not self._count(self._own, self._guesses, "guess", whose)[0]:
+            raise self.too_many_guesses(whose)
+
+    def has_guessed_enough(self, whose: str) -> bool:
+        """Whether an origin has sent as many wrong tokens as it may. Counts nothing."""
+        return not self._own.test(self._guesses, "guess", whose)
+
+    def too_many_guesses(self, whose: str) -> Problem:
+        """The problem of an origin that has."""
+        stats = self._own.get_window_stats(self._guesses, "guess", whose)
+        wait = {"Retry-After": str(max(1, math.ceil(stats.reset_time - time.time())))}
+        return Problem("quota-exceeded", "too many wrong tokens", more={"violated-policies": ["guess"]}, headers=wait)
 
     def _hit(self, item: RateLimitItem, kind: str, who: str) -> tuple[bool, int, int]:
         if time.monotonic() >= self._quiet_until:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 from fastapi.exceptions import RequestValidationError
@@ -22,9 +23,10 @@ from runclaim.errors import (
     StateConflict,
 )
 from runclaim.flows.outside import InputRefused
+from runclaim.keys import clip
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from fastapi import FastAPI
     from starlette.requests import Request
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
 logger: Final = logs.logger("runclaim.api")
 
+_LONGEST_PATH: Final = 200
 _STATUSES: Final = {400: "bad-request", 413: "too-large", 415: "not-json"}
 
 
@@ -40,8 +43,11 @@ def _of_schema(error: InputRefused) -> Problem:
     return Problem("invalid", "the input does not fit its flow", found)
 
 
-def _of_input(error: InputError) -> Problem:
-    return Problem("invalid", str(error), [Mistake("/" + error.field.replace(".", "/"), error.problem)])
+def of_input(error: InputError, fields: Collection[str] = ()) -> Problem:
+    """The problem of an input; `fields` are those of the flow's input, which stand below `/input` in a body."""
+    path = re.sub(r"\[(\d+)\]", r".\1", error.field).split(".")
+    below = ["input", *path] if path[0] in fields else path
+    return Problem("invalid", str(error), [Mistake("".join(f"/{part}" for part in below), error.problem)])
 
 
 def _of_key(error: KeyConflict) -> Problem:
@@ -67,7 +73,7 @@ def _of_state(error: StateConflict) -> Problem:
 #: What each refusal becomes; the first class that fits decides.
 _KNOWN: Final[tuple[tuple[type[RunclaimError], Callable[[Any], Problem]], ...]] = (
     (InputRefused, _of_schema),
-    (InputError, _of_input),
+    (InputError, of_input),
     (KeyConflict, _of_key),
     (LedgerUnavailable, _of_ledger),
     (LedgerRefused, _of_refusal),
@@ -113,16 +119,20 @@ def add_to(app: FastAPI, allowed: Callable[[str], Sequence[str]]) -> None:
         return answer(request, Problem("invalid" if in_body else "bad-request", "see errors", mistakes))
 
     async def unknown(request: Request, error: Exception) -> Response:
-        # Not the error's own words: they may hold what was sent. The kind and the place help whoever reads the log.
-        logger.error("%s %s failed: %s", request.method, request.url.path, type(error).__name__, exc_info=_bare(error))
-        return answer(request, Problem("internal", "the server's log says more"))
+        return answer(request, unforeseen(request.method, request.url.path, error))
 
     app.add_exception_handler(Problem, known)
     app.add_exception_handler(RunclaimError, known)
     app.add_exception_handler(HTTPException, of_http)
     app.add_exception_handler(RequestValidationError, of_validation)
     app.add_exception_handler(SQLAlchemyError, unknown)
-    app.add_exception_handler(Exception, unknown)
+
+
+def unforeseen(method: str, path: str, error: Exception) -> Problem:
+    """The problem of an error that nobody foresaw; it is logged."""
+    # Not the error's own words: they may hold what was sent. The kind and the place help whoever reads the log.
+    logger.error("%s %s failed: %s", method, clip(path, _LONGEST_PATH), type(error).__name__, exc_info=_bare(error))
+    return Problem("internal", "the server's log says more")
 
 
 def _bare(error: Exception) -> Any:

@@ -22,15 +22,18 @@ from runclaim.api.strict import StrictRequest
 if TYPE_CHECKING:
     import re
 
+    from starlette.routing import Match
+    from starlette.types import Receive, Scope, Send
+
     from runclaim.api.service import Service
-    from runclaim.ledger.tokens import Scope
+    from runclaim.ledger import tokens
 
 Endpoint = Callable[..., Any]
 
 #: What every route can answer, and what only those with a token, a body or the ledger can.
 _ALWAYS: Final = ("bad-request", "not-found", "method-not-allowed", "internal", "ledger-unavailable", "ledger-refused")
 _WITH_TOKEN: Final = ("unauthorized", "scope-missing", "quota-exceeded")
-_WITH_BODY: Final = ("request-timeout", "too-large", "not-json", "invalid")
+_WITH_BODY: Final = ("request-timeout", "too-large", "not-json", "invalid", "busy")
 
 
 def caller_of(request: Request) -> Caller:
@@ -52,13 +55,27 @@ Asker = Annotated[Caller, Depends(caller_of)]
 class Door:
     """What stands in front of a route: its scope (`None`: everybody may), and the kind of quota that it takes from."""
 
-    scope: Scope | None
+    scope: tokens.Scope | None
     quota: str | None = None
     takes_json: bool = False
 
 
 class Guarded(APIRoute):
-    """A route behind its door."""
+    """A route behind its door. Whoever may GET may ask for the HEAD alone."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Whether the route is for this request."""
+        return super().matches({**scope, "method": "GET"} if self._is_head(scope) else scope)
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer it; the server leaves the body of a HEAD out."""
+        if self._is_head(scope):
+            await self.app(scope, receive, send)
+        else:
+            await super().handle(scope, receive, send)
+
+    def _is_head(self, scope: Scope) -> bool:
+        return scope["type"] == "http" and scope["method"] == "HEAD" and "GET" in (self.methods or ())
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """FastAPI's own handler, behind what has to come first."""
@@ -69,9 +86,9 @@ class Guarded(APIRoute):
             strict = StrictRequest(request.scope, request.receive)
             headers: dict[str, str] = {}
             if door.scope is not None:
-                scope = door.scope
+                needed = door.scope
                 service = service_of(request)
-                caller = strict.state.caller = await run_sync(lambda: authenticate(service, strict, scope))
+                caller = strict.state.caller = await run_sync(lambda: authenticate(service, strict, needed))
                 if door.quota is not None:
                     kind = door.quota
                     headers = await run_sync(lambda: service.quota.take(kind, caller.token.id))
@@ -105,7 +122,7 @@ class Doors(APIRouter):
         method: str,
         path: str,
         *,
-        scope: Scope | None,
+        scope: tokens.Scope | None,
         answers: dict[int | str, dict[str, Any]],
         problems: Sequence[str] = (),
         quota: str | None = None,
@@ -132,7 +149,8 @@ class Doors(APIRouter):
                 openapi_extra={"security": [{"bearer": [str(scope)]}] if scope else []},
                 **how,
             )
-            self._paths.append((compile_path(path)[0], method))
+            methods = ("GET", "HEAD") if method == "GET" else (method,)
+            self._paths += [(compile_path(path)[0], each) for each in methods]
             return endpoint
 
         return declare

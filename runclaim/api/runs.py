@@ -9,18 +9,21 @@ from uuid import UUID
 
 from anyio.to_thread import run_sync
 from fastapi import Query, Request, Response
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from starlette.responses import JSONResponse
 
 from runclaim import tracing
 from runclaim.api.asked import Enqueue, Name
 from runclaim.api.auth import Caller
-from runclaim.api.once import Done, done, once
-from runclaim.api.pages import page_token, place_of, question_of
+from runclaim.api.once import Done, Show, once
+from runclaim.api.pages import page_token, question_of
+from runclaim.api.problems import Problem
+from runclaim.api.refusals import of_input
 from runclaim.api.routing import Asker, Doors
-from runclaim.api.shown import RunOut, RunsOut, State
+from runclaim.api.shown import RunBrief, RunOut, RunsOut, State
 from runclaim.api.waiting import until, wait_of
-from runclaim.flows.outside import due_now, new_run
+from runclaim.errors import InputError
+from runclaim.flows.outside import InputRefused, due_now, new_run
 from runclaim.ledger import read
 from runclaim.ledger.enqueue import enqueue
 from runclaim.ledger.listing import MOST, RunLine, Wanted, list_runs, run_line
@@ -40,6 +43,16 @@ _REPLAYED: Final = {
 }
 
 
+def _utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("is before the year 1 or after 9999 in UTC") from None
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_utc)]
+
+
 class Listing(BaseModel):
     """The parameters of a listing."""
 
@@ -48,8 +61,8 @@ class Listing(BaseModel):
     project: Name | None = None
     flow: Name | None = None
     state: list[State] = Field(default_factory=list, max_length=8)
-    since: AwareDatetime | None = Field(None, description="Enqueued at this time or later (RFC 3339).")
-    until: AwareDatetime | None = Field(None, description="Enqueued before this time.")
+    since: Moment | None = Field(None, description="Enqueued at this time or later (RFC 3339).")
+    until: Moment | None = Field(None, description="Enqueued before this time.")
     order_by: Literal["enqueued_at desc", "enqueued_at asc"] = "enqueued_at desc"
     page_size: int = Field(50, ge=1, description=f"More than {MOST} is {MOST}.")
     page_token: str | None = Field(None, max_length=512, description="From `next_page_token`.")
@@ -58,6 +71,27 @@ class Listing(BaseModel):
 def etag(line: RunLine) -> str:
     """Changes whenever what is shown of the run does."""
     return f'"{line.fence}{"-cancel" if line.cancel_requested else ""}"'
+
+
+def shown_to(caller: Caller) -> Show:
+    """
+    How a run is shown to a caller: whole, or to whoever may not read its id and its state.
+
+    Raises: Problem when the run was purged.
+    """
+
+    def show(conn: Connection, run_id: str) -> tuple[Any, dict[str, str]]:
+        if (line := run_line(conn, run_id)) is None:
+            detail = f"the key has run {run_id}, which has ended and was purged; nothing was made"
+            raise Problem("run-purged", detail, more={"run_id": run_id})
+        return whole(conn, line) if caller.reads else brief(line), {"ETag": etag(line)}
+
+    return show
+
+
+def brief(line: RunLine) -> dict[str, Any]:
+    """What a token without `runs:read` is told of a run."""
+    return {"id": line.id, "state": str(line.state)}
 
 
 def whole(conn: Connection, line: RunLine) -> dict[str, Any]:
@@ -74,10 +108,10 @@ def whole(conn: Connection, line: RunLine) -> dict[str, Any]:
     scope=Scope.RUNS_WRITE,
     quota="enqueue",
     takes_json=True,
-    problems=["key-conflict", "request-in-flight", "idempotency-key-reused", "unknown-flow"],
+    problems=["key-conflict", "request-in-flight", "idempotency-key-reused", "unknown-flow", "run-purged"],
     answers={
-        200: {"model": RunOut, "description": "The key has this run already.", "headers": LOCATION},
-        201: {"model": RunOut, "description": "The run was made.", "headers": LOCATION | _REPLAYED},
+        200: {"model": RunOut | RunBrief, "description": "The key has this run already.", "headers": LOCATION},
+        201: {"model": RunOut | RunBrief, "description": "The run was made.", "headers": LOCATION | _REPLAYED},
     },
     tags=["runs"],
 )
@@ -85,42 +119,44 @@ def enqueue_run(body: Enqueue, request: Request, caller: Asker) -> Response:
     """
     Make a run of a flow, or find the run that its key has.
 
-    With an Idempotency-Key the same request gets the same answer, until a day after the run has ended.
+    With an Idempotency-Key the same request is done once, until a day after the run has ended. Without `runs:read` the
+    answer is the run's id and state.
     """
     service, project = caller.service, caller.project(body.project)
+    service.room.require("live-runs", project)
     new = _new_run(caller, body, project)
     # The caller's trace, also where no SDK of this process has made it the current one.
     new = replace(new, trace_context=new.trace_context or tracing.carried(request.headers))
 
     def work(conn: Connection) -> Done:
         made = enqueue(conn, [new])[0]
-        line = run_line(conn, made.run_id)
-        assert line is not None  # noqa: S101 - enqueued in this very transaction, or held by its key
-        headers = {"Location": f"/v1/runs/{made.run_id}", "ETag": etag(line)}
+        headers = {"Location": f"runs/{made.run_id}"}
+        if not made.created:
+            return Done(200, made.run_id, headers)
+        return Done(201, made.run_id, headers, then=lambda: service.ring_new(new))
 
-        def ring() -> None:
-            if made.created and line.state is RunState.QUEUED and not new.delay:
-                service.ring(line.id, line.fence, line, new.queue)
-
-        return done(201 if made.created else 200, whole(conn, line), made.run_id, headers, then=ring)
-
-    return once(service, request, project=project, payload=body.model_dump(), work=work)
+    return once(caller, request, project=project, payload=body.model_dump(), work=work, show=shown_to(caller))
 
 
 def _new_run(caller: Caller, body: Enqueue, project: str) -> NewRun:
     record, flow = caller.service.flow(body.flow)
     delay = timedelta(seconds=body.delay_seconds)
-    if flow is not None and body.key is None and body.subject is None:
-        return flow.using(project=project, delay=delay, priority=body.priority).new_run(body.input)
-    made = new_run(
-        record,
-        body.input,
-        project=project,
-        key=body.key,
-        subject=body.subject,
-        delay=delay,
-        priority=body.priority,
-    )
+    try:
+        if flow is not None and body.key is None and body.subject is None:
+            return flow.using(project=project, delay=delay, priority=body.priority).new_run(body.input)
+        made = new_run(
+            record,
+            body.input,
+            project=project,
+            key=body.key,
+            subject=body.subject,
+            delay=delay,
+            priority=body.priority,
+        )
+    except InputRefused:
+        raise
+    except InputError as error:
+        raise of_input(error, record.input.get("properties", ())) from error
     return made if caller.service.can_ring else due_now(made)
 
 
@@ -139,25 +175,21 @@ def list_of_runs(asked: Annotated[Listing, Query()], request: Request, caller: A
         project=caller.project(asked.project),
         flow=asked.flow,
         states=frozenset(RunState(state) for state in asked.state),
-        since=_utc(asked.since),
-        until=_utc(asked.until),
+        since=asked.since,
+        until=asked.until,
         oldest_first=asked.order_by.endswith("asc"),
     )
-    key, question = service.page_key, question_of(wanted)
-    after = None if asked.page_token is None else place_of(key, question, asked.page_token)
+    question = question_of(wanted)
+    after = None if asked.page_token is None else service.place_of(question, asked.page_token)
     page = service.ask(lambda conn: list_runs(conn, wanted, after=after, limit=asked.page_size))
-    token = "" if page.next_after is None else page_token(key, question, page.next_after)
+    token = "" if page.next_after is None else page_token(service.page_key, question, page.next_after)
     shown = {"runs": [line.as_json() for line in page.runs], "next_page_token": token}
     return JSONResponse(shown, headers=next_link(request, token))
 
 
 def next_link(request: Request, token: str) -> dict[str, str]:
-    """The header that leads to the next page, unless this is the last one."""
-    return {"Link": f'<{request.url.include_query_params(page_token=token)}>; rel="next"'} if token else {}
-
-
-def _utc(moment: datetime | None) -> datetime | None:
-    return None if moment is None else moment.astimezone(UTC)
+    """The header that leads to the next page, relative to this one, unless this is the last."""
+    return {"Link": f'<?{request.url.include_query_params(page_token=token).query}>; rel="next"'} if token else {}
 
 
 @doors.door(
@@ -182,6 +214,8 @@ async def get_run(run_id: UUID, request: Request, caller: Asker) -> Response:
         enough=lambda found: found.state in _ENDS,
         seconds=wait or 0,
         request=request,
+        caller=caller,
+        project=lambda found: found.project,
     )
     headers = {"ETag": etag(line)} | ({} if wait is None else {"Preference-Applied": f"wait={wait}"})
     if _is_known(request, etag(line)):

@@ -7,20 +7,25 @@ Handlers are plain functions on a pool of threads. None holds a transaction open
 from __future__ import annotations
 
 import threading
+import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from runclaim import logs
+from runclaim.api.auth import KnownTokens
+from runclaim.api.pages import place_of
 from runclaim.api.problems import Problem
-from runclaim.api.quota import Quota
+from runclaim.api.quota import Quota, Shares
+from runclaim.api.room import Room
+from runclaim.api.strict import Buffers
 from runclaim.database import Database
 from runclaim.flows.describing import describe
 from runclaim.ledger.dispatch import Due
 from runclaim.ledger.registry import FlowRecord, all_registered, registered
-from runclaim.ledger.signing import page_key
+from runclaim.ledger.signing import find_page_key, page_key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from sqlalchemy import Connection
 
@@ -28,6 +33,7 @@ if TYPE_CHECKING:
     from runclaim.config import Config
     from runclaim.flows.flow import Flow
     from runclaim.ledger.listing import RunLine
+    from runclaim.ledger.new_run import NewRun
 
 logger: Final = logs.logger("runclaim.api")
 
@@ -35,6 +41,9 @@ T = TypeVar("T")
 
 #: A client is told to try again sooner than a worker gives up.
 _PATIENCE: Final = timedelta(seconds=2)
+_PAGE_KEY_SECONDS: Final = 60.0
+#: How often a page token that does not fit makes this process look for a newer key.
+_PAGE_KEY_PAUSE: Final = 1.0
 
 
 class Service:
@@ -47,16 +56,29 @@ class Service:
         #: Idempotency keys that this process works on now.
         self.in_flight: set[str] = set()
         self.lock = threading.Lock()
-        #: How many clients follow a run now.
-        self.streams = 0
-        self._page_key: bytes | None = None
+        self.shares, self.buffers = Shares(), Buffers()
+        self.room = Room(self.database, config)
+        self.known_tokens = KnownTokens(self.database)
+        self._page_key, self._page_key_read_at = b"", float("-inf")
 
     @property
     def page_key(self) -> bytes:
-        """What page tokens are signed with."""
-        if self._page_key is None:
-            self._page_key = self.database.run(page_key)
+        """What page tokens are signed with; read again after a minute, so that a new one needs no restart."""
+        if time.monotonic() - self._page_key_read_at >= _PAGE_KEY_SECONDS:
+            self._page_key = self.ask(find_page_key) or self.database.run(page_key)
+            self._page_key_read_at = time.monotonic()
         return self._page_key
+
+    def place_of(self, question: Sequence[str], token: str) -> str:
+        """The place that a page token names. Raises: Problem unless it was given for this very listing."""
+        try:
+            return place_of(self.page_key, question, token)
+        except Problem:
+            # Another process may have signed it with a newer key.
+            if time.monotonic() - self._page_key_read_at < _PAGE_KEY_PAUSE:
+                raise
+            self._page_key_read_at = float("-inf")
+            return place_of(self.page_key, question, token)
 
     def ask(self, question: Callable[[Connection], T]) -> T:
         """The answer to a question that only reads. Raises: LedgerUnavailable."""
@@ -89,6 +111,12 @@ class Service:
         """Publish the message of a run that is due now. Never raises for a broker that does not answer."""
         if self.runs is not None and line.flow in self.runs.flows:
             due = Due(run_id, fence, line.flow, line.phase, queue, line.key, line.priority)
+            self.runs.ledger.publisher.publish([due])
+
+    def ring_new(self, new: NewRun) -> None:
+        """Publish the message of a run that was made just now, if it is due."""
+        if self.runs is not None and new.flow in self.runs.flows and not new.delay and new.waits_for is None:
+            due = Due(new.run_id, 0, new.flow, new.phases[0], new.queue, new.key.text, new.priority)
             self.runs.ledger.publisher.publish([due])
 
     def ring_actions(self) -> None:

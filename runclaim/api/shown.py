@@ -77,6 +77,15 @@ class RunOut(RunLineOut):
     result: Any
 
 
+class RunBrief(BaseModel):
+    """What a token without `runs:read` is told of a run."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: str
+    state: State
+
+
 class RunsOut(BaseModel):
     """A page of runs; `next_page_token` is empty on the last one."""
 
@@ -87,7 +96,7 @@ class RunsOut(BaseModel):
 class RunsChanged(BaseModel):
     """Several runs after what was asked of them."""
 
-    runs: list[RunLineOut]
+    runs: list[RunLineOut | RunBrief]
 
 
 class ClaimOut(BaseModel):

@@ -54,6 +54,15 @@ class ActionOut(BaseModel):
     ended_at: datetime | None
 
 
+class ActionBrief(BaseModel):
+    """What a token without `runs:read` is told of an action."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: str
+    state: ActionStateName
+
+
 class ActionsOut(BaseModel):
     """A page of actions; `next_page_token` is empty on the last one."""
 

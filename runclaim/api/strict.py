@@ -1,5 +1,5 @@
 """
-Bodies: taken up to a size and within a time before anything reads them, and read as strict JSON.
+Bodies: taken up to a size and within a time, once it is known who sends them, and read as strict JSON.
 
 A field that is given twice, NaN, an infinite number and nesting deeper than 32 are refused: two programs that read
 such a text would not read the same.
@@ -9,30 +9,56 @@ from __future__ import annotations
 
 import json
 import math
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import anyio
 from fastapi import Request
 
 from runclaim.api.problems import Problem
 
-if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
 #: An input of 256 kB, and what stands around it.
 MAX_BODY_BYTES: Final = 320 * 1024
-#: Webhooks have a cap of their own below this, see `Runclaim.webhook`.
-MAX_WEBHOOK_BYTES: Final = 1024 * 1024
 MAX_DEPTH: Final = 32
 _BODY_SECONDS: Final = 20.0
 #: Of what is thrown away before a refusal is told.
-_DRAINED_BYTES: Final = 4 * MAX_WEBHOOK_BYTES
+_DRAINED_BYTES: Final = 4 * 1024 * 1024
 _DRAIN_SECONDS: Final = 1.0
-_HEADERS: Final = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
+
+
+class Buffers:
+    """How many bytes of unfinished bodies this process holds."""
+
+    def __init__(self, most: int = 64 * 1024 * 1024) -> None:
+        self.most, self.held = most, 0
+
+    def add(self, size: int) -> None:
+        """Hold so many more. Raises: Problem when there is no room."""
+        self.held += size
+        if self.held > self.most:
+            raise Problem("busy", "too many bodies are being sent to this server; come back later")
 
 
 class StrictRequest(Request):
-    """A request whose JSON is strict."""
+    """A request whose body is bounded and whose JSON is strict."""
+
+    async def body(self) -> bytes:
+        """The whole body, at most as much as a run needs. Raises: Problem."""
+        return await self.body_up_to(MAX_BODY_BYTES)
+
+    async def body_up_to(self, cap: int) -> bytes:
+        """The whole body, at most `cap` bytes. Raises: Problem, ClientDisconnect."""
+        if not hasattr(self, "_body"):
+            try:
+                with anyio.fail_after(_BODY_SECONDS):
+                    self._body = await _read(self, cap)
+            except (Problem, TimeoutError) as refused:
+                late = Problem("request-timeout", "the body did not arrive")
+                problem = refused if isinstance(refused, Problem) else late
+                await _drain(self)
+                # What is left of the body is not read: the connection has to go.
+                problem.headers = {"Connection": "close"}
+                raise problem from None
+        return self._body
 
     async def json(self) -> Any:
         """The body. Raises: Problem."""
@@ -84,79 +110,32 @@ def _depth(value: Any) -> int:
     return depth
 
 
-class Gate:
-    """In front of the app: bodies are read here, within their bounds; every answer gets the same safe headers."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request, as ASGI has it."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-
-        async def sending(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                there = {name for name, _ in message["headers"]}
-                message["headers"] = [*message["headers"], *(each for each in _HEADERS if each[0] not in there)]
-            await send(message)
-
-        is_webhook = scope["path"].startswith("/v1/webhooks/")
-        cap = MAX_WEBHOOK_BYTES if is_webhook else MAX_BODY_BYTES
-        try:
-            with anyio.fail_after(_BODY_SECONDS):
-                body = await _read(scope, receive, cap)
-        except (Problem, TimeoutError) as refused:
-            problem = refused if isinstance(refused, Problem) else Problem("request-timeout", "the body did not arrive")
-            await _drain(scope, receive)
-            # What is left of the body is not read: the connection has to go.
-            problem.headers = {"Connection": "close"}
-            await problem.response(scope["path"])(scope, receive, sending)
-            return
-        if body is not None:
-            await self._app(scope, _replay(body, receive), sending)
-
-
-async def _read(scope: Scope, receive: Receive, cap: int) -> bytes | None:
-    """The whole body, or `None` when the client went away. Raises: Problem."""
-    told = dict(scope["headers"]).get(b"content-length", b"0")
+async def _read(request: Request, cap: int) -> bytes:
     too_large = Problem("too-large", f"the body has more than {cap:,} bytes")
-    if told.isdigit() and int(told[:20]) > cap:
+    length = request.headers.get("content-length", "")
+    if length.isdigit() and (len(length) > len(str(cap)) or int(length) > cap):
         raise too_large
-    body, more = b"", True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return None
-        body += message.get("body", b"")
-        if len(body) > cap:
-            raise too_large
-        more = message.get("more_body", False)
-    return body
+    buffers: Buffers = request.app.state.service.buffers
+    body = bytearray()
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            buffers.add(len(chunk))
+            if len(body) > cap:
+                raise too_large
+    finally:
+        buffers.held -= len(body)
+    return bytes(body)
 
 
-async def _drain(scope: Scope, receive: Receive) -> None:
+async def _drain(request: Request) -> None:
     """Take a little more of a body that is too large: a client that still sends would not hear the answer."""
-    if b"expect" in dict(scope["headers"]):
+    if "expect" in request.headers:
         return
     left = _DRAINED_BYTES
     with anyio.move_on_after(_DRAIN_SECONDS):
         while left > 0:
-            message = await receive()
+            message = await request.receive()
             left -= len(message.get("body", b""))
             if message["type"] == "http.disconnect" or not message.get("more_body", False):
                 return
-
-
-def _replay(body: bytes, receive: Receive) -> Receive:
-    given = False
-
-    async def replayed() -> Message:
-        nonlocal given
-        if given:
-            return await receive()
-        given = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return replayed

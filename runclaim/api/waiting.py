@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from fastapi import Request
 
+    from runclaim.api.auth import Caller
+
 T = TypeVar("T")
 
 MOST_SECONDS: Final = 30
@@ -27,13 +29,31 @@ def wait_of(request: Request) -> int | None:
     return None if found is None else min(int(found[1]), MOST_SECONDS)
 
 
-async def until(question: Callable[[], T], *, enough: Callable[[T], bool], seconds: float, request: Request) -> T:
-    """The answer that is enough, or the last one when the time is over or the client has gone."""
+async def until(
+    question: Callable[[], T],
+    *,
+    enough: Callable[[T], bool],
+    seconds: float,
+    request: Request,
+    caller: Caller,
+    project: Callable[[T], str],
+) -> T:
+    """
+    The answer that is enough, or the last one when the time is over or the client has gone.
+
+    Raises: Problem when the caller, or the project of the first answer, has as many waits as it may.
+    """
     ends, pause = time.monotonic() + seconds, _FIRST_PAUSE
-    while True:
-        found = await run_sync(question)
-        left = ends - time.monotonic()
-        if enough(found) or left <= 0 or await request.is_disconnected():
-            return found
-        await anyio.sleep(min(pause, left))
-        pause = min(pause * 1.5, _LONGEST_PAUSE)
+    found = await run_sync(question)
+    if enough(found) or seconds <= 0:
+        return found
+    shares, whose = caller.service.shares, ("waits", caller.token.id, project(found))
+    shares.require_room(*whose)
+    with shares.held(*whose):
+        while (left := ends - time.monotonic()) > 0 and not await request.is_disconnected():
+            await anyio.sleep(min(pause, left))
+            pause = min(pause * 1.5, _LONGEST_PAUSE)
+            found = await run_sync(question)
+            if enough(found):
+                break
+    return found

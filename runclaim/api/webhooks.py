@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from fastapi import Path, Request
+from fastapi import Path
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse
 
 from runclaim.api.problems import Problem
 from runclaim.api.routing import Doors, service_of
 from runclaim.api.shown import ReceivedOut
+from runclaim.api.strict import StrictRequest
 from runclaim.flows.webhooks import Outcome
 
 doors: Final = Doors()
@@ -21,20 +22,21 @@ _NEW: Final = frozenset({Outcome.ENQUEUED, Outcome.STARTED})
     "POST",
     "/v1/webhooks/{trigger}",
     scope=None,
-    problems=["signature-refused", "key-conflict", "too-large", "request-timeout", "invalid"],
+    problems=["signature-refused", "key-conflict", "too-large", "request-timeout", "invalid", "busy"],
     answers={
         200: {"model": ReceivedOut, "description": "Nothing new: a repetition, or it concerns no run."},
         202: {"model": ReceivedOut, "description": "It made a run, or started a phase of one."},
     },
     tags=["webhooks"],
 )
-async def receive(request: Request, trigger: str = Path(max_length=100)) -> JSONResponse:
+async def receive(request: StrictRequest, trigger: str = Path(max_length=100)) -> JSONResponse:
     """Take one signed delivery (GitHub or Standard Webhooks, as the application declares the trigger)."""
     service = service_of(request)
     webhook = service.runs.webhooks.get(trigger) if service.runs is not None else None
     if webhook is None:
         raise Problem("not-found", "there is no such webhook here")
-    body = await request.body()
+    # Read only now: a stranger who knows no trigger's name sends nothing that is kept.
+    body = await request.body_up_to(webhook.max_body_bytes)
     received = await run_in_threadpool(webhook.receive, body, request.headers)
     run_id = None if received.run is None else received.run.id
     shown = {"outcome": str(received.outcome), "run_id": run_id}

@@ -54,7 +54,12 @@ async def claim_run(body: ClaimAsked, request: Request, caller: Asker) -> Respon
     """
     wait = wait_of(request)
     job: Job | None = await until(
-        lambda: take(caller, body), enough=lambda found: found is not None, seconds=wait or 0, request=request
+        lambda: take(caller, body),
+        enough=lambda found: found is not None,
+        seconds=wait or 0,
+        request=request,
+        caller=caller,
+        project=lambda _found: caller.project(body.project),
     )
     headers = {} if wait is None else {"Preference-Applied": f"wait={wait}"}
     return Response(status_code=204, headers=headers) if job is None else JSONResponse(job.shown(), headers=headers)
@@ -110,7 +115,7 @@ def succeed(run_id: UUID, body: Succeeded, caller: Asker) -> JSONResponse:
     "/v1/runs/{run_id:uuid}:fail",
     scope=Scope.WORKER,
     takes_json=True,
-    problems=[*_LOST, "unknown-flow"],
+    problems=[*_LOST, "result-conflict", "unknown-flow"],
     answers=_SETTLED,
     tags=["workers"],
 )

@@ -12,15 +12,16 @@ from runclaim.api.problems import Problem
 from runclaim.errors import ClaimLost
 from runclaim.events import EventType
 from runclaim.flows.hooks import HookEvent, plan_hooks, plan_stopped
-from runclaim.keys import clip, dump_json, fingerprint, nonce
+from runclaim.flows.telling import kept_error
+from runclaim.keys import dump_json, fingerprint, nonce
 from runclaim.ledger import read
+from runclaim.ledger.answers import Kept, find, keep
 from runclaim.ledger.claim import Claim, Wanted, claim, claimed
 from runclaim.ledger.complete import Completion, NextPhase, complete
 from runclaim.ledger.fail import Failure, Verdict, fail
 from runclaim.ledger.listing import RunLine, instant, run_line
 from runclaim.ledger.working import Lease, held_claim, lease_of, ready, recorded_by
 from runclaim.retries import Backoff
-from runclaim.secrets import redact
 from runclaim.states import RunState
 
 if TYPE_CHECKING:
@@ -164,8 +165,9 @@ def begin_success(caller: Caller, line: RunLine, fence: int, owner: str, said: S
 def begin_failure(caller: Caller, line: RunLine, fence: int, owner: str, said: FailedAttempt) -> Settling:
     """How an attempt without a result is settled, and read back."""
     record, _ = caller.service.flow(line.flow)
-    # Redacted before it is cut: half a secret looks like none.
-    error = {"type": clip(redact(said.error.type)), "message": clip(redact(said.error.message)), "traceback": ""}
+    error = kept_error(said.error.type, said.error.message, said.error.traceback)
+    place = fingerprint(["fail", line.id, fence, owner])
+    what = fingerprint([error, said.verdict, said.retry_after_seconds])
 
     def work(conn: Connection) -> Ended:
         taken = _held(conn, line, fence, owner)
@@ -173,9 +175,14 @@ def begin_failure(caller: Caller, line: RunLine, fence: int, owner: str, said: F
         ended = Failure(taken, error, Verdict(said.verdict), delay, _worked(conn, record, taken)[0])
         if line.id not in fail(conn, [ended], hooks=partial(plan_stopped, record.hooks)):
             raise ClaimLost(line.id, taken.phase, fence)
+        keep(conn, place, Kept(what, line.id, 200, {}, line.project))
         return Ended(line.id, taken.phase, taken.attempt, "failed")
 
     def read_back(conn: Connection) -> Ended | None:
+        if (before := find(conn, place)) is None:
+            return None
+        if before.fingerprint != what:
+            raise Problem("result-conflict", "this claim has ended with another error or verdict already")
         # The fence rises by one at each transition, so only this claim can have made that one.
         for event in read.journal(conn, line.id):
             if event.fence == fence + 1 and event.type == EventType.PHASE_FAILED:

@@ -14,7 +14,11 @@ import click
 @click.option("--url", metavar="URL", help="The ledger's database; default: RUNCLAIM_DATABASE_URL.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Any other needs a token in the ledger.")
 @click.option("--port", default=8400, show_default=True, help="The port.")
-def command(*, app: str | None, url: str | None, host: str, port: int) -> None:
+@click.option("--trust-proxy", metavar="ADDRESS", multiple=True, help="Believe X-Forwarded-For of this address.")
+@click.option("--root-path", metavar="/PATH", default="", help="The prefix that a proxy strips.")
+def command(
+    *, app: str | None, url: str | None, host: str, port: int, trust_proxy: tuple[str, ...], root_path: str
+) -> None:
     """
     Serve the HTTP API until SIGTERM or Ctrl-C.
 
@@ -24,7 +28,8 @@ def command(*, app: str | None, url: str | None, host: str, port: int) -> None:
         raise click.ClickException(f"the API needs {missing[0]}: pip install 'runclaim[api]'")
     if app and url:
         raise click.UsageError("--app has a ledger of its own: leave out --url")
-    told = [("--app", app), ("--host", host), ("--port", str(port))]
+    told = [("--app", app), ("--host", host), ("--port", str(port)), ("--root-path", root_path or None)]
+    told += [("--trust-proxy", each) for each in trust_proxy]
     words = [word for name, value in told if value is not None for word in (name, value)]
     # Not as a word: every user of the machine sees those, for as long as the server runs.
     named = {} if url is None else {"RUNCLAIM_DATABASE_URL": url}

@@ -35,6 +35,7 @@ _REFUSALS: Final[dict[int, type[RunclaimError]]] = {
     HTTPStatus.UNAUTHORIZED: NotAllowed,
     HTTPStatus.FORBIDDEN: NotAllowed,
     HTTPStatus.NOT_FOUND: NotFound,
+    HTTPStatus.GONE: NotFound,
     HTTPStatus.BAD_GATEWAY: Unreachable,
     HTTPStatus.SERVICE_UNAVAILABLE: Unreachable,
     HTTPStatus.GATEWAY_TIMEOUT: Unreachable,

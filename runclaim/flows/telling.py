@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from runclaim.errors import Redacted
 from runclaim.keys import MAX_ERROR_BYTES, clip
+from runclaim.secrets import redact
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +29,15 @@ def told(error: BaseException, hide: Callable[[str], str]) -> dict[str, Any]:
         "type": clip(type(error).__name__, _MAX_TYPE_BYTES),
         "message": said(error, hide),
         "traceback": clip(hide(_traceback(error)), _MAX_TRACEBACK_BYTES),
+    }
+
+
+def kept_error(kind: str, message: str, trace: str) -> dict[str, Any]:
+    """An error that somebody else tells of, as the ledger keeps it: redacted, then cut, so that half a secret shows."""
+    return {
+        "type": clip(redact(kind), _MAX_TYPE_BYTES) or "Error",
+        "message": clip(redact(message), _MAX_MESSAGE_BYTES),
+        "traceback": clip(redact(trace), _MAX_TRACEBACK_BYTES),
     }
 
 

@@ -85,7 +85,7 @@ class Webhook(Generic[InputT]):
         if scheme not in _SCHEMES:
             raise DeclarationError(f"webhook {name}: scheme is one of {', '.join(_SCHEMES)}, not {scheme!r}")
         self.name, self.flow, self.scheme = check_name("webhook", name), flow, scheme
-        self._secrets, self._to_input, self._ledger, self._max = secrets, to_input, ledger, max_body_bytes
+        self._secrets, self._to_input, self._ledger, self.max_body_bytes = secrets, to_input, ledger, max_body_bytes
 
     def receive(self, body: bytes, headers: Mapping[str, str]) -> Received:
         """
@@ -95,8 +95,8 @@ class Webhook(Generic[InputT]):
         LedgerClosed; nothing is written then, and the sender may deliver again.
         """
         self._ledger.require_open()
-        if len(body) > self._max:
-            raise InputError("body", f"has {len(body):,} bytes, at most {self._max:,} are taken")
+        if len(body) > self.max_body_bytes:
+            raise InputError("body", f"has {len(body):,} bytes, at most {self.max_body_bytes:,} are taken")
         secrets = list(self._secrets())
         check_secrets(secrets, standard=self.scheme == "standard")
         given = _lower(headers)

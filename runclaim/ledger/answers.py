@@ -1,8 +1,9 @@
 """
-answers: what was answered under an Idempotency-Key, kept to be answered again.
+answers: what was done under an Idempotency-Key, kept to be answered again.
 
 The answer is written in the transaction that does what is asked: there is never an answer without its effect, nor an
-effect whose answer is lost. It is kept until a day after its run has ended.
+effect whose answer is lost. It holds a status and names a run, whatever the run holds; it is kept until a day after its
+run has ended.
 """
 
 from __future__ import annotations
@@ -47,8 +48,7 @@ class Kept:
     run_id: str
     status: int
     headers: dict[str, str]
-    #: JSON as it was sent.
-    body: str
+    project: str | None
 
 
 _answer: Final = rowset(
@@ -58,15 +58,15 @@ _answer: Final = rowset(
     run_id=Id(),
     status=SmallInteger(),
     headers=Text(),
-    body=Text(),
+    project=Text(),
     keep_seconds=Double(),
 )
 _KEEP: Final = {
     dialect: upsert(answers)
     .from_select(
-        ["key_hash", "fingerprint", "run_id", "status", "headers", "body", "expires_at"],
+        ["key_hash", "fingerprint", "run_id", "status", "headers", "project", "expires_at"],
         select(_answer.c.key_hash, _answer.c.fingerprint, _answer.c.run_id, _answer.c.status)
-        .add_columns(as_json(_answer.c.headers), _answer.c.body, shifted(now(), _answer.c.keep_seconds))
+        .add_columns(as_json(_answer.c.headers), _answer.c.project, shifted(now(), _answer.c.keep_seconds))
         .where(true()),
     )
     .on_conflict_do_nothing(index_elements=["key_hash"])
@@ -74,7 +74,7 @@ _KEEP: Final = {
     for dialect, upsert in (("postgresql", insert_on_postgresql), ("sqlite", insert_on_sqlite))
 }
 _FIND: Final = select(
-    answers.c.fingerprint, answers.c.run_id, answers.c.status, answers.c.headers, answers.c.body
+    answers.c.fingerprint, answers.c.run_id, answers.c.status, answers.c.headers, answers.c.project
 ).where(answers.c.key_hash == bindparam("its_hash"))
 _TRY: Final = text("SELECT pg_try_advisory_xact_lock(:key)")
 _keep: Final[BindParameter[float]] = bindparam("keep_seconds", type_=Double())
@@ -132,10 +132,16 @@ def keep(conn: Connection, key_hash: str, answer: Kept) -> bool:
         "run_id": answer.run_id,
         "status": answer.status,
         "headers": json.dumps(answer.headers),
-        "body": answer.body,
+        "project": answer.project,
         "keep_seconds": KEPT_SECONDS,
     }
     return conn.execute(_KEEP[conn.dialect.name], {"given": pack([row])}).one_or_none() is not None
+
+
+def count_answers(conn: Connection, project: str, *, at_most: int) -> int:
+    """How many answers are kept for a project; counting ends at `at_most`."""
+    some = select(answers.c.key_hash).where(answers.c.project == project).limit(at_most).subquery()
+    return int(conn.execute(select(func.count()).select_from(some)).scalar_one())
 
 
 def forget_answers(conn: Connection, *, limit: int = 500) -> int:

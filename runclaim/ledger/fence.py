@@ -68,6 +68,11 @@ def held(claims: FromClause) -> ColumnElement[bool]:
     )
 
 
+def is_live_in(project: ColumnElement[str]) -> ColumnElement[bool]:
+    """Whether a run of that project has not ended; in the words of the index that serves it."""
+    return and_(runs.c.project == project, runs.c.finished_at.is_(None))
+
+
 def in_state(*states: RunState) -> ColumnElement[bool]:
     """The run is in one of `states`; written out, so that a prepared plan can use the partial indexes."""
     if len(states) == 1:

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Integer, and_, bindparam, literal_column, select, tuple_, union_all
+from sqlalchemy import Integer, Text, and_, bindparam, func, literal, literal_column, select, tuple_, union_all
 
 from runclaim.clock import Instant
-from runclaim.ledger.fence import state as literal
+from runclaim.ledger.fence import is_live_in
+from runclaim.ledger.fence import state as state_literal
 from runclaim.models import runs
 from runclaim.rowset import Id, as_id
 from runclaim.states import LIVE, PhaseStatus, RunState, phase_statuses
@@ -52,6 +53,9 @@ _COLUMNS: Final = (
     runs.c.finished_at,
 )
 _STALLED: Final = frozenset({RunState.WAITING, RunState.BLOCKED})
+_project: Final = bindparam("its_project", type_=Text())
+_live: Final = is_live_in(_project)
+_ended: Final = and_(runs.c.project == _project, runs.c.finished_at.is_not(None))
 _ONE: Final = select(*_COLUMNS).where(runs.c.id == bindparam("its_id", type_=Id()))
 
 
@@ -155,6 +159,12 @@ def run_line(conn: Connection, run_id: str) -> RunLine | None:
     return None if row is None else _line(row)
 
 
+def count_live(conn: Connection, project: str, *, at_most: int) -> int:
+    """How many runs of a project have not ended; counting ends at `at_most`."""
+    some = select(runs.c.id).where(is_live_in(literal(project))).limit(at_most).subquery()
+    return int(conn.execute(select(func.count()).select_from(some)).scalar_one())
+
+
 def instant(moment: datetime | None) -> str | None:
     """RFC 3339 in UTC with microseconds; `None` for none."""
     return None if moment is None else moment.astimezone(UTC).strftime(_FORMAT)
@@ -166,15 +176,15 @@ def _ranges(states: frozenset[RunState]) -> Iterator[ColumnElement[bool]]:
     if live - _STALLED:
         # Named by what they are not: PostgreSQL takes `state = 'queued'` among the live for as rare as in all history,
         # and would rather sort all of them than read a page of them in order.
-        others = [literal(each) for each in sorted(LIVE - live)]
-        yield and_(runs.c.finished_at.is_(None), *([runs.c.state.not_in(others)] if others else ()))
+        others = [state_literal(each) for each in sorted(LIVE - live)]
+        yield and_(_live, *([runs.c.state.not_in(others)] if others else ()))
     else:
-        yield from (and_(runs.c.finished_at.is_(None), runs.c.state == literal(each)) for each in sorted(live))
-    yield from (and_(runs.c.finished_at.is_not(None), runs.c.state == literal(each)) for each in sorted(states - LIVE))
+        yield from (and_(_live, runs.c.state == state_literal(each)) for each in sorted(live))
+    yield from (and_(_ended, runs.c.state == state_literal(each)) for each in sorted(states - LIVE))
 
 
 def _one_range(wanted: Wanted, which: ColumnElement[bool], most: int, *, begins: bool) -> Select[Any]:
-    found = select(*_COLUMNS).where(runs.c.project == bindparam("its_project"), which)
+    found = select(*_COLUMNS).where(which)
     if wanted.flow is not None:
         found = found.where(runs.c.flow == bindparam("its_flow"))
     if not begins:

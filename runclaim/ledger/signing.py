@@ -1,4 +1,8 @@
-"""signing: one key of a ledger for what its doors hand out and take back, the same in every process."""
+"""
+signing: one key of a ledger for what its doors hand out and take back, the same in every process.
+
+Deleting its row is a rotation: the next listing makes another, and page tokens of before are none any more.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +26,12 @@ _MAKE: Final = {
     for dialect, upsert in (("postgresql", insert_on_postgresql), ("sqlite", insert_on_sqlite))
 }
 _READ: Final = select(signing_keys.c.key).where(signing_keys.c.name == "pages")
+
+
+def find_page_key(conn: Connection) -> bytes | None:
+    """The key that page tokens are signed with, or `None` before the first one was made. Only reads."""
+    found = conn.execute(_READ).scalar_one_or_none()
+    return None if found is None else bytes.fromhex(found)
 
 
 def page_key(conn: Connection) -> bytes:

@@ -138,10 +138,26 @@ def find(conn: Connection, text: str) -> tuple[TokenView, bool] | None:
     if given is None:
         return None
     row = conn.execute(_FIND, {"its_id": given[1], "minute": _MINUTE}).one_or_none()
-    # Also without a row: how long this takes tells nobody whether an id exists.
+    # Also without a row. A row still takes the time of reading it, some tenths of a millisecond: an id is no secret.
     kept = "0" * 64 if row is None else row.secret_hash
     equal = hmac.compare_digest(hashlib.sha256(given[2].encode()).hexdigest(), kept)
     return (_view(row), bool(row.is_stale)) if equal and row is not None else None
+
+
+def secret_hash(text: str) -> str:
+    """What the ledger keeps of a token's text; empty when it is none."""
+    given = _TOKEN.fullmatch(text)
+    return "" if given is None else hashlib.sha256(given[2].encode()).hexdigest()
+
+
+def secret_hashes(conn: Connection) -> frozenset[str]:
+    """What is kept of every token that can be used now."""
+    return frozenset(conn.execute(select(tokens.c.secret_hash).where(_USABLE)).scalars())
+
+
+def is_usable(conn: Connection, token_id: str) -> bool:
+    """Whether the token can be used now."""
+    return conn.execute(select(tokens.c.id).where(_id, _USABLE), {"its_id": token_id}).one_or_none() is not None
 
 
 def note_use(conn: Connection, token_id: str) -> None:

@@ -13,7 +13,7 @@ from sqlalchemy import Text, bindparam, select
 
 from runclaim.clock import now
 from runclaim.ledger.claim import Claim, Wanted, claimed
-from runclaim.ledger.fence import in_state
+from runclaim.ledger.fence import in_state, is_live_in
 from runclaim.models import phase_results, runs
 from runclaim.rowset import Id, pack, rowset
 from runclaim.states import RunState
@@ -28,7 +28,7 @@ _known: Final = rowset("known", phase=Text())
 _READY: Final = (
     select(runs.c.id, runs.c.fence, runs.c.phase)
     .where(
-        runs.c.project == bindparam("its_project"),
+        is_live_in(bindparam("its_project", type_=Text())),
         runs.c.flow == bindparam("its_flow"),
         in_state(RunState.QUEUED),
         runs.c.phase.in_(select(_known.c.phase)),

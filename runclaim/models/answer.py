@@ -1,4 +1,4 @@
-"""Table runclaim_answers: what was answered under an Idempotency-Key, to be answered again."""
+"""Table runclaim_answers: what was done under an Idempotency-Key, to be answered again and not done again."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ from runclaim.rowset import Id, Json
 
 
 class Answer(Base):
-    """One answered request, written in the transaction that did what was asked."""
+    """
+    One answered request, written in the transaction that did what was asked.
+
+    No input and no result: the body of the answer is made again from the run, so that a small request stores little.
+    """
 
     __tablename__ = "runclaim_answers"
 
@@ -26,12 +30,14 @@ class Answer(Base):
     run_id: Mapped[str] = mapped_column(Id)
     status: Mapped[int] = mapped_column(SmallInteger)
     headers: Mapped[Any] = mapped_column(Json, nullable=False)
-    #: JSON as it was sent, to the byte.
-    body: Mapped[str] = mapped_column(Text)
+    #: Whose share it takes; `None` from before there were shares.
+    project: Mapped[str | None] = mapped_column(Text)
     #: When it may be forgotten, unless its run still goes on then.
     expires_at: Mapped[datetime] = mapped_column(Instant)
 
     __table_args__ = (
         # Serves ledger.answers.forget_answers: expired answers, oldest first.
         Index("ix_runclaim_answers_expires_at", "expires_at"),
+        # Serves ledger.answers.count_answers.
+        Index("ix_runclaim_answers_project", "project"),
     )

@@ -131,10 +131,11 @@ class Run(Base):
             postgresql_where=_ENDED,
             sqlite_where=_ENDED,
         ),
-        # Serves ledger.listing: the live runs by time. There are few, and each of their transitions writes to every
-        # index that has them, so one has to do for all projects, flows and states. It begins with no column that
-        # another statement asks for, so no plan takes it by mistake.
-        Index("ix_runclaim_runs_live", "enqueued_at", "id", postgresql_where=_LIVE, sqlite_where=_LIVE),
+        # Serves ledger.listing and ledger.working: the live runs by time. There are few, and each of their transitions
+        # writes to every index that has them, so one has to do for all projects, flows and states. It begins with no
+        # column that another statement asks for, so no plan takes it by mistake, and ends with the project, so that the
+        # runs of another project are passed over in the index and not read.
+        Index("ix_runclaim_runs_live", "enqueued_at", "id", "project", postgresql_where=_LIVE, sqlite_where=_LIVE),
         # Serves ledger.listing: the ended runs of a project in one state, by time.
         Index(
             "ix_runclaim_runs_ended",

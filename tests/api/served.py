@@ -9,10 +9,12 @@ import socket
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import urljoin
 
 import uvicorn
 
 from runclaim.api import create_app
+from runclaim.api.__main__ import settings
 from runclaim.ledger import tokens
 from runclaim.ledger.tokens import Scope
 from tests.harness import until
@@ -69,6 +71,10 @@ class Client:
             return body, said
         return json.dumps(body).encode(), {"Content-Type": "application/json"} | said
 
+    def at(self, path: str, reference: str) -> Answer:
+        """What lies where an answer to `path` has pointed, which may be relative to it."""
+        return self.get(urljoin(path, reference))
+
     def get(self, path: str, **headers: str) -> Answer:
         return self.ask("GET", path, **headers)
 
@@ -100,13 +106,14 @@ def events(lines: Any) -> Iterator[dict[str, str]]:
 class Served:
     """An API that serves; ended with its block."""
 
-    def __init__(self, config: Config, application: Runclaim | None = None) -> None:
+    def __init__(self, config: Config, application: Runclaim | None = None, **how: Any) -> None:
         self.app = create_app(config, application)
         self.service = self.app.state.service
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.port = self._socket.getsockname()[1]
-        settings = uvicorn.Config(self.app, log_level="critical", timeout_graceful_shutdown=1)
-        self._server = uvicorn.Server(settings)
+        config = settings(self.app, log_level="critical", **how)
+        config.timeout_graceful_shutdown = 1
+        self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, args=([self._socket],), daemon=True)
 
     def __enter__(self) -> Self:

@@ -73,7 +73,8 @@ def test_a_rerun_is_the_next_run_of_the_key_and_ends_the_older_one(office):
     assert (201, 1, "queued", INPUT) == (
         again.status, again.json["rerun"], again.json["state"], again.json["input"]
     )  # fmt: skip
-    assert f"/v1/runs/{again.json['id']}" == again.headers["location"]
+    assert again.json["id"] == again.headers["location"]
+    assert again.json == office.client.at(f"/v1/runs/{made['id']}:rerun", again.headers["location"]).json
     assert (made["key"], "superseded") == (again.json["key"], older["state"])
     # The key names the new run now, and the older one cannot come back beside it.
     assert again.json["id"] == office.client.post("/v1/runs", WANTED).json["id"]

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import threading
+from contextlib import ExitStack
 
 import pytest
 
+from runclaim.api import events as events_module
+from tests.api.served import token
 from tests.harness import until
 
 STORY = ["run.enqueued", "run.started", "phase.started", "phase.completed", "phase.started", "phase.completed",
@@ -103,7 +106,9 @@ def due(office, made):
     return Due(made["id"], 0, "review", "plan", None, made["key"], 0)
 
 
-@pytest.mark.parametrize("header", ["x", "-1", "1.5", "9" * 30])
+@pytest.mark.parametrize(
+    "header", ["x", "-1", "1.5", "9" * 30, "0" * 20 + "1999", "9" * 5000, "\u00b2", "9223372036854775808"]
+)
 def test_what_is_no_event_is_refused(desk_office, header):
     refused = desk_office.client.get(path(desk_office.enqueued()), last_event_id=header)
 
@@ -111,17 +116,74 @@ def test_what_is_no_event_is_refused(desk_office, header):
 
 
 def test_so_many_streams_and_no_more(desk_office):
-    desk_office.served.service.streams = 200
-    refused = desk_office.client.get(path(desk_office.enqueued()))
+    shares = desk_office.served.service.shares
+    made = desk_office.enqueued()
+    with ExitStack() as others:
+        for number in range(200):
+            others.enter_context(shares.held("streams", f"t{number}", f"p{number}"))
+        refused = desk_office.client.get(path(made))
 
     assert (503, "busy", "5") == (refused.status, refused.code, refused.headers["retry-after"])
 
 
+def test_one_token_and_one_project_have_a_share_of_the_streams(desk_office):
+    """
+    INVARIANT: nobody's streams take the place of everybody's.
+
+    Breaks if streams are counted for the process alone.
+    """
+    shares, made, own = desk_office.served.service.shares, desk_office.enqueued(), desk_office.token.split("_")[1]
+    with ExitStack() as mine:
+        for _ in range(20):
+            mine.enter_context(shares.held("streams", own, "default"))
+        of_the_token = desk_office.client.get(path(made))
+        of_another = desk_office.with_scopes("runs:read").get(path(made), accept="application/json")
+        with desk_office.with_scopes("runs:read").stream(path(made)) as events:
+            heard = next(events)
+        for number in range(80):
+            mine.enter_context(shares.held("streams", f"t{number}", "default"))
+        of_the_project = desk_office.with_scopes("runs:read").get(path(made))
+
+    assert (429, "quota-exceeded", ["streams"]) == (
+        of_the_token.status,
+        of_the_token.code,
+        of_the_token.json["violated-policies"],
+    )
+    assert (200, "run.enqueued") == (of_another.status, heard["event"])
+    assert (429, "5") == (of_the_project.status, of_the_project.headers["retry-after"])
+
+
+def test_a_stream_is_not_held_back_by_a_proxy_and_a_head_of_it_ends(desk_office):
+    found = desk_office.client.ask("HEAD", path(desk_office.enqueued()))
+
+    assert (200, b"", "no") == (found.status, found.body, found.headers["x-accel-buffering"])
+    assert found.headers["content-type"].startswith("text/event-stream")
+
+
+@pytest.mark.parametrize("column", ["revoked_at", "expires_at"])
+def test_a_stream_ends_with_its_token(office, monkeypatch, column):
+    """
+    INVARIANT: a token that is over reads nothing more.
+
+    Breaks if it is looked at when a stream begins and never again.
+    """
+    monkeypatch.setattr(events_module, "_KEEP_ALIVE_SECONDS", 0.05)
+    made, listener = office.enqueued(), token(office.bench.database, "runs:read")
+    with office.served.client(listener).stream(path(made)) as events:
+        first = next(events)
+        office.bench.execute(f"UPDATE runclaim_tokens SET {column} = created_at WHERE id = '{listener.split('_')[1]}'")
+        rest = list(events)
+
+    assert ("run.enqueued", []) == (first["event"], rest)
+    assert 401 == office.served.client(listener).get(path(made), last_event_id=first["id"]).status
+
+
 def test_a_client_that_disconnects_leaves_no_stream_behind(desk_office):
     made = desk_office.enqueued()
+    shares = desk_office.served.service.shares
     with desk_office.client.stream(path(made)) as events:
         next(events)
-        streams = desk_office.served.service.streams
+        streams = shares.many("streams")
 
     assert 1 == streams
-    until(lambda: desk_office.served.service.streams == 0, "the end of the stream")
+    until(lambda: shares.many("streams") == 0, "the end of the stream")

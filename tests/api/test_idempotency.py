@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from runclaim.ledger.answers import forget_answers
-from tests.api.conftest import INPUT, WANTED
+from tests.api.conftest import INPUT, WANTED, Office
 from tests.api.served import Served
 from tests.harness import until
 
@@ -26,11 +26,57 @@ def test_the_same_request_gets_the_same_answer(office):
     assert first.headers["location"] == again.headers["location"]
 
 
-def test_the_first_answer_is_given_again_after_the_run_has_moved_on(office):
+def test_the_same_run_is_answered_as_it_stands_after_it_has_moved_on(office):
     first = ask(office.client)
     office.finish(first.json)
+    again, now = ask(office.client), office.client.get(f"/v1/runs/{first.json['id']}")
 
-    assert (201, first.body) == ((again := ask(office.client)).status, again.body)
+    assert (201, "true", now.body) == (again.status, again.headers["idempotency-replayed"], again.body)
+    assert (first.headers["location"], now.headers["etag"]) == (again.headers["location"], again.headers["etag"])
+    assert "succeeded" == again.json["state"]
+
+
+def test_an_answer_stores_little_however_much_its_run_holds(office):
+    """
+    INVARIANT: a request of a few bytes does not store a thousand times its size.
+
+    Breaks if an answer keeps the input or the result of its run, or the payload of its action.
+    """
+    large = WANTED | {"input": INPUT | {"head": "x" * 200_000}}
+    made = ask(office.client, body=large).json
+    office.client.post(f"/v1/runs/{made['id']}:cancel")
+    kinds = [("/v1/runs", large), (f"/v1/runs/{made['id']}:cancel", None), ("/v1/runs:cancel", {"ids": [made["id"]]})]
+    answers = [ask(office.client, path, body, key=f"k{n}") for path, body in kinds for n in range(2, 12)]
+    rows = office.bench.execute("SELECT * FROM runclaim_answers").all()
+
+    assert {200, 202} == {answer.status for answer in answers}
+    assert [] == [row for row in rows if len(str(tuple(row))) > 1000]
+    assert 31 == len(rows)
+
+
+def test_a_project_has_room_for_so_many_answers(sqlite_url):
+    office = Office(sqlite_url, api_answers=2)
+    with office.served:
+        first = ask(office.client, key="a")
+        office.served.service.room._counted.clear()
+        kept = [ask(office.client, key="b").status, ask(office.client, key="a").status]
+        office.served.service.room._counted.clear()
+        refused, without = ask(office.client, key="c"), office.client.post("/v1/runs", WANTED)
+        theirs = ask(office.with_scopes("admin", projects=("theirs",)), key="c")
+    office.close()
+
+    assert (201, [200, 201]) == (first.status, kept)
+    assert (429, ["answers"]) == (refused.status, refused.json["violated-policies"])
+    assert (200, 201) == (without.status, theirs.status)
+
+
+def test_an_answer_whose_run_was_purged_says_so(office):
+    made = ask(office.client).json
+    office.client.post(f"/v1/runs/{made['id']}:cancel")
+    office.bench.execute("DELETE FROM runclaim_runs")
+    gone = ask(office.client)
+
+    assert (410, "run-purged", made["id"]) == (gone.status, gone.code, gone.json["run_id"])
 
 
 def test_32_clients_with_one_key_make_one_run(office):

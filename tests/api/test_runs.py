@@ -15,7 +15,7 @@ def test_a_run_is_made_once_and_then_found(office):
     again = office.client.post("/v1/runs", WANTED)
 
     assert (201, 200) == (made.status, again.status)
-    assert f"/v1/runs/{made.json['id']}" == made.headers["location"] == again.headers["location"]
+    assert f"runs/{made.json['id']}" == made.headers["location"] == again.headers["location"]
     assert made.json == again.json
     assert ("queued", "plan", "acme/app:pr-7", INPUT) == tuple(
         made.json[name] for name in ("state", "phase", "key", "input")
@@ -24,7 +24,7 @@ def test_a_run_is_made_once_and_then_found(office):
 
 def test_a_run_can_be_read_where_it_was_said_to_be(office):
     made = office.client.post("/v1/runs", WANTED)
-    found = office.client.get(made.headers["location"])
+    found = office.client.at("/v1/runs", made.headers["location"])
 
     assert (200, made.json) == (found.status, found.json)
     assert made.headers["etag"] == found.headers["etag"]
@@ -116,8 +116,8 @@ def test_the_pages_of_a_listing_follow_each_other(office):
     assert ("", None) == (third.json["next_page_token"], third.headers["link"])
     link = first.headers["link"]
     assert link.endswith('>; rel="next"')
-    path = link.partition(f"127.0.0.1:{office.port}")[2].partition(">")[0]
-    assert second.json == office.client.get(path).json
+    assert link.startswith("<?")
+    assert second.json == office.client.at("/v1/runs", link.partition("<")[2].partition(">")[0]).json
     assert "input" not in first.json["runs"][0]
 
 

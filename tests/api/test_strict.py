@@ -60,6 +60,12 @@ def test_a_body_of_another_kind_is_refused(desk_office, kind):
     assert 201 == post(desk_office, json.dumps(WANTED).encode(), content_type="application/json; charset=utf-8").status
 
 
+def head(office):
+    """Of a request that is known by its token; its body is read only then."""
+    start = f"POST /v1/runs HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {office.token}\r\n"
+    return start.encode() + b"Content-Type: application/json\r\n"
+
+
 def test_a_body_that_says_it_is_too_large_is_refused_before_it_is_sent(desk_office):
     """
     INVARIANT: nobody makes this process read more than the cap.
@@ -67,7 +73,7 @@ def test_a_body_that_says_it_is_too_large_is_refused_before_it_is_sent(desk_offi
     Breaks if the length is looked at after the body was read.
     """
     with socket.create_connection(("127.0.0.1", desk_office.port), timeout=10) as raw:
-        raw.sendall(b"POST /v1/runs HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n{")
+        raw.sendall(head(desk_office) + b"Content-Length: 99999999999\r\n\r\n{")
         answer = raw.recv(65_536)
 
     assert answer.startswith(b"HTTP/1.1 413 ")
@@ -75,7 +81,7 @@ def test_a_body_that_says_it_is_too_large_is_refused_before_it_is_sent(desk_offi
 
 def test_a_body_without_a_length_is_read_up_to_the_cap(desk_office):
     with socket.create_connection(("127.0.0.1", desk_office.port), timeout=10) as raw:
-        raw.sendall(b"POST /v1/runs HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+        raw.sendall(head(desk_office) + b"Transfer-Encoding: chunked\r\n\r\n")
         chunk = b"10000\r\n" + b"x" * 0x10000 + b"\r\n"
         try:
             for _ in range(40):
@@ -91,7 +97,7 @@ def test_a_body_that_does_not_come_is_not_waited_for(desk_office, monkeypatch):
     monkeypatch.setattr(strict, "_BODY_SECONDS", 0.2)
     began = time.monotonic()
     with socket.create_connection(("127.0.0.1", desk_office.port), timeout=10) as raw:
-        raw.sendall(b"POST /v1/runs HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{")
+        raw.sendall(head(desk_office) + b"Content-Length: 10\r\n\r\n{")
         answer = raw.recv(65_536)
 
     assert answer.startswith(b"HTTP/1.1 408 ")
@@ -110,13 +116,13 @@ def test_an_input_of_its_full_size_fits(desk_office):
 @pytest.mark.parametrize(
     "method,path,allow",
     [
-        ("PUT", "/v1/runs", "GET, POST"),
-        ("DELETE", "/v1/runs/01a1ff25-3afd-7d27-b4d9-2a64eef8722e", "GET"),
+        ("PUT", "/v1/runs", "GET, HEAD, POST"),
+        ("DELETE", "/v1/runs/01a1ff25-3afd-7d27-b4d9-2a64eef8722e", "GET, HEAD"),
         ("GET", "/v1/runs/01a1ff25-3afd-7d27-b4d9-2a64eef8722e:cancel", "POST"),
         ("GET", "/v1/runs:claim", "POST"),
-        ("POST", "/livez", "GET"),
-        ("TRACE", "/v1/flows", "GET"),
-        ("PATCH", "/v1/runs/01a1ff25-3afd-7d27-b4d9-2a64eef8722e/events", "GET"),
+        ("POST", "/livez", "GET, HEAD"),
+        ("TRACE", "/v1/flows", "GET, HEAD"),
+        ("PATCH", "/v1/runs/01a1ff25-3afd-7d27-b4d9-2a64eef8722e/events", "GET, HEAD"),
     ],
 )
 def test_a_method_that_an_address_has_not_is_told_with_those_that_it_has(desk_office, method, path, allow):

@@ -74,7 +74,7 @@ def test_a_delivery_that_concerns_no_run_is_answered(hooked):
         ({"payload": {"repo": "a"}}, 422, "invalid"),
         ({"payload": {"repo": "a", "head": 7}}, 422, "invalid"),
         ({"body": b"{"}, 422, "invalid"),
-        ({"body": b"x" * 3000}, 422, "invalid"),
+        ({"body": b"x" * 3000}, 413, "too-large"),
         ({"body": b"x" * 1_100_000}, 413, "too-large"),
     ],
 )

@@ -61,6 +61,8 @@ def test_every_setting_is_explained_with_its_default(setting: dataclasses.Field)
 
 
 def _said(default: object) -> str:
+    if isinstance(default, int) and not isinstance(default, bool):
+        return str(default)
     if isinstance(default, str):
         return default
     if isinstance(default, bool):

@@ -21,7 +21,7 @@ from runclaim.keys import nonce, run_key, uuid7
 from runclaim.ledger import answers, read, tail, tokens
 from runclaim.ledger import claim as claims
 from runclaim.ledger.actions import claim_actions, claimed_actions
-from runclaim.ledger.answers import forget_answers
+from runclaim.ledger.answers import count_answers, forget_answers
 from runclaim.ledger.cancel import cancel
 from runclaim.ledger.claim import claimed
 from runclaim.ledger.complete import complete, completed
@@ -35,7 +35,7 @@ from runclaim.ledger.gauges import gauges
 from runclaim.ledger.heartbeat import heartbeat, passed_over
 from runclaim.ledger.identity import find_runs
 from runclaim.ledger.journal import who_canceled
-from runclaim.ledger.listing import Wanted, list_runs
+from runclaim.ledger.listing import Wanted, count_live, list_runs
 from runclaim.ledger.outbox import ActionState, Sent, settle_actions, settled_actions
 from runclaim.ledger.planning import NewAction
 from runclaim.ledger.purge import purge, purge_keys
@@ -107,8 +107,8 @@ WINDOWS = """
     INSERT INTO runclaim_dedup_keys (namespace, key_hash, run_id, expires_at)
     SELECT 'default/hook/payload', 'hash-' || n, {id}, {at} FROM {series}"""
 ANSWERS = """
-    INSERT INTO runclaim_answers (key_hash, fingerprint, run_id, status, headers, body, expires_at)
-    SELECT 'hash-' || n, 'print', {id}, 201, '{{}}', '{{}}', {at} FROM {series}"""
+    INSERT INTO runclaim_answers (key_hash, fingerprint, run_id, status, headers, project, expires_at)
+    SELECT 'hash-' || n, 'print', {id}, 201, '{{}}', 'project-' || n % 50, {at} FROM {series}"""
 TOKENS = """
     INSERT INTO runclaim_tokens (id, name, secret_hash, scopes, projects, created_at)
     SELECT 'token-' || n, 'old', 'hash', '[]', '[]', {at} FROM {series}"""
@@ -474,7 +474,18 @@ VERBS = {
         {(RUN, "ix_runclaim_runs_ended_of_flow"), (RUN, "ix_runclaim_runs_live")},
     ),
     # By an index of live runs: which one, the database decides by how many there are.
-    "ready": (lambda conn: ready(conn, project="default", flow="review", phases=["plan"]), set()),
+    "ready": (
+        lambda conn: ready(conn, project="default", flow="review", phases=["plan"]),
+        set(),
+    ),
+    "count_live": (
+        lambda conn: count_live(conn, "default", at_most=1000),
+        {(RUN, "ix_runclaim_runs_live")},
+    ),
+    "count_answers": (
+        lambda conn: count_answers(conn, "project-7", at_most=1000),
+        {("runclaim_answers", "ix_runclaim_answers_project")},
+    ),
     "journal_after": (
         lambda conn: journal_after(conn, queued_run(conn), after=7),
         {("runclaim_events", "ix_runclaim_events_run_id")},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from runclaim.cli.service import Json, Service
+
+_FRESH: Final = frozenset({"queued", "waiting"})
 
 
 @click.command()
@@ -85,6 +87,7 @@ def command(
 
 
 def _what(service: Service, run: Json, *, created: bool, delay: timedelta | None) -> str:
-    if not created:
+    if not created or run["state"] not in _FRESH:
+        # Under an idempotency key an earlier call may have made it.
         return f"was there already: it is {run['state']}"
     return "is queued" if delay else f"is queued, starts {service.starts}"

@@ -19,6 +19,8 @@ def upgrade() -> None:
     op.add_column("runclaim_runs", sa.Column("headers", Json(), nullable=True))
     _what_a_person_has_said()
     op.add_column("runclaim_dedup_keys", sa.Column("nonce", sa.Text(), nullable=True))
+    _keep_no_body_of_an_answer()
+    _pass_over_live_runs_of_others()
     if op.get_bind().dialect.name == "sqlite":
         _never_number_events_again()
     else:
@@ -30,6 +32,27 @@ def _what_a_person_has_said() -> None:
     for table in ("runclaim_acts", "runclaim_actions"):
         op.add_column(table, sa.Column("released", sa.Boolean(), server_default=sa.false(), nullable=False))
     op.add_column("runclaim_actions", sa.Column("decision", sa.Text(), nullable=True))
+
+
+def _keep_no_body_of_an_answer() -> None:
+    """An answer names its run and its project; its body is made again, so that a small request stores little."""
+    op.drop_column("runclaim_answers", "body")
+    op.add_column("runclaim_answers", sa.Column("project", sa.Text(), nullable=True))
+    op.create_index("ix_runclaim_answers_project", "runclaim_answers", ["project"], unique=False)
+
+
+def _pass_over_live_runs_of_others() -> None:
+    """The index of live runs ends with their project: those of another are passed over in it and not read."""
+    live = sa.text("finished_at IS NULL")
+    op.drop_index("ix_runclaim_runs_live", table_name="runclaim_runs")
+    op.create_index(
+        "ix_runclaim_runs_live",
+        "runclaim_runs",
+        ["enqueued_at", "id", "project"],
+        unique=False,
+        postgresql_where=live,
+        sqlite_where=live,
+    )
 
 
 def _never_number_events_again() -> None:
