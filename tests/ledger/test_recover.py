@@ -15,7 +15,7 @@ from runclaim.ledger.purge import purge
 from runclaim.ledger.recover import _is_taken_id, recover, recovered
 from runclaim.states import TERMINAL, RunState
 from tests.ledger.concurrency import Actor, blocked, together
-from tests.ledger.factories import new_run, queued_run, succeeded_run
+from tests.ledger.factories import canceled_run, new_run, queued_run, succeeded_run
 from tests.ledger.sql import count
 
 DAY = timedelta(days=1)
@@ -159,3 +159,30 @@ def test_the_primary_keys_refusal_is_known_by_its_code(conn):
 
     assert _is_taken_id(taken.value)
     assert not _is_taken_id(another.value)
+
+
+def test_a_key_that_has_expired_while_its_run_stands_is_nobodys_to_recover(conn):
+    """
+    INVARIANT: a key has one run, however long ago it expired.
+
+    Breaks if an expired key is freed although its run is there.
+    """
+    held = queued_run(conn, "pr-7", keep_key=timedelta(0))
+
+    with pytest.raises(RunExists) as refused:
+        recover(conn, new_run("pr-7", run_id=ID), nonce="n")
+    assert refused.value.found == held
+
+
+def test_a_batch_with_a_free_key_takes_no_key_whose_run_stands(conn):
+    """Breaks if one free key of a batch lets the expired keys beside it be freed too."""
+    held = queued_run(conn, "pr-7", keep_key=timedelta(0))
+    gone = canceled_run(conn, "pr-8", keep_key=timedelta(0))
+    purge(conn, {RunState.CANCELED: timedelta(0)})
+    first, second = enqueue(conn, [new_run("pr-7"), new_run("pr-8")])
+    later = enqueue(conn, [new_run("pr-7")])[0]
+
+    assert (later.run_id, later.created) == (held, False)
+    assert (first.run_id, first.created) == (held, False)
+    assert (second.run_id != gone, second.created) == (True, True)
+    assert count(conn, "runs") == 2

@@ -8,6 +8,8 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import event, text
 
+from runclaim import migrations
+from runclaim.database import Database
 from runclaim.ledger import tail
 from runclaim.ledger.cancel import cancel
 from runclaim.ledger.listening import add_listener, keep_turn, places, take_turn
@@ -176,3 +178,52 @@ def test_a_batch_has_at_most_its_limit_and_goes_on_after_the_last(database, limi
         read += [line.id for line in found]
 
     assert journal(database) == read
+
+
+def test_a_writer_that_begins_between_the_two_questions_is_waited_for(postgres):
+    """
+    INVARIANT: the newest id is asked for before its writers are.
+
+    Breaks if they are asked for in the other order: who begins between the two may have an id below the newest one.
+    """
+    postgres.run(queued_run)
+    settled_before = journal(postgres)[-1]
+    with Actor(postgres) as open_writer:
+        asked = []
+
+        def between(*_):
+            asked.append(1)
+            if len(asked) == 1:
+                open_writer.do(queued_run)
+                postgres.run(queued_run)
+
+        event.listen(postgres.engine, "after_cursor_execute", between)
+        upto = settled(postgres, within=NOW)
+        event.remove(postgres.engine, "after_cursor_execute", between)
+        open_writer.commit()
+
+    assert upto in {None, settled_before}
+    assert len(journal(postgres, settled_before)) == 2
+
+
+def test_a_prepared_transaction_that_wrote_an_event_is_waited_for(private_postgres):
+    """
+    INVARIANT: also what no session holds any more can commit yet.
+
+    Breaks if writers are told apart by their process: a prepared transaction has none.
+    """
+    database = Database(private_postgres.url, patience=timedelta(seconds=20))
+    migrations.upgrade(database)
+    with database.begin() as conn:
+        queued_run(conn)
+        conn.exec_driver_sql("PREPARE TRANSACTION 'an application''s'")
+    database.run(queued_run)
+    during = settled(database, within=NOW)
+    with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
+        conn.exec_driver_sql("COMMIT PREPARED 'an application''s'")
+    after = settled(database, within=NOW)
+    events = journal(database)
+    database.close()
+
+    assert during is None
+    assert (len(events), events[-1]) == (2, after)

@@ -34,6 +34,7 @@ SETTINGS = {
     "shared_buffers": "64MB",
     "wal_level": "minimal",
     "max_wal_senders": "0",
+    "max_prepared_transactions": "5",
 }
 #: Most tests lose nothing they care about if the machine loses power.
 NOT_DURABLE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
