@@ -11,6 +11,7 @@ import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
+from runclaim.ledger.listening import places
 from runclaim.ledger.purge import purge, purge_keys
 
 if TYPE_CHECKING:
@@ -68,8 +69,11 @@ def purge_all(
     """
     Delete all runs past their retention, then all expired keys whose runs are gone; as `ledger.purge` does.
 
+    A run waits for the listeners that have not had all of its events, within a bound.
+
     Returns: how many runs went.
     """
-    total = in_batches(database, lambda conn, limit: purge(conn, keep, flows=flows, limit=limit))
+    heard = min(database.ask(places).values(), default=None)
+    total = in_batches(database, lambda conn, limit: purge(conn, keep, flows=flows, heard=heard, limit=limit))
     in_batches(database, lambda conn, limit: purge_keys(conn, limit=limit))
     return total

@@ -7,9 +7,11 @@ its key stays behind as the tombstone that refuses a late duplicate.
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import (
+    BigInteger,
     Double,
     Integer,
     Text,
@@ -25,12 +27,11 @@ from sqlalchemy import (
 )
 
 from runclaim.clock import now, shifted
-from runclaim.models import run_keys, runs
+from runclaim.models import events, run_keys, runs, untold
 from runclaim.rowset import pack, rowset
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from datetime import timedelta
 
     from sqlalchemy import Connection
 
@@ -52,6 +53,21 @@ _keep_seconds: Final = (
     .correlate(runs)
     .scalar_subquery()
 )
+# Asked of each row too, and by index.
+_last_event: Final = select(func.max(events.c.id)).where(events.c.run_id == runs.c.id).correlate(runs).scalar_subquery()
+_waits_to_be_told: Final = (
+    select(untold.c.event_id)
+    .where(untold.c.run_id == runs.c.id, untold.c.state == literal_column("'waiting'", Text()))
+    .limit(1)
+    .correlate(runs)
+    .scalar_subquery()
+)
+#: A run whose events some listener has not had is kept for so long beyond its retention, and then goes all the same.
+LONGEST_WAIT: Final = timedelta(days=7)
+_is_heard: Final = or_(
+    and_(func.coalesce(_last_event, 0) <= bindparam("heard", type_=BigInteger()), _waits_to_be_told.is_(None)),
+    runs.c.finished_at <= shifted(now(), -_keep_seconds - literal_column(str(LONGEST_WAIT.total_seconds()), Double())),
+)
 _oldest: Final = (
     select(runs.c.id)
     .where(
@@ -60,6 +76,7 @@ _oldest: Final = (
         runs.c.finished_at <= shifted(select(now()).scalar_subquery(), -bindparam("shortest", type_=Double())),
         runs.c.finished_at <= shifted(now(), -_keep_seconds),
         runs.c.pending_actions == 0,
+        _is_heard,
     )
     .order_by(runs.c.finished_at)
     .limit(bindparam("at_most"))
@@ -67,6 +84,7 @@ _oldest: Final = (
     .cte("oldest")
     .prefix_with("MATERIALIZED", dialect="postgresql")
 )
+_NEVER: Final = 2**63 - 1
 #: The most runs that one call deletes. Written out: for a limit that it does not know PostgreSQL expects a tenth of all
 #: that is due, and would rather read the whole table to delete them.
 _MOST: Final = 500
@@ -110,13 +128,16 @@ def purge(
     keep: Mapping[RunState, timedelta],
     *,
     flows: Mapping[str, Mapping[RunState, timedelta]] | None = None,
+    heard: int | None = None,
     limit: int = 500,
 ) -> int:
     """
     Delete at most `limit` runs (and never more than 500) that ended longer ago than is said for their state.
 
-    `flows` says it for the flows that it names, `keep` for all others; a state that is left out is kept. Returns:
-    how many went. The caller owns the transaction, and repeats while the answer is `limit`.
+    `flows` says it for the flows that it names, `keep` for all others; a state that is left out is kept. A run with an
+    event after `heard`, the last that every listener was told, is kept for up to `LONGEST_WAIT` more; `None` is for a
+    ledger without listeners. Returns: how many went. The caller owns the transaction, and repeats while the answer is
+    `limit`.
     """
     special = flows or {}
     rows = [
@@ -129,6 +150,7 @@ def purge(
         "kept": pack(rows),
         "special": pack({"flow": flow} for flow in special),
         "shortest": min(times, default=0.0),
+        "heard": _NEVER if heard is None else heard,
         "at_most": min(limit, _MOST),
     }
     return len(conn.execute(_PURGE, values).all())

@@ -6,9 +6,10 @@ from datetime import timedelta
 
 import pytest
 
-from runclaim.ledger import read
+from runclaim.ledger import read, tail
 from runclaim.ledger.enqueue import enqueue
-from runclaim.ledger.purge import purge, purge_keys
+from runclaim.ledger.purge import LONGEST_WAIT, purge, purge_keys
+from runclaim.ledger.untold import Aside, set_aside
 from runclaim.states import TERMINAL, RunState
 from tests.ledger.factories import (
     blocked_run,
@@ -183,3 +184,33 @@ def test_one_call_purges_at_most_its_limit_of_keys(conn, clock):
     purge(conn, KEEP)
 
     assert [purge_keys(conn, limit=2) for _ in range(4)] == [2, 2, 1, 0]
+
+
+def test_a_run_waits_for_the_listeners_that_have_not_had_its_events(conn, clock):
+    """
+    INVARIANT: no event is skipped because its run was purged first, as long as its listener comes within a week.
+
+    Breaks if purge looks at the retention alone.
+    """
+    told, untold = succeeded_run(conn), succeeded_run(conn)
+    heard = read.journal(conn, told)[-1].id
+    clock.advance(LONGEST_WAIT - timedelta(seconds=1))
+
+    assert purge(conn, KEEP_NOTHING, heard=heard) == 1
+    assert list(read.states(conn, [told, untold])) == [untold]
+    clock.advance(timedelta(seconds=1))
+    assert purge(conn, KEEP_NOTHING, heard=heard) == 1
+
+
+def test_a_run_waits_while_an_event_of_it_is_to_be_told_again(conn, clock):
+    run_id = succeeded_run(conn)
+    last = tail.after(conn, 0, 2**60, limit=100)[-1]
+    set_aside(conn, "mailer", [Aside(last, 1, timedelta(0), None)])
+
+    assert purge(conn, KEEP_NOTHING, heard=last.id) == 0
+    set_aside(conn, "mailer", [Aside(last, 9, timedelta(0), None, given_up=True)])
+    assert purge(conn, KEEP_NOTHING, heard=last.id) == 1
+    assert read.run(conn, run_id) is None
+
+
+KEEP_NOTHING = dict.fromkeys(TERMINAL, timedelta(0))
