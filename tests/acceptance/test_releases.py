@@ -22,7 +22,9 @@ def test_a_worker_of_an_older_release_leaves_alone_what_it_does_not_know(redis_s
     until(lambda: run.view.phase == other.view.phase == "second", "the end of what it knows", so_far=newer.story)
     newer.publish(run)
     old_worker.said("Received unregistered task of type 'steps.second'")
+    old_worker.said("runs are put back for one that does")
     for each in (run, other):
+        assert newer.dispatches(each) == 0, "a message that nobody could take is no dispatch"
         assert (each.state, each.view.attempts, each.phases["second"]) == (RunState.QUEUED, 0, "pending")
 
     old_worker.kill_all()

@@ -141,6 +141,11 @@ class Site(Processes):
         with redis.Redis.from_url(self.told["broker"]) as client:
             return int(client.llen(queue))
 
+    def dispatches(self, run: Run) -> int:
+        """How many dispatches of the run count, where it stands."""
+        asked = text("SELECT dispatches FROM runclaim_runs WHERE id = :run")
+        return int(self.database.ask(lambda conn: conn.execute(asked, {"run": run.id}).scalar_one()))
+
     def unacked(self) -> int:
         """How many messages Redis would deliver again if their workers said nothing more."""
         with redis.Redis.from_url(self.told["broker"]) as client:
