@@ -168,7 +168,7 @@ class Broker:
     def _send(self, producer: Producer | None, named: Sequence[Due], **how: Any) -> None:
         due, others = named[0], len(named) - 1
         options: dict[str, Any] = how if due.queue is None else how | {"queue": due.queue}
-        if due.priority:
+        if due.priority is not None:
             options["priority"] = due.priority
         task: Any = self._app.tasks[f"{due.flow}.{due.phase}"]
         # Past an `apply_async` of the application's: that was called once, where the run was enqueued.

@@ -40,7 +40,7 @@ class Enqueue(Body):
     key: Text | None = Field(None, description="The run key, only where the flow makes it by a function.")
     subject: Text | None = Field(None, description="The subject, only where the flow makes it by a function.")
     delay_seconds: Seconds = Field(0.0, description="Not before so many seconds have passed.")
-    priority: int = Field(0, ge=0, le=9, description="0 to 9, as Celery's.")
+    priority: int | None = Field(None, ge=0, le=9, description="0 to 9, as Celery's; null leaves it to Celery.")
 
 
 class Ids(Body):

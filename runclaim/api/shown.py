@@ -60,7 +60,7 @@ class RunLineOut(BaseModel):
     phase: str
     phases: list[PhaseOut]
     attempts: int
-    priority: int
+    priority: int | None
     cancel_requested: bool
     error: ErrorOut | None
     enqueued_at: datetime

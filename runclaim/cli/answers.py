@@ -42,7 +42,7 @@ class RunLine(TypedDict):
     phase: str
     phases: list[Phase]
     attempts: int
-    priority: int
+    priority: int | None
     cancel_requested: bool
     error: Error | None
     enqueued_at: datetime

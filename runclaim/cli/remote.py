@@ -55,7 +55,7 @@ class RemoteService:
             "key": asked.key,
             "subject": asked.subject,
             "delay_seconds": asked.delay and asked.delay.total_seconds(),
-            "priority": asked.priority or None,
+            "priority": asked.priority,
         }
         body = {name: value for name, value in wanted.items() if value is not None}
         status, run = self._api.ask("POST", "/v1/runs", body=body, headers=_once(asked.idempotency_key))

@@ -30,7 +30,7 @@ class Asked:
     subject: str | None = None
     idempotency_key: str | None = None
     delay: timedelta | None = None
-    priority: int = 0
+    priority: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,7 +30,7 @@ _TYPES: Final[Mapping[str, type | UnionType]] = {
     "project": str | None,
     "key": str,
     "subject": str | None,
-    "priority": int,
+    "priority": int | None,
     "input": object,
     # Only where the application puts something there.
     "headers": dict,

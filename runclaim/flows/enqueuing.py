@@ -47,7 +47,7 @@ class Options:
     """How runs are enqueued, beside their input."""
 
     delay: timedelta | None = None
-    priority: int = 0
+    priority: int | None = None
     project: str | None = None
     rerun: bool = False
     run_id: str | None = None
@@ -55,7 +55,7 @@ class Options:
     def __post_init__(self) -> None:
         if self.delay is not None and not (isinstance(self.delay, timedelta) and timedelta(0) <= self.delay <= LONGEST):
             raise DeclarationError(f"delay is a timedelta from nothing to {LONGEST.days} days, not {self.delay!r}")
-        if not (isinstance(self.priority, int) and 0 <= self.priority <= 9):  # noqa: PLR2004 - Celery's range
+        if self.priority is not None and not (isinstance(self.priority, int) and 0 <= self.priority <= 9):  # noqa: PLR2004 - Celery's range
             raise DeclarationError(f"priority is a number from 0 to 9, not {self.priority!r}")
         if self.project is not None:
             check_name("project", self.project)

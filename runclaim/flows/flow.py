@@ -152,7 +152,7 @@ class Flow(Generic[InputT]):
         self,
         *,
         delay: timedelta | None = None,
-        priority: int = 0,
+        priority: int | None = None,
         project: str | None = None,
         rerun: bool = False,
         run_id: str | None = None,
@@ -160,9 +160,9 @@ class Flow(Generic[InputT]):
         """
         Enqueue with options: `flow.using(delay=timedelta(minutes=5)).enqueue(…)`.
 
-        `priority` goes to the broker (0 to 9; higher first on RabbitMQ, lower first on Redis, as in Celery). `rerun`
-        makes a new run also for a key that has one, under its next number, and supersedes the older one. `run_id`
-        inserts the run under that id or raises RunExists; it never finds one.
+        `priority` goes to the broker (0 to 9; higher first on RabbitMQ, lower first on Redis, as in Celery; without
+        one `task_default_priority` holds). `rerun` makes a new run also for a key that has one, under its next number,
+        and supersedes the older one. `run_id` inserts the run under that id or raises RunExists; it never finds one.
         """
         if not self.phases:
             raise DeclarationError(f"flow {self.name} has no phases: declare one with @{self.name}.phase")

@@ -43,7 +43,7 @@ def new_run(
     key: str | None = None,
     subject: str | None = None,
     delay: timedelta = timedelta(0),
-    priority: int = 0,
+    priority: int | None = None,
 ) -> NewRun:
     """
     The run that an input stands for; nothing is written.

@@ -144,7 +144,7 @@ class PlainCalls:
             queue=None,
             max_attempts=options.max_attempts,
             max_losses=options.max_losses or options.max_attempts,
-            priority=0,
+            priority=None,
             delay=timedelta(0),
             dispatch_after=self.ledger.config.dispatch_after,
             keep_key=self.ledger.config.keep_keys,

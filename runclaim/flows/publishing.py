@@ -44,7 +44,7 @@ class Publisher(Protocol):
 def together(due: Collection[Due], *, may_share: Callable[[Due], bool]) -> list[list[Due]]:
     """The messages that name `due`: runs of one phase and one queue share one, in their order; some stay alone."""
     found: list[list[Due]] = []
-    open_: dict[tuple[str, str, str | None, int], list[Due]] = {}
+    open_: dict[tuple[str, str, str | None, int | None], list[Due]] = {}
     for each in due:
         kind = (each.flow, each.phase, each.queue, each.priority)
         company = open_.get(kind)

@@ -16,6 +16,7 @@ from runclaim.clock import now, shifted
 from runclaim.events import EventType
 from runclaim.ledger.fence import locked, stands_in, state
 from runclaim.ledger.journal import Entry, append, beside, told
+from runclaim.ledger.priority import PRIORITY
 from runclaim.ledger.waiting import waits
 from runclaim.models import runs
 from runclaim.prepared import Prepared
@@ -55,7 +56,7 @@ class Claim:
     queue: str | None
     attempt: int
     max_attempts: int
-    priority: int
+    priority: int | None
     input: Any
     #: The enqueuer's trace, as the headers of W3C Trace Context.
     trace_context: dict[str, str] | None = None
@@ -87,7 +88,7 @@ _CLAIM_COLUMNS: Final = (
     runs.c.queue,
     runs.c.attempts.label("attempt"),
     runs.c.max_attempts,
-    runs.c.priority,
+    PRIORITY,
     runs.c.input,
     runs.c.trace_context,
     runs.c.headers,

@@ -27,6 +27,7 @@ from sqlalchemy import (
 
 from runclaim.clock import now, shifted
 from runclaim.ledger.fence import in_state
+from runclaim.ledger.priority import PRIORITY
 from runclaim.models import runs
 from runclaim.rowset import pack, rowset
 from runclaim.states import RunState
@@ -51,7 +52,7 @@ class Due:
     phase: str
     queue: str | None
     key: str
-    priority: int
+    priority: int | None
     #: The run's input and identity, in messages of flows that fail open.
     carried: dict[str, Any] | None = None
     #: Whether an attempt of the phase was lost or has failed: then no other run shares its message.
@@ -59,7 +60,7 @@ class Due:
 
 
 #: The first fields of a `Due`, in their order.
-MESSAGE: Final = (runs.c.id, runs.c.fence, runs.c.flow, runs.c.phase, runs.c.queue, runs.c.key, runs.c.priority)
+MESSAGE: Final = (runs.c.id, runs.c.fence, runs.c.flow, runs.c.phase, runs.c.queue, runs.c.key, PRIORITY)
 _clock: Final = select(now()).scalar_subquery()
 _known: Final = rowset("known", flow=Text(), phase=Text())
 # 2 ** dispatches by shifting, capped before it can overflow; both databases know <<.

@@ -16,6 +16,7 @@ from sqlalchemy import Integer, Text, and_, bindparam, func, literal, literal_co
 from runclaim.clock import Instant
 from runclaim.ledger.fence import is_live_in
 from runclaim.ledger.fence import state as state_literal
+from runclaim.ledger.priority import PRIORITY
 from runclaim.models import runs
 from runclaim.rowset import Id, as_id
 from runclaim.states import LIVE, PhaseStatus, RunState, phase_statuses
@@ -44,7 +45,7 @@ _COLUMNS: Final = (
     runs.c.phases,
     runs.c.cursor,
     runs.c.attempts,
-    runs.c.priority,
+    PRIORITY,
     runs.c.fence,
     runs.c.cancel_requested_at,
     runs.c.error,
@@ -73,7 +74,7 @@ class RunLine:
     phase: str
     phases: dict[str, PhaseStatus]
     attempts: int
-    priority: int
+    priority: int | None
     fence: int
     cancel_requested: bool
     error: dict[str, Any] | None

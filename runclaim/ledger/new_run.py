@@ -26,7 +26,8 @@ class NewRun:
     queue: str | None
     max_attempts: int
     max_losses: int
-    priority: int
+    #: The broker's; `None` leaves it to Celery.
+    priority: int | None
     delay: timedelta
     #: When the ledger publishes the run if the caller has not.
     dispatch_after: timedelta

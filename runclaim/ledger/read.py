@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import BindParameter, bindparam, func, select
 
+from runclaim.ledger.priority import given
 from runclaim.models import events, phase_results, runs, signals
 from runclaim.rowset import Id, as_id, pack, rowset
 from runclaim.states import PhaseStatus, RunState, phase_statuses
@@ -73,7 +74,7 @@ class RunView:
     state: RunState
     phase: str
     queue: str | None
-    priority: int
+    priority: int | None
     phases: dict[str, PhaseStatus]
     #: The signal without which a waiting run does not go on.
     waits_for: str | None
@@ -136,7 +137,7 @@ def run(conn: Connection, run_id: str) -> RunView | None:
         state=state,
         phase=row.phase,
         queue=row.queue,
-        priority=row.priority,
+        priority=given(row.priority),
         phases=phase_statuses(state, row.cursor, row.phases),
         waits_for=row.waits_for if state is RunState.WAITING else None,
         attempts=row.attempts,

@@ -45,7 +45,8 @@ class Run(Base):
     subject: Mapped[str | None] = mapped_column(Text)
     #: The subject's generation this run was enqueued at; 0 without a subject, -1 once its key has a newer run.
     generation: Mapped[int] = mapped_column(BigInteger, default=0)
-    priority: Mapped[int] = mapped_column(SmallInteger, default=0)
+    #: The broker's, 0 to 9; -1 where none was given.
+    priority: Mapped[int] = mapped_column(SmallInteger, default=-1)
     input: Mapped[Any] = mapped_column(Verbatim, nullable=False)
     #: The phase names as they were declared when the run was enqueued. A deploy does not change them.
     phases: Mapped[list[str]] = mapped_column(Json, nullable=False)

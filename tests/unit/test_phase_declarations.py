@@ -152,6 +152,7 @@ MISTAKEN_USES = {
         f"delay is a timedelta from nothing to 3650 days, not {timedelta.max!r}",
     ),
     "a priority beyond Celery's": ({"priority": 10}, "priority is a number from 0 to 9, not 10"),
+    "a priority below Celery's": ({"priority": -1}, "priority is a number from 0 to 9, not -1"),
     "a priority as text": ({"priority": "high"}, "priority is a number from 0 to 9, not 'high'"),
     "a project that is no name": (
         {"project": "a b"},

@@ -30,7 +30,7 @@ _FRESH: Final = frozenset({"queued", "waiting"})
 @click.option("--subject", help="The subject, where the flow makes it by a function.")
 @click.option("--idempotency-key", metavar="KEY", help="The same key again gives the same answer.")
 @click.option("--delay", type=Duration(), help="Start after so long: 90s, 5m, 2h.")
-@click.option("--priority", type=click.IntRange(0, 9), default=0, help="The broker's priority, 0 to 9.")
+@click.option("--priority", type=click.IntRange(0, 9), default=None, help="The broker's priority, 0 to 9.")
 @click.option("--wait", is_flag=True, help="Wait for the end and print the result.")
 @click.option("--timeout", type=Duration(), help="With --wait: at most so long, then exit 8.")
 @json_option
@@ -47,7 +47,7 @@ def command(
     subject: str | None,
     idempotency_key: str | None,
     delay: timedelta | None,
-    priority: int,
+    priority: int | None,
     wait: bool,
     timeout: timedelta | None,
     as_json: bool,

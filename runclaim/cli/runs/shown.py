@@ -46,7 +46,7 @@ def _lines(run: Json) -> list[tuple[str, str | None]]:
         ("state", coloured(run["state"]) + asked),
         ("phases", ", ".join(phases)),
         ("attempts", str(run["attempts"] or "")),
-        ("priority", str(run["priority"] or "")),
+        ("priority", "" if run["priority"] is None else str(run["priority"])),
         ("enqueued", one_line(run["enqueued_at"] or "")),
         ("started", one_line(run["started_at"] or "")),
         ("finished", one_line(run["finished_at"] or "")),

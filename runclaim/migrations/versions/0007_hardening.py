@@ -13,6 +13,8 @@ down_revision = "0006"
 branch_labels = None
 depends_on = None
 
+_LIVE = "'queued', 'running', 'waiting', 'blocked', 'failed'"
+
 
 def upgrade() -> None:
     """Each part is a function of its own."""
@@ -21,6 +23,8 @@ def upgrade() -> None:
     op.add_column("runclaim_dedup_keys", sa.Column("nonce", sa.Text(), nullable=True))
     _keep_no_body_of_an_answer()
     _pass_over_live_runs_of_others()
+    # 0 could not be asked for: it was what nobody had given.
+    op.execute(f"UPDATE runclaim_runs SET priority = -1 WHERE priority = 0 AND state IN ({_LIVE})")  # noqa: S608 - constants
     if op.get_bind().dialect.name == "sqlite":
         _never_number_events_again()
     else:
