@@ -235,6 +235,7 @@ def test_a_file_that_was_opened_before_and_cannot_be_now_is_waited_for(tmp_path,
     disk, unplugged = tmp_path / "disk", tmp_path / "unplugged"
     disk.mkdir()
     database = Database(f"sqlite:///{disk}/ledger.db", patience=timedelta(seconds=20))
+    database.file.touch()
     database.run(lambda conn: conn.execute(text("CREATE TABLE t (n)")))
     database.close()
     disk.rename(unplugged)
@@ -274,6 +275,7 @@ def test_every_refusal_says_what_to_do():
 def test_a_locked_file_is_waited_for_no_longer_than_the_patience(tmp_path, at):
     path = tmp_path / "ledger.db"
     database = Database(f"sqlite:///{path}", patience=timedelta(seconds=2))
+    database.file.touch()
     if at == "BEGIN":
         database.run(lambda conn: conn.execute(text("CREATE TABLE t (n)")))
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as holder:
