@@ -16,6 +16,7 @@ from sqlalchemy import text
 from runclaim.database import Database
 from runclaim.errors import ClaimLost, LedgerUnavailable
 from runclaim.events import EventType
+from runclaim.flows.notes import Notes
 from runclaim.flows.routing import Route
 from runclaim.flows.signaling import Signal
 from runclaim.flows.tally import Tally
@@ -407,3 +408,63 @@ def counting(database):
     for _ in range(3):
         tally.count("duplicates_refused", "review")
     return tally
+
+
+def test_a_doubt_stays_a_doubt_whatever_comes_after_it(postgres, proxy, cut_off):
+    """
+    INVARIANT: what may have committed is asked about before it is repeated.
+
+    Breaks if an error that committed nothing, of a later try, makes the earlier lost connection forgotten.
+    """
+    run, tries, asks = new_run("pr-7"), [], []
+
+    def work(conn):
+        tries.append(1)
+        return enqueue(conn, [run])
+
+    def read_back(conn):
+        asks.append(1)
+        if len(asks) <= 2:
+            conn.execute(text("DO $$ BEGIN RAISE SQLSTATE '40001'; END $$"))
+        return "committed" if read.standing(conn, run.run_id) else None
+
+    cut = proxy.order(When.AFTER)
+    answer = cut_off.run(work, read_back=read_back)
+
+    assert cut.committed.is_set()
+    assert (answer, len(tries), len(asks)) == ("committed", 1, 3)
+
+
+@pytest.mark.parametrize("when", [When.BEFORE, When.AFTER])
+def test_a_named_session_whose_commit_was_cut_is_ones_own(postgres, proxy, cut_off, when):
+    """
+    INVARIANT: NamedSessionMoved means that somebody else was first.
+
+    Breaks if a repetition does not recognise the version that its own first try wrote.
+    """
+    claim = postgres.run(claimed_run)
+    notes = Notes(cut_off, claim)
+    versions = []
+    for seen in (0, 1):
+        cut = proxy.order(when)
+        versions.append(notes.keep_named("reviewer", f"session-{seen}", seen))
+        assert cut.landed.is_set()
+
+    assert versions == [1, 2]
+    assert notes.read_named("reviewer") == ("session-1", 2)
+
+
+@pytest.mark.parametrize("when", [When.BEFORE, When.AFTER])
+def test_a_call_whose_first_note_was_cut_is_still_the_first(postgres, proxy, cut_off, when):
+    """
+    INVARIANT: a call that was never made is not looked up.
+
+    Breaks if the note that this very attempt has committed is taken for an earlier attempt's.
+    """
+    notes = Notes(cut_off, postgres.run(claimed_run))
+    cut = proxy.order(when)
+    first = notes.begin_act("charge")
+    later = notes.begin_act("charge")
+
+    assert cut.landed.is_set()
+    assert (first[0], later[0]) == (True, False)
