@@ -39,7 +39,9 @@ LONGEST: Final = timedelta(days=3650)
 _COMPACT: Final = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 _CANONICAL: Final = json.JSONEncoder(allow_nan=False, sort_keys=True, separators=(",", ":"))
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,99}")
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+#: Controls (C0 and C1, with NEL), separators of lines, and what turns the direction of writing: they steer a terminal.
+STEERING: Final = r"\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069"
+_CONTROL: Final = re.compile(rf"[{STEERING}\ud800-\udfff]")
 _REFUSED_IN_JSON: Final = re.compile(r"\\u(0000|[dD][89a-fA-F])")
 
 

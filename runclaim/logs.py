@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from runclaim import tracing
+from runclaim.keys import STEERING
 from runclaim.secrets import redact
 
 if TYPE_CHECKING:
@@ -70,7 +72,12 @@ class Fields(logging.Filter):
 
 
 class Redaction(logging.Filter):
-    """Redacts the message, the traceback and the stack of a record; drops no record."""
+    """
+    Redacts the message, the traceback and the stack of a record; drops no record.
+
+    A message is one line of printable text: keys and errors are written by anybody, and none may begin a line of its
+    own or steer a terminal.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Always true."""
@@ -78,17 +85,24 @@ class Redaction(logging.Filter):
             said = record.getMessage()
         except Exception:  # noqa: BLE001 - a line that cannot be made is told by its handler, not to who logs
             return True
-        if (clean := redact(said)) != said:
+        if (clean := _STEERS.sub(_escaped, redact(said))) != said:
             record.msg, record.args = clean, ()
         if record.exc_info and record.exc_info[0]:
             told = _FORMATTER.formatException(record.exc_info)
-            if (clean := redact(told)) != told:
+            if (clean := _STEERS_IN_LINES.sub(_escaped, redact(told))) != told:
                 # Formatters print the text; without the exception none can make it anew.
                 record.exc_text, record.exc_info = clean, None
         if record.stack_info:
-            record.stack_info = redact(record.stack_info)
+            record.stack_info = _STEERS_IN_LINES.sub(_escaped, redact(record.stack_info))
         return True
 
+
+def _escaped(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode()
+
+
+_STEERS: Final = re.compile(f"[{STEERING}]")
+_STEERS_IN_LINES: Final = re.compile(rf"(?![\n\t])[{STEERING}]")
 
 _FORMATTER: Final = logging.Formatter()
 _REDACTION: Final = Redaction()

@@ -84,6 +84,11 @@ def redact(text: str) -> str:
     return "".join([*pieces, text[done:]])
 
 
+def kind_of(error: BaseException) -> str:
+    """The name of an exception's class; a class may be made and named from anybody's text, so it is redacted too."""
+    return redact(type(error).__name__)
+
+
 def veiled(value: Any) -> Any:
     """JSON data for an error's text: itself, or a mark when there is a secret in it."""
     found = find_secret(value)

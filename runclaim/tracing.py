@@ -12,6 +12,8 @@ from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from runclaim.secrets import kind_of
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import TracebackType
@@ -142,8 +144,8 @@ class Span:
                 if value is not None:
                     self._span.set_attribute(f"runclaim.{key}", value)
             if failed is not None:
-                self._span.set_attribute("error.type", type(failed).__name__)
-                self._span.set_status(_api().StatusCode.ERROR, type(failed).__name__)
+                self._span.set_attribute("error.type", kind_of(failed))
+                self._span.set_status(_api().StatusCode.ERROR, kind_of(failed))
 
         if self._span is not None:
             _quietly(add)

@@ -16,6 +16,7 @@ from runclaim.flows.action import Action, ActionOptions
 from runclaim.keys import uuid7
 from runclaim.ledger.planning import NewAction, Stopped
 from runclaim.ledger.registry import registered
+from runclaim.secrets import kind_of
 from runclaim.states import RunState
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class Hooks:
                 hook(HookEvent(**payload))
             except Exception as error:
                 # It has said that it did not get through; what it had done by then is its own to know.
-                raise Retry(f"{type(error).__name__}: {error}") from error
+                raise Retry(f"{kind_of(error)}: {error}") from error
 
         self._actions[kind] = Action(kind, told, ActionOptions(idempotent=True))
         self.kinds.setdefault(word, []).append(kind)

@@ -22,6 +22,7 @@ from runclaim.flows.group import Group
 from runclaim.keys import nonce
 from runclaim.ledger.claim import Claim, Wanted, claim, claimed, passed_over
 from runclaim.ledger.dispatch import Due
+from runclaim.secrets import kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -152,7 +153,7 @@ class Runner:
     ) -> Ended:
         """How an attempt ended in whose middle `gone` was raised: given back where the worker shuts down."""
         if self._is_stopping(within=_HEARD_SECONDS):
-            why = f"{type(gone).__name__} ended the delivery"
+            why = f"{kind_of(gone)} ended the delivery"
             released = Released(taken.run_id, taken.phase, taken.fence, why)
             return Ended(Ending.RELEASED, timedelta(0), exception=released)
         delay = phase.options.backoff.delay(taken.attempt)

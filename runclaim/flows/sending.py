@@ -20,7 +20,7 @@ from runclaim.flows.telling import said
 from runclaim.keys import clip, nonce
 from runclaim.ledger.actions import ActionClaim, claim_actions, claimed_actions
 from runclaim.ledger.outbox import ActionState, Sent, settle_actions, settled_actions
-from runclaim.secrets import redact
+from runclaim.secrets import kind_of, redact
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -139,7 +139,7 @@ class Sender:
         except Retry as asked:
             return self._again(claim, action, asked, uncertain=in_doubt)
         except ActionRejected as refused:
-            return _failed(claim, type(refused).__name__, _said(refused))
+            return _failed(claim, kind_of(refused), _said(refused))
         except Exception as error:  # noqa: BLE001 - whatever it is, the call may have arrived
             return self._again(claim, action, error, uncertain=True)
         return Sent(claim, ActionState.POSTED, _NOW, upstream_id=_upstream(found))
@@ -149,12 +149,10 @@ class Sender:
         delay = delay_after(error, action.options.backoff, claim.attempt)
         is_spent = claim.attempt >= action.options.max_attempts
         if uncertain and action.looks_up is None and (is_spent or not action.options.idempotent):
-            return _unknown(
-                claim, f"it may have arrived, and nobody can be asked: {type(error).__name__}: {_said(error)}"
-            )
+            return _unknown(claim, f"it may have arrived, and nobody can be asked: {kind_of(error)}: {_said(error)}")
         if not uncertain and is_spent:
-            return _failed(claim, type(error).__name__, _said(error))
-        return Sent(claim, ActionState.PLANNED, delay, uncertain=uncertain, error=_error(type(error).__name__, error))
+            return _failed(claim, kind_of(error), _said(error))
+        return Sent(claim, ActionState.PLANNED, delay, uncertain=uncertain, error=_error(kind_of(error), error))
 
 
 def _upstream(found: str | int | None) -> str | None:
@@ -162,7 +160,7 @@ def _upstream(found: str | int | None) -> str | None:
 
 
 def _said(error: Exception) -> str:
-    return said(error, redact) or type(error).__name__
+    return said(error, redact) or kind_of(error)
 
 
 def _error(kind: str, error: Exception | str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 from runclaim.errors import InputError, NamedSessionMoved
 from runclaim.keys import check_text
 from runclaim.ledger.sessions import SessionState, SessionView
+from runclaim.secrets import kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,7 +77,7 @@ class Session:
         if error is None:
             self._note("completed")
         elif isinstance(error, Exception):
-            self.outcome = self.outcome or type(error).__name__
+            self.outcome = self.outcome or kind_of(error)
             self._note("failed")
 
     def _note(self, status: str) -> None:

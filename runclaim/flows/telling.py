@@ -26,7 +26,7 @@ _MAX_SHOWN_BYTES: Final = 500
 def told(error: BaseException, hide: Callable[[str], str]) -> dict[str, Any]:
     """The exception as the ledger keeps it: type, message and traceback, at most 8 kB in all."""
     return {
-        "type": clip(type(error).__name__, _MAX_TYPE_BYTES),
+        "type": clip(hide(type(error).__name__), _MAX_TYPE_BYTES),
         "message": said(error, hide),
         "traceback": clip(hide(_traceback(error)), _MAX_TRACEBACK_BYTES),
     }
@@ -64,7 +64,7 @@ def harmless(error: BaseException, hide: Callable[[str], str]) -> BaseException:
         return SystemExit(error.code if isinstance(error.code, int) else said(error, hide))
     if not isinstance(error, Exception):
         return error
-    redacted = Redacted(f"{type(error).__name__}: {said(error, hide)}")
+    redacted = Redacted(f"{hide(type(error).__name__)}: {said(error, hide)}")
     redacted.add_note(told(error, hide)["traceback"])
     return redacted
 

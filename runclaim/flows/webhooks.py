@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar
 
-from runclaim.errors import DeclarationError, InputError, SignatureRefused
+from runclaim.errors import DeclarationError, InputError, KeyConflict, SignatureRefused
 from runclaim.flows.payloads import mapped, payload_of
 from runclaim.flows.routing import Event, Landed, Route
 from runclaim.keys import check_name, nonce
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from runclaim.flows.flow import Flow
     from runclaim.flows.handle import Run
     from runclaim.flows.ledgering import Ledger
+    from runclaim.signatures import Signed
 
 InputT = TypeVar("InputT")
 #: What a mapping function returns: the flow's input, its fields, an event of it, or that it concerns no run.
@@ -102,14 +103,27 @@ class Webhook(Generic[InputT]):
         given = _lower(headers)
         signed = _SCHEMES[self.scheme](body, given, secrets)
         payload = payload_of(body, given.get("content-type", ""))
-        found = mapped(self._to_input, Delivery(signed.delivery_id, signed.event, payload))
-        if found is None:
-            return Received(Outcome.IGNORED, None)
+        sightings = self._sightings(signed.delivery_id, body)
+        try:
+            found = mapped(self._to_input, Delivery(signed.delivery_id, signed.event, payload))
+            return (
+                Received(Outcome.IGNORED, None) if found is None else self._take(self._route(found, signed), sightings)
+            )
+        except (InputError, KeyConflict):
+            # A delivery id counts once, also where the mapping is not the same twice: it may read the clock.
+            earlier = self._earlier(sightings[:1])
+            if earlier is None:
+                raise
+            return Received(Outcome.DUPLICATE, earlier)
+
+    def _route(self, found: Any, signed: Signed) -> Route:
         if isinstance(found, Event):
-            route = Route.of(self.flow, found, id=signed.delivery_id)
-        else:
-            route = Route(self.flow.using().new_run(found), None, None)
-        return self._take(route, self._sightings(signed.delivery_id, body))
+            return Route.of(self.flow, found, id=signed.delivery_id)
+        return Route(self.flow.using().new_run(found), None, None)
+
+    def _earlier(self, sightings: list[Sighting]) -> Run | None:
+        run_id = self._ledger.database.ask(lambda conn: seen_run(conn, sightings))
+        return None if run_id is None else self._ledger.handle(run_id, self.flow)
 
     def _sightings(self, delivery_id: str, body: bytes) -> list[Sighting]:
         config = self._ledger.config
@@ -136,8 +150,7 @@ class Webhook(Generic[InputT]):
 
         landed = database.run(work, read_back=read_back)
         if landed is None:
-            earlier = database.ask(lambda conn: seen_run(conn, sightings))
-            return Received(Outcome.DUPLICATE, None if earlier is None else self._ledger.handle(earlier, self.flow))
+            return Received(Outcome.DUPLICATE, self._earlier(sightings))
         route.publish(self._ledger, landed)
         run = self._ledger.handle(landed.made.run_id, self.flow, created=landed.made.created)
         if landed.made.created:

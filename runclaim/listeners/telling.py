@@ -20,6 +20,7 @@ from runclaim.ledger.listening import Turn, add_listener, keep_turn, leave_turn,
 from runclaim.ledger.untold import Aside, due_untold, forget_untold, held_up, is_due, set_aside
 from runclaim.listeners.horizon import settled
 from runclaim.listeners.listener import Listener, event_of
+from runclaim.secrets import kind_of, redact
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -180,7 +181,8 @@ class Round:
         delay = nothing if given_up else schedule[attempt - 1] * random.uniform(1.0, 1.1)  # noqa: S311 - spreads load
         if isinstance(error, Retry) and error.after is not None:
             delay = max(delay, error.after)
-        said = {"type": type(error).__name__, "message": clip(str(error), 2048)}
+        # Before it is cut: half a secret looks like none.
+        said = {"type": kind_of(error), "message": clip(redact(str(error)), 2048)}
         level = logger.error if given_up else logger.warning
         level(
             "listener %s did not take %s of run %s, attempt %d: %s: %s; %s",

@@ -76,7 +76,10 @@ def test_a_run_waits_for_its_signal_and_goes_on_by_it(bench: Bench, release: Flo
 
 
 def test_nothing_is_published_or_dispatched_while_a_run_waits(bench: Bench, release: Flow, waiting: Run):
-    assert (0, []) == (dispatch_due(bench.database, bench.rung, flows=[release.name], spacing=timedelta(0)), bench.rung)
+    flows = {release.name: release}
+    sent = dispatch_due(bench.database, bench.rung, flows=flows, spacing=timedelta(0))
+
+    assert (0, []) == (sent, bench.rung)
 
 
 def test_a_signal_before_the_run_waits_is_kept_for_its_phase(bench: Bench, release: Flow, heard: list[Any]):

@@ -154,6 +154,21 @@ def test_what_fails_through_the_whole_schedule_is_given_up_and_kept_for_a_person
     assert "away" in str(kept.error)
 
 
+def test_what_is_kept_of_a_listeners_error_holds_no_secret(bench: Bench, review: Flow[Any]):
+    """INVARIANT: an error is redacted before it is cut and kept, whoever raised it."""
+    canary = "ghp_" + "Can4ry" * 6
+    heard = Heard(bench, "run.enqueued")
+    review.enqueue(repo="acme/app", number=1)
+    heard.refuses = refuse(
+        lambda event: True, type(canary, (ConnectionError,), {})(f"{'x' * 2030}{canary} Bearer {canary}")
+    )
+    bench.tell()
+    kept = bench.execute("SELECT error FROM runclaim_untold").one()
+
+    assert [] == [piece for piece in (canary, canary[:20]) if piece in str(kept.error)]
+    assert "[redacted: GitHub token]" in str(kept.error)
+
+
 def test_a_receiver_that_gives_up_is_not_asked_again_and_holds_up_nothing(bench: Bench, review: Flow[Any]):
     heard = Heard(bench, "run.*")
     run = review.enqueue(repo="acme/app", number=1)

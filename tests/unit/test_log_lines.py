@@ -39,6 +39,27 @@ def lines(stream: io.StringIO) -> list[dict[str, Any]]:
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
+@pytest.mark.parametrize(
+    "steering", ["\n", "\r", "\x1b[31m", "\x00", "\x9b31m", "\x85", "\u2028", "\u2029", "\u202e", "\u2066"]
+)
+def test_no_key_or_error_begins_a_line_of_its_own_or_steers_a_terminal(steering: str):
+    """INVARIANT: what anybody wrote is text in a log. Breaks if a message is formatted as it came."""
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    ours = logs.logger("runclaim.test")
+    ours.addHandler(handler)
+    try:
+        error = ValueError(f"a{steering}b")
+        ours.error("key %s failed: %s", f"x{steering}y", error, exc_info=error, stack_info=True)
+    finally:
+        ours.removeHandler(handler)
+    first, *others = stream.getvalue().split("\n")
+    escaped = steering.encode("unicode_escape").decode()
+
+    assert f"key x{escaped}y failed: a{escaped}b" == first
+    assert steering == "\n" or not any(steering in line for line in others)
+
+
 def test_a_line_inside_a_phase_says_where_it_was_written(bench: Bench, written: io.StringIO):
     flow = bench.flow()
 
@@ -85,7 +106,7 @@ def test_an_exception_is_one_field_of_one_line(written: io.StringIO):
         logs.logger("runclaim.test").exception("it failed\nbadly")
 
     (line,) = lines(written)
-    assert "it failed\nbadly" == line["message"]
+    assert "it failed\\nbadly" == line["message"]
     assert "ZeroDivisionError" == line["error"]["type"]
     assert "Traceback" in line["error"]["traceback"]
 

@@ -7,7 +7,7 @@ import pytest
 from runclaim.errors import Redacted
 from runclaim.flows.telling import harmless, shown, told
 from runclaim.keys import MAX_ERROR_BYTES
-from runclaim.secrets import redact
+from runclaim.secrets import kind_of, redact
 
 CANARY = "ghp_" + "Can4ry" * 6
 
@@ -24,6 +24,15 @@ def test_what_celery_and_flower_are_told_of_an_error_holds_no_secret():
     assert (None, None) == (other.__cause__, other.__context__)
     assert CANARY not in f"{other!r} {told(other, str)} {shown(leaky, redact)}"
     assert len(shown(leaky, redact).encode()) <= 500
+
+
+def test_the_name_of_an_exceptions_class_is_looked_at_too():
+    """A class may be made and named from anybody's text, such as the code of an upstream's answer."""
+    leaky = type(CANARY, (ValueError,), {})("no secret")
+
+    assert CANARY not in str(told(leaky, redact))
+    assert CANARY not in f"{harmless(leaky, redact)!r} {harmless(leaky, redact).__notes__}"
+    assert "[redacted: GitHub token]" == kind_of(leaky)
 
 
 def test_an_error_is_looked_at_whole_with_its_cause_and_its_arguments():

@@ -221,6 +221,26 @@ def test_null_where_an_object_was_expected_is_an_input_error_and_writes_nothing(
     assert 0 == sum(hooked.counts().values())
 
 
+@pytest.mark.parametrize("second", ["another input of the key", "an input that is refused"])
+def test_a_delivery_id_counts_once_where_the_mapping_is_not_the_same_twice(hooked: Hooked, second: str):
+    """INVARIANT: the sender of a repetition is told so. Breaks if the run's key or the mapping has the last word."""
+    numbers = iter([7, 8 if "another" in second else "eight"])
+    hooked.runs.flows["review"].naming.key = lambda _: "one key"  # type: ignore[assignment]
+
+    @hooked.runs.webhook("clock", flow=hooked.runs.flows["review"], secret=SECRET)
+    def clock(_: Delivery) -> Any:
+        return {"repo": "acme/app", "number": next(numbers), "base": "a1", "head": "b2"}
+
+    body, other = delivery(), delivery(note="later")
+    first = clock.receive(body, headers(body))
+    again = clock.receive(other, headers(other))
+
+    assert (Outcome.ENQUEUED, Outcome.DUPLICATE) == (first.outcome, again.outcome)
+    assert first.run is not None
+    assert again.run is not None
+    assert first.run.id == again.run.id
+
+
 def test_a_key_conflict_leaves_no_window_behind(hooked: Hooked):
     """The sender may deliver again after the conflict is mended: the delivery was not taken."""
     hooked.runs.flows["review"].enqueue(repo="acme/app", number=7, base="a1", head="b2")
