@@ -22,7 +22,7 @@ logger: Final = logs.logger("runclaim.beat")
 #: Workers that start together with beat are up by then.
 _FIRST_SECONDS: Final = 60.0
 _EVERY_SECONDS: Final = 600.0
-_ANSWER_SECONDS: Final = 2.0
+_ANSWER_SECONDS: Final = 5.0
 
 
 def watch(app: Celery, runtime: Runtime) -> None:
