@@ -23,13 +23,13 @@ WANTED = {"flow": "review", "input": INPUT}
 class Office:
     """A bench with the flow `review` of two phases, an API on its ledger, and a client that may do everything."""
 
-    def __init__(self, url: str, **settings: Any) -> None:
+    def __init__(self, url: str, *, trusts: tuple[str, ...] = (), **settings: Any) -> None:
         self.bench = Bench(url, **settings)
         self.review = self.bench.flow()
         self.review.phase(name="plan")(lambda ctx: ["app.py"])
         self.review.phase(name="deliver")(lambda ctx: 1)
         self.bench.database.run(lambda conn: register(conn, [describe(self.review, self.bench.config)]))
-        self.served = Served(self.bench.config)
+        self.served = Served(self.bench.config, proxies=trusts)
         self.port = self.served.port
         self.token = token(self.bench.database, "admin")
         self.client = self.served.client(self.token)

@@ -146,6 +146,21 @@ def test_a_scope_opens_its_own_routes_and_no_other(office, claimed, operation, s
         assert f'scope="{TABLE[operation][0]}"' in answer.headers["www-authenticate"]
 
 
+@pytest.mark.parametrize("operation", [name for name, (scope, _) in TABLE.items() if scope == WRITE])
+def test_who_may_only_write_is_told_ids_and_states_and_nothing_else(office, claimed, operation):
+    """
+    INVARIANT: `runs:write` reads nothing.
+
+    Breaks if a change is answered with the run or the action that it changed, whoever asks.
+    """
+    writer = token(office.bench.database, "runs:write")
+    answer = ask(office, operation, writer, claimed)
+    shown = answer.json.get("runs", [answer.json]) if answer.status < 300 else []
+
+    assert [] == [each for each in shown if set(each) != {"id", "state"}]
+    assert INPUT["repo"] not in answer.body.decode()
+
+
 @pytest.mark.parametrize("operation", [name for name in TABLE if "_id}" in name or name == "POST /v1/runs:cancel"])
 def test_a_run_of_another_project_is_not_there(office, claimed, operation):
     """

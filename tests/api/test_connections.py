@@ -1,0 +1,191 @@
+"""Connections: what strangers may hold open, and for how long."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import ExitStack
+
+import pytest
+
+from runclaim.api.connections import BoundedConnection
+from runclaim.api.origins import origin
+from tests.api.conftest import Office
+from tests.harness import until
+
+HALF = b"GET /livez HTTP/1.1\r\nHost: x\r\n"
+
+
+def connected(office, sent=b""):
+    raw = socket.create_connection(("127.0.0.1", office.port), timeout=20)
+    raw.sendall(sent)
+    return raw
+
+
+def is_closed(raw):
+    try:
+        return raw.recv(1) == b""
+    except ConnectionError:
+        return True
+
+
+def answer(office, head, body=b""):
+    with connected(office, head + body) as raw:
+        return raw.recv(65_536)
+
+
+@pytest.mark.parametrize("sent", [b"", HALF, b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n" + HALF])
+def test_who_sends_no_whole_head_is_let_go(desk_office, monkeypatch, sent):
+    """
+    INVARIANT: silence holds no connection, whether nothing, half a head, or half of the next one was sent.
+
+    Breaks if the clock does not start with the connection, or any byte stops it.
+    """
+    monkeypatch.setattr(BoundedConnection, "head_seconds", 0.3)
+    with connected(desk_office, sent) as raw:
+        until(lambda: is_closed(raw), "the end of the connection")
+
+    assert 200 == desk_office.client.get("/livez").status
+
+
+def test_silent_connections_shut_nobody_out(desk_office, monkeypatch):
+    """
+    INVARIANT: who asks is answered, however many connections say nothing.
+
+    Breaks if connections are refused when there are many, in place of the silent ones being let go.
+    """
+    monkeypatch.setattr(BoundedConnection, "most", 20)
+    with ExitStack() as silent:
+        held = [silent.enter_context(connected(desk_office, HALF)) for _ in range(40)]
+        answers = [desk_office.client.get(path).status for path in ("/livez", "/v1/runs", "/livez")]
+        first_is_closed = is_closed(held[0])
+
+    assert [200, 200, 200] == answers
+    assert first_is_closed
+
+
+def test_an_address_has_a_share_of_the_connections_and_a_proxy_that_is_trusted_has_none(sqlite_url, monkeypatch):
+    monkeypatch.setattr(BoundedConnection, "most_of_origin", 5)
+    office = Office(sqlite_url)
+    with office.served, ExitStack() as held:
+        for _ in range(5):
+            held.enter_context(connected(office, HALF))
+        with connected(office, HALF) as raw:
+            until(lambda: is_closed(raw), "the end of the sixth")
+    office.close()
+    monkeypatch.setattr(BoundedConnection, "trusted", frozenset({"127.0.0.1"}))
+    office = Office(sqlite_url.replace(".db", "-2.db"), trusts=["127.0.0.1"])
+    with office.served, ExitStack() as held:
+        for _ in range(10):
+            held.enter_context(connected(office, HALF))
+        statuses = {office.client.get("/livez").status}
+    office.close()
+
+    assert {200} == statuses
+
+
+def test_a_body_of_ever_so_many_chunks_is_refused(desk_office):
+    start = f"POST /v1/runs HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {desk_office.token}\r\n"
+    start += "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with connected(desk_office, start.encode()) as raw:
+        try:
+            for _ in range(20):
+                raw.sendall(b"1\r\nx\r\n" * 1000)
+        except OSError:
+            pass  # it has been told enough
+        until(lambda: is_closed(raw), "the end of the connection")
+
+    assert 200 == desk_office.client.get("/livez").status
+
+
+def test_a_body_with_two_lengths_is_refused_and_its_connection_closed(desk_office):
+    """RFC 9112, 6.1: what the next program on the way reads as another request."""
+    told = answer(
+        desk_office,
+        b"POST /v1/runs HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    )
+
+    assert told.startswith(b"HTTP/1.1 400 ")
+    assert b"connection: close" in told.lower()
+
+
+@pytest.mark.parametrize(
+    "path,header,status",
+    [
+        ("/v1/runs", "", 401),
+        ("/v1/runs", f"Authorization: Bearer rc_{'0' * 12}_{'0' * 64}\r\n", 401),
+        ("/v1/runs/nowhere", "", 404),
+        ("/v1/webhooks/nobody", "", 404),
+    ],
+)
+def test_nothing_is_read_of_who_is_refused_anyway(desk_office, path, header, status):
+    """
+    INVARIANT: a stranger is answered before his body comes.
+
+    Breaks if bodies are read in front of the routes.
+    """
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: x\r\n{header}Content-Type: application/json\r\nContent-Length: 300000\r\n\r\n"
+    )
+
+    assert answer(desk_office, head.encode()).startswith(f"HTTP/1.1 {status} ".encode())
+
+
+def test_unfinished_bodies_have_room_and_no_more(desk_office):
+    desk_office.served.service.buffers.most = 1000
+    refused = desk_office.client.post("/v1/runs", {"flow": "review", "input": {"head": "x" * 2000}})
+
+    assert (503, "busy", 0) == (refused.status, refused.code, desk_office.served.service.buffers.held)
+    assert 422 == desk_office.client.post("/v1/runs", {"flow": "review", "input": {}}).status
+
+
+@pytest.mark.parametrize(
+    "host,counted",
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::1", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("\x9b31m", "?"),
+        ("", "?"),
+        (None, "?"),
+    ],
+)
+def test_whose_limits_count_is_an_address_or_a_network(host, counted):
+    assert counted == origin(host)
+
+
+@pytest.mark.parametrize("trusts,statuses", [([], {429}), (["127.0.0.1"], {401})])
+def test_an_address_of_a_header_counts_only_from_a_proxy_that_is_trusted(sqlite_url, trusts, statuses):
+    """
+    INVARIANT: nobody guesses on by naming another address.
+
+    Breaks if the server believes X-Forwarded-For of everybody, as it does by default on one machine.
+    """
+    office = Office(sqlite_url, trusts=trusts)
+    with office.served:
+        stranger = office.served.client(f"rc_{'0' * 12}_{'0' * 64}")
+        for number in range(60):
+            stranger.get("/v1/runs", x_forwarded_for=f"192.0.2.{number}")
+        found = {stranger.get("/v1/runs", x_forwarded_for="192.0.2.200").status}
+    office.close()
+
+    assert statuses == found
+
+
+def test_who_only_guesses_costs_the_ledger_nothing(desk_office, monkeypatch):
+    """
+    INVARIANT: after sixty wrong tokens the ledger is asked for none of them, and a right one still opens the door.
+
+    Breaks if the count is looked at after the question.
+    """
+    service, asked = desk_office.served.service, []
+    stranger = desk_office.served.client(f"rc_{'0' * 12}_{'0' * 64}")
+    [stranger.get("/v1/runs") for _ in range(61)]
+    real = service.ask
+    monkeypatch.setattr(service, "ask", lambda question: asked.append(1) or real(question))
+    refused = [stranger.get("/v1/runs").status for _ in range(5)]
+    costs = len(asked)
+
+    assert ([429] * 5, 0) == (refused, costs)
+    assert 200 == desk_office.client.get("/v1/runs").status
