@@ -17,7 +17,7 @@ from runclaim.errors import InputError, LedgerRefused, LedgerUnavailable
 from runclaim.flows.attempt import Ending
 from runclaim.flows.delivering import Message
 from runclaim.flows.telling import harmless
-from runclaim.tasks import remote_limits
+from runclaim.tasks import eager, remote_limits
 from runclaim.tasks.body_task import attributes, body_here, fail, ignored, said
 from runclaim.tasks.meanings import meaning, retry
 from runclaim.tasks.monitoring import Monitor
@@ -89,6 +89,7 @@ def register(app: Celery, runtime: Runtime, flow: Flow[Any], phase: Phase[Any, A
         retry=retry,
         typing=False,
         **attributes(carry),
+        **eager.attributes(carry),
         **remote_limits.attributes(),
     )
 

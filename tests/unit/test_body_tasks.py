@@ -266,6 +266,19 @@ def test_rows_of_a_failed_phase_are_not_committed(sqlite_url: str, transacted: A
     assert ["one"] == rows()
 
 
+def test_with_eager_tasks_each_body_is_a_task_too(sqlite_url: str, transacted: Any, ears: Ears):
+    """Breaks if the Task class's transaction of one phase is open while that of the next writes (SQLite waits)."""
+    task_class, rows = transacted
+    shop = Shop(sqlite_url, task_class, one=writes("one"), two=writes("two"))
+    shop.app.conf.task_always_eager = True
+    (run,) = shop.enqueue("a")
+    shop.runs._runtime.broker.flush()
+
+    assert run.state is RunState.SUCCEEDED
+    assert ["one", "two"] == rows()
+    assert [("success", "order.one", "a", "success"), ("success", "order.two", "a", "success")] == ears.of("success")
+
+
 def test_a_phase_whose_transaction_does_not_commit_is_not_complete(sqlite_url: str):
     class Uncommitted(Task):
         def __call__(self, *args, **kwargs):
