@@ -176,3 +176,27 @@ def test_a_server_that_is_stopped_in_the_middle_of_a_verb_is_given_up_after_the_
     assert took < 30
     assert flow.enqueue(repo="acme/app", number=2).state is RunState.QUEUED
     bench.close()
+
+
+@pytest.mark.filterwarnings("ignore::celery.exceptions.SecurityWarning")
+def test_a_worker_whose_role_is_refused_does_not_start(postgres_url):
+    """A worker that only warned would claim nothing for ever, and say so to nobody."""
+    from celery import Celery
+
+    from runclaim import Runclaim, migrations
+    from runclaim.database import Database
+
+    database = Database(postgres_url, patience=timedelta(seconds=20))
+    migrations.upgrade(database)
+    database.close()
+    wrong = database.url.set(username="no_such_role").render_as_string(hide_password=False)
+    app = Celery(broker="memory://", set_as_current=False)
+    runs = Runclaim(app, database_url=wrong, ledger_patience=timedelta(seconds=300))
+    began = time.monotonic()
+    with pytest.raises(SystemExit, match="this worker does not start") as ended:
+        app.Worker(pool="solo", concurrency=1).start()
+    runs.close()
+    app.close()
+
+    assert "check the user and the password" in str(ended.value)
+    assert time.monotonic() - began < 100
