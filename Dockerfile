@@ -25,6 +25,8 @@ LABEL org.opencontainers.image.title="runclaim" \
       org.opencontainers.image.licenses="MIT"
 RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin runclaim
 COPY --from=build /venv /venv
+# A volume that is mounted here belongs to this user.
+RUN mkdir /var/lib/runclaim && chown 10001:10001 /var/lib/runclaim
 # Your application stands here: any module that celery -A can name.
 COPY deploy/reviews.py /app/
 ENV PATH=/venv/bin:$PATH PYTHONPATH=/app PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 RUNCLAIM_APP=reviews

@@ -219,6 +219,17 @@ def uuid7() -> str:
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
+def key_id(namespace: str, key: RunKey) -> str:
+    """The identifier that a key itself has, known without any database: a UUID of version 8 (RFC 9562)."""
+    digest = int.from_bytes(hashlib.sha256(f"{namespace}/{key.hash}".encode()).digest()[:16], "big")
+    return str(uuid.UUID(int=(digest & ~(0xF << 76) & ~(0b11 << 62)) | 8 << 76 | 0b10 << 62))
+
+
+def is_key_id(text: str) -> bool:
+    """Whether an identifier was made by `key_id`."""
+    return uuid.UUID(text).version == 8  # noqa: PLR2004 - as above
+
+
 def nonce() -> str:
     """A fresh owner: 128 random bits. It is what tells two claims apart when a failover repeats a fence."""
     return os.urandom(16).hex()

@@ -148,13 +148,15 @@ class Attempt:
 
     def _context(self) -> Context[Any]:
         claim = self.claim
+        value = self.flow.input_type.load(claim.input)
         return self.context_type(
             run_id=claim.run_id,
+            identity=self.flow.identity_of(claim, value),
             key=claim.key,
             subject=claim.subject,
             phase=claim.phase,
             attempt=claim.attempt,
-            input=self.flow.input_type.load(claim.input),
+            input=value,
             results=self._results,
             check=self._check(),
             records=Records(claim.run_id, claim.phase, self.flow.actions),

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from runclaim.database import Database
     from runclaim.flows.flow import Flow
+    from runclaim.ledger.claim import Claim
     from runclaim.ledger.dispatch import Due
 
 #: In bytes of JSON. Brokers keep messages in memory.
@@ -34,12 +35,15 @@ _TYPES: Final[Mapping[str, type | UnionType]] = {
     "input": object,
     # Only where the application puts something there.
     "headers": dict,
+    # Only of reruns.
+    "rerun": int,
 }
+_OPTIONAL: Final = {"headers", "rerun"}
 
 
 def check_carried(carried: object) -> dict[str, Any]:
     """What a message carries, as `load` made it. Raises: InputError for what somebody else made."""
-    if not isinstance(carried, dict) or carried.keys() | {"headers"} != _TYPES.keys():
+    if not isinstance(carried, dict) or carried.keys() | _OPTIONAL != _TYPES.keys():
         raise InputError("carried", f"is {carried!r:.60}; it has {', '.join(_TYPES)}")
     for name, value in carried.items():
         if not isinstance(value, _TYPES[name]):
@@ -58,13 +62,27 @@ def load(
     subject: str | None,
     value: Any,
     headers: dict[str, Any] | None,
+    rerun: int = 0,
 ) -> Due:
     """The message with its run's input, if its flow fails open and the input fits."""
     if flow is None or not flow.fail_open:
         return due
     carried = {"project": project, "key": due.key, "subject": subject, "priority": due.priority, "input": value}
-    carried |= {} if headers is None else {"headers": headers}
+    carried |= ({} if headers is None else {"headers": headers}) | ({"rerun": rerun} if rerun else {})
     return replace(due, carried=carried) if len(json.dumps(carried)) <= MAX_CARRIED_BYTES else due
+
+
+def load_of(due: Due, flow: Flow[Any], taken: Claim) -> Due:
+    """As `load`, for the phase after the one of a claim."""
+    return load(
+        due,
+        flow,
+        project=taken.project,
+        subject=taken.subject,
+        value=taken.input,
+        headers=taken.headers,
+        rerun=taken.rerun,
+    )
 
 
 def load_all(database: Database, flows: Mapping[str, Flow[Any]], due: Sequence[Due]) -> Sequence[Due]:
@@ -76,9 +94,4 @@ def load_all(database: Database, flows: Mapping[str, Flow[Any]], due: Sequence[D
         known = database.ask(lambda conn: read.inputs(conn, ids), patience=0)
     except LedgerUnavailable:
         return due
-    return [
-        load(each, flows[each.flow], project=found[0], subject=found[1], value=found[2], headers=found[3])
-        if (found := known.get(each.run_id))
-        else each
-        for each in due
-    ]
+    return [load(each, flows[each.flow], **found) if (found := known.get(each.run_id)) else each for each in due]

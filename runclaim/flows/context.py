@@ -37,6 +37,7 @@ class Context(Generic[InputT]):
         self,
         *,
         run_id: str,
+        identity: str = "",
         key: str,
         subject: str | None,
         phase: str,
@@ -52,6 +53,7 @@ class Context(Generic[InputT]):
     ) -> None:
         self.run_id, self.key, self.subject, self.phase, self.attempt = run_id, key, subject, phase, attempt
         self.input = input
+        self._identity = identity or run_id
         self._results, self._check, self._secret, self._on, self._signal = results, check, secret, on, signal
         self.completions: list[Callable[[Session], object]] = []
         self.records = records
@@ -59,8 +61,12 @@ class Context(Generic[InputT]):
 
     @property
     def idempotency_key(self) -> str:
-        """The same text at every attempt of this phase: for calls to services that take an idempotency key."""
-        return f"{self.run_id}:{self.phase}"
+        """
+        The same text at every attempt of this phase: for calls to services that take an idempotency key.
+
+        Where the flow fails open it is made of the run's key, the same with the ledger and without.
+        """
+        return f"{self._identity}:{self.phase}"
 
     def result(self, phase: Phase[Any, ResultT]) -> ResultT:
         """What an earlier phase of this run returned. Raises: KeyError when it is not complete."""

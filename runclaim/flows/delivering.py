@@ -17,11 +17,12 @@ from runclaim.flows.carrying import check_carried
 from runclaim.flows.execution import Execution, Unanswered
 from runclaim.flows.local_records import LocalRecord, LocalRecords, Outcome
 from runclaim.flows.open_attempt import OpenAttempt
-from runclaim.flows.open_enqueue import is_open_id
+from runclaim.flows.open_enqueue import heard
 from runclaim.flows.publishing import MOST_NAMED
 from runclaim.flows.reconciling import Reconciler, claim_of, name_of_ledger, reconcile_quietly, run_of
-from runclaim.keys import check_id, nonce
+from runclaim.keys import check_id, is_key_id, nonce
 from runclaim.ledger import read
+from runclaim.ledger.dispatch import Due
 from runclaim.ledger.recover import recover
 from runclaim.rowset import as_id
 from runclaim.states import RunState
@@ -76,6 +77,11 @@ class Message:
         return cls(*first, None if carried is None else check_carried(carried), tuple(more))
 
     @property
+    def is_only_trace(self) -> bool:
+        """Whether its run was enqueued without the ledger, which may not have it yet."""
+        return self.carried is not None and self.fence == 0 and is_key_id(self.run_id)
+
+    @property
     def named(self) -> list[tuple[str, int]]:
         """Every run that it names."""
         return [(self.run_id, self.fence), *self.more]
@@ -122,14 +128,33 @@ class Deliverer:
         self, flow: Flow[Any], phase: Phase[Any, Any], message: Message, *, inline: Inline, watcher: Watcher
     ) -> Execution:
         """As for any flow, once the ledger has been told what it missed: a result of this run, or the run itself."""
+        if message.is_only_trace:
+            self._write_down(flow, phase, message)
         try:
             runner = self.runner()
             reconcile_quietly(Reconciler(self.ledger, self.records), message.run_id)
-            if message.carried is not None and is_open_id(message.run_id):
+            if message.carried is not None and message.is_only_trace:
                 self._insert(flow, message.run_id, message.carried)
         except LedgerUnavailable as away:
             raise Unanswered(str(away), nonce()) from away
         return runner.deliver(flow, phase, message.named, inline=inline, watcher=watcher)
+
+    def _write_down(self, flow: Flow[Any], phase: Phase[Any, Any], message: Message) -> None:
+        """Before anything waits: the broker has forgotten the message, and nobody else may have the run."""
+        try:
+            self.records.add(heard(self.ledger, self._due(flow, phase, message), worker=self.worker))
+        except OSError as full:
+            logger.warning("run %s is in its message only: no local record can be kept (%s)", message.run_id, full)
+
+    def _put_back(self, flow: Flow[Any], phase: Phase[Any, Any], message: Message) -> None:
+        """No ledger and no disk has the run: the broker gets its message again."""
+        if message.is_only_trace and not self.ledger.publisher.publish([self._due(flow, phase, message)]):
+            logger.error("run %s could not be given back to the broker either", message.run_id)
+
+    def _due(self, flow: Flow[Any], phase: Phase[Any, Any], message: Message) -> Due:
+        carried = message.carried or {}
+        queue, key, priority = phase.options.queue, carried["key"], carried["priority"]
+        return Due(message.run_id, message.fence, flow.name, phase.name, queue, key, priority, carried=carried)
 
     def _insert(self, flow: Flow[Any], run_id: str, carried: dict[str, Any]) -> None:
         database, mine = self.ledger.database, nonce()
@@ -176,6 +201,7 @@ class Deliverer:
             self.records.write(record)
         except OSError as full:
             logger.error("no local record can be kept in %s (%s): the run waits", self.records.folder, full)  # noqa: TRY400
+            self._put_back(flow, phase, message)
             raise away from full
         logger.warning("%s/%s runs without the ledger: %s", flow.name, phase.name, away)
         claim = claim_of(flow, record)

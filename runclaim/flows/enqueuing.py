@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from sqlalchemy.orm import Session, scoped_session
@@ -142,11 +143,13 @@ class Enqueuing(Generic[InputT]):
                 own.admit(conn, own_place or own.own_place())
             made = self._way.make(conn, wanted)
 
+        publish = partial(self._ledger.publish, wanted, made, carries=self._way is ENQUEUE)
+
         def ring() -> None:
             if loop is None:
-                self._ledger.publish(wanted, made)
+                publish()
                 return
-            published = loop.run_in_executor(None, self._ledger.publish, wanted, made)
+            published = loop.run_in_executor(None, publish)
             if getattr(self._ledger.publisher, "is_eager", False):
                 await_only(published)
 

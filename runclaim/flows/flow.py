@@ -20,7 +20,7 @@ from runclaim.flows.resolving import BUILT_IN
 from runclaim.flows.retention import Retention
 from runclaim.flows.routing import Route
 from runclaim.flows.secret_fields import SecretFields
-from runclaim.keys import RunKey, check_name
+from runclaim.keys import RunKey, check_name, key_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from runclaim.flows.ledgering import Ledger
     from runclaim.flows.resolving import Resolver
     from runclaim.flows.routing import Event, Routed
+    from runclaim.ledger.claim import Claim
     from runclaim.retries import Backoff
 
 InputT = TypeVar("InputT")
@@ -122,6 +123,17 @@ class Flow(Generic[InputT]):
         self.phases[named] = phase
         self._on_phase(self, phase)
         return phase
+
+    def identity_of(self, taken: Claim, value: InputT) -> str:
+        """
+        What the idempotency keys of a run are made of: its id.
+
+        Where the flow fails open, the key's own, which is the same whether the run was made with the ledger or without.
+        A rerun is meant to be done again.
+        """
+        if not self.fail_open or taken.rerun:
+            return taken.run_id
+        return key_id(f"{taken.project}/{self.name}", self.naming.key_of(value))
 
     @property
     def actions(self) -> Mapping[str, Action]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from runclaim import failpoints, forks, migrations
 from runclaim.database import Database
 from runclaim.errors import DeclarationError, LedgerClosed, LedgerUnavailable, RunNotFound, StateConflict
+from runclaim.flows.backlog import Backlog
 from runclaim.flows.handle import Run
 from runclaim.flows.making import ENQUEUE, RERUN, Way
 from runclaim.flows.open_enqueue import message, send
@@ -67,6 +68,7 @@ class Ledger:
         #: In which process the schema was looked at, and in which file of SQLite.
         self._checked: tuple[int, Opened | None] | None = None
         self._is_closed = False
+        self.backlog = Backlog(self)
         #: The declared actions of the application, by their kinds.
         self.actions: dict[str, Action] = {}
         #: What the application puts into the headers of a run's Celery task, here and now; set where there is Celery.
@@ -136,9 +138,9 @@ class Ledger:
         except LedgerUnavailable as away:
             if way is not ENQUEUE:
                 raise
-            return send(wanted, flows=self.flows, publisher=self.publisher, away=away)
+            return send(self, wanted, away=away)
         failpoints.hit("enqueue.after_commit")
-        self.publish(wanted, made)
+        self.publish(wanted, made, carries=way is ENQUEUE)
         return made
 
     def _enqueue_one(self, run: NewRun) -> list[Enqueued] | None:
@@ -152,14 +154,15 @@ class Ledger:
 
         return [Enqueued(run.run_id, created=True)] if self.database.run(work, at_once=True) else None
 
-    def publish(self, wanted: Sequence[NewRun], made: Sequence[Enqueued]) -> None:
-        """Ring for every run that was created and is due now, none that waits. Never raises for a silent broker."""
+    def publish(self, wanted: Sequence[NewRun], made: Sequence[Enqueued], *, carries: bool = True) -> None:
+        """Ring for every run that was created and is due now. Never raises for a silent broker."""
         if self._is_closed:
             # The commit of an application that has closed us already; dispatch will ring.
             return
         self.publisher.publish_soon(
             [
-                message(new, self.flows.get(new.flow))
+                # The number of a rerun is in the ledger only.
+                message(new, self.flows.get(new.flow) if carries else None)
                 for new, found in zip(wanted, made, strict=True)
                 if found.created and not new.delay and new.waits_for is None
             ]

@@ -71,9 +71,15 @@ class LocalRecords:
 
     def write(self, record: LocalRecord) -> None:
         """Keep a record, in place of an older one of its run. Raises: OSError; the older one stands then."""
+        self._write(record, replaces=True)
+
+    def add(self, record: LocalRecord) -> bool:
+        """Keep the record of a run that has none; returns whether it had none. Raises: OSError."""
+        return self._write(record, replaces=False)
+
+    def _write(self, record: LocalRecord, *, replaces: bool) -> bool:
         path = self._path(record.run_id)
-        self.folder.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
-        self.folder.chmod(_FOLDER_MODE)
+        self._make_folder()
         draft = self.folder / f".{record.run_id}.{nonce()}"
         try:
             with os.fdopen(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, _FILE_MODE), "w") as file:
@@ -81,11 +87,23 @@ class LocalRecords:
                 file.flush()
                 os.fsync(file.fileno())
             with self._locked():
-                draft.replace(path)
-        except BaseException:
+                if is_new := replaces or not path.exists():
+                    draft.replace(path)
+        finally:
             draft.unlink(missing_ok=True)
-            raise
         self._flush_folder()
+        return is_new
+
+    def check(self) -> None:
+        """Raises: OSError when no record can be kept here."""
+        self._make_folder()
+        probe = self.folder / f".{nonce()}"
+        os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, _FILE_MODE))
+        probe.unlink()
+
+    def _make_folder(self) -> None:
+        self.folder.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
+        self.folder.chmod(_FOLDER_MODE)
 
     def read(self, run_id: str) -> LocalRecord | None:
         """The record of a run, or `None`. Raises: InputError when the id is no UUID in its canonical form."""

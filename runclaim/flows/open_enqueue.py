@@ -1,64 +1,82 @@
 """
-An enqueue of a fail-open flow while the ledger is away: straight to the broker, under the run's own key.
+An enqueue of a fail-open flow while the ledger is away: to a local record and the broker, under the run's own key.
 
-The run's id is made from its key, so two such enqueues name one run. Whoever receives the message inserts the run, or
-finds that its key has one already.
+The run's id is made from its key, so two such enqueues name one run. Whoever reaches the ledger first, this process
+with its record or a worker with the message, inserts the run, or finds that its key has one already.
 """
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
-from uuid import UUID
 
 from runclaim import logs
+from runclaim.errors import LedgerUnavailable
 from runclaim.flows.carrying import load
+from runclaim.flows.local_records import LocalRecord
+from runclaim.flows.reconciling import name_of_ledger
+from runclaim.keys import key_id, nonce
 from runclaim.ledger.dispatch import Due
 from runclaim.ledger.enqueue import Enqueued
-from runclaim.rowset import as_id
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-    from runclaim.errors import LedgerUnavailable
     from runclaim.flows.flow import Flow
-    from runclaim.flows.publishing import Publisher
+    from runclaim.flows.ledgering import Ledger
+    from runclaim.flows.local_records import LocalRecords
     from runclaim.ledger.new_run import NewRun
 
 logger: Final = logs.logger("runclaim.fail_open")
 
-_VERSION: Final = 8
 
-
-def id_of(new: NewRun) -> str:
-    """The id that every open enqueue of this key gives its run: a UUID of version 8 (RFC 9562)."""
-    digest = int.from_bytes(hashlib.sha256(f"{new.namespace}/{new.key.hash}".encode()).digest()[:16], "big")
-    return str(UUID(int=(digest & ~(0xF << 76) & ~(0b11 << 62)) | _VERSION << 76 | 0b10 << 62))
-
-
-def is_open_id(run_id: str) -> bool:
-    """Whether the id was made by `id_of`: the ledger may not have the run yet."""
-    return UUID(as_id(run_id)).version == _VERSION
-
-
-def send(
-    wanted: Sequence[NewRun], *, flows: Mapping[str, Flow[Any]], publisher: Publisher, away: LedgerUnavailable
-) -> list[Enqueued]:
+def send(ledger: Ledger, wanted: Sequence[NewRun], *, away: LedgerUnavailable) -> list[Enqueued]:
     """
-    Publish the runs without the ledger; nobody knows yet whether they are new.
+    Write the runs down on this machine, and publish them without the ledger; nobody knows yet whether they are new.
 
-    Raises: `away`, when a flow does not fail open, an input is too large for a message, a run is delayed, or the
-    broker does not answer either. Some messages may have gone then; enqueueing again names the same runs.
+    Raises: LedgerUnavailable, when a flow does not fail open, an input is too large for a message, a run is delayed, no
+    record can be kept, or the broker does not answer either. Some messages may have gone then; enqueueing again names
+    the same runs.
     """
-    named = [replace(new, run_id=id_of(new)) for new in wanted]
-    messages = [message(new, flows.get(new.flow)) for new in named]
+    named = [replace(new, run_id=key_id(new.namespace, new.key)) for new in wanted]
+    messages = [message(new, ledger.flows.get(new.flow)) for new in named]
     if any(new.delay for new in wanted) or any(each.carried is None for each in messages):
         raise away
+    records = ledger.backlog.records
+    kept = _write_down(records, [heard(ledger, each) for each in messages], away=away)
     logger.warning("%d runs of %s go to the broker without the ledger: %s", len(named), named[0].flow, away)
-    if publisher.publish(messages) < len(messages):
+    if ledger.publisher.publish(messages) < len(messages):
+        for record in kept:
+            records.remove(record)
         raise away
+    ledger.backlog.watch()
     return [Enqueued(new.run_id, created=False) for new in named]
+
+
+def heard(ledger: Ledger, due: Due, *, worker: str = "") -> LocalRecord:
+    """The record of a run that is in a message only, and has not been started."""
+    return LocalRecord(
+        ledger=name_of_ledger(ledger.config.database_url),
+        flow=due.flow,
+        run_id=due.run_id,
+        phase=due.phase,
+        fence=due.fence,
+        owner=nonce(),
+        worker=worker,
+        carried=due.carried or {},
+        opened=0,
+    )
+
+
+def _write_down(records: LocalRecords, wanted: Sequence[LocalRecord], *, away: LedgerUnavailable) -> list[LocalRecord]:
+    """Keep a record of each run that has none; returns those. A broker may forget a message, and a worker may die."""
+    try:
+        return [record for record in wanted if records.add(record)]
+    except OSError as full:
+        raise LedgerUnavailable(
+            f"{away}; and no local record can be kept in {records.folder} ({full}), without which nothing fails open:"
+            " set RUNCLAIM_FAIL_OPEN_FOLDER to a folder that this process may write"
+        ) from full
 
 
 def message(new: NewRun, flow: Flow[Any] | None) -> Due:

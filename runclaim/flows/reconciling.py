@@ -19,7 +19,7 @@ from sqlalchemy.exc import DataError, IntegrityError
 
 from runclaim import logs
 from runclaim.errors import InputError, LedgerUnavailable, RunExists
-from runclaim.flows.carrying import load
+from runclaim.flows.carrying import load_of
 from runclaim.flows.following import following
 from runclaim.ledger import counters, read
 from runclaim.ledger.claim import Claim, Wanted, claim, claimed
@@ -128,7 +128,7 @@ class Reconciler:
 
         def work(conn: Connection) -> _Answer:
             answer = self._settle(conn, flow, record)
-            if not answer.again:
+            if record.opened and not answer.again:
                 count(conn)
             return answer
 
@@ -143,7 +143,8 @@ class Reconciler:
                 return self._tell(database, flow, record)
             # The key has a run of its own.
             logger.info("%s", there)
-            database.run(count, patience=self.patience)
+            if record.opened:
+                database.run(count, patience=self.patience)
             return _Answer(Told.REFUSED)
 
     def _settle(self, conn: Connection, flow: Flow[Any], record: LocalRecord) -> _Answer:
@@ -201,9 +202,7 @@ class Reconciler:
         taken, after = completion.claim, completion.next
         if moved.state is RunState.QUEUED and after is not None:
             due = Due(taken.run_id, moved.fence, flow.name, after.phase, after.queue, taken.key, taken.priority)
-            self.ledger.publisher.publish(
-                [load(due, flow, project=None, subject=taken.subject, value=taken.input, headers=taken.headers)]
-            )
+            self.ledger.publisher.publish([load_of(due, flow, taken)])
         self.ledger.publisher.ring_actions(len(completion.actions))
 
 
@@ -227,6 +226,8 @@ def claim_of(flow: Flow[Any], record: LocalRecord) -> Claim:
         priority=carried["priority"],
         input=carried["input"],
         headers=carried.get("headers"),
+        project=carried["project"] or "",
+        rerun=carried.get("rerun", 0),
     )
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from runclaim import logs
 from runclaim.errors import ClaimLost, LedgerRefused, LedgerUnavailable
 from runclaim.flows.attempt import Ended, Ending, ended_in_completion
-from runclaim.flows.carrying import load
+from runclaim.flows.carrying import load_of
 from runclaim.flows.execution import Execution
 from runclaim.flows.settle import Settled, give_up, record
 from runclaim.flows.writes import CompletionFailed
@@ -135,11 +135,7 @@ class Settler:
                 here.append(moved.claim)
             elif moved.state is RunState.QUEUED and following is not None:
                 named = due_at(taken, moved.fence, following.phase, following.queue)
-                due.append(
-                    load(
-                        named, self._flow, project=None, subject=taken.subject, value=taken.input, headers=taken.headers
-                    )
-                )
+                due.append(load_of(named, self._flow, taken))
         self._runner.publisher.publish(due)
         self._runner.publisher.ring_actions(planned)
         return here

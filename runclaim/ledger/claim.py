@@ -62,6 +62,9 @@ class Claim:
     trace_context: dict[str, str] | None = None
     #: See `NewRun.headers`.
     headers: dict[str, Any] | None = None
+    project: str = ""
+    #: Its number among the runs of its key.
+    rerun: int = 0
 
     def proof(self) -> dict[str, Any]:
         """The columns that `fence.held` compares."""
@@ -92,6 +95,8 @@ _CLAIM_COLUMNS: Final = (
     runs.c.input,
     runs.c.trace_context,
     runs.c.headers,
+    runs.c.project,
+    runs.c.rerun,
 )
 
 

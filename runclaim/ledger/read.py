@@ -44,9 +44,9 @@ _SETTLED: Final = (
 )
 _named: Final = rowset("named", run_id=Id())
 _STATES: Final = select(runs.c.id, runs.c.state).where(runs.c.id == _named.c.run_id)
-_INPUTS: Final = select(runs.c.id, runs.c.project, runs.c.subject, runs.c.input, runs.c.headers).where(
-    runs.c.id == _named.c.run_id
-)
+_INPUTS: Final = select(
+    runs.c.id, runs.c.project, runs.c.subject, runs.c.input.label("value"), runs.c.headers, runs.c.rerun
+).where(runs.c.id == _named.c.run_id)
 _COUNTS: Final = select(runs.c.flow, runs.c.state, func.count()).group_by(runs.c.flow, runs.c.state)
 
 
@@ -160,10 +160,10 @@ def states(conn: Connection, run_ids: Collection[str]) -> dict[str, RunState]:
     return {run_id: RunState(state) for run_id, state in found}
 
 
-def inputs(conn: Connection, run_ids: Collection[str]) -> dict[str, tuple[str, str | None, Any, dict[str, Any] | None]]:
-    """Run id → its project, subject, input and headers; a run that does not exist is missing."""
+def inputs(conn: Connection, run_ids: Collection[str]) -> dict[str, dict[str, Any]]:
+    """Run id → its project, subject, input (`value`), headers and rerun; a run that does not exist is missing."""
     found = conn.execute(_INPUTS, {"named": pack({"run_id": as_id(run_id)} for run_id in run_ids)})
-    return {run_id: tuple(rest) for run_id, *rest in found}
+    return {row.id: {name: value for name, value in row._asdict().items() if name != "id"} for row in found}
 
 
 def results(conn: Connection, run_id: str) -> dict[str, Any]:

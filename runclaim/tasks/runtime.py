@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import threading
 from datetime import timedelta
-from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from runclaim import failpoints, forks, logs, tracing
@@ -17,12 +15,10 @@ from runclaim.flows.delivering import Deliverer
 from runclaim.flows.describing import describe
 from runclaim.flows.hooks import stopped_hooks
 from runclaim.flows.keeper import PATIENCE, Keeper
-from runclaim.flows.local_records import LocalRecords
 from runclaim.flows.minder import Minder
 from runclaim.flows.pace import Pace
 from runclaim.flows.publishing import dispatch_due
 from runclaim.flows.purging import purge_all
-from runclaim.flows.reconciling import Reconciler
 from runclaim.flows.retention import Retention, of_strangers
 from runclaim.flows.runner import Runner
 from runclaim.flows.sending import Sender
@@ -90,36 +86,10 @@ class Runtime:
         return Deliverer(
             runner=lambda: self.runner(node),
             ledger=self.ledger,
-            records=self.records,
+            records=self.ledger.backlog.records,
             worker=f"{node}:{os.getpid()}",
             stopping=lambda: self.process.is_stopping,
         )
-
-    @cached_property
-    def records(self) -> LocalRecords:
-        """What the processes of this machine did while the ledger was away."""
-        return LocalRecords(Path(self.ledger.config.fail_open_folder).absolute())
-
-    def reconcile(self) -> int:
-        """Tell the ledger what the local records hold; returns how many went. Raises: LedgerUnavailable."""
-        self.ledger.require_open()
-        return Reconciler(self.ledger, self.records).all()
-
-    def reconcile_soon(self) -> None:
-        """The same in a thread, so that the worker's loop goes on; one at a time, and only when there is something."""
-        if self._reconciling.locked() or self.records.is_empty:
-            return
-
-        def work() -> None:
-            with self._reconciling:
-                try:
-                    self.reconcile()
-                except RunclaimError as away:
-                    logger.debug("local records wait: %s", away)
-                except Exception:
-                    logger.warning("could not reconcile the local records", exc_info=True)
-
-        threading.Thread(target=work, name="runclaim-reconcile", daemon=True).start()
 
     @property
     def keeper(self) -> Keeper:

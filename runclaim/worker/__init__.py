@@ -12,16 +12,16 @@ from celery import bootsteps, signals
 
 from runclaim import logs
 from runclaim.errors import LedgerUnavailable, RunclaimError
+from runclaim.flows.backlog import EVERY_SECONDS
 from runclaim.worker import flower, reporting, unknown_tasks
 from runclaim.worker.checks import notices, refusals
 
 if TYPE_CHECKING:
     from celery import Celery
 
+    from runclaim.flows.local_records import LocalRecords
     from runclaim.tasks.runtime import Runtime
 
-#: How often a worker looks for what it did while the ledger was away.
-_RECONCILE_SECONDS: Final = 5.0
 logger: Final = logs.logger("runclaim.worker")
 
 
@@ -106,7 +106,23 @@ def _reconciling(runtime: Runtime) -> type:
         requires = ("celery.worker.consumer.events:Events",)
 
         def start(self, parent: Any) -> None:
-            if any(flow.fail_open for flow in runtime.flows.values()):
-                parent.timer.call_repeatedly(_RECONCILE_SECONDS, runtime.reconcile_soon)
+            names = [flow.name for flow in runtime.flows.values() if flow.fail_open]
+            backlog = runtime.ledger.backlog
+            if names:
+                _say_where_nothing_opens(backlog.records, names)
+                parent.timer.call_repeatedly(EVERY_SECONDS, backlog.tell_soon)
 
     return RunclaimReconcile
+
+
+def _say_where_nothing_opens(records: LocalRecords, names: list[str]) -> None:
+    try:
+        records.check()
+    except OSError as refused:
+        logger.error(  # noqa: TRY400 - its text is enough
+            "%s fail closed in this worker: no local record can be kept in %s (%s). Set RUNCLAIM_FAIL_OPEN_FOLDER to a"
+            " folder that it may write, on a disk that outlives it",
+            ", ".join(names),
+            records.folder,
+            refused,
+        )

@@ -131,6 +131,7 @@ REACHES_NOTHING = {
     "Runclaim.sources",
     "Runclaim.webhook",
     "Flow.actions",
+    "Flow.identity_of",
     "Flow.key_of",
     "Flow.on_blocked",
     "Flow.on_complete",
@@ -143,8 +144,6 @@ REACHES_NOTHING = {
     "Ledger.publish",  # after an application's own commit; the run is in the ledger, and dispatch rings
     "Ledger.publisher",
     "Runtime.deliverer",  # each delivery asks for a runner
-    "Runtime.reconcile_soon",  # in a thread of the worker's main process
-    "Runtime.records",
     "Runtime.ring_listeners",  # a bell at most, and beat tells what it did not
     "Runtime.give_back",  # in a thread, from the death of a pool child
     *(f"{kind.__name__}.close" for kind in HOLDERS),

@@ -15,6 +15,7 @@ from sqlalchemy.exc import DBAPIError
 
 from runclaim import RunState, Skip
 from runclaim.errors import DeclarationError, LedgerNeeded, LedgerUnavailable, RunNotFound
+from runclaim.flows import backlog
 from runclaim.flows.carrying import MAX_CARRIED_BYTES
 from runclaim.flows.ledgering import Ledger
 from runclaim.flows.local_records import LocalRecords
@@ -76,6 +77,12 @@ class Outage:
 
     def reconcile(self) -> int:
         return Reconciler(self.bench.ledger, self.records).all()
+
+
+@pytest.fixture(autouse=True)
+def unwatched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Records are told when a test says so."""
+    monkeypatch.setattr(backlog, "EVERY_SECONDS", 3600.0)
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
