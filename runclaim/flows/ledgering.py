@@ -161,7 +161,6 @@ class Ledger:
             return
         self.publisher.publish_soon(
             [
-                # The number of a rerun is in the ledger only.
                 message(new, self.flows.get(new.flow) if carries else None)
                 for new, found in zip(wanted, made, strict=True)
                 if found.created and not new.delay and new.waits_for is None
