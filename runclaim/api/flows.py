@@ -31,4 +31,4 @@ def _shown(record: FlowRecord) -> dict[str, Any]:
     known = FlowPhaseOut.model_fields
     phases = [{name: each for name, each in asdict(phase).items() if name in known} for phase in record.phases]
     told = {"name": record.name, "phases": phases, "input": record.input}
-    return told | {"key": record.key, "subject": record.subject}
+    return told | {"own_code": record.own_code, "key": record.key, "subject": record.subject}

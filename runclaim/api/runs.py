@@ -142,8 +142,11 @@ def _new_run(caller: Caller, body: Enqueue, project: str) -> NewRun:
     record, flow = caller.service.flow(body.flow)
     delay = timedelta(seconds=body.delay_seconds)
     try:
-        if flow is not None and body.key is None and body.subject is None:
-            return flow.using(project=project, delay=delay, priority=body.priority).new_run(body.input)
+        if flow is not None:
+            new = flow.using(project=project, delay=delay, priority=body.priority).new_run(body.input)
+            _require_same("key", body.key, new.key.text)
+            _require_same("subject", body.subject, new.subject)
+            return new
         made = new_run(
             record,
             body.input,
@@ -158,6 +161,11 @@ def _new_run(caller: Caller, body: Enqueue, project: str) -> NewRun:
     except InputError as error:
         raise of_input(error, record.input.get("properties", ())) from error
     return made if caller.service.can_ring else due_now(made)
+
+
+def _require_same(name: str, given: str | None, made: str | None) -> None:
+    if given not in {None, made}:
+        raise InputError(name, f"is made by the application, {made!r} of this input: leave it out")
 
 
 @doors.door(

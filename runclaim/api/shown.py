@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 RUN_ID: Final = "01a1ff25-3afd-7d27-b4d9-2a64eef8722e"
 CLAIM_EXAMPLE: Final = "1.0f343d6a1e8b42d5b3a1c07e9d2f6a54"
@@ -218,6 +218,9 @@ class FlowOut(BaseModel):
     name: str
     phases: list[FlowPhaseOut]
     input: dict[str, Any]
+    own_code: str | None = Field(
+        description="What of the input's type only the application can do: such a run is made with -A alone."
+    )
     key: str | None
     subject: str | None
 

@@ -20,7 +20,8 @@ def describe(flow: Flow[Any], config: Config) -> FlowRecord:
     return FlowRecord(
         name=flow.name,
         phases=tuple(_phase(each, config) for each in flow.phases.values()),
-        input=flow.input_type.json_schema(),
+        input=flow.input_type.json_schema,
+        own_code=flow.input_type.own_code,
         key=key.text if isinstance(key, Template) else None,
         subject=subject.text if isinstance(subject, Template) else None,
         has_subject=subject is not None,

@@ -181,7 +181,7 @@ class Enqueuing(Generic[InputT]):
             project=self._options.project or config.project,
             flow=flow.name,
             key=key,
-            fingerprint=fingerprint(plain),
+            fingerprint=fingerprint(flow.input_type.form.compared(plain)),
             subject=subject,
             input=plain,
             phases=tuple(flow.phases),
@@ -194,6 +194,7 @@ class Enqueuing(Generic[InputT]):
             keep_key=config.keep_keys,
             waits_for=first.options.on,
             trace_context=trace_context,
+            comparable=flow.input_type.comparable,
         )
         headers = self._ledger.headers_of(new)
         if headers is None:

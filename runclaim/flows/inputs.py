@@ -10,12 +10,15 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any, Generic, TypeVar, is_typeddict
 
 import msgspec
 
 from runclaim.errors import DeclarationError, InputError
-from runclaim.flows.roundtrip import fields_of, require_same, require_used, spelled_out
+from runclaim.flows.forms import Form
+from runclaim.flows.own_code import own_code
+from runclaim.flows.roundtrip import builtins_of, fields_of, require_same, require_used
 from runclaim.flows.schemas import input_schema
 from runclaim.flows.shapes import flaw, flaw_told, is_model, model
 from runclaim.keys import dump_json
@@ -81,7 +84,7 @@ class InputType(Generic[InputT]):
         read = self.load(plain)
         require_same("", value, read)
         # A whole number in a field of broken ones is kept as one of those, however the input is given.
-        if (kept := self.dump(read)) != plain:
+        if (kept := self.form.kept(self.dump(read))) != plain:
             require_same("", value, self.load(kept))
         return read, kept
 
@@ -93,14 +96,28 @@ class InputType(Generic[InputT]):
         try:
             if self._is_pydantic:
                 return value.model_dump(mode="json", round_trip=True)
-            # A set has no order, the fingerprint of the input has to have one.
-            return msgspec.to_builtins(spelled_out(value), str_keys=True, order="deterministic")
+            return builtins_of(value)
         except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
             raise InputError("input", f"is no JSON: {error}") from error
 
+    @cached_property
     def json_schema(self) -> dict[str, Any]:
         """JSON Schema of the input as the ledger keeps it."""
         return input_schema(self.declared, is_open=self._is_open)
+
+    @cached_property
+    def form(self) -> Form:
+        """How an input of this type is written, and what it is compared by."""
+        return Form(self.json_schema)
+
+    @cached_property
+    def own_code(self) -> str | None:
+        """What of the type only its application can do, if anything."""
+        return own_code(self.declared, self.json_schema)
+
+    def comparable(self, recorded: Any) -> Any:
+        """What a recorded input is compared by: as the type reads it now. Raises: InputError when it cannot."""
+        return self.form.compared(self.form.kept(self.dump(self.load(recorded))))
 
     def load(self, plain: Any) -> InputT:
         """

@@ -1,8 +1,8 @@
 """
 Enqueuing from outside: a run of a flow whose code is not at hand, by what its application has registered.
 
-The input is held against the registered schema, and given the defaults that it names. What only the application's own
-types would notice fails the run in its first phase.
+The input is brought into the form that the application would keep, and held against the registered schema. A flow whose
+type has code of its own is refused: that code may make the same input of two spellings.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from runclaim import tracing
 from runclaim.errors import InputError
+from runclaim.flows.forms import Form
 from runclaim.flows.secret_fields import SecretFields
 from runclaim.flows.validator import problems_of
 from runclaim.keys import LONGEST, Template, check_text, dump_json, fingerprint, run_key, uuid7
@@ -50,7 +51,24 @@ def new_run(
 
     `key` and `subject` are for flows that make them by a function, and only for those. Raises: InputError, ConfigError.
     """
-    plain = _checked(record, dict(given))
+    if record.own_code is not None:
+        problem = f"cannot be made without the application of flow {record.name}: {record.own_code}; run it with -A"
+        raise InputError("input", problem)
+    return _made(record, given, project=project, key=key, subject=subject, delay=delay, priority=priority)
+
+
+def _made(
+    record: FlowRecord,
+    given: Mapping[str, Any],
+    *,
+    project: str,
+    key: str | None,
+    subject: str | None,
+    delay: timedelta = timedelta(0),
+    priority: int | None = None,
+) -> NewRun:
+    form = Form(record.input)
+    plain = _checked(record, form, dict(given))
     dump_json("input", plain)
     if not timedelta(0) <= delay <= LONGEST:
         raise InputError("delay", f"is from nothing to {LONGEST.days} days")
@@ -64,7 +82,7 @@ def new_run(
         project=project,
         flow=record.name,
         key=named,
-        fingerprint=fingerprint(plain),
+        fingerprint=fingerprint(form.compared(plain)),
         subject=about,
         input=plain,
         phases=tuple(each.name for each in record.phases),
@@ -77,6 +95,7 @@ def new_run(
         keep_key=timedelta(seconds=record.keep_keys),
         waits_for=first.on,
         trace_context=tracing.carrier(),
+        comparable=lambda recorded: form.compared(form.kept(recorded)),
     )
 
 
@@ -86,9 +105,9 @@ def rerun_of(record: FlowRecord, view: RunView, fingerprint_of: Callable[[tuple[
 
     Raises: InputError when the recorded input no longer fits the flow, or makes another key now.
     """
-    new = new_run(
+    new = _made(
         record,
-        view.input,
+        _still_known(record, view.input),
         project=view.project,
         key=view.key if record.key is None else None,
         subject=view.subject if record.has_subject and record.subject is None else None,
@@ -129,30 +148,19 @@ def _subject(record: FlowRecord, plain: dict[str, Any], given: str | None) -> st
     return check_text("subject", "".join(Template(record.subject, plain, what="subject").parts(plain)))
 
 
-def _checked(record: FlowRecord, given: dict[str, Any]) -> dict[str, Any]:
-    """The input with its defaults. Raises: InputRefused."""
-    plain: dict[str, Any] = _filled(record.input, record.input, given)
+def _checked(record: FlowRecord, form: Form, given: dict[str, Any]) -> dict[str, Any]:
+    """The input as the application would keep it. Raises: InputRefused."""
+    plain: dict[str, Any] = form.kept(given)
     if problems := problems_of(record.input, plain):
         raise InputRefused(problems)
     return plain
 
 
-def _filled(root: dict[str, Any], schema: Any, value: Any) -> Any:
-    """`value` with the defaults of its schema, and whole numbers as the schema wants them."""
-    if not isinstance(schema, dict):
-        return value
-    if "$ref" in schema and schema["$ref"].startswith("#/$defs/"):
-        return _filled(root, root["$defs"].get(schema["$ref"].removeprefix("#/$defs/")), value)
-    if isinstance(value, dict):
-        properties = schema.get("properties", {})
-        found = {name: _filled(root, properties.get(name), each) for name, each in value.items()}
-        for name, each in properties.items():
-            if name not in found and isinstance(each, dict) and "default" in each:
-                found[name] = each["default"]
-        return found
-    if isinstance(value, list):
-        return [_filled(root, schema.get("items"), each) for each in value]
-    # The application's own types make 1.0 of it: the same input is the same JSON.
-    if schema.get("type") == "number" and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    return value
+def _still_known(record: FlowRecord, recorded: dict[str, Any]) -> dict[str, Any]:
+    """A recorded input without the fields that its type has no longer."""
+    top = record.input
+    while "$ref" in top:
+        top = record.input["$defs"][top["$ref"].rpartition("/")[2]]
+    if top.get("additionalProperties") is not False:
+        return recorded
+    return {name: each for name, each in recorded.items() if name in top["properties"]}

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Never, NoReturn, get_type_hints
 import msgspec
 
 from runclaim.errors import DeclarationError, InputError
-from runclaim.flows.roundtrip import require_same, spelled_out
+from runclaim.flows.roundtrip import builtins_of, require_same
 from runclaim.flows.shapes import flaw, flaw_told, is_model, model
 from runclaim.keys import dump_json
 
@@ -51,7 +51,7 @@ class ResultType:
     def _builtins(self, value: Any) -> Any:
         if self._is_pydantic and hasattr(value, "model_dump"):
             return value.model_dump(mode="json", round_trip=True)
-        return msgspec.to_builtins(spelled_out(value), str_keys=True, order="deterministic")
+        return builtins_of(value)
 
     def load(self, plain: Any) -> Any:
         """The recorded result as the declared type. Raises: InputError when the declaration has changed since."""

@@ -8,30 +8,43 @@ model whose validator changes what it has made already. Whoever hands the value 
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from functools import cache
 from types import NoneType
 from typing import Any, Final
+
+import msgspec
 
 from runclaim.errors import InputError
 from runclaim.secrets import redact
 
 _ATOMS: Final = frozenset({str, int, float, bool, NoneType})
+_CANONICAL: Final = json.JSONEncoder(sort_keys=True)
 _MISSING: Final = object()
 _LONGEST: Final = 60
 
 
-def spelled_out(value: Any) -> Any:
-    """`value` with dataclasses as dicts of all their fields: those that msgspec made lack fields at their defaults."""
+def builtins_of(value: Any) -> Any:
+    """`value` as what JSON is made of. Raises: TypeError, ValueError, RecursionError, msgspec.MsgspecError."""
+    return msgspec.to_builtins(_spelled_out(value), str_keys=True)
+
+
+def _spelled_out(value: Any) -> Any:
+    """With dataclasses as dicts of all their fields: those that msgspec made lack fields at their defaults."""
     kind: Any = type(value)
     if kind in _ATOMS:
         return value
     if (names := _dataclass_fields(kind)) is not None:
-        return {name: spelled_out(getattr(value, name)) for name in names}
+        return {name: _spelled_out(getattr(value, name)) for name in names}
     if kind is list or kind is tuple:
-        return [spelled_out(each) for each in value]
+        return [_spelled_out(each) for each in value]
     if isinstance(value, dict):
-        return {name: spelled_out(each) for name, each in value.items()}
+        return {name: _spelled_out(each) for name, each in value.items()}
+    if isinstance(value, AbstractSet):
+        # A set has no order, the fingerprint of an input has to have one; and not all members can be compared.
+        return sorted(map(builtins_of, value), key=_CANONICAL.encode)
     return value
 
 

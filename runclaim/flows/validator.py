@@ -14,7 +14,10 @@ from contextvars import ContextVar
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from runclaim.errors import ConfigError, InputError
+from runclaim.flows.forms import TYPES
 from runclaim.secrets import redact
 
 if TYPE_CHECKING:
@@ -61,6 +64,7 @@ def _validator() -> Callable[[dict[str, Any]], Any]:
     ours: dict[str, Keyword] = {
         "uniqueItems": _unique_items,
         "pattern": _pattern,
+        "format": _format,
         "patternProperties": _pattern_properties,
         "additionalProperties": _additional_properties,
     }
@@ -97,6 +101,14 @@ def _numbers_alike(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _numbers_alike(each) for name, each in value.items()}
     return value
+
+
+def _format(validator: Any, name: str, instance: Any, _schema: dict[str, Any]) -> Iterator[Any]:
+    if validator.is_type(instance, "string") and name in TYPES:
+        try:
+            msgspec.convert(instance, TYPES[name])
+        except msgspec.ValidationError as error:
+            yield _error(str(error))
 
 
 def _pattern(validator: Any, pattern: str, instance: Any, _schema: dict[str, Any]) -> Iterator[Any]:

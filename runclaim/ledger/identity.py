@@ -14,7 +14,8 @@ from sqlalchemy.dialects.postgresql import insert as insert_on_postgresql
 from sqlalchemy.dialects.sqlite import insert as insert_on_sqlite
 
 from runclaim.clock import now, shifted
-from runclaim.errors import KeyConflict, LedgerUnavailable
+from runclaim.errors import InputError, KeyConflict, LedgerUnavailable
+from runclaim.keys import fingerprint
 from runclaim.models import run_keys, runs
 from runclaim.rowset import Id, few, pack, rowset
 from runclaim.secrets import redact, veiled
@@ -128,26 +129,33 @@ def take_keys(
     raise restless(len(missing))
 
 
-def find_holders(conn: Connection, missing: dict[tuple[str, str], NewRun], holders: dict[tuple[str, str], str]) -> None:
+def find_holders(
+    conn: Connection, missing: dict[tuple[str, str], NewRun], holders: dict[tuple[str, str], str]
+) -> dict[tuple[str, str], str]:
     """
     Move each missing key that somebody holds to `holders`; a free or vanished one stays missing.
 
-    Raises: KeyConflict when the holder has another input.
+    Returns: the recorded fingerprints of inputs that are the same by value only: their type has changed since. Raises:
+    KeyConflict when the holder has another input.
     """
+    by_value: dict[tuple[str, str], str] = {}
     if not missing:
-        return
+        return by_value
     rows = {"keys": pack(key_row(each) for each in missing.values())}
     some_are_free = False
-    for namespace, key_hash, run_id, fingerprint, recorded, is_free in conn.execute(_FIND_KEYS, rows).all():
+    for namespace, key_hash, run_id, recorded_print, recorded, is_free in conn.execute(_FIND_KEYS, rows).all():
         if is_free:
             some_are_free = True
             continue
         each = missing.pop((namespace, key_hash))
-        if fingerprint != each.fingerprint:
-            raise _conflict(each, run_id, recorded)
+        if recorded_print != each.fingerprint:
+            if recorded is None or not _is_same(each, recorded):
+                raise _conflict(each, run_id, recorded)
+            by_value[namespace, key_hash] = recorded_print
         holders[namespace, key_hash] = run_id
     if some_are_free:
         conn.execute(FREE_EXPIRED, rows)
+    return by_value
 
 
 def restless(many: int) -> LedgerUnavailable:
@@ -155,11 +163,30 @@ def restless(many: int) -> LedgerUnavailable:
     return LedgerUnavailable(f"{many} run keys kept changing hands; try again")
 
 
+def _is_same(run: NewRun, recorded: Any) -> bool:
+    """Whether a recorded input is the run's, as its type reads it now."""
+    try:
+        return fingerprint(run.comparable(recorded)) == run.fingerprint
+    except InputError:
+        return False
+
+
 def _conflict(run: NewRun, run_id: str, recorded: Any) -> KeyConflict:
     old, new = (value if isinstance(value, dict) else {} for value in (recorded, run.input))
-    fields = [name for name in {**old, **new} if old.get(name) != new.get(name)] if old else []
+    ours, theirs = (_compared(run, value) for value in (new, old))
+    fields = (
+        [name for name in {**old, **new} if fingerprint(theirs.get(name)) != fingerprint(ours.get(name))] if old else []
+    )
     differs = {redact(name): (veiled(old.get(name)), veiled(new.get(name))) for name in fields}
     return KeyConflict(run.flow, redact(run.key.text), run_id, differs)
+
+
+def _compared(run: NewRun, plain: dict[str, Any]) -> dict[str, Any]:
+    try:
+        found = run.comparable(plain)
+    except InputError:
+        return plain
+    return found if isinstance(found, dict) else plain
 
 
 def key_row(run: NewRun) -> dict[str, Any]:

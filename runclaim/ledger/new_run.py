@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable  # noqa: TC003 - a field's type
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from datetime import timedelta
 
     from runclaim.keys import RunKey
+
+
+def _itself(plain: Any) -> Any:
+    return plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +42,8 @@ class NewRun:
     trace_context: dict[str, str] | None = None
     #: What the application put into the headers of the run's Celery task; `None` where it puts nothing there.
     headers: dict[str, Any] | None = None
+    #: What a recorded input is compared by, as today's type reads it: equal inputs alike. Raises: InputError.
+    comparable: Callable[[Any], Any] = field(default=_itself, repr=False, compare=False)
 
     @property
     def namespace(self) -> str:

@@ -50,6 +50,8 @@ class FlowRecord:
     phases: tuple[PhaseRecord, ...]
     #: JSON Schema of the input (draft 2020-12).
     input: dict[str, Any]
+    #: What of the input's type only the application can do: no door without it makes a run of this flow.
+    own_code: str | None = None
     key: str | None
     subject: str | None
     has_subject: bool

@@ -8,6 +8,7 @@ it is still live, and cannot be retried beside it.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import and_, case, literal_column, select, update
@@ -134,13 +135,14 @@ def _still_missing(
     holders: dict[Key, str] = {}
     asked = dict(missing)
     try:
-        find_holders(conn, asked, holders)
+        by_value = find_holders(conn, asked, holders)
     except KeyConflict:
         # The caller may go on with its transaction: no number is spent, and no key stands without a run.
         conn.execute(_COUNT_BACK, {"keys": pack(key_row(first[key]) for key in older)})
         conn.execute(identity.GIVE_BACK, {"keys": pack(key_row(first[key]) for key in numbers if key not in older)})
         raise
-    return {key: each for key, each in missing.items() if holders.get(key) != each.run_id}
+    missing = {key: each for key, each in missing.items() if holders.get(key) != each.run_id}
+    return {key: replace(each, fingerprint=by_value.get(key, each.fingerprint)) for key, each in missing.items()}
 
 
 def _outdate(conn: Connection, newer: dict[str, str]) -> None:
