@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from runclaim import metrics
 from runclaim.database import Database
 from runclaim.ledger.rescue import rescue_worker
 from runclaim.metrics import LedgerCollector, exposition
@@ -194,7 +194,7 @@ def test_scrapes_within_five_seconds_read_the_ledger_once(bench: Bench, monkeypa
         return bench.database
 
     moment = [1000.0]
-    monkeypatch.setattr(metrics.time, "monotonic", lambda: moment[0])
+    monkeypatch.setattr(time, "monotonic", lambda: moment[0])
     collector = LedgerCollector(database)
     for moment[0] in (1000.0, 1001.0, 1004.9):
         exposition(collector)
