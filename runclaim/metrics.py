@@ -19,6 +19,7 @@ from prometheus_client.registry import Collector
 from runclaim import logs
 from runclaim.ledger import counters
 from runclaim.ledger.gauges import Gauges, gauges
+from runclaim.ledger.sizes import Size, sizes
 from runclaim.ledger.totals import BUCKETS, ENDS
 from runclaim.pause import Pause
 
@@ -69,15 +70,15 @@ class LedgerCollector(Collector):
             return list(self._families)
 
     def _read(self) -> list[Metric]:
-        def asked(conn: Connection) -> tuple[Gauges, Totals]:
-            return gauges(conn), counters.totals(conn)
+        def asked(conn: Connection) -> tuple[Gauges, Totals, list[Size]]:
+            return gauges(conn), counters.totals(conn), sizes(conn)
 
         try:
-            found, totals = self._database().ask(asked, patience=0)
+            found, totals, tables = self._database().ask(asked, patience=0)
         except Exception as error:  # noqa: BLE001 - away, closed, or without our tables: a scrape tells and never fails
             logger.debug("the ledger was not read: %s", error)
             return [_gauge("runclaim_up", "Whether the ledger answers.", (), [((), 0)])]
-        return [*_from_gauges(found), *_from_totals(totals)]
+        return [*_from_gauges(found), *_from_totals(totals), *_from_sizes(tables)]
 
 
 def exposition(collector: LedgerCollector) -> bytes:
@@ -125,6 +126,13 @@ def _from_gauges(found: Gauges) -> Iterator[Metric]:
     yield _gauge("runclaim_listener_behind", "Events that a listener is yet to be told.", ("listener",), behind)
     aside = [((name,), float(many)) for name, (_, many) in found.listeners.items()]
     yield _gauge("runclaim_listener_untold", "Events that a listener did not take yet.", ("listener",), aside)
+
+
+def _from_sizes(tables: list[Size]) -> Iterator[Metric]:
+    rows = [((each.table,), float(each.rows)) for each in tables]
+    yield _gauge("runclaim_table_rows", "About how many rows a table of the ledger has.", ("table",), rows)
+    filled = [((each.table,), float(each.bytes)) for each in tables if each.bytes]
+    yield _gauge("runclaim_table_bytes", "Bytes of a table with its indexes, on PostgreSQL.", ("table",), filled)
 
 
 def _from_totals(totals: Totals) -> Iterator[Metric]:
