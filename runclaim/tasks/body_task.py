@@ -218,7 +218,9 @@ def request_of(message: Mapping[str, Any], claim: Claim, task_id: str) -> dict[s
     }
     # What else the message has is of whoever sent it, who may be anybody.
     celerys = {name: value for name, value in message.items() if name in CELERYS}
-    return celerys | (claim.headers or {}) | own
+    custom = claim.headers or {}
+    # Said here, because Celery's Context would look for them at length.
+    return celerys | {"headers": custom} | custom | own
 
 
 def _verdict(execution: Execution) -> str:

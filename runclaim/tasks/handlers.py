@@ -22,9 +22,21 @@ _SIGNALS: Final = (
 
 def is_hung_on(task: Any, tracer: Any) -> bool:
     """Whether the application runs code of its own around this task, or listens to what becomes of it."""
+    return any(each.receivers and each.has_listeners(task) for each in _SIGNALS) or _has_own_code(task, tracer)
+
+
+def _has_own_code(task: Any, tracer: Any) -> bool:
+    """Looked at once for each tracer: Celery makes one in each process, when the task's class is complete."""
+    looked_at, answer = vars(task).get("runclaim_own_code", (None, False))
+    if looked_at is not tracer:
+        answer = _finds_own_code(task, tracer)
+        task.runclaim_own_code = tracer, answer
+    return bool(answer)
+
+
+def _finds_own_code(task: Any, tracer: Any) -> bool:
     return (
-        any(signal.receivers and signal.has_listeners(task) for signal in _SIGNALS)
-        or any(is_overridden(task, name) for name in _HANDLERS)
+        any(is_overridden(task, name) for name in _HANDLERS)
         or type(task.app.loader).on_task_init is not BaseLoader.on_task_init
         or not (isinstance(tracer, FunctionType) and tracer.__globals__ is vars(trace))
     )
