@@ -84,7 +84,7 @@ class InputType(Generic[InputT]):
         read = self.load(plain)
         require_same("", value, read)
         # A whole number in a field of broken ones is kept as one of those, however the input is given.
-        if (kept := self.form.kept(self.dump(read))) != plain:
+        if (kept := self.form.kept(plain)) != plain:
             require_same("", value, self.load(kept))
         return read, kept
 
