@@ -122,6 +122,14 @@ class RunNotFound(RunclaimError):
         super().__init__(f"no run {run_id}: it never existed, or was purged after its retention")
 
 
+class NotCommitted(RunNotFound):
+    """The transaction that made the run has not committed. Commit it first; after a rollback there is no run."""
+
+    def __init__(self, run_id: str, why: str) -> None:
+        self.run_id = run_id
+        RunclaimError.__init__(self, f"run {run_id} {why}")
+
+
 class KeyNotFound(RunNotFound):
     """No run has this key, or it was purged after its retention. Enqueue one, or look at the key's spelling."""
 

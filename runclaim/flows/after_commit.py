@@ -7,6 +7,8 @@ that rolls back takes with it what was asked for inside it.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import event
@@ -19,26 +21,47 @@ if TYPE_CHECKING:
 _KEY: Final = "runclaim.after_commit"
 
 
-def after_commit(session: Session, call: Callable[[], None]) -> None:
-    """Call once, after the commit of the session's transaction; not when that, or a savepoint around, rolls back."""
+class Fate(StrEnum):
+    """What became of a transaction, as words about what it wrote."""
+
+    OPEN = "is not committed yet: its transaction has to commit first"
+    COMMITTED = "is committed"
+    ROLLED_BACK = "was rolled back with its transaction: there is no such run"
+
+
+@dataclass(slots=True, eq=False)
+class Pending:
+    """What waits for the end of a transaction, and what became of that."""
+
+    around: set[SessionTransaction]
+    call: Callable[[], None]
+    fate: Fate = Fate.OPEN
+
+
+def after_commit(session: Session, call: Callable[[], None]) -> Pending:
+    """
+    Call once, after the commit of the session's transaction; not when that, or a savepoint around, rolls back.
+
+    Returns: what tells whether it has come to that.
+    """
     waiting = session.info.get(_KEY)
     if waiting is None:
         waiting = session.info[_KEY] = _Waiting(session)
-    waiting.add(session, call)
+    return waiting.add(session, call)
 
 
 class _Waiting:
     """What a session's transaction is to call; its listeners stay for the session's life."""
 
     def __init__(self, session: Session) -> None:
-        self._calls: list[tuple[set[SessionTransaction], Callable[[], None]]] = []
+        self._calls: list[Pending] = []
         self._committed = False
         # A listener that removed itself would change the list that SQLAlchemy is going through.
         event.listen(session, "after_commit", self._noticed)
         event.listen(session, "after_soft_rollback", self._rolled_back)
         event.listen(session, "after_transaction_end", self._ended)
 
-    def add(self, session: Session, call: Callable[[], None]) -> None:
+    def add(self, session: Session, call: Callable[[], None]) -> Pending:
         """Wait for the end of the session's current transaction."""
         around: set[SessionTransaction] = set()
         inner = session.get_nested_transaction() or session.get_transaction()
@@ -46,18 +69,24 @@ class _Waiting:
             around.add(inner)
             inner = inner.parent
         self._committed = False
-        self._calls.append((around, call))
+        pending = Pending(around, call)
+        self._calls.append(pending)
+        return pending
 
     def _noticed(self, session: Session) -> None:
         self._committed = not session.in_nested_transaction()
 
     def _rolled_back(self, _session: Session, transaction: SessionTransaction) -> None:
-        self._calls = [(around, call) for around, call in self._calls if transaction not in around]
+        for each in self._calls:
+            if transaction in each.around:
+                each.fate = Fate.ROLLED_BACK
+        self._calls = [each for each in self._calls if each.fate is Fate.OPEN]
 
     def _ended(self, _session: Session, transaction: SessionTransaction) -> None:
         if transaction.nested or transaction.parent is not None:
             return
         calls, self._calls = self._calls, []
-        if self._committed:
-            for _, call in calls:
-                call()
+        for each in calls:
+            each.fate = Fate.COMMITTED if self._committed else Fate.ROLLED_BACK
+            if self._committed:
+                each.call()

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
 
+    from runclaim.flows.after_commit import Pending
     from runclaim.flows.flow import Flow
     from runclaim.flows.handle import Run
     from runclaim.flows.ledgering import Ledger
@@ -95,9 +96,9 @@ class Enqueuing(Generic[InputT]):
                 return []
             if len(wanted) > 1 and self._options.run_id is not None:
                 raise InputError("run_id", f"names one run, and {len(wanted)} inputs are given")
-            alone = session is None
-            made = self._ledger.enqueue(wanted, self._way) if alone else self._join(_plain(session), wanted)
-            return self._handles(made)
+            if session is None:
+                return self._handles(self._ledger.enqueue(wanted, self._way))
+            return self._handles(*self._join(_plain(session), wanted))
 
     async def aenqueue(
         self, value: InputT | None = None, /, *, session: AnyAsyncSession | None = None, **fields: Any
@@ -106,13 +107,11 @@ class Enqueuing(Generic[InputT]):
         with self._span():
             wanted = [self.new_run(self._given(value, fields))]
             if session is None:
-                made = await asyncio.to_thread(self._ledger.enqueue, wanted, self._way)
-            else:
-                inside: AsyncSession = session.registry() if hasattr(session, "registry") else session
-                own_place = await self._own_place(inside)
-                loop = asyncio.get_running_loop()
-                made = await inside.run_sync(lambda inner: self._join(inner, wanted, loop, own_place))
-            return self._handles(made)[0]
+                return self._handles(await asyncio.to_thread(self._ledger.enqueue, wanted, self._way))[0]
+            inside: AsyncSession = session.registry() if hasattr(session, "registry") else session
+            own_place = await self._own_place(inside)
+            loop = asyncio.get_running_loop()
+            return self._handles(*await inside.run_sync(lambda inner: self._join(inner, wanted, loop, own_place)))[0]
 
     def _span(self) -> tracing.Span:
         """What the runs carry, so that their spans are linked with whoever enqueued them."""
@@ -133,7 +132,7 @@ class Enqueuing(Generic[InputT]):
         wanted: Sequence[NewRun],
         loop: asyncio.AbstractEventLoop | None = None,
         own_place: str | None = None,
-    ) -> list[Enqueued]:
+    ) -> tuple[list[Enqueued], Pending]:
         """Make the runs in the session's transaction; ring once it has committed."""
         own = self._ledger.own_sessions
         conn = session.connection()
@@ -153,16 +152,18 @@ class Enqueuing(Generic[InputT]):
             if getattr(self._ledger.publisher, "is_eager", False):
                 await_only(published)
 
-        after_commit(session, ring)
-        return made
+        return made, after_commit(session, ring)
 
     def _given(self, value: InputT | None, fields: dict[str, Any]) -> InputT | dict[str, Any]:
         if value is not None and fields:
             raise InputError("input", f"is given twice: as one value and as {', '.join(fields)}; give one of the two")
         return fields if value is None else value
 
-    def _handles(self, made: Sequence[Enqueued]) -> list[Run]:
-        return [self._ledger.handle(found.run_id, self._flow, created=found.created) for found in made]
+    def _handles(self, made: Sequence[Enqueued], pending: Pending | None = None) -> list[Run]:
+        handles = [self._ledger.handle(found.run_id, self._flow, created=found.created) for found in made]
+        for each in handles:
+            each.pending = pending
+        return handles
 
     def new_run(self, given: InputT | Mapping[str, Any]) -> NewRun:
         """The run that an input stands for; nothing is written. Raises: InputError."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from runclaim.errors import RunFailed, StateConflict, WaitTimeout
+from runclaim.errors import NotCommitted, RunFailed, RunNotFound, StateConflict, WaitTimeout
+from runclaim.flows.after_commit import Fate
 from runclaim.flows.in_body import refuse_in_body
 from runclaim.flows.signaling import Signal
 from runclaim.ledger.decisions import ActionView, actions_of
@@ -14,8 +16,10 @@ from runclaim.ledger.sessions import SessionView, sessions_of
 from runclaim.states import TERMINAL, PhaseStatus, RunState
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from datetime import timedelta
 
+    from runclaim.flows.after_commit import Pending
     from runclaim.flows.flow import Flow
     from runclaim.flows.ledgering import Ledger
     from runclaim.ledger.read import EventView, RunView
@@ -31,11 +35,24 @@ class Run:
     def __init__(self, ledger: Ledger, run_id: str, flow: Flow[Any] | None, *, created: bool) -> None:
         self.id, self.created = run_id, created
         self._ledger, self._flow = ledger, flow
+        #: Of the application's transaction that made the run, if one did.
+        self.pending: Pending | None = None
+
+    @contextmanager
+    def _found(self) -> Iterator[None]:
+        """Say why a run that this handle's own transaction made is not there. Raises: NotCommitted, RunNotFound."""
+        try:
+            yield
+        except RunNotFound:
+            if self.pending is None or self.pending.fate is Fate.COMMITTED:
+                raise
+            raise NotCommitted(self.id, self.pending.fate) from None
 
     @property
     def view(self) -> RunView:
-        """The whole run as it stands. Raises: RunNotFound."""
-        return self._ledger.view(self.id)
+        """The whole run as it stands. Raises: RunNotFound; NotCommitted before its own transaction has ended."""
+        with self._found():
+            return self._ledger.view(self.id)
 
     @property
     def state(self) -> RunState:
@@ -67,7 +84,8 @@ class Run:
     @property
     def events(self) -> list[EventView]:
         """The run's journal, oldest first: what happened, when, and who and what ended it. Raises: RunNotFound."""
-        return self._ledger.journal(self.id)
+        with self._found():
+            return self._ledger.journal(self.id)
 
     @property
     def findings(self) -> list[FindingView]:
@@ -124,11 +142,13 @@ class Run:
 
     def retry(self, *, by: str = "") -> None:
         """Start a failed run's failed phase again, with fresh attempts. Raises: StateConflict, RunNotFound."""
-        self._ledger.retry(self.id, by=by)
+        with self._found():
+            self._ledger.retry(self.id, by=by)
 
     def resume(self, *, by: str = "") -> None:
         """Go on with a blocked run, from its blocked phase. Raises: StateConflict, RunNotFound."""
-        self._ledger.resume(self.id, by=by)
+        with self._found():
+            self._ledger.resume(self.id, by=by)
 
     def signal(self, name: str, payload: Any = None, *, id: str | None = None) -> Run:  # noqa: A002 - as in events
         """
@@ -138,7 +158,8 @@ class Run:
         Raises: InputError, StateConflict when the run has ended, RunNotFound.
         """
         allowed = self._flow is not None and self._flow.secret_fields.allowed is True
-        self._ledger.signal(self.id, Signal.checked(name, payload, id, allow_secrets=allowed))
+        with self._found():
+            self._ledger.signal(self.id, Signal.checked(name, payload, id, allow_secrets=allowed))
         return self
 
     def rerun(self, *, by: str = "") -> Run:
@@ -149,7 +170,8 @@ class Run:
         names it. Raises: RunNotFound for a purged run, DeclarationError when this application does not have its
         flow, InputError when the flow no longer takes its input.
         """
-        return self._ledger.rerun(self.id, self._flow, by=by)
+        with self._found():
+            return self._ledger.rerun(self.id, self._flow, by=by)
 
     def __repr__(self) -> str:
         return f"<run {self.id}{' (created)' if self.created else ''}>"

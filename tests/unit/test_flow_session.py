@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,7 +10,7 @@ from sqlalchemy import create_engine, event, text
 from sqlalchemy.orm import Session, scoped_session
 
 from runclaim import KeyConflict, RunState
-from runclaim.errors import InputError, SchemaBehind
+from runclaim.errors import InputError, NotCommitted, SchemaBehind
 from tests.unit.bench import Bench, PullRequest
 
 if TYPE_CHECKING:
@@ -221,3 +222,55 @@ def test_an_engine_with_the_drivers_own_transactions_is_good_enough(laptop: Benc
     engine.dispose()
 
     assert (1 if ending == "commit" else 0) == laptop.count("runclaim_runs") == len(laptop.rung)
+
+
+ASKED = {
+    "view": lambda run: run.view,
+    "state": lambda run: run.state,
+    "phases": lambda run: run.phases,
+    "result": lambda run: run.result,
+    "events": lambda run: run.events,
+    "wait": lambda run: run.wait(),
+    "cancel": lambda run: run.cancel(),
+    "retry": lambda run: run.retry(),
+    "resume": lambda run: run.resume(),
+    "signal": lambda run: run.signal("go"),
+    "rerun": lambda run: run.rerun(),
+}
+
+
+@pytest.fixture
+def elsewhere(postgres_url: str) -> Iterator[Bench]:
+    """A ledger that answers while another transaction is open."""
+    made = Bench(postgres_url)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("how", ASKED)
+def test_a_handle_says_that_its_run_is_not_committed_yet(elsewhere: Bench, how: str):
+    flow = elsewhere.flow()
+    flow.phase(name="plan")(lambda ctx: None)
+    engine = create_engine(elsewhere.config.database_url)
+    with Session(engine) as session:
+        run = flow.enqueue(repo="acme/app", number=7, session=session)
+        with pytest.raises(NotCommitted, match="is not committed yet: its transaction has to commit first"):
+            ASKED[how](run)
+        session.rollback()
+        with pytest.raises(NotCommitted, match="was rolled back with its transaction"):
+            ASKED[how](run)
+        committed = flow.enqueue(repo="acme/app", number=7, session=session)
+        session.commit()
+    engine.dispose()
+
+    assert RunState.QUEUED is committed.state
+
+
+def test_a_run_whose_savepoint_was_rolled_back_is_said_to_be_gone(bench: Bench, review, db):
+    with contextlib.suppress(ZeroDivisionError), db.begin_nested():
+        run = review.enqueue(repo="acme/app", number=7, session=db)
+        raise ZeroDivisionError
+    db.commit()
+
+    with pytest.raises(NotCommitted, match="was rolled back with its transaction"):
+        _ = run.state
