@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import redis
 
 from runclaim import RunState
 from runclaim.errors import LedgerUnavailable
@@ -12,7 +15,6 @@ from tests.harness import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from runclaim.servers import Server
     from tests.harness import Site
@@ -21,14 +23,18 @@ IDEMPOTENT = {name: {"idempotent": True} for name in ("first", "second", "third"
 
 
 @pytest.fixture
-def open_site(make_site: Callable[..., Site], private_postgres: Server) -> Site:
+def open_site(make_site: Callable[..., Site], private_postgres: Server, tmp_path: Path) -> Site:
     """A site whose PostgreSQL is its own; a claim gives up after a second."""
-    settings = {"ledger_patience": "1s", "lease": "10s"}
+    settings = {"ledger_patience": "1s", "lease": "10s", "fail_open_folder": str(tmp_path / "records")}
     return make_site(private_postgres.url, settings=settings, fail_open=True, phases=IDEMPOTENT)
 
 
+def folder(site: Site) -> Path:
+    return Path(site.told["settings"]["fail_open_folder"])
+
+
 def records(site: Site) -> list[Path]:
-    return sorted((site.folder / ".runclaim/fail-open").glob("*.json"))
+    return sorted(folder(site).glob("*.json"))
 
 
 def has_result(site: Site) -> bool:
@@ -103,3 +109,80 @@ def test_a_worker_killed_in_an_open_body_leaves_its_run_to_the_ledger(open_site:
     site.ended(run, state=RunState.SUCCEEDED)
 
     assert effects(site) == ["new first", "new first", "new second", "new third"]
+
+
+@pytest.fixture
+def patient_site(make_site: Callable[..., Site], private_postgres: Server, tmp_path: Path) -> Site:
+    """As `open_site`, where a claim waits long enough for its worker to be killed while it does."""
+    settings = {"ledger_patience": "4s", "lease": "10s", "fail_open_folder": str(tmp_path / "records")}
+    return make_site(private_postgres.url, settings=settings, fail_open=True, phases=IDEMPOTENT)
+
+
+def on_another_machine(site: Site) -> None:
+    """What the enqueuer has written down is not at hand."""
+    shutil.rmtree(folder(site))
+
+
+def test_a_worker_killed_while_it_waits_for_the_ledger_loses_nothing(patient_site: Site, private_postgres: Server):
+    """
+    INVARIANT: a run is written down before anything waits.
+
+    Breaks if the worker asks the ledger first: the message is acknowledged, and nobody else knows the run.
+    """
+    site = patient_site
+    private_postgres.stop(immediate=True)
+    run = site.enqueue("new")
+    on_another_machine(site)
+    worker = site.worker(concurrency=1)
+    until(lambda: records(site) != [], "the record of the worker", so_far=lambda: worker.tail)
+    assert effects(site) == []
+    worker.kill_all()
+    private_postgres.start()
+    site.worker()
+    site.beat()
+    told(site)
+    site.ended(run)
+
+    assert effects(site) == ["new first", "new second", "new third"]
+
+
+def test_a_flushed_broker_loses_no_run_that_was_enqueued_without_the_ledger(open_site: Site, private_postgres: Server):
+    """
+    INVARIANT: an enqueue that has returned is on a disk.
+
+    Breaks if it is in its message only.
+    """
+    site = open_site
+    private_postgres.stop(immediate=True)
+    run = site.enqueue("new")
+    with redis.Redis.from_url(site.told["broker"]) as client:
+        client.flushall()
+    private_postgres.start()
+    site.worker()
+    site.beat()
+    told(site)
+    site.ended(run)
+
+    assert effects(site) == ["new first", "new second", "new third"]
+
+
+def test_a_worker_that_can_keep_no_record_says_so_and_gives_the_message_back(open_site: Site, private_postgres: Server):
+    """
+    INVARIANT: what only a message knows is not lost with it.
+
+    Breaks if a worker on a read-only disk drops what it cannot write down.
+    """
+    site = open_site
+    private_postgres.stop(immediate=True)
+    run = site.enqueue("new")
+    on_another_machine(site)
+    folder(site).touch()
+    worker = site.worker(concurrency=1)
+    worker.said("steps fail closed in this worker")
+    worker.said("no local record can be kept")
+    private_postgres.start()
+    site.beat()
+    until(lambda: site.starts() != [], "the run to be made from its message", so_far=site.story)
+    site.ended(run)
+
+    assert effects(site) == ["new first", "new second", "new third"]
