@@ -12,6 +12,7 @@ from runclaim.api.problems import Problem
 from runclaim.errors import ClaimLost
 from runclaim.events import EventType
 from runclaim.flows.hooks import HookEvent, plan_hooks, plan_stopped
+from runclaim.flows.outside import identity_of
 from runclaim.flows.telling import kept_error
 from runclaim.keys import dump_json, fingerprint, nonce
 from runclaim.ledger import read
@@ -37,7 +38,8 @@ class Job:
     """A claimed phase, as its worker is told of it."""
 
     claim: Claim
-    project: str
+    #: What its idempotency key is made of.
+    identity: str
     results: dict[str, Any]
     lease: float
     ends: Lease
@@ -48,7 +50,7 @@ class Job:
         return {
             "id": taken.run_id,
             "claim": f"{taken.fence}.{taken.owner}",
-            "project": self.project,
+            "project": taken.project,
             "flow": taken.flow,
             "phase": taken.phase,
             "attempt": taken.attempt,
@@ -57,7 +59,7 @@ class Job:
             "subject": taken.subject,
             "input": taken.input,
             "results": self.results,
-            "idempotency_key": f"{taken.run_id}:{taken.phase}",
+            "idempotency_key": f"{self.identity}:{taken.phase}",
             "lease_seconds": self.lease,
             "lease_expires_at": instant(self.ends.expires_at),
             "deadline_at": instant(self.ends.deadline_at),
@@ -109,11 +111,11 @@ def take(caller: Caller, asked: ClaimAsked) -> Job | None:
             max_attempts=phase.max_attempts,
             max_losses=phase.max_losses,
         )
-        return _job(conn, taken[0], project, phase) if taken else None
+        return _job(conn, taken[0], record, phase) if taken else None
 
     def read_back(conn: Connection) -> Job | None:
         taken = claimed(conn, tried)
-        return _job(conn, taken[0], project, known[taken[0].phase]) if taken else None
+        return _job(conn, taken[0], record, known[taken[0].phase]) if taken else None
 
     if service.ask(lambda conn: ready(conn, project=project, flow=record.name, phases=list(known))) is None:
         # Whoever polls for work writes nothing while there is none.
@@ -121,9 +123,11 @@ def take(caller: Caller, asked: ClaimAsked) -> Job | None:
     return service.database.run(work, read_back=read_back)
 
 
-def _job(conn: Connection, taken: Claim, project: str, phase: PhaseRecord) -> Job | None:
+def _job(conn: Connection, taken: Claim, record: FlowRecord, phase: PhaseRecord) -> Job | None:
     ends = lease_of(conn, taken.run_id)
-    return None if ends is None else Job(taken, project, read.results(conn, taken.run_id), phase.lease, ends)
+    if ends is None:
+        return None
+    return Job(taken, identity_of(record, taken), read.results(conn, taken.run_id), phase.lease, ends)
 
 
 def begin_success(caller: Caller, line: RunLine, fence: int, owner: str, said: Succeeded) -> Settling:

@@ -30,6 +30,7 @@ def describe(flow: Flow[Any], config: Config) -> FlowRecord:
         keep_keys=config.keep_keys.total_seconds(),
         dispatch_after=config.dispatch_after.total_seconds(),
         hooks=flow.hooks.kinds,
+        fail_open=flow.fail_open,
     )
 
 

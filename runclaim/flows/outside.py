@@ -16,7 +16,7 @@ from runclaim.errors import InputError
 from runclaim.flows.forms import Form
 from runclaim.flows.secret_fields import SecretFields
 from runclaim.flows.validator import problems_of
-from runclaim.keys import LONGEST, Template, check_text, dump_json, fingerprint, run_key, uuid7
+from runclaim.keys import LONGEST, Template, check_text, dump_json, fingerprint, key_id, run_key, uuid7
 from runclaim.ledger.identity import key_of
 from runclaim.ledger.new_run import NewRun
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from runclaim.keys import RunKey
+    from runclaim.ledger.claim import Claim
     from runclaim.ledger.read import RunView
     from runclaim.ledger.registry import FlowRecord
 
@@ -123,6 +124,14 @@ def rerun_of(record: FlowRecord, view: RunView, fingerprint_of: Callable[[tuple[
 def due_now(new: NewRun) -> NewRun:
     """The same run, left to beat's next dispatch: for a door that cannot ring the broker."""
     return replace(new, dispatch_after=timedelta(0))
+
+
+def identity_of(record: FlowRecord, taken: Claim) -> str:
+    """What the idempotency keys of a run are made of, for a worker outside the application; see `Flow.identity_of`."""
+    if not record.fail_open or taken.rerun:
+        return taken.run_id
+    key = _key(record, taken.input, taken.key if record.key is None else None)
+    return key_id(f"{taken.project}/{record.name}", key)
 
 
 def _key(record: FlowRecord, plain: dict[str, Any], given: str | None) -> RunKey:

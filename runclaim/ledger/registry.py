@@ -64,6 +64,7 @@ class FlowRecord:
     dispatch_after: float
     #: `on_complete`, `on_blocked` and `on_failed`, each with the kinds of its actions.
     hooks: dict[str, list[str]] = field(default_factory=dict)
+    fail_open: bool = False
     registered_at: datetime | None = field(default=None, compare=False)
 
     def declared(self) -> dict[str, Any]:

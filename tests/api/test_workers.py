@@ -47,6 +47,24 @@ def test_a_worker_takes_a_run_through_its_phases(office):
     assert ("succeeded", 1) == (run["state"], run["result"])
 
 
+@pytest.mark.parametrize("key", ["{number}", lambda job: f"job-{job.number}"])
+def test_the_idempotency_key_of_a_flow_that_fails_open_is_the_same_outside(office, key):
+    """INVARIANT: whoever works on it, the other side sees one key. Breaks if a worker outside is given the run's id."""
+    bench, keys = office.bench, []
+    notes = bench.flow("notes", key=key, fail_open=True)
+    notes.phase(name="write", idempotent=True)(lambda ctx: keys.append(ctx.idempotency_key))
+    bench.database.run(lambda conn: register(conn, [describe(notes, bench.config)]))
+    run = notes.enqueue(repo="a", number=7)
+    outside = claim(office, flow="notes", phases=["write"])
+    assert 200 == say(office, outside, "fail", error={"type": "E", "message": "no"}, verdict="fail").status
+    run.retry()
+    bench.finish(notes, run)
+    bench.finish(notes, run.rerun())
+
+    assert keys[0] == outside["idempotency_key"] != f"{run.id}:write"
+    assert keys[0] != keys[1]
+
+
 def test_a_worker_outside_and_one_of_celery_do_a_phase_each(office):
     made = office.enqueued()
     say(office, claim(office, phases=["plan"]), "succeed", result=["app.py"])
