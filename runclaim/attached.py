@@ -23,7 +23,8 @@ def find(app: Celery | str) -> Runclaim:
     """
     name = app if isinstance(app, str) else str(app.main)
     found = _import(app) if isinstance(app, str) else app
-    _import_tasks(found, name)
+    if hasattr(found, "loader"):  # what a text names may be anything
+        _import_tasks(found, name)
     attached: Runclaim | None = getattr(found, "runclaim", None)
     if attached is None:
         raise ConfigError(

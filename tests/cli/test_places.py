@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from runclaim.models import metadata
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -88,15 +90,16 @@ def test_a_schema_that_is_behind_is_told_with_the_command_that_mends_it(local: L
 
 
 def test_a_definition_that_was_changed_by_hand_is_told_and_the_exit_code_says_so(local: Line):
-    local.bench.execute("DROP INDEX ix_runclaim_runs_live")
-    local.bench.execute(
-        "CREATE INDEX ix_runclaim_runs_live ON runclaim_runs (enqueued_at, id) WHERE finished_at IS NOT NULL"
-    )
+    (index,) = (each for each in metadata.tables["runclaim_runs"].indexes if each.name == "ix_runclaim_runs_live")
+    columns = ", ".join(column.name for column in index.columns)
+
+    def made_where(predicate: str) -> None:
+        local.bench.execute("DROP INDEX ix_runclaim_runs_live")
+        local.bench.execute(f"CREATE INDEX ix_runclaim_runs_live ON runclaim_runs ({columns}) WHERE {predicate}")
+
+    made_where("finished_at IS NOT NULL")
     told = local.local("db", "check")
-    local.bench.execute("DROP INDEX ix_runclaim_runs_live")
-    local.bench.execute(
-        "CREATE INDEX ix_runclaim_runs_live ON runclaim_runs (enqueued_at, id) WHERE finished_at IS NULL"
-    )
+    made_where("finished_at IS NULL")
     mended = local.local("db", "check")
 
     assert [1, 0] == [told.exit_code, mended.exit_code]
