@@ -1,5 +1,5 @@
 # Every target is one command of dev.py, which also runs without make.
-.PHONY: setup test check demo bench growth slots many fix clean help
+.PHONY: setup test check demo bench growth slots many mutants fix clean help
 .DEFAULT_GOAL := help
 
 setup: ## make .venv with everything (the other targets do it when they need it)
@@ -25,6 +25,9 @@ slots: ## pools of one to eight processes, one worker and two, about six minutes
 
 many: ## connections, pages, groups, ledgers, beats and keepers, about ten minutes; ARGS="--parts groups,keepers" for less
 	@python3 dev.py many $(ARGS)
+
+mutants: ## changes that no test notices, a sample of 100; ARGS="--files runclaim/ledger/claim.py" for all of a file
+	@python3 dev.py mutants $(ARGS)
 
 fix: ## let ruff mend and format the code
 	@python3 dev.py fix

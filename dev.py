@@ -2,7 +2,7 @@
 One command from a fresh checkout to the demo, the tests or the checks.
 
     python3 dev.py setup | test [pytest's arguments] | check | demo [arguments] | bench [arguments] |
-                   growth [arguments] | slots [arguments] | many [arguments] | fix | clean
+                   growth [arguments] | slots [arguments] | many [arguments] | mutants [arguments] | fix | clean
 
 Standard library only, and nothing is installed outside this folder: packages go into .venv, so a system Python that
 refuses them (PEP 668) does not mind. Each command says what it chose and how long it took.
@@ -247,6 +247,13 @@ def many(arguments: list[str]) -> None:
     become([str(PYTHON), "-m", "benchmarks.many", *arguments])
 
 
+def mutants(arguments: list[str]) -> None:
+    """Show changes of the code that no test notices; arguments go to mutants (--files, --sample, --seed, --jobs)."""
+    set_up("test")
+    os.chdir(ROOT)
+    become([str(PYTHON), "-m", "mutants", *arguments])
+
+
 def fix(_arguments: list[str]) -> None:
     """Let ruff mend and format the code."""
     set_up("test")
@@ -269,14 +276,14 @@ def become(command: list[str]) -> None:
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
-    c.__name__: c for c in (setup, test, check, demo, bench, growth, slots, many, fix, clean)
+    c.__name__: c for c in (setup, test, check, demo, bench, growth, slots, many, mutants, fix, clean)
 }
 
 if __name__ == "__main__":
     chosen, *rest = sys.argv[1:] or [""]
     if chosen not in COMMANDS:
         print("Usage: python3 dev.py COMMAND [arguments]\n", file=sys.stderr)
-        sys.exit("\n".join(f"  {name:7}{command.__doc__}" for name, command in COMMANDS.items()))
+        sys.exit("\n".join(f"  {name:8}{command.__doc__}" for name, command in COMMANDS.items()))
     with contextlib.suppress(KeyboardInterrupt):
         COMMANDS[chosen](rest)
         sys.exit()

@@ -1,0 +1,1 @@
+"""Changes of the code that no test notices: `make mutants`."""

@@ -1,0 +1,182 @@
+"""
+Which tests belong to which line: what each of them ran when it was last recorded.
+
+Kept in .cache between runs. A test file that changed since is recorded again; a source file that changed is looked up
+by function instead of by line. What runs while a module is imported belongs to the tests of its file, and where it has
+none, to those of the files that import it.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Final
+
+import coverage
+
+from mutants.mutant import function_at, functions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from mutants.mutant import Mutant
+
+#: Names the folder that the plugin in recorder.py writes to.
+FOLDER: Final = "MUTANTS_RECORDING"
+
+
+@dataclass
+class Batch:
+    """What the tests of one process ran, in the source as it was then."""
+
+    data: coverage.CoverageData
+    seconds: dict[str, float]
+    digests: dict[str, str]
+    places: dict[str, list[tuple[int, int, str]]]
+
+    @classmethod
+    def read(cls, note: Path) -> Batch:
+        """The batch whose note lies there."""
+        data = coverage.CoverageData(str(note.with_suffix(".coverage")))
+        data.read()
+        return cls(data=data, **json.loads(note.read_text()))
+
+    def lines(self, path: str) -> dict[int, list[str]]:
+        """The tests that passed, by the line that they ran."""
+        found = next((p for p in self.data.measured_files() if p.endswith(f"/{path}")), None)
+        lines = self.data.contexts_by_lineno(found) if found else {}
+        return {line: [n for n in names if n in self.seconds] for line, names in lines.items()}
+
+    def tests_of(self, path: str, line: int, function: str, now: str) -> tuple[set[str], set[str], set[str]]:
+        """The tests of the line, of its function and of its file; of no line where the file has changed."""
+        lines, places = self.lines(path), self.places.get(path, [])
+        ran_line = set(lines.get(line, ())) if self.digests.get(path) == now else set()
+        ran_function = {n for at, names in lines.items() if function_at(places, at) == function for n in names}
+        return ran_line, ran_function, {n for names in lines.values() for n in names}
+
+
+@dataclass
+class Recording:
+    """Every batch, the newest last."""
+
+    batches: list[Batch]
+    seconds: dict[str, float] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.seconds = {name: seconds for batch in self.batches for name, seconds in batch.seconds.items()}
+
+    def tests_for(self, mutant: Mutant, root: Path) -> list[str]:
+        """The tests that ran this line, those of the file's own name first, then file by file, the fastest first."""
+        now = digest(root / mutant.path)
+        each = [batch.tests_of(mutant.path, mutant.line, mutant.function, now) for batch in self.batches]
+        of_line, of_function, of_file = (set().union(*(some[n] for some in each)) for n in range(3))
+        if not mutant.function:  # run on import, which is nobody's test
+            of_line = of_function = set()
+        names = of_line or of_function or of_file or self._of_importers(mutant.path, root)
+        return self._in_order(mutant.path, names)
+
+    def _of_importers(self, path: str, root: Path) -> set[str]:
+        module = path.removesuffix(".py").replace("/", ".")
+        files = {p for batch in self.batches for p in batch.digests if p.startswith("runclaim") and (root / p).exists()}
+        importers = [p for p in files if module in imports((root / p).read_text())]
+        return {n for p in importers for batch in self.batches for names in batch.lines(p).values() for n in names}
+
+    def _in_order(self, path: str, names: Iterable[str]) -> list[str]:
+        files: dict[str, list[str]] = {}
+        for name in names:
+            files.setdefault(file_of(name), []).append(name)
+        takes = {file: sum(self.seconds[name] for name in of_file) for file, of_file in files.items()}
+        order = sorted(files, key=lambda file: (not is_named_after(file, path), takes[file], file))
+        return [name for file in order for name in sorted(files[file], key=lambda n: (self.seconds[n], n))]
+
+
+def file_of(test: str) -> str:
+    """The file that a test stands in."""
+    return test.partition("::")[0]
+
+
+def is_named_after(test: str, path: str) -> bool:
+    """Whether a word of the test file's name begins as a word of the file's does: test_flow_groups.py for group.py."""
+    words, others = ({w[:5] for w in Path(p).stem.split("_") if w not in {"test", "flow"}} for p in (test, path))
+    return bool(words & others)
+
+
+def imports(text: str) -> set[str]:
+    """The modules that a module imports, by both of their spellings."""
+    every = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            every |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Import):
+            every |= {alias.name for alias in node.names}
+    return every
+
+
+def digest(path: Path) -> str:
+    """What tells whether a file is as it was; nothing for one that is gone."""
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
+
+
+def recorded(root: Path, place: Path, tests: list[str], *, jobs: int, anew: bool, env: dict[str, str]) -> Recording:
+    """What is kept in the folder `place`, brought up to date with the copy `root`."""
+    if anew:
+        shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True, exist_ok=True)
+    files = {
+        str(p.relative_to(root)): digest(p) for folder in tests for p in sorted((root / folder).rglob("test_*.py"))
+    }
+    notes = sorted(place.glob("*.json"), key=lambda note: note.stat().st_mtime)
+    as_they_are = {f for note in notes for f, d in json.loads(note.read_text())["digests"].items() if files.get(f) == d}
+    changed = sorted(files.keys() - as_they_are)
+    if changed:
+        print(
+            f"recording which lines {len(changed)} of {len(files)} files of tests run; they are kept until they change"
+        )
+        _record(root, changed, place, jobs=jobs, env=env)
+    return Recording(_current(place, files))
+
+
+def _record(root: Path, changed: list[str], place: Path, *, jobs: int, env: dict[str, str]) -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "mutants.recorder", "-m", "not slow", *changed]
+    spread = ["-n", str(jobs), "--dist", "worksteal"] if jobs > 1 else ["-n", "0"]
+    started = time.monotonic()
+    with TemporaryDirectory(prefix="runclaim-recording-") as folder:
+        done = subprocess.run([*command, *spread], cwd=root, env=env | {FOLDER: folder}, check=False)
+        if done.returncode not in {0, 1, 5}:
+            sys.exit(f"the tests could not be recorded: pytest ended with {done.returncode}.\nFix: see the lines above")
+        keep(root, Path(folder), place, changed)
+    print(f"recorded in {time.monotonic() - started:.0f} s" + " (failed tests are left out)" * (done.returncode == 1))
+
+
+def keep(root: Path, folder: Path, place: Path, files: Iterable[str]) -> None:
+    """Put what the recorder wrote to `folder` into `place`, with what tells later whether it still holds."""
+    sources = {str(p.relative_to(root)): p for p in sorted((root / "runclaim").rglob("*.py"))}
+    digests = {file: digest(root / file) for file in [*files, *sources]}
+    places = {path: functions(ast.parse(source.read_text())) for path, source in sources.items()}
+    for seconds in folder.glob("*.json"):
+        name = f"{time.time_ns()}-{seconds.stem}"
+        note = {"seconds": json.loads(seconds.read_text()), "digests": digests, "places": places}
+        shutil.copy(seconds.with_suffix(".coverage"), place / f"{name}.coverage")
+        (place / f"{name}.json").write_text(json.dumps(note))
+
+
+def _current(place: Path, files: dict[str, str]) -> list[Batch]:
+    """The batches with tests that are as they were; those without are removed."""
+    current: list[Batch] = []
+    for note in sorted(place.glob("*.json"), reverse=True):
+        batch = Batch.read(note)
+        batch.seconds = {n: s for n, s in batch.seconds.items() if batch.digests[file_of(n)] == files.get(file_of(n))}
+        if batch.seconds:
+            current.insert(0, batch)
+        else:
+            note.unlink()
+            note.with_suffix(".coverage").unlink()
+    return current
