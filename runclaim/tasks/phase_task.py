@@ -41,13 +41,6 @@ logger: Final = logs.logger("runclaim.worker")
 def register(app: Celery, runtime: Runtime, flow: Flow[Any], phase: Phase[Any, Any]) -> None:
     """Make the task `flow.phase` in the application's registry; as for its own tasks, Celery does so when it must."""
 
-    def message_of(named: object, fence: object = 0, carried: object = None) -> Message:
-        try:
-            return Message.of(named, fence, carried)
-        except InputError as refused:
-            logger.error("a message of %s is refused and dropped: %s", phase.task_name, refused)  # noqa: TRY400 - its text is enough
-            raise Ignore from None
-
     def deliver(
         self: Task[Any, Any],
         named: str | list[tuple[str, int]],
@@ -57,13 +50,13 @@ def register(app: Celery, runtime: Runtime, flow: Flow[Any], phase: Phase[Any, A
         if body := body_here():
             return body()
         monitor = Monitor(runtime, self.request)
-        return _deliver(monitor, runtime, flow, phase, message_of(named, fence, carried))
+        return _deliver(monitor, runtime, flow, phase, _message(phase, named, fence, carried))
 
     def carry(task: Any, task_id: str, args: Any, kwargs: Any, request: dict[str, Any]) -> Any:
         request = request | {"id": task_id, "args": args, "kwargs": kwargs, "called_directly": False}
         monitor = Monitor(runtime, Context(request), carries=True)
         try:
-            _deliver(monitor, runtime, flow, phase, message_of(*args, **kwargs))
+            _deliver(monitor, runtime, flow, phase, _message(phase, *args, **kwargs))
         except Ignore as nothing:
             return monitor.first or ignored(task, request, nothing)
         except Exception as error:  # noqa: BLE001 - Celery tells it, as of any message
@@ -92,6 +85,14 @@ def register(app: Celery, runtime: Runtime, flow: Flow[Any], phase: Phase[Any, A
         **eager.attributes(carry),
         **remote_limits.attributes(),
     )
+
+
+def _message(phase: Phase[Any, Any], named: object, fence: object = 0, carried: object = None) -> Message:
+    try:
+        return Message.of(named, fence, carried)
+    except InputError as refused:
+        logger.error("a message of %s is refused and dropped: %s", phase.task_name, refused)  # noqa: TRY400 - its text is enough
+        raise Ignore from None
 
 
 def _deliver(monitor: Monitor, runtime: Runtime, flow: Flow[Any], phase: Phase[Any, Any], message: Message) -> str:
