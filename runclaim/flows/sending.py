@@ -7,7 +7,6 @@ twice for one key, or ends as unknown and waits for a person. No transaction is 
 
 from __future__ import annotations
 
-import logging
 import time
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,7 +18,7 @@ from runclaim.flows.attempt import delay_after
 from runclaim.flows.telling import said
 from runclaim.keys import clip, nonce
 from runclaim.ledger.actions import ActionClaim, claim_actions, claimed_actions
-from runclaim.ledger.outbox import ActionState, Sent, settle_actions, settled_actions
+from runclaim.ledger.outbox import ActionState, Sent
 from runclaim.secrets import kind_of, redact
 
 if TYPE_CHECKING:
@@ -29,8 +28,7 @@ if TYPE_CHECKING:
 
     from runclaim.database import Database
     from runclaim.flows.action import Action, Lookup
-
-logger: Final = logs.logger("runclaim.actions")
+    from runclaim.flows.outcomes import Outcomes
 
 _NOW: Final = timedelta(0)
 
@@ -43,6 +41,7 @@ class Sender:
     actions: Mapping[str, Action]
     stopping: Callable[[], bool]
     count: Callable[[str, str], None]
+    outcomes: Outcomes
 
     def send_due(self, *, within: timedelta, limit: timedelta | None = None) -> tuple[int, bool]:
         """
@@ -61,7 +60,7 @@ class Sender:
                 return taken, len(kinds) < len(self.actions)
             taken += 1
             with logs.about(claim):
-                self._settle(self._outcome(claim, self.actions[claim.kind]))
+                self.outcomes.record(self._outcome(claim, self.actions[claim.kind]))
         return taken, True
 
     def _kinds(self, room: timedelta | None) -> dict[str, timedelta]:
@@ -82,25 +81,6 @@ class Sender:
             return None
         failpoints.hit("action.after_claim")
         return found[0]
-
-    def _settle(self, sent: Sent) -> None:
-        after = self.database.run(
-            lambda conn: settle_actions(conn, [sent]),
-            read_back=lambda conn: settled_actions(conn, [sent]) or None,
-            # The send has happened: knowing that is worth waiting for.
-            patience=60.0,
-            outwaits=lambda _error: True,
-        )
-        claim = sent.claim
-        state = after.get(claim.action_id)
-        if state is None:
-            logger.warning("%s %s: took too long, its claim is lost", claim.kind, claim.idempotency_key)
-            return
-        level = logging.ERROR if state is ActionState.UNKNOWN else logging.INFO
-        why = f": {sent.error['type']}: {sent.error['message']}" if sent.error else ""
-        logger.log(level, "%s %s: %s, attempt %d%s", claim.kind, claim.idempotency_key, state, claim.attempt, why)
-        if state in {ActionState.POSTED, ActionState.FAILED, ActionState.UNKNOWN}:
-            self.count(f"actions_{state}", claim.kind)
 
     def _outcome(self, claim: ActionClaim, action: Action) -> Sent:
         if not claim.uncertain:

@@ -101,6 +101,15 @@ _SETTLE: Final = (
     )
     .returning(actions.c.id, actions.c.run_id, actions.c.state)
 )
+# As `lock_runs`, but no one is waited for; so the order in which the two rows are locked makes no circle either.
+_FREE: Final = (
+    select(actions.c.id)
+    .join_from(_sent, actions, holds(_sent))
+    .join(runs, runs.c.id == actions.c.run_id)
+    .order_by(runs.c.id, actions.c.id)
+    .with_for_update(of=[runs, actions], key_share=True, skip_locked=True)
+)
+_STANDING: Final = select(actions.c.id).join_from(_sent, actions, holds(_sent))
 _AFTER: Final = select(actions.c.id, actions.c.state).join_from(
     actions,
     _sent,
@@ -119,15 +128,27 @@ def lock_runs(conn: Connection, run_ids: Collection[str]) -> None:
 
 def settle_actions(conn: Connection, sent: Collection[Sent]) -> dict[str, ActionState]:
     """
-    Record how sends ended, where the claim is still current.
+    Record how sends ended, where the claim is still current and no other transaction holds the rows.
 
-    Returns: action id → its state now; a lost claim is missing. The caller owns the transaction.
+    Returns: action id → its state now. What is missing has lost its claim, or was passed over: ask `passed_over`. The
+    caller owns the transaction.
     """
-    lock_runs(conn, {each.claim.run_id for each in sent})
-    found = conn.execute(_SETTLE, {"sent": pack(_sent_row(each) for each in sent)}).all()
+    free = set(conn.execute(_FREE, {"sent": pack(_sent_row(each) for each in sent)}).scalars())
+    if not (reached := [each for each in sent if each.claim.action_id in free]):
+        return {}
+    found = conn.execute(_SETTLE, {"sent": pack(_sent_row(each) for each in reached)}).all()
     over = [run_id for _, run_id, state in found if state in SETTLED]
     count_pending(conn, {run_id: -over.count(run_id) for run_id in over})
     return {action_id: ActionState(state) for action_id, _, state in found}
+
+
+def passed_over(conn: Connection, sent: Collection[Sent]) -> set[str]:
+    """
+    Those of `sent` whose claims stand although they were not settled: another transaction holds the rows. Only reads.
+
+    Settle them later. Returns: action ids.
+    """
+    return set(conn.execute(_STANDING, {"sent": pack(_sent_row(each) for each in sent)}).scalars())
 
 
 def settled_actions(conn: Connection, sent: Collection[Sent]) -> dict[str, ActionState]:

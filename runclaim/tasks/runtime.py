@@ -16,6 +16,7 @@ from runclaim.flows.describing import describe
 from runclaim.flows.hooks import stopped_hooks
 from runclaim.flows.keeper import PATIENCE, Keeper
 from runclaim.flows.minder import Minder
+from runclaim.flows.outcomes import Outcomes
 from runclaim.flows.pace import Pace
 from runclaim.flows.publishing import dispatch_due
 from runclaim.flows.purging import purge_all
@@ -59,6 +60,7 @@ class Runtime:
         self._reconciling = threading.Lock()
         self._making = forks.Lock()
         self._rang = Pause(_RING_SECONDS)
+        self.outcomes = Outcomes(lambda: ledger.database, self._count)
 
     def register_flows(self) -> None:
         """Tell the ledger of this application's flows, for doors that do not import it; writes only what is new."""
@@ -101,10 +103,14 @@ class Runtime:
                 self._keeper = Keeper(database, on_overdue=self.process.end_overdue)
             return self._keeper
 
+    def _count(self, name: str, kind: str) -> None:
+        self.keeper.count(name, kind)
+
     def close(self, *, for_good: bool = False) -> None:
-        """Publish what waits, write the counted totals, export the last spans; `for_good` when the application ends."""
+        """Publish and record what waits, write totals, export the last spans; `for_good` when the application ends."""
         tracing.flush()
         self.broker.flush()
+        self.outcomes.close()
         if self._keeper is not None:
             try:
                 (self._keeper.shut if for_good else self._keeper.close)()
@@ -145,7 +151,8 @@ class Runtime:
             database=self.ledger.database,
             actions=self.ledger.actions,
             stopping=lambda: self.process.is_stopping,
-            count=self.keeper.count,
+            count=self._count,
+            outcomes=self.outcomes,
         )
         taken, some_are_left = sender.send_due(
             within=_DELIVER_AT_MOST, limit=limit_of(self.app, self.app.tasks[DELIVER])

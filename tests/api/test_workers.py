@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import threading
+from datetime import timedelta
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 
+from runclaim import Backoff
 from runclaim.flows.describing import describe
 from runclaim.ledger.registry import register
 from runclaim.ledger.rescue import rescue
+from runclaim.models import runs
 
 ASKED = {"flow": "review", "phases": ["plan", "deliver"], "worker": "outside-1"}
 
@@ -255,3 +258,43 @@ def test_a_result_is_kept_with_the_worker_that_claimed_its_phase(office):
         found = conn.execute(text("SELECT worker, attempts FROM runclaim_phase_results")).one()
 
     assert ("http:outside-1", 1) == tuple(found)
+
+
+def test_a_worker_of_an_older_release_gives_the_next_phase_no_budget_of_its_own(office):
+    """
+    INVARIANT: the budgets and the queue of a phase are those of a release that knows it, also behind the API.
+
+    Breaks if the API gives a phase that nobody has registered its neighbour's budgets, or if no claim mends them.
+    """
+    bench = office.bench
+    older = orders(bench)
+    bench.database.run(lambda conn: register(conn, [describe(older, bench.config)]))
+    newer = orders(bench)
+    newer.phase(name="charge", max_attempts=2, max_losses=3, queue="cards", backoff=AT_ONCE)(broken)
+    run = newer.enqueue(repo="a", number=7)
+    assert 200 == say(office, claim(office, flow="orders", phases=["pack"]), "succeed", result=None).status
+    queued = run.view
+    bench.rung.clear()
+    bench.finish(newer, run)
+
+    assert ("queued", "charge", None) == (queued.state, queued.phase, queued.queue)
+    assert [("charge", 1), ("charge", 2)] == [line[:2] for line in bench.diary.lines]
+    assert (2, 3) == budgets(bench, run)
+
+
+AT_ONCE = Backoff(first=timedelta(0), jitter=False)
+
+
+def orders(bench):
+    flow = bench.flow("orders", key="{number}")
+    flow.phase(name="pack", max_attempts=5, queue="slow")(lambda ctx: None)
+    return flow
+
+
+def broken(ctx):
+    raise ValueError("no")
+
+
+def budgets(bench, run):
+    with bench.database.read() as conn:
+        return conn.execute(select(runs.c.max_attempts, runs.c.max_losses).where(runs.c.id == run.id)).one()

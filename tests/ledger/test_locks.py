@@ -11,12 +11,13 @@ from sqlalchemy.exc import OperationalError
 from runclaim.database import Database
 from runclaim.errors import LedgerUnavailable
 from runclaim.ledger import claim as claims
-from runclaim.ledger import read
+from runclaim.ledger import outbox, read
 from runclaim.ledger.cancel import cancel
 from runclaim.ledger.complete import complete
 from runclaim.ledger.enqueue import enqueue
 from runclaim.ledger.fail import fail
 from runclaim.ledger.heartbeat import heartbeat, passed_over
+from runclaim.ledger.outbox import ActionState, Sent, settle_actions
 from runclaim.ledger.purge import purge
 from runclaim.ledger.release import release
 from runclaim.ledger.rescue import rescue
@@ -41,6 +42,7 @@ from tests.ledger.factories import (
     wanted,
 )
 from tests.ledger.sql import column
+from tests.ledger.test_actions import end, pending, plan, send
 
 NOW = timedelta(0)
 
@@ -375,6 +377,32 @@ def test_claims_are_given_back_without_the_one_that_somebody_holds(postgres, fir
     first.do(lambda conn: lock(conn, held.run_id))
 
     assert list(postgres.run(lambda conn: release(conn, [held, free], pass_over=True))) == [free.run_id]
+
+
+def lock_its_action(conn, run_id):
+    conn.execute(text("SELECT 1 FROM runclaim_actions WHERE run_id = :id FOR UPDATE"), {"id": run_id})
+
+
+@pytest.mark.parametrize("hold", [lock, lock_its_action])
+def test_the_ends_of_sends_are_recorded_without_the_one_that_somebody_holds(postgres, first, hold):
+    """
+    INVARIANT: one locked row keeps no other send from being recorded, and loses none.
+
+    Breaks if a settle waits for a locked row, or if nobody is told that it still can be settled.
+    """
+    postgres.run(lambda conn: [plan(conn) for _ in range(3)])
+    ends = [Sent(claim, ActionState.POSTED, NOW) for claim in postgres.run(lambda conn: send(conn, limit=3))]
+    held, free, lost = (each.claim for each in ends)
+    first.do(lambda conn: hold(conn, held.run_id))
+    postgres.run(lambda conn: end(conn, lost))
+    after = postgres.run(lambda conn: settle_actions(conn, ends))
+    standing = postgres.run(lambda conn: outbox.passed_over(conn, [ends[0], ends[2]]))
+    first.commit()
+
+    assert after == {free.action_id: ActionState.POSTED}
+    assert standing == {held.action_id}
+    assert postgres.run(lambda conn: settle_actions(conn, ends)) == {held.action_id: ActionState.POSTED}
+    assert [postgres.run(lambda conn, run_id=each.run_id: pending(conn, run_id)) for each in (held, free)] == [0, 0]
 
 
 def test_an_enqueue_behind_a_transaction_that_stays_open_ends_when_its_patience_does(postgres, first):

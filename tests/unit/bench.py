@@ -23,6 +23,7 @@ from runclaim.flows.keeper import Keeper
 from runclaim.flows.ledgering import Ledger
 from runclaim.flows.local_records import LocalRecords
 from runclaim.flows.minder import Minder
+from runclaim.flows.outcomes import Outcomes
 from runclaim.flows.pace import Pace
 from runclaim.flows.publishing import dispatch_due
 from runclaim.flows.runner import Runner
@@ -102,6 +103,7 @@ class Bench:
         self.database = Database(url, patience=self.config.ledger_patience)
         migrations.upgrade(self.database)
         self.keeper = Keeper(Database(url, pool_size=1, patience=self.config.ledger_patience))
+        self.outcomes = Outcomes(lambda: self.database, self.keeper.count)
         self.pace, self.minder = Pace(), Minder()
         self.stopping = False
         self.diary = Diary()
@@ -128,6 +130,7 @@ class Bench:
             actions=self.ledger.actions,
             stopping=lambda: self.stopping,
             count=self.keeper.count,
+            outcomes=self.outcomes,
         )
 
     def send(self) -> int:
@@ -200,7 +203,8 @@ class Bench:
             return conn.execute(text(statement), values)
 
     def close(self) -> None:
-        # Its thread might connect again while the test's database goes away.
+        # Their threads might connect again while the test's database goes away.
+        self.outcomes.close()
         self.keeper.close()
         self.keeper._database.close()
         self.database.close()
