@@ -6,10 +6,13 @@ Flows on a real database without Celery: messages go to a list, and the test del
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from sqlalchemy import text
 
@@ -96,7 +99,9 @@ class Bench:
     """One process: a ledger, a keeper and a runner. `stopping` is what the worker's main process would say."""
 
     def __init__(self, url: str, **settings: Any) -> None:
-        self.config = Config(database_url=url, **settings)
+        # Made by who writes there; the default lies below the working directory, which is the checkout.
+        self.folder = Path(tempfile.gettempdir(), f"runclaim-{uuid4()}")
+        self.config = Config(database_url=url, **{"fail_open_folder": str(self.folder)} | settings)
         self.rung = Rung()
         self.flows: dict[str, Flow[Any]] = {}
         self.ledger = Ledger(lambda: self.config, lambda: self.rung, self.flows)
@@ -209,3 +214,4 @@ class Bench:
         self.keeper._database.close()
         self.database.close()
         self.ledger.database.close()
+        shutil.rmtree(self.folder, ignore_errors=True)

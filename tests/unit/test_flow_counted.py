@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import Engine, event, text
 
-from runclaim import RunState
+from runclaim import RunState, migrations
 from runclaim.database import Database
 from runclaim.flows.attempt import Ending
 from runclaim.flows.keeper import Keeper
@@ -179,7 +179,9 @@ def test_a_message_that_comes_again_waits_for_no_flush(private_postgres, tmp_pat
     Breaks if a refusal is recorded before it is answered; the counters are written by the keeper, later.
     """
     bench = Bench(private_postgres.url)
-    bench.keeper = Keeper(Database(f"sqlite:///{tmp_path}/elsewhere.db", patience=bench.config.ledger_patience))
+    elsewhere = Database(f"sqlite:///{tmp_path}/elsewhere.db", patience=bench.config.ledger_patience)
+    migrations.upgrade(elsewhere)
+    bench.keeper = Keeper(elsewhere)
     flow = bench.flow()
     flow.phase(name="plan")(lambda ctx: None)
     message = ring(bench, flow, number=7)
@@ -196,5 +198,6 @@ def test_a_message_that_comes_again_waits_for_no_flush(private_postgres, tmp_pat
         changes.append((before, watcher.run(flushes)))
 
     assert any(before == after for before, after in changes), changes
+    bench.keeper.close()  # its thread would go on looking for its file
     for database in (watcher, bench.keeper._database, bench.database, bench.ledger.database):
         database.close()
