@@ -39,9 +39,9 @@ def refuse_unread(known: Collection[str], environ: Iterable[str], celery: Mappin
 
 
 def _is_variable(name: str, known: Collection[str]) -> bool:
-    setting = name.removesuffix("_FILE").lower()
+    setting, from_file = name.lower(), name.removesuffix("_FILE").lower()
     is_other = name.removesuffix("_FILE") in _OTHERS or name.startswith(_OF_TESTS)
-    return setting in known or is_other or _OF_SERVICES.fullmatch(name) is not None
+    return setting in known or from_file in known or is_other or _OF_SERVICES.fullmatch(name) is not None
 
 
 def _meant(prefix: str, name: str, names: Collection[str]) -> str:

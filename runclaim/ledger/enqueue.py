@@ -81,6 +81,8 @@ _call: Final = rowset(
     delay_seconds=Double(),
     dispatch_seconds=Double(),
 )
+#: Read once a statement: of two readings the later one would be a microsecond off the delay that was asked for.
+_clock: Final = select(now().label("at")).subquery("clock")
 _OWN: Final = ("id", "key", "subject", "generation", "rerun")
 _SHARED: Final = ("project", "flow", "priority", "phase", "queue", "waits_for", "max_attempts", "max_losses")
 _ZEROS: Final = ["cursor", "fence", "attempts", "losses", "dispatches", "pending_actions"]
@@ -93,8 +95,10 @@ _RUN_ROWS: Final = (
     .add_columns(
         verbatim(_new.c.input), as_json(_new.c.trace_context), as_json(_new.c.headers), as_json(_call.c.phases)
     )
-    .add_columns(now(), shifted(now(), _call.c.delay_seconds), shifted(now(), _call.c.dispatch_seconds))
+    .add_columns(_clock.c.at, shifted(_clock.c.at, _call.c.delay_seconds))
+    .add_columns(shifted(_clock.c.at, _call.c.dispatch_seconds))
     .join_from(_new, _call, true())
+    .join(_clock, true())
 )
 _INSERT: Final = insert(runs).from_select(_RUN_COLUMNS, _RUN_ROWS.where(true()), include_defaults=False)
 #: PostgreSQL writes the journal in the same statement,

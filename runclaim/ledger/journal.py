@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from runclaim.states import RunState
 
+#: In an event's data: the nonce of the call that wrote it, by which that call is read back.
+CALL: Final = "call"
 _entries: Final = rowset(
     "entries", run_id=Id(), type=Text(), phase=Text(), attempt=Integer(), fence=BigInteger(), data=Text()
 )
@@ -83,6 +85,11 @@ def who_canceled(conn: Connection, run_ids: Collection[str]) -> dict[str, str]:
     return {run_id: data["by"] for run_id, data in found}
 
 
+def shown_data(data: Any) -> Any:
+    """The data of an event without the nonce of the call that wrote it, which is nobody's but that call's."""
+    return {name: value for name, value in data.items() if name != CALL} if isinstance(data, dict) else data
+
+
 def told_by(by: str, call: str = "") -> dict[str, str]:
     """
     The data of an event that somebody asked for; `call` is a nonce by which `entries_of` finds it.
@@ -91,7 +98,7 @@ def told_by(by: str, call: str = "") -> dict[str, str]:
     """
     if by:
         refuse_secrets("by", check_text("by", by))
-    return {"by": by} | ({"call": call} if call else {})
+    return {"by": by} | ({CALL: call} if call else {})
 
 
 def entries_of(conn: Connection, run_ids: Collection[str], *, call: str) -> list[Entry]:
@@ -104,7 +111,7 @@ def entries_of(conn: Connection, run_ids: Collection[str], *, call: str) -> list
     return [
         Entry(row.run_id, EventType(row.type), row.fence, row.phase, row.attempt, row.data)
         for row in found
-        if isinstance(row.data, dict) and row.data.get("call") == call
+        if isinstance(row.data, dict) and row.data.get(CALL) == call
     ]
 
 

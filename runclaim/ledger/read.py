@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import BindParameter, bindparam, func, select
 
+from runclaim.ledger.journal import shown_data
 from runclaim.ledger.priority import given
 from runclaim.models import events, phase_results, runs, signals
 from runclaim.rowset import Id, as_id, pack, rowset
@@ -184,7 +185,7 @@ def journal(conn: Connection, run_id: str) -> list[EventView]:
 
 def event_view(row: Any) -> EventView:
     """The event of a row that has every column of `events`."""
-    return EventView(row.id, row.type, row.phase, row.attempt, row.fence, row.data, row.at)
+    return EventView(row.id, row.type, row.phase, row.attempt, row.fence, shown_data(row.data), row.at)
 
 
 def counts(conn: Connection) -> dict[tuple[str, RunState], int]:

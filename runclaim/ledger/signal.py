@@ -20,7 +20,7 @@ from runclaim.events import EventType
 from runclaim.ledger import read
 from runclaim.ledger.dispatch import MESSAGE, Due
 from runclaim.ledger.fence import in_state, state
-from runclaim.ledger.journal import Entry, append, entries_of
+from runclaim.ledger.journal import CALL, Entry, append, entries_of
 from runclaim.ledger.waiting import barred, received
 from runclaim.models import runs, signals
 from runclaim.rowset import Id, verbatim
@@ -171,5 +171,5 @@ def _later(conn: Connection, run_id: str, name: str, signal_id: str, call: str, 
 
 def _entry(run_id: str, fence: int, name: str, signal_id: str, call: str, phase: str | None = None) -> Entry:
     """What is told of a signal; `phase` is the one that its run waited in."""
-    data = {"name": name, "id": signal_id} | ({"call": call} if call else {})
+    data = {"name": name, "id": signal_id} | ({CALL: call} if call else {})
     return Entry(run_id, EventType.RUN_SIGNALED, fence, phase, data=data)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from runclaim.errors import DeclarationError
 from runclaim.events import EventType
 from runclaim.keys import LONGEST
+from runclaim.ledger.journal import shown_data
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -48,7 +49,7 @@ class Event:
 
 def event_of(line: Line) -> Event:
     """The event that a line of the journal stands for."""
-    data = line.data
+    data = shown_data(line.data)
     if isinstance(data, dict):
         data = {name: value for name, value in data.items() if name != "traceback"}
     # With the run's own id, which is no other ledger's: the number alone comes again in a new database.
