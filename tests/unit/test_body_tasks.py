@@ -308,7 +308,7 @@ def test_a_phase_whose_transaction_does_not_commit_is_not_complete(sqlite_url: s
     assert "COMMIT had no answer" in str(run.view.error)
 
 
-@pytest.mark.parametrize("kind", ["never", "twice", "refused", "blocked"])
+@pytest.mark.parametrize("kind", ["never", "twice", "refused", "blocked", "before"])
 def test_a_task_class_that_does_not_run_the_body_once_completes_nothing_and_runs_nothing_twice(
     sqlite_url: str, kind: str
 ):
@@ -316,6 +316,10 @@ def test_a_task_class_that_does_not_run_the_body_once_completes_nothing_and_runs
     starts: list[int] = []
 
     class Odd(Task):
+        def before_start(self, task_id, args, kwargs):
+            if kind == "before":
+                raise PermissionError("not on this machine")
+
         def __call__(self, *args, **kwargs):
             if kind == "twice":
                 try:
@@ -342,6 +346,7 @@ def test_a_task_class_that_does_not_run_the_body_once_completes_nothing_and_runs
         "twice": ([1, 2], RunState.FAILED, "KeyError"),
         "refused": ([], RunState.FAILED, "no tenant"),
         "blocked": ([], RunState.BLOCKED, "a person has to look"),
+        "before": ([], RunState.FAILED, "not on this machine"),
     }
     assert expected[kind][:2] == (starts, run.state)
     assert expected[kind][2] in str(run.view.error)
@@ -374,7 +379,8 @@ def test_rows_that_cannot_be_written_with_the_completion_are_told_as_an_error_of
     assert ["failure"] == [each[0] for each in ears.of("success", "failure", "retry")]
 
 
-def test_a_second_delivery_is_told_to_nobody(sqlite_url: str, ears: Ears):
+def test_a_second_delivery_is_told_to_nobody(sqlite_url: str, ears: Ears, caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.INFO, "celery")
     shop = Shop(sqlite_url, one=quiet)
     (run,) = shop.enqueue("a")
     shop.deliver(run)
@@ -384,6 +390,7 @@ def test_a_second_delivery_is_told_to_nobody(sqlite_url: str, ears: Ears):
 
     assert before == len(ears.heard) == 3
     assert "IGNORED" == told.info.state
+    assert "Task order.one[again] ignored" in caplog.text
 
 
 def test_a_ledger_that_is_away_is_one_failed_task(sqlite_url: str, ears: Ears, monkeypatch: pytest.MonkeyPatch):

@@ -150,6 +150,31 @@ def test_where_neither_ledger_nor_disk_has_the_run_its_message_goes_back(outage:
     assert outage.bodies == ["acme/app:pr-7 phase0"]
 
 
+def test_a_run_has_its_enqueuers_headers_without_the_ledger_too(outage: Outage, monkeypatch):  # noqa: F811
+    """
+    INVARIANT: a run never runs as another tenant, nor as none, also where only its message has it.
+
+    Breaks if a message does not carry the headers, or the claim or the run that is made of it leaves them out.
+    """
+    seen: list[Any] = []
+    monkeypatch.setattr(outage.bench.ledger, "headers_of", lambda _new: {"tenant": "emil"})
+    monkeypatch.setattr(outage.bench.diary, "started", lambda claim: seen.append((claim.phase, claim.headers)))
+    flow = outage.flow(None, None)
+    outage.begin()
+    run = flow.enqueue(repo="acme/app", number=7)
+    outage.bench.deliver(flow)
+    outage.end()
+    # Whoever tells the ledger is somebody else.
+    monkeypatch.setattr(outage.bench.ledger, "headers_of", lambda _new: {"tenant": "whoever told"})
+    outage.reconcile()
+    outage.begin()
+    outage.bench.deliver(flow)
+    outage.end()
+
+    assert [("phase0", {"tenant": "emil"}), ("phase1", {"tenant": "emil"})] == seen
+    assert {"tenant": "emil"} == run.view.headers
+
+
 def keys(flow_of: Outage, **how: Any) -> tuple[Flow, list[str]]:
     seen: list[str] = []
     return flow_of.flow(lambda ctx: seen.append(ctx.idempotency_key), **how), seen

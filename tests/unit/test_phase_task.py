@@ -124,6 +124,18 @@ def test_the_applications_own_request_class_is_built_upon(new_shop: Callable[...
     assert issubclass(shop.app.tasks[name].Request, OwnRequest)
 
 
+def request_with_limits(task: Any) -> Request:
+    """The request that a worker makes of a message of this task with limits in its headers."""
+    with Connection("memory://") as connection:
+        headers = {"id": "1", "task": task.name, "timelimit": [1, 1], "lang": "py"}
+        Producer(connection).publish([[], {}, {}], headers=headers, routing_key=task.name, declare=[Queue(task.name)])
+        messages: list[Any] = []
+        with Consumer(connection, [Queue(task.name)], on_message=messages.append, accept=["json"]):
+            connection.drain_events(timeout=5)
+    kind: Any = task.Request if isinstance(task.Request, type) else Request
+    return kind(messages[0], app=task.app, task=task)
+
+
 @pytest.mark.parametrize(
     "name, limits",
     [("order.one", (None, None)), ("runclaim.deliver", (None, None)), ("own", [1, 1])],
@@ -138,16 +150,15 @@ def test_the_time_limit_that_a_message_brings_is_heeded_for_tasks_of_the_applica
     """
     shop = new_shop()
     shop.app.task(own, name="own", shared=False)
-    with Connection("memory://") as connection:
-        headers = {"id": "1", "task": name, "timelimit": [1, 1], "lang": "py"}
-        Producer(connection).publish([[], {}, {}], headers=headers, routing_key=name, declare=[Queue(name)])
-        messages: list[Any] = []
-        with Consumer(connection, [Queue(name)], on_message=messages.append, accept=["json"]):
-            connection.drain_events(timeout=5)
-    task = shop.app.tasks[name]
-    request = task.Request if isinstance(task.Request, type) else Request
 
-    assert request(messages[0], app=shop.app, task=task).time_limits == limits
+    assert request_with_limits(shop.app.tasks[name]).time_limits == limits
+
+
+def test_a_limit_that_remote_control_has_set_is_the_requests(new_shop: Callable[..., Shop]):
+    task = new_shop().app.tasks["order.one"]
+    task.time_limit, task.soft_time_limit = 9, 5
+
+    assert (9, 5) == request_with_limits(task).time_limits
 
 
 def by_argument(name: str, args: Any, kwargs: Any, options: Any, task: Any = None, **_: Any) -> Any:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from celery import Task, current_task, signals
+from kombu import Queue
 
 from runclaim import RunState
 from runclaim.errors import InputError
@@ -124,6 +125,31 @@ def test_what_an_apply_async_of_the_task_class_adds_travels_too_and_is_called_on
     assert [(emil.id, 0), (fred.id, 0)] == locks
     assert {emil.id, fred.id} <= set(sent)
     assert [("emil", "emil"), ("fred", "fred")] == seen
+
+
+def test_of_an_apply_async_that_sends_twice_the_first_headers_are_the_runs(sqlite_url: str):
+    class Copying(Task):
+        def apply_async(self, args=None, kwargs=None, **options):
+            headers = {"tenant": tenant.get()}
+            sent = super().apply_async(args, kwargs, headers=headers, **options)
+            super().apply_async(args, kwargs, headers=headers | {"copy": "for the audit"}, **options)
+            return sent
+
+    shop = Shop(sqlite_url, Copying, one=lambda _ctx: None)
+    (run,) = enqueued_by(shop, "emil")
+
+    assert {"tenant": "emil"} == run.view.headers
+
+
+def test_a_phase_whose_queue_is_missing_refuses_no_enqueue_though_its_headers_cannot_be_told(
+    sqlite_url: str, sent_with_tenant: None
+):
+    shop = Shop(sqlite_url)
+    shop.app.conf.update(task_create_missing_queues=False, task_queues=[Queue("celery")])
+    shop.phase("one", lambda _ctx: None, queue="nowhere")
+    (run,) = enqueued_by(shop, "emil")
+
+    assert (RunState.QUEUED, {}) == (run.state, run.view.headers)
 
 
 def test_a_task_class_that_refuses_to_send_refuses_the_enqueue_and_nothing_is_written(sqlite_url: str):
