@@ -1,4 +1,4 @@
-"""Real servers for the tests. `conftest.py` turns them into fixtures; DESIGN section 9 says where they come from."""
+"""Real servers for the tests. `conftest.py` turns them into fixtures; CONTRIBUTING.md says where they come from."""
 
 from tests.servers.desk import VARIABLE, Desk, External, Remote, external, started
 from tests.servers.postgres import administer, database, postgres
