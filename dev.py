@@ -2,7 +2,8 @@
 One command from a fresh checkout to the demo, the tests or the checks.
 
     python3 dev.py setup | test [pytest's arguments] | check | demo [arguments] | bench [arguments] |
-                   growth [arguments] | slots [arguments] | many [arguments] | mutants [arguments] | fix | clean
+                   growth [arguments] | slots [arguments] | many [arguments] | mutants [arguments] | docs |
+                   fix | clean
 
 Standard library only, and nothing is installed outside this folder: packages go into .venv, so a system Python that
 refuses them (PEP 668) does not mind. Each command says what it chose and how long it took.
@@ -36,8 +37,10 @@ PYTHON = VENV / "bin" / "python"
 CACHE = ROOT / ".cache"
 STAMP = VENV / "runclaim-stamp.json"
 
-#: What each command installs. Whoever has the tests' extras has the demo's too.
-EXTRAS = {"demo": "dev,postgres,redis", "test": "test"}
+#: What each command installs.
+EXTRAS = {"demo": "dev,postgres,redis", "test": "test", "docs": "docs"}
+#: The profiles whose packages are enough for each.
+ENOUGH = {"demo": ("demo", "test"), "test": ("test",), "docs": ("docs",)}
 #: What installs packages where Python has neither venv nor pip of its own.
 UV = "uv==0.13.9"
 LEFT_BY_TOOLS = (".mypy_cache", ".pytest_cache", ".ruff_cache", ".import_linter_cache", ".hypothesis", "build", "dist")
@@ -63,7 +66,7 @@ def set_up(profile: str) -> None:
     dependencies are all noticed by the stamp.
     """
     with one_at_a_time():
-        if any(wanted(enough).items() <= stamp().items() for enough in (profile, "test")):
+        if any(wanted(enough).items() <= stamp().items() for enough in ENOUGH[profile]):
             return
         if not os.access(VENV if VENV.exists() else ROOT, os.W_OK):
             copy = Path.home() / ROOT.name
@@ -254,6 +257,13 @@ def mutants(arguments: list[str]) -> None:
     become([str(PYTHON), "-m", "mutants", *arguments])
 
 
+def docs(_arguments: list[str]) -> None:
+    """Build the documentation into build/site, and renew what is made from it."""
+    set_up("docs")
+    os.chdir(ROOT)
+    become([str(PYTHON), "-m", "website"])
+
+
 def fix(_arguments: list[str]) -> None:
     """Let ruff mend and format the code."""
     set_up("test")
@@ -276,7 +286,7 @@ def become(command: list[str]) -> None:
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
-    c.__name__: c for c in (setup, test, check, demo, bench, growth, slots, many, mutants, fix, clean)
+    c.__name__: c for c in (setup, test, check, demo, bench, growth, slots, many, mutants, docs, fix, clean)
 }
 
 if __name__ == "__main__":
