@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import make_url
-from sqlalchemy.exc import DataError, IntegrityError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
 from runclaim import logs
-from runclaim.errors import InputError, LedgerUnavailable, RunExists
+from runclaim.errors import InputError, LedgerRefused, LedgerUnavailable, RunExists
 from runclaim.flows.carrying import load_of
 from runclaim.flows.following import following
 from runclaim.ledger import counters, read
@@ -237,12 +237,13 @@ def _recorded(conn: Connection, expected: Completion) -> _Answer | None:
 
 
 def reconcile_quietly(reconciler: Reconciler, run_id: str) -> None:
-    """Reconcile the record of a run, if there is one and the ledger answers."""
+    """Reconcile the record of a run, if there is one; what the ledger does not take now stays."""
     record = reconciler.records.read(run_id)
     if record is not None:
         try:
             reconciler.one(record)
         except LedgerUnavailable as away:
             logger.debug("%s", away)
-        except OSError as broken:
+        except (OSError, DBAPIError, LedgerRefused) as broken:
+            # Whether the delivery may go on is decided by its own claim.
             logger.warning("the local record of run %s stays: %s", run_id, broken)

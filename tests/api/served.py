@@ -110,6 +110,8 @@ class Served:
         self.app = create_app(config, application)
         self.service = self.app.state.service
         self._socket = socket.create_server(("127.0.0.1", 0))
+        # asyncio sets it only where a socket says that it is TCP; else an answer waits 40 ms for the client's ACK.
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.port = self._socket.getsockname()[1]
         config = settings(self.app, log_level="critical", **how)
         config.timeout_graceful_shutdown = 1
