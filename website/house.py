@@ -12,7 +12,7 @@ from website.contents import ROOT
 PAGE: Final = ROOT / "CONTRIBUTING.md"
 _BEGIN: Final = "<!-- the house: made from pyproject.toml by `make docs` -->\n"
 _END: Final = "<!-- /the house -->"
-_WIDTH: Final = 52
+_WIDTH: Final = 34
 
 
 def house() -> str:
