@@ -67,18 +67,21 @@ def test_an_action_is_sent_or_dropped_with_its_run_and_never_both(db, level):
 
 
 def test_a_send_that_ends_while_its_run_is_superseded_is_recorded(db, level):
-    subjects = fresh_keys()
+    """Breaks if a settle that passes a locked run over cannot be repeated, or is recorded twice."""
+    subjects, ends = fresh_keys(), []
 
     def scripts():
         subject = next(subjects)
-        taken = claimed(db, subject)
+        ends.append(Sent(claimed(db, subject), ActionState.POSTED, NOW))
         return [
-            script(db, settle_actions, [Sent(taken, ActionState.POSTED, NOW)]),
+            script(db, settle_actions, ends[-1:]),
             script(db, enqueue, [new_run(subject=subject)]),
         ]
 
     for each in played(db, scripts):
-        assert set(each.answers[0].values()) == {ActionState.POSTED}
+        later = make(db, settle_actions, ends[-1:])
+
+        assert [*each.answers[0].values(), *later.values()] == [ActionState.POSTED]
         assert pending_is_right(db)
 
 
