@@ -136,10 +136,9 @@ class LocalRecords:
 
     def _path(self, run_id: str) -> Path:
         """Where the record of a run is. Raises: InputError for a text that could name another place."""
-        path = self.folder / f"{run_id}.json"
-        if as_id(run_id) != run_id or path.parent != self.folder:
+        if as_id(run_id) != run_id:
             raise InputError("run_id", f"is {run_id!r:.60}, which is no UUID in its canonical form")
-        return path
+        return self.folder / f"{run_id}.json"
 
     def _load(self, path: Path) -> LocalRecord | None:
         try:

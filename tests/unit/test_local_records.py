@@ -77,6 +77,35 @@ def test_a_pipe_in_the_place_of_a_record_holds_up_nobody(records: LocalRecords):
     assert records.read(ID) is None
 
 
+def test_what_comes_out_of_a_pipe_is_no_record(records: LocalRecords):
+    text = place(records).read_bytes()
+    place(records).unlink()
+    os.mkfifo(place(records))
+    pipe = os.open(place(records), os.O_RDWR)
+    try:
+        os.write(pipe, text)
+
+        assert records.read(ID) is None
+    finally:
+        os.close(pipe)
+
+
+def test_a_record_that_was_replaced_since_it_was_read_is_not_forgotten(records: LocalRecords):
+    """Breaks if it goes by its name: a result that another process has just written down would be lost."""
+    newer = replace(RECORD, opened=2)
+    records.write(newer)
+    records.remove(RECORD)
+
+    assert records.read(ID) == newer
+
+
+def test_a_folder_that_was_there_is_closed_to_others(records: LocalRecords):
+    records.folder.chmod(0o755)
+    records.write(RECORD)
+
+    assert stat.S_IMODE(records.folder.stat().st_mode) == 0o700
+
+
 def test_a_file_of_another_user_is_no_record(records: LocalRecords, monkeypatch: pytest.MonkeyPatch, caplog):
     """Of two users only root could make the file, so here it is the reader that becomes another."""
     monkeypatch.setattr(local_records.os, "geteuid", lambda: place(records).stat().st_uid + 1)

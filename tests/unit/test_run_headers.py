@@ -12,6 +12,8 @@ from kombu import Queue
 
 from runclaim import RunState
 from runclaim.errors import InputError
+from runclaim.flows.describing import describe
+from runclaim.flows.outside import rerun_of
 from tests.unit.shop import Order, Shop, listening
 
 if TYPE_CHECKING:
@@ -99,6 +101,15 @@ def test_a_rerun_by_a_person_has_the_headers_of_the_run(sqlite_url: str, sent_wi
     (run,) = enqueued_by(shop, "emil")
 
     assert {"tenant": "emil"} == run.rerun(by="ann").view.headers
+
+
+def test_a_rerun_through_a_door_without_the_application_has_them_too(sqlite_url: str, sent_with_tenant: None):
+    shop = Shop(sqlite_url, one=lambda _ctx: None)
+    (run,) = enqueued_by(shop, "emil")
+
+    record = describe(shop.flow, shop.runs.ledger.config)
+
+    assert {"tenant": "emil"} == rerun_of(record, run.view, lambda _key: "fingerprint").headers
 
 
 def test_what_an_apply_async_of_the_task_class_adds_travels_too_and_is_called_once_a_run(sqlite_url: str):
