@@ -12,6 +12,7 @@ import ast
 import hashlib
 import json
 import shutil
+import sqlite3
 import subprocess
 import sys
 import time
@@ -20,9 +21,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final
 
-import coverage
+from coverage.numbits import nums_to_numbits, register_sqlite_functions
 
-from mutants.mutant import function_at, functions
+from mutants.mutant import functions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -33,34 +34,38 @@ if TYPE_CHECKING:
 FOLDER: Final = "MUTANTS_RECORDING"
 
 
+_TESTS: Final = (
+    "SELECT context.context FROM line_bits JOIN context ON context.id = context_id JOIN file ON file.id = file_id"
+    " WHERE file.path LIKE '%/' || ? AND (? IS NULL OR numbits_any_intersection(numbits, ?))"
+)
+
+
 @dataclass
 class Batch:
     """What the tests of one process ran, in the source as it was then."""
 
-    data: coverage.CoverageData
+    data: sqlite3.Connection
     seconds: dict[str, float]
     digests: dict[str, str]
     places: dict[str, list[tuple[int, int, str]]]
 
     @classmethod
     def read(cls, note: Path) -> Batch:
-        """The batch whose note lies there."""
-        data = coverage.CoverageData(str(note.with_suffix(".coverage")))
-        data.read()
+        """The batch whose note lies there, with coverage's own file beside it."""
+        data = sqlite3.connect(note.with_suffix(".coverage"))
+        register_sqlite_functions(data)
         return cls(data=data, **json.loads(note.read_text()))
 
-    def lines(self, path: str) -> dict[int, list[str]]:
-        """The tests that passed, by the line that they ran."""
-        found = next((p for p in self.data.measured_files() if p.endswith(f"/{path}")), None)
-        lines = self.data.contexts_by_lineno(found) if found else {}
-        return {line: [n for n in names if n in self.seconds] for line, names in lines.items()}
+    def tests(self, path: str, lines: Iterable[int] | None = None) -> set[str]:
+        """The tests that passed and ran any of these lines of a file; without `lines` any line."""
+        bits = None if lines is None else nums_to_numbits(lines)
+        return {name for (name,) in self.data.execute(_TESTS, (path, bits, bits)) if name in self.seconds}
 
-    def tests_of(self, path: str, line: int, function: str, now: str) -> tuple[set[str], set[str], set[str]]:
-        """The tests of the line, of its function and of its file; of no line where the file has changed."""
-        lines, places = self.lines(path), self.places.get(path, [])
-        ran_line = set(lines.get(line, ())) if self.digests.get(path) == now else set()
-        ran_function = {n for at, names in lines.items() if function_at(places, at) == function for n in names}
-        return ran_line, ran_function, {n for names in lines.values() for n in names}
+    def of_function(self, path: str, function: str) -> set[str]:
+        """The tests that ran any line of a function."""
+        spans = [range(start, end + 1) for start, end, name in self.places.get(path, []) if name == function]
+        # Its first line runs on import, in whatever test comes first.
+        return self.tests(path, [line for span in spans for line in span[1:]])
 
 
 @dataclass
@@ -75,19 +80,19 @@ class Recording:
 
     def tests_for(self, mutant: Mutant, root: Path) -> list[str]:
         """The tests that ran this line, those of the file's own name first, then file by file, the fastest first."""
-        now = digest(root / mutant.path)
-        each = [batch.tests_of(mutant.path, mutant.line, mutant.function, now) for batch in self.batches]
-        of_line, of_function, of_file = (set().union(*(some[n] for some in each)) for n in range(3))
-        if not mutant.function:  # run on import, which is nobody's test
-            of_line = of_function = set()
-        names = of_line or of_function or of_file or self._of_importers(mutant.path, root)
-        return self._in_order(mutant.path, names)
+        now, path = digest(root / mutant.path), mutant.path
+        names: set[str] = set()
+        for batch in self.batches if mutant.function else ():  # else it runs on import, which is nobody's test
+            of_line = batch.tests(path, [mutant.line]) if batch.digests.get(path) == now else set()
+            names |= of_line or batch.of_function(path, mutant.function)
+        names = names or {name for batch in self.batches for name in batch.tests(path)}
+        return self._in_order(path, names or self._of_importers(path, root))
 
     def _of_importers(self, path: str, root: Path) -> set[str]:
         module = path.removesuffix(".py").replace("/", ".")
         files = {p for batch in self.batches for p in batch.digests if p.startswith("runclaim") and (root / p).exists()}
         importers = [p for p in files if module in imports((root / p).read_text())]
-        return {n for p in importers for batch in self.batches for names in batch.lines(p).values() for n in names}
+        return {name for p in importers for batch in self.batches for name in batch.tests(p)}
 
     def _in_order(self, path: str, names: Iterable[str]) -> list[str]:
         files: dict[str, list[str]] = {}
@@ -177,6 +182,7 @@ def _current(place: Path, files: dict[str, str]) -> list[Batch]:
         if batch.seconds:
             current.insert(0, batch)
         else:
+            batch.data.close()
             note.unlink()
             note.with_suffix(".coverage").unlink()
     return current
