@@ -48,8 +48,8 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
         FAILED.add(report.nodeid)
 
 
-def pytest_unconfigure() -> None:
-    """Write both files of this process; the controller of xdist ran no test and writes none."""
+def pytest_sessionfinish() -> None:
+    """Write both files of this process while xdist still waits for it; its controller ran no test and writes none."""
     RECORDER.stop()
     if SECONDS:
         RECORDER.save()
