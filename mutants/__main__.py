@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -36,6 +37,8 @@ SAMPLE: Final = 100
 def main(arguments: Sequence[str] | None = None) -> int:
     """Make the mutants, run their tests, tell; 1 if a survivor is not argued."""
     options = _options(arguments)
+    # Whoever ends it ends its servers and removes its copies, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     root = options.root.resolve()
     texts = sources(root, options.files or FOLDERS)
     every = [mutant for path, text in texts.items() for mutant in mutants_of(path, text)]

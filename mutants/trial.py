@@ -97,6 +97,7 @@ class Bench:
 
     def _test(self, tests: Sequence[str], output: Path) -> int:
         os.setsid()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         with output.open("wb") as file:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
