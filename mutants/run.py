@@ -38,9 +38,6 @@ class Case:
     started: float = field(default_factory=time.monotonic)
     trial: Trial | None = None
     tests: int = 0
-    running: list[str] = field(default_factory=list)
-    #: The test that failed, while it runs without the mutant.
-    doubted: str = ""
 
 
 @dataclass
@@ -52,19 +49,33 @@ class Run:
     recording: Recording
     seconds: float
     argued: dict[tuple[str, str, str, str], str]
-    verdicts: list[tuple[Mutant, str]] = field(default_factory=list)
-    size: int = 0
-    #: Tests that failed for a mutant and pass without it, and those that fail without it, too.
-    sound: set[str] = field(default_factory=set)
+    verdicts: dict[Mutant, str] = field(default_factory=dict)
+    killers: dict[Mutant, str] = field(default_factory=dict)
+    #: Tests that fail without any mutant, too.
     unsound: set[str] = field(default_factory=set)
 
     def all(self, mutants: Sequence[Mutant], places: Sequence[Bench]) -> None:
+        """Give every mutant its verdict."""
+        waiting, checked = list(mutants), set[str]()
+        while waiting:
+            self._round(waiting, places)
+            # A test that failed must pass without the mutant; else the mutant is tried again without that test.
+            doubtful = sorted({*self.killers.values()} - checked - {""})
+            checked.update(doubtful)
+            self.unsound |= places[0].failures(doubtful, seconds=self._limit(doubtful)) & set(doubtful)
+            waiting = [mutant for mutant, killer in self.killers.items() if killer in self.unsound]
+            for mutant in waiting:
+                del self.killers[mutant], self.verdicts[mutant]
+        for test in sorted(self.unsound):
+            print(f"fails without any mutant, so it tells nothing: {test}")
+
+    def _round(self, mutants: Sequence[Mutant], places: Sequence[Bench]) -> None:
         """Keep every bench busy until no mutant is left."""
         waiting, free, busy = list(mutants), list(places), list[Case]()
-        self.size = len(waiting)
+        size = len(waiting) + len(self.verdicts)
         while waiting or busy:
             while waiting and free:
-                if case := self._begin(waiting.pop(0), free[-1]):
+                if case := self._begin(waiting.pop(0), free[-1], size):
                     busy.append(case)
                     free.pop()
             for case in busy[:]:
@@ -72,14 +83,14 @@ class Run:
                     busy.remove(case)
                     free.append(case.place)
                     case.place.write(case.mutant.path, self.texts[case.mutant.path])
-                    self._note(case.mutant, verdict, case)
+                    self._note(case.mutant, verdict, size, case)
                     _end_what_is_left(busy, places)
             time.sleep(0.02)
 
-    def _begin(self, mutant: Mutant, place: Bench) -> Case | None:
+    def _begin(self, mutant: Mutant, place: Bench, size: int) -> Case | None:
         text = mutant.text(self.texts[mutant.path])
         if text is None:
-            self._note(mutant, "no change", None)
+            self._note(mutant, "no change", size, None)
             return None
         helpings = self._helpings(self.recording.tests_for(mutant, self.root))
         if helpings:
@@ -101,50 +112,28 @@ class Run:
     def _go_on(self, case: Case) -> str | None:
         """The verdict, or `None` while tests are left."""
         verdict = case.trial.poll() if case.trial else "survived"
-        if verdict == "survived" and case.doubted:
-            self.sound.add(case.doubted)
-            return "killed"
-        if verdict is None or verdict == "timed out":
+        if verdict == "killed" and case.trial:
+            self.killers[case.mutant] = case.trial.failed()
+        if verdict != "survived" or not case.helpings:
             return verdict
-        if verdict == "killed":
-            return self._doubt(case)
-        case.helpings = [h for h in case.helpings if h]
-        if not case.helpings:
-            return "survived"
-        case.running = case.helpings.pop(0)
-        case.tests += len(case.running)
-        self._start(case, case.running)
+        tests = case.helpings.pop(0)
+        case.tests += len(tests)
+        case.trial = case.place.start(tests, seconds=self._limit(tests))
         return None
 
-    def _doubt(self, case: Case) -> str | None:
-        """Killed, if the test that failed passes without the mutant; else the tests after it have their turn."""
-        if case.doubted:
-            self.unsound.add(case.doubted)
-            case.place.write(case.mutant.path, case.text)
-            case.helpings.insert(0, [test for test in case.running if test not in self.unsound])
-            case.doubted, case.trial = "", None
-            return None
-        failed = case.trial.failed() if case.trial else ""
-        if failed in self.sound or failed not in case.running:  # the latter: the code cannot even be imported
-            return "killed"
-        case.doubted = failed
-        case.place.write(case.mutant.path, self.texts[case.mutant.path])
-        self._start(case, [failed])
-        return None
+    def _limit(self, tests: Sequence[str]) -> float:
+        """After so many seconds it has hung, also on a busy machine."""
+        return 60 + 10 * sum(self.recording.seconds[test] for test in tests)
 
-    def _start(self, case: Case, tests: Sequence[str]) -> None:
-        seconds = sum(self.recording.seconds[test] for test in tests)
-        case.trial = case.place.start(tests, seconds=60 + 10 * seconds)
-
-    def _note(self, mutant: Mutant, verdict: str, case: Case | None) -> None:
+    def _note(self, mutant: Mutant, verdict: str, size: int, case: Case | None) -> None:
         before = self.texts[mutant.path]
         if case and verdict == "survived":
             verdict = "argued" if self.reason(mutant, case.text) else verdict if case.tests else "run by no test"
-        self.verdicts.append((mutant, verdict))
+        self.verdicts[mutant] = verdict
         took = f" ({case.tests} tests, {time.monotonic() - case.started:.1f} s)" if case else ""
-        took += f" by {case.doubted or case.trial.failed()}" if case and case.trial and verdict == "killed" else ""
+        by = f" by {self.killers[mutant]}" if verdict == "killed" else ""
         place = f"{mutant.path}:{mutant.line} {mutant.function}"
-        print(f"[{len(self.verdicts)}/{self.size}] {verdict:9} {place}, {mutant.operator}{took}", flush=True)
+        print(f"[{len(self.verdicts)}/{size}] {verdict:9} {place}, {mutant.operator}{took}{by}", flush=True)
         if case and verdict in {"survived", "run by no test"}:
             print(difference(mutant.path, before, case.text), flush=True)
 
@@ -156,11 +145,11 @@ class Run:
         """Print how each folder did."""
         columns = ("killed", "timed out", "survived", "run by no test", "argued", "no change")
         print("\n" + " ".join(f"{column:>14}" for column in ("", *columns)))
-        folder = {mutant: mutant.path.rsplit("/", 1)[0] for mutant, _ in self.verdicts}
+        folder = {mutant: mutant.path.rsplit("/", 1)[0] for mutant in self.verdicts}
         for name in sorted(set(folder.values())):
-            counts = Counter(verdict for mutant, verdict in self.verdicts if folder[mutant] == name)
+            counts = Counter(verdict for mutant, verdict in self.verdicts.items() if folder[mutant] == name)
             print(f"{name.rsplit('/', 1)[-1]:>14} " + " ".join(f"{counts[column]:>14}" for column in columns))
-        left = sum(verdict in {"survived", "run by no test"} for _, verdict in self.verdicts)
+        left = sum(verdict in {"survived", "run by no test"} for verdict in self.verdicts.values())
         if left:
             print(
                 f"\n{left} survived. Each is above as a diff: write the test that notices it, or argue in "

@@ -34,6 +34,7 @@ _HEAVY: Final = (
     "sqlalchemy.dialects.postgresql.psycopg", "sqlalchemy.dialects.sqlite", "sqlalchemy.orm", "uvicorn",
 )  # fmt: skip
 _LEFT_OUT: Final = (".git", ".venv", ".cache", "__pycache__", ".mypy_cache", ".pytest_cache", ".hypothesis", "*.pyc")
+_END_WITH_PARENT: Final = 1  # PR_SET_PDEATHSIG of prctl(2)
 _SUBREAPER: Final = 36  # PR_SET_CHILD_SUBREAPER of prctl(2): what a trial leaves behind becomes ours
 
 
@@ -60,16 +61,14 @@ class Trial:
         return "timed out"
 
     def failed(self) -> str:
-        """The name of the test that failed, from pytest's summary."""
-        text = self.output.read_text(errors="replace") if self.output.exists() else ""
-        return next(
-            (
-                line.split(" ", 1)[1].partition(" - ")[0]
-                for line in text.splitlines()
-                if line.startswith(("FAILED ", "ERROR "))
-            ),
-            "",
-        )
+        """The name of the first test that failed; nothing where the code could not even be imported."""
+        return next(iter(self.failures()), "")
+
+    def failures(self) -> list[str]:
+        """The names of the tests that failed, from pytest's summary."""
+        lines = self.output.read_text(errors="replace").splitlines() if self.output.exists() else []
+        failed = [line.split(" ", 1)[1].partition(" - ")[0] for line in lines if line.startswith(("FAILED ", "ERROR "))]
+        return [name for name in failed if "::" in name]
 
 
 @dataclass
@@ -83,7 +82,16 @@ class Bench:
         """Change one file of the copy."""
         (self.root / path).write_text(text)
 
-    def start(self, tests: Sequence[str], *, seconds: float) -> Trial:
+    def failures(self, tests: Sequence[str], *, seconds: float) -> set[str]:
+        """Run all of these tests, and tell which fail."""
+        if not tests:
+            return set()
+        trial = self.start(tests, seconds=seconds, to_the_end=True)
+        while trial.poll() is None:
+            time.sleep(0.05)
+        return set(trial.failures())
+
+    def start(self, tests: Sequence[str], *, seconds: float, to_the_end: bool = False) -> Trial:
         """Run these tests, and stop at the first that fails."""
         output = self.root.parent / "output"
         sys.stdout.flush()
@@ -91,12 +99,13 @@ class Bench:
             return Trial(process, output, time.monotonic() + seconds)
         status = 70
         try:
-            status = self._test(tests, output)
+            status = self._test(tests, output, [] if to_the_end else ["-x"])
         finally:
             os._exit(status)
 
-    def _test(self, tests: Sequence[str], output: Path) -> int:
+    def _test(self, tests: Sequence[str], output: Path, options: list[str]) -> int:
         os.setsid()
+        ctypes.CDLL(None).prctl(_END_WITH_PARENT, signal.SIGKILL, 0, 0, 0)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         with output.open("wb") as file:
             os.dup2(file.fileno(), 1)
@@ -109,7 +118,6 @@ class Bench:
             del sys.modules[name]
         quiet = [
             "-q",
-            "-x",
             "-n",
             "0",
             "-p",
@@ -118,7 +126,7 @@ class Bench:
             "-W",
             "ignore::pytest.PytestAssertRewriteWarning",
         ]
-        status = int(pytest.main([*quiet, *tests]))
+        status = int(pytest.main([*quiet, *options, *tests]))
         sys.stdout.flush()
         sys.stderr.flush()
         return status
