@@ -46,12 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(
         f"{len(every)} mutants of {len(texts)} files; trying {min(size, len(every))} (seed {options.seed})", flush=True
     )
-    with benches(root, options.jobs) as places, _postgres(places[0].root) as env:
-        recording = recorded(
-            places[0].root, root / ".cache" / "mutants", list(TESTS), jobs=options.jobs, anew=options.record, env=env
-        )
-        for place in places:
-            place.env = env
+    # The server outlives the trials: while one of them runs, it holds the pipe that tells the server to stop.
+    with _postgres(root) as server, benches(root, options.jobs, server) as places:
+        kept = root / ".cache" / "mutants"
+        recording = recorded(places[0], kept, list(TESTS), jobs=options.jobs, anew=options.record)
         run = Run(
             root, texts, recording, seconds=options.seconds, argued=argued_in(root / "mutants" / "survivors.toml")
         )
@@ -82,14 +80,13 @@ with postgres().start() as server:
 @contextlib.contextmanager
 def _postgres(root: Path) -> Iterator[dict[str, str]]:
     """An environment that names one PostgreSQL for all trials, so that none of them has to start its own."""
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (root, Path(__file__).parents[1])))}
-    if "RUNCLAIM_TEST_POSTGRES_URL" in env or not (root / "tests" / "servers").exists():
-        yield env
+    if "RUNCLAIM_TEST_POSTGRES_URL" in os.environ or not (root / "tests" / "servers").exists():
+        yield {}
         return
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen([sys.executable, "-c", _SERVER], cwd=root, env=env, **pipes) as server:
+    with subprocess.Popen([sys.executable, "-B", "-c", _SERVER], cwd=root, **pipes) as server:
         url = server.stdout.readline().strip() if server.stdout else ""
-        yield env | {"RUNCLAIM_TEST_POSTGRES_URL": url, "MUTANTS_SERVER": str(server.pid)}
+        yield {"RUNCLAIM_TEST_POSTGRES_URL": url, "MUTANTS_SERVER": str(server.pid)}
         server.communicate("\n")
 
 

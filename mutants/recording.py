@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import os
 import shutil
 import sqlite3
 import subprocess
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from mutants.mutant import Mutant
+    from mutants.trial import Bench
 
 #: Names the folder that the plugin in recorder.py writes to.
 FOLDER: Final = "MUTANTS_RECORDING"
@@ -130,8 +132,9 @@ def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
 
 
-def recorded(root: Path, place: Path, tests: list[str], *, jobs: int, anew: bool, env: dict[str, str]) -> Recording:
-    """What is kept in the folder `place`, brought up to date with the copy `root`."""
+def recorded(bench: Bench, place: Path, tests: list[str], *, jobs: int, anew: bool) -> Recording:
+    """What is kept in the folder `place`, brought up to date with the copy of the bench."""
+    root = bench.root
     if anew:
         shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True, exist_ok=True)
@@ -145,19 +148,20 @@ def recorded(root: Path, place: Path, tests: list[str], *, jobs: int, anew: bool
         print(
             f"recording which lines {len(changed)} of {len(files)} files of tests run; they are kept until they change"
         )
-        _record(root, changed, place, jobs=jobs, env=env)
+        _record(bench, changed, place, jobs=jobs)
     return Recording(_current(place, files))
 
 
-def _record(root: Path, changed: list[str], place: Path, *, jobs: int, env: dict[str, str]) -> None:
+def _record(bench: Bench, changed: list[str], place: Path, *, jobs: int) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "mutants.recorder", "-m", "not slow", *changed]
     spread = ["-n", str(jobs), "--dist", "worksteal"] if jobs > 1 else ["-n", "0"]
     started = time.monotonic()
     with TemporaryDirectory(prefix="runclaim-recording-") as folder:
-        done = subprocess.run([*command, *spread], cwd=root, env=env | {FOLDER: folder}, check=False)
+        env = {**os.environ, **bench.env, FOLDER: folder}
+        done = subprocess.run([*command, *spread], cwd=bench.root, env=env, check=False)
         if done.returncode not in {0, 1, 5}:
             sys.exit(f"the tests could not be recorded: pytest ended with {done.returncode}.\nFix: see the lines above")
-        keep(root, Path(folder), place, changed)
+        keep(bench.root, Path(folder), place, changed)
     print(f"recorded in {time.monotonic() - started:.0f} s" + " (failed tests are left out)" * (done.returncode == 1))
 
 

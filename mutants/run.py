@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 import tomllib
 from collections import Counter
@@ -166,8 +165,7 @@ def argued_in(place: Path) -> dict[tuple[str, str, str, str], str]:
 
 def _end_what_is_left(busy: Sequence[Case], places: Sequence[Bench]) -> None:
     """Servers and workers whose trial was killed are our children now."""
-    ours = {case.trial.process for case in busy if case.trial} | {int(places[0].env.get("MUTANTS_SERVER", 0))}
+    ours = {case.trial.process for case in busy if case.trial} | {int(places[0].server.get("MUTANTS_SERVER", 0))}
     for child in psutil.Process().children():
         if child.pid not in ours:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                end_all([child, *child.children(recursive=True)])
+            end_all([child])

@@ -76,7 +76,12 @@ class Bench:
     """One copy of the working tree, and at most one trial in it."""
 
     root: Path
-    env: dict[str, str] = field(default_factory=dict)
+    server: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def env(self) -> dict[str, str]:
+        """What is told to whatever runs in this copy: its own code first, this folder's for the recorder."""
+        return self.server | {"PYTHONPATH": os.pathsep.join(map(str, (self.root, Path(__file__).parents[1])))}
 
     def write(self, path: str, text: str) -> None:
         """Change one file of the copy."""
@@ -133,17 +138,17 @@ class Bench:
 
 
 @contextlib.contextmanager
-def benches(root: Path, jobs: int) -> Iterator[list[Bench]]:
-    """That many copies of `root`, gone at the end with whatever still runs in them."""
+def benches(root: Path, jobs: int, server: dict[str, str]) -> Iterator[list[Bench]]:
+    """That many copies of `root`, gone at the end with whatever still runs in them; `server` is for their tests."""
     ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0)
     for name in _HEAVY if (root / "tests" / "servers").exists() else ():
         importlib.import_module(name)
     folder = Path(mkdtemp(prefix="runclaim-mutants-"))
     folder.chmod(0o755)  # PostgreSQL runs as somebody else
     try:
-        yield [Bench(copy(root, folder / str(n) / "tree")) for n in range(jobs)]
+        yield [Bench(copy(root, folder / str(n) / "tree"), server) for n in range(jobs)]
     finally:
-        end_all(psutil.Process().children(recursive=True))
+        end_all([p for p in psutil.Process().children() if str(p.pid) != server.get("MUTANTS_SERVER")])
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -157,7 +162,10 @@ def copy(root: Path, place: Path) -> Path:
 
 
 def end_all(processes: list[psutil.Process]) -> None:
-    """Kill these and wait for their end."""
+    """Kill these with all that they started, and wait for their end."""
+    for process in processes[:]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            processes += process.children(recursive=True)
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
