@@ -34,6 +34,8 @@ _HEAVY: Final = (
     "sqlalchemy.dialects.postgresql.psycopg", "sqlalchemy.dialects.sqlite", "sqlalchemy.orm", "uvicorn",
 )  # fmt: skip
 _LEFT_OUT: Final = (".git", ".venv", ".cache", "__pycache__", ".mypy_cache", ".pytest_cache", ".hypothesis", "*.pyc")
+#: In seconds: a single test that takes so long hangs, also on a busy machine.
+_HUNG: Final = 60
 _END_WITH_PARENT: Final = 1  # PR_SET_PDEATHSIG of prctl(2)
 _SUBREAPER: Final = 36  # PR_SET_CHILD_SUBREAPER of prctl(2): what a trial leaves behind becomes ours
 
@@ -127,6 +129,7 @@ class Bench:
             "0",
             "-p",
             "no:cacheprovider",
+            f"--timeout={_HUNG}",
             "--tb=line",
             "-W",
             "ignore::pytest.PytestAssertRewriteWarning",
