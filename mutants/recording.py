@@ -81,7 +81,7 @@ class Recording:
         self.seconds = {name: seconds for batch in self.batches for name, seconds in batch.seconds.items()}
 
     def tests_for(self, mutant: Mutant, root: Path) -> list[str]:
-        """The tests that ran this line, those of the file's own name first, then file by file, the fastest first."""
+        """The tests that ran this line, those of the file's own name first, then from every file, the fastest first."""
         now, path = digest(root / mutant.path), mutant.path
         names: set[str] = set()
         for batch in self.batches if mutant.function else ():  # else it runs on import, which is nobody's test
@@ -101,8 +101,13 @@ class Recording:
         for name in names:
             files.setdefault(file_of(name), []).append(name)
         takes = {file: sum(self.seconds[name] for name in of_file) for file, of_file in files.items()}
-        order = sorted(files, key=lambda file: (not is_named_after(file, path), takes[file], file))
-        return [name for file in order for name in sorted(files[file], key=lambda n: (self.seconds[n], n))]
+        places = []
+        for file, of_file in files.items():
+            named = is_named_after(file, path)
+            for rank, name in enumerate(sorted(of_file, key=lambda n: (self.seconds[n], n))):
+                # Of the other files one test each, then a second one: they differ more than the tests of one file.
+                places.append((not named, 0 if named else rank, takes[file], rank, name))
+        return [name for *_, name in sorted(places)]
 
 
 def file_of(test: str) -> str:
