@@ -159,7 +159,7 @@ def copy(root: Path, place: Path) -> Path:
     """The working tree as it is, without what git ignores by name; compiled so that a change is always noticed."""
     shutil.copytree(root, place, ignore=shutil.ignore_patterns(*_LEFT_OUT), symlinks=True)
     # A mutant may be as long as its source and as young: by hash, no stale byte code is taken for it.
-    hashed = ["-q", "--invalidation-mode", "checked-hash", str(place)]
+    hashed = ["-q", "--invalidation-mode", "checked-hash", str(place / "runclaim")]
     subprocess.run([sys.executable, "-m", "compileall", *hashed], check=False, stdout=subprocess.DEVNULL)
     return place
 

@@ -17,6 +17,7 @@ import pytest
 from runclaim.errors import DeclarationError, InputError
 from runclaim.flows.inputs import InputType
 from runclaim.flows.results import ResultType
+from runclaim.flows.roundtrip import require_same
 
 
 class Rank(IntEnum):
@@ -336,6 +337,11 @@ RESULTS = {
     "numbers as keys that nobody declared": (Any, {1: "a"}, "the result of review.plan.1: is not kept"),
     "a validator that changes its own output": (Growing, Growing(cents=1), "the result of review.plan.cents: is 100"),
 }
+
+
+def test_a_key_that_is_only_in_what_is_read_is_named():
+    with pytest.raises(InputError, match="labels.b: is not there, and would be in what is read"):
+        require_same("labels", {"a": 1}, {"a": 1, "b": 2})
 
 
 def body_of(declared: Any) -> Any:
