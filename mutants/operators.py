@@ -34,7 +34,8 @@ _PAIRS: Final = (
     ("is_distinct_from", "is_not_distinct_from"), ("startswith", "endswith"),
 )  # fmt: skip
 _OPPOSITES: Final = {**dict(_PAIRS), **{right: left for left, right in _PAIRS}}
-_LINES_OF_A_LOG: Final = ("debug", "info", "warning", "exception", "error")
+#: Lines of a log, and failpoints: the fault tests that need one fail without it, with real workers.
+_OF_NO_EFFECT: Final = ("debug", "info", "warning", "exception", "error", "hit")
 
 
 class Change(Operator):
@@ -97,14 +98,14 @@ class SwapArguments(Change):
 
 
 class DropCall(Change):
-    """Do not make a call whose result nobody takes, unless it only writes a line of the log."""
+    """Do not make a call whose result nobody takes, unless it is a failpoint or writes a line of the log."""
 
     def places(self, node: Any) -> Sequence[Any]:
         if node.type != "simple_stmt" or node.children[0].type not in {"atom_expr", "power"}:
             return []
         *_, method, call = node.children[0].children
-        logged = method.type == "trailer" and method.children[-1].get_code() in _LINES_OF_A_LOG
-        return [node.children[0]] if _is_call(call) and not logged else []
+        is_idle = method.type == "trailer" and method.children[-1].get_code() in _OF_NO_EFFECT
+        return [node.children[0]] if _is_call(call) and not is_idle else []
 
     def change(self, node: Any, place: Any) -> Any:
         node.children[0] = _code(place, "pass")

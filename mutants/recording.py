@@ -117,7 +117,7 @@ def file_of(test: str) -> str:
 
 def is_named_after(test: str, path: str) -> bool:
     """Whether a word of the test file's name begins as a word of the file's does: test_flow_groups.py for group.py."""
-    words, others = ({w[:5] for w in Path(p).stem.split("_") if w not in {"test", "flow"}} for p in (test, path))
+    words, others = ({w[:4] for w in Path(p).stem.split("_") if w not in {"test", "flow"}} for p in (test, path))
     return bool(words & others)
 
 

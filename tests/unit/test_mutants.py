@@ -148,6 +148,7 @@ def test_each_slip_that_costs_a_promise_is_among_the_mutants(source, mutated):
         "def f(a: X | None) -> Y | None: ...",
         "if TYPE_CHECKING:\n    LIMIT = 30",
         "log.warning('%s is late', 'run')",
+        "failpoints.hit('claim.after_commit')",
         "@dataclass(frozen=True)\nclass Claim: ...",
     ],
 )
