@@ -340,7 +340,7 @@ RESULTS = {
 
 
 def test_a_key_that_is_only_in_what_is_read_is_named():
-    with pytest.raises(InputError, match="labels.b: is not there, and would be in what is read"):
+    with pytest.raises(InputError, match=r"labels\.b: is not there, and would be in what is read"):
         require_same("labels", {"a": 1}, {"a": 1, "b": 2})
 
 
