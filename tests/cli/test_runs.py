@@ -7,6 +7,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
+from click.testing import CliRunner
+
+from runclaim import cli
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,6 +39,29 @@ def test_a_shell_without_the_application_enqueues_what_its_workers_have_register
     assert 'result\t{"delivered": 7}' in shown.stdout.splitlines()
     assert "phases\tplan complete, deliver complete" in shown.stdout.splitlines()
     assert "key\ta:pr-7" in shown.stdout.splitlines()
+
+
+def test_a_new_run_that_a_worker_has_finished_at_once_is_not_said_to_be_an_old_one(
+    sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The application is eager: its run has ended before the command prints a line."""
+    (tmp_path / "hasty_orders.py").write_text(
+        "from typing import TypedDict\n"
+        "from celery import Celery\n"
+        "from runclaim import Runclaim\n"
+        "Order = TypedDict('Order', {'number': int})\n"
+        "app = Celery('orders', broker='redis://127.0.0.1:1/0', set_as_current=False)\n"
+        "app.conf.task_always_eager = True\n"
+        "flow = Runclaim(app).flow('order', Order, key='{number}')\n"
+        "flow.phase(lambda ctx: 'shipped', name='ship')\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    environment = {"RUNCLAIM_APP": "hasty_orders", "RUNCLAIM_DATABASE_URL": sqlite_url, "RUNCLAIM_API_URL": None}
+    words = ["runs", "enqueue", "order", "--input", '{"number": 7}']
+    told = CliRunner().invoke(cli.command, words, env=environment)
+
+    assert 0 == told.exit_code, told.stderr
+    assert f"run {told.stdout.strip()} is succeeded\n" in told.stderr
 
 
 @pytest.mark.parametrize("way", ["--input", "--stdin", "--input-file"])

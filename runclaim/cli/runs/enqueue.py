@@ -70,7 +70,7 @@ def command(
         priority=priority,
     )
     run, created = service.enqueue(asked)
-    say(f"run {run['id']} {_what(service, run, created=created, delay=delay)}")
+    say(f"run {run['id']} {_what(service, run, asked, created=created)}")
     if not wait:
         say(f"follow it: runclaim runs tail {run['id']}")
         if as_json:
@@ -86,8 +86,11 @@ def command(
         give_output(run["result"])
 
 
-def _what(service: Service, run: Json, *, created: bool, delay: timedelta | None) -> str:
-    if not created or run["state"] not in _FRESH:
-        # Under an idempotency key an earlier call may have made it.
+def _what(service: Service, run: Json, asked: Asked, *, created: bool) -> str:
+    is_fresh = run["state"] in _FRESH
+    # Under an idempotency key the answer is that of the first call, which may be an earlier one.
+    if not created or (asked.idempotency_key is not None and not is_fresh):
         return f"was there already: it is {run['state']}"
-    return "is queued" if delay else f"is queued, starts {service.starts}"
+    if not is_fresh:
+        return f"is {run['state']}"  # a worker was faster than this line
+    return "is queued" if asked.delay else f"is queued, starts {service.starts}"
