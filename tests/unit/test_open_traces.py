@@ -150,6 +150,24 @@ def test_where_neither_ledger_nor_disk_has_the_run_its_message_goes_back(outage:
     assert outage.bodies == ["acme/app:pr-7 phase0"]
 
 
+def test_a_run_that_was_purged_meanwhile_is_not_made_again(outage: Outage):  # noqa: F811
+    """Breaks if the record of a later phase makes its run: it would begin at its first phase, under an old key."""
+    flow = outage.flow(None, None)
+    run = flow.enqueue(repo="acme/app", number=7)
+    outage.bench.deliver(flow, inline=lambda before, after: False)
+    outage.begin()
+    outage.bench.deliver(flow)
+    outage.end()
+    for table in ("events", "phase_results", "run_keys", "runs"):
+        outage.bench.execute(f"DELETE FROM runclaim_{table}")
+    outage.reconcile()
+
+    assert outage.bodies == ["acme/app:pr-7 phase0", "acme/app:pr-7 phase1"]
+    assert (flow.find("acme/app:pr-7"), outage.records.is_empty) == (None, True)
+    with pytest.raises(RunNotFound):
+        _ = run.state
+
+
 def test_a_run_has_its_enqueuers_headers_without_the_ledger_too(outage: Outage, monkeypatch):  # noqa: F811
     """
     INVARIANT: a run never runs as another tenant, nor as none, also where only its message has it.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from enum import Enum, IntEnum
-from typing import Any, NamedTuple, TypedDict
+from typing import Annotated, Any, NamedTuple, TypedDict
 
 import msgspec
 import pydantic
@@ -229,6 +229,11 @@ def remembering() -> Remembering:
 
 
 LOST = {
+    "a text whose schema says that it stands for something else": (
+        TypedDict("Named", {"id": Annotated[str, msgspec.Meta(extra_json_schema={"format": "uuid"})]}),
+        {"id": "0195C0DE-0000-7000-8000-000000000007"},
+        "id",
+    ),
     "a subclass in a field": (Holder, Holder(Sub(1, 2)), "x: is of type Sub and would be read as Base"),
     "a submodel in a field": (HolderModel, HolderModel(x=SubModel(a=1, b=2)), "x: is of type SubModel"),
     "a subclass of the input": (Base, Sub(1, 2), "input: is of type Sub and would be read as Base"),

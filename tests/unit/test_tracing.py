@@ -169,3 +169,11 @@ def test_without_opentelemetry_nothing_is_carried_and_every_span_is_nothing():
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert "None {}\n" == told.stdout
+
+
+@pytest.mark.parametrize("state", ["", "a=" + "b" * 511, "a=\u00e9", "a=b\nc=d"])
+def test_a_state_of_a_trace_that_no_program_sends_is_not_kept(state: str):
+    parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+    assert {"traceparent": parent} == tracing.carried({"traceparent": parent, "tracestate": state})
+    assert {"traceparent": parent, "tracestate": "a=b"} == tracing.carried({"traceparent": parent, "tracestate": "a=b"})
