@@ -379,3 +379,13 @@ def test_a_result_comes_back_as_it_was_returned(declared, given):
     its = ResultType(body_of(declared), phase="review.plan")
 
     assert given == its.load(json.loads(its.dump(given)))
+
+
+def test_a_set_in_a_result_has_one_order():
+    """Breaks if it is written as its hashes have it: the same result would be another one in another process."""
+    words = {f"word {n:02}" for n in range(40)}
+
+    def body(_ctx: Any) -> set[str]:
+        return words
+
+    assert sorted(words) == json.loads(ResultType(body, phase="one").dump(words))
