@@ -16,7 +16,6 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import click
-from sqlalchemy import URL
 
 from runclaim.cli.options import APP
 from runclaim.cli.processes import Processes
@@ -63,6 +62,8 @@ def command(*, app: str, concurrency: int, pool: str, loglevel: str, folder: str
 
 def _environment(stack: ExitStack, home: Path, app: str) -> dict[str, str]:
     """The children's environment: the caller's, with a ledger and a broker, each announced with its origin."""
+    from sqlalchemy import URL
+
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     # The app's module lies here, as for `celery -A` itself.
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path.cwd()), os.environ.get("PYTHONPATH")]))
