@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
+from http.client import HTTPConnection
 
 import pytest
 
@@ -154,8 +155,13 @@ def test_one_token_and_one_project_have_a_share_of_the_streams(desk_office):
 
 
 def test_a_stream_is_not_held_back_by_a_proxy_and_a_head_of_it_ends(desk_office):
-    found = desk_office.client.ask("HEAD", path(desk_office.enqueued()))
+    made = desk_office.enqueued()
+    found = desk_office.client.ask("HEAD", path(made))
+    with closing(HTTPConnection("127.0.0.1", desk_office.client.port, timeout=30)) as connection:
+        connection.request("GET", path(made), *desk_office.client.told(None, {}))
+        streamed = connection.getresponse().getheader("x-accel-buffering")
 
+    assert "no" == streamed
     assert (200, b"", "no") == (found.status, found.body, found.headers["x-accel-buffering"])
     assert found.headers["content-type"].startswith("text/event-stream")
 
