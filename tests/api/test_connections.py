@@ -7,8 +7,10 @@ from contextlib import ExitStack
 
 import pytest
 
-from runclaim.api.connections import BoundedConnection
+from runclaim.api import strict
+from runclaim.api.connections import BoundedConnection, _Chunked
 from runclaim.api.origins import origin
+from runclaim.api.strict import Buffers
 from tests.api.conftest import Office
 from tests.harness import until
 
@@ -138,6 +140,20 @@ def test_unfinished_bodies_have_room_and_no_more(desk_office):
 
     assert (503, "busy", 0) == (refused.status, refused.code, desk_office.served.service.buffers.held)
     assert 422 == desk_office.client.post("/v1/runs", {"flow": "review", "input": {}}).status
+
+
+def test_a_server_ships_with_the_bounds_that_the_page_on_deploying_names():
+    """
+    INVARIANT: docs/deploy.md is true of a server that nobody has configured.
+
+    Breaks if a bound grows: every other test here sets the bound that it needs.
+    """
+    assert (10.0, 1000, 250) == (
+        BoundedConnection.head_seconds,
+        BoundedConnection.most,
+        BoundedConnection.most_of_origin,
+    )
+    assert (20.0, 8192, 64 * 1024 * 1024) == (strict._BODY_SECONDS, _Chunked.most_chunks, Buffers().most)
 
 
 @pytest.mark.parametrize(
