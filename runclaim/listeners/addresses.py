@@ -89,7 +89,9 @@ class Target:
             raise ConfigError("a webhook's URL has characters that have to be percent-encoded")
         self.host, self.port = found.hostname, (443 if self.is_tls else 80) if port is None else port
         if not _is_name(found.hostname):
-            raise ConfigError("a webhook's URL has a host that cannot be looked up: a label has 1 to 63 characters")
+            raise ConfigError(
+                "a webhook's URL has a host that cannot be looked up: a label has 1 to 63 characters, all at most 253"
+            )
         if not is_internal and self.port not in _PORTS:
             raise ConfigError(f"a webhook's URL has port {self.port}; only 443 and 8443 are called")
         self.path = (found.path or "/") + (f"?{found.query}" if found.query else "")

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from runclaim.listeners.addresses import AddressRefused, check
+from runclaim.errors import ConfigError
+from runclaim.listeners.addresses import AddressRefused, Target, check
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -99,3 +100,21 @@ METADATA_IPV4 = [
 def test_a_clouds_credentials_are_out_of_reach_of_an_internal_webhook_too(address: str, *, is_internal: bool):
     with pytest.raises(AddressRefused):
         check(address, is_internal=is_internal)
+
+
+@pytest.mark.parametrize(
+    "host,fits",
+    [
+        (".".join(["a" * 63] * 3 + ["b" * 61]), True),
+        (".".join(["a" * 63] * 3 + ["b" * 62]), False),
+        (f"{'a' * 63}.example", True),
+        (f"{'a' * 64}.example", False),
+        ("a..example", False),
+    ],
+)
+def test_a_host_is_as_long_as_the_dns_lets_a_name_be(host, fits):
+    if fits:
+        assert host == Target(f"https://{host}/hook", is_internal=False).host
+    else:
+        with pytest.raises(ConfigError):
+            Target(f"https://{host}/hook", is_internal=False)
