@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 import warnings
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
@@ -65,6 +66,24 @@ def test_a_watched_claim_outlives_its_lease_and_a_forgotten_one_does_not(bench: 
     assert keeper.trouble(claim) is None
     keeper.forget(claim)
     until(lambda: lapsed(bench), "the lapse of a claim that nobody beats for")
+
+
+def test_a_claim_wakes_a_keeper_that_would_sleep_through_its_lease(
+    bench: Bench, keeper: Keeper, claim: Claim, monkeypatch
+):
+    """
+    INVARIANT: a lease is beaten for in time, whatever the keeper was waiting for before.
+
+    Breaks if `watch` does not wake the thread for a beat that is due earlier than it looks again by itself.
+    """
+    monkeypatch.setattr("runclaim.flows.keeper._FLUSH_SECONDS", LONG.total_seconds())
+    keeper.count("duplicates_refused", "review")
+    until(lambda: keeper._sleeps_until > time.monotonic() + 60, "a keeper that sleeps")
+    before = lease_ends(bench)
+    keeper.watch(claim, lease=SHORT, max_duration=LONG)
+    until(lambda: lease_ends(bench) != before, "the first beat")
+
+    assert keeper.trouble(claim) is None
 
 
 def test_no_beat_passes_the_deadline(bench: Bench, keeper: Keeper, claim: Claim):
