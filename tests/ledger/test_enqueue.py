@@ -12,6 +12,7 @@ from runclaim.keys import run_key
 from runclaim.ledger import read
 from runclaim.ledger.cancel import cancel
 from runclaim.ledger.enqueue import Enqueued, enqueue
+from runclaim.ledger.identity import key_of, recorded_fingerprint
 from runclaim.states import PhaseStatus, RunState
 from tests.ledger.factories import (
     PHASES,
@@ -28,6 +29,19 @@ from tests.ledger.factories import (
     wanted,
 )
 from tests.ledger.sql import column, count
+
+
+def test_the_recorded_input_of_a_key_is_that_of_its_own_project_and_flow(conn):
+    """A rerun of a purged key goes by it. Breaks if the key's hash is looked for without its namespace."""
+    places = [("default", "review"), ("other", "review"), ("default", "report")]
+    runs = [
+        new_run("pr-7", project=project, flow=flow, input={"n": number})
+        for number, (project, flow) in enumerate(places)
+    ]
+    enqueue(conn, runs)
+
+    assert [run.fingerprint for run in runs] == [recorded_fingerprint(conn, *key_of(run)) for run in runs]
+    assert None is recorded_fingerprint(conn, "nobody/review", runs[0].key.hash)
 
 
 def test_a_new_key_makes_a_queued_run_at_its_first_phase(conn, clock):

@@ -12,7 +12,7 @@ from runclaim import migrations
 from runclaim.database import Database
 from runclaim.ledger import tail
 from runclaim.ledger.cancel import cancel
-from runclaim.ledger.listening import add_listener, keep_turn, places, take_turn
+from runclaim.ledger.listening import add_listener, keep_turn, leave_turn, places, take_turn
 from runclaim.ledger.purge import purge
 from runclaim.ledger.totals import fold
 from runclaim.listeners.horizon import settled
@@ -227,3 +227,18 @@ def test_a_prepared_transaction_that_wrote_an_event_is_waited_for(private_postgr
 
     assert during is None
     assert (len(events), events[-1]) == (2, after)
+
+
+def test_who_has_lost_a_turn_neither_moves_nor_ends_the_one_of_another(database):
+    """INVARIANT: one process at a time tells a listener. Breaks if a turn is left or kept without its owner."""
+    database.run(lambda conn: add_listener(conn, "audit", start=0))
+    stale = database.run(lambda conn: take_turn(conn, "audit", owner="slow", hold=timedelta(0)))
+    fresh = database.run(lambda conn: take_turn(conn, "audit", owner="quick", hold=timedelta(minutes=2)))
+    kept = database.run(lambda conn: keep_turn(conn, stale, cursor=9, hold=timedelta(minutes=2)))
+    database.run(lambda conn: leave_turn(conn, stale, failures=3, pause=timedelta(hours=1)))
+
+    assert (False, True) == (
+        kept,
+        database.run(lambda conn: keep_turn(conn, fresh, cursor=5, hold=timedelta(minutes=2))),
+    )
+    assert {"audit": 5} == database.run(places)
