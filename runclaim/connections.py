@@ -107,7 +107,7 @@ class Connections:
         with self._lock:
             if fresh or self._pool is None:
                 if self._pool is not None:
-                    self._pool.force_close_all()
+                    _close(self._pool)
                 self._pool = self._new_pool()
             pool = self._pool
         with pool.acquire(block=True, timeout=self._config().publish_timeout.total_seconds()) as producer:
@@ -119,7 +119,7 @@ class Connections:
             with self._lock:
                 pool, self._pool = self._pool, None
             if pool is not None:
-                pool.force_close_all()
+                _close(pool)
 
     def _new_pool(self) -> Any:
         seconds = self._config().publish_timeout.total_seconds()
@@ -129,6 +129,12 @@ class Connections:
         timeouts = dict.fromkeys(_TIMEOUTS.get(connection.transport.driver_type, ()), seconds)
         connection.transport_options = {**(connection.transport_options or {}), **once, **timeouts}
         return ProducerPool(connection.Pool(_CONNECTIONS), limit=_CONNECTIONS, Producer=self._app.amqp.Producer)
+
+
+def _close(pool: Any) -> None:
+    """Close the producers and the connections that they have lent from a pool of their own."""
+    pool.force_close_all()
+    pool.connections.force_close_all()
 
 
 def _renew_channel(connection: Any) -> None:

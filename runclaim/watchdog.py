@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 #: A server may take so long whatever the patience: the driver gives a connection no less.
 LEAST_SECONDS: Final = 2.0
+#: Whoever looks so much too late was stopped itself, or had no processor: the server may have answered meanwhile.
+_STOPPED_SECONDS: Final = 1.0
 
 
 @dataclass(slots=True)
@@ -30,6 +32,7 @@ class Limit:
     seconds: float
     ends: float
     is_cut: bool = False
+    is_extended: bool = False
 
     @property
     def left(self) -> float:
@@ -102,12 +105,20 @@ class Watchdog:
             with self._changed:
                 now = time.monotonic()
                 for entry in [each for each in list(self._watched) if each.limit.ends <= now]:
-                    self._watched.discard(entry)
-                    entry.limit.is_cut = True
-                    _cut(entry.session)
+                    self._end(entry, now)
                 # For ever while there is none: the next one wakes it.
                 self._sleeps_until = min((each.limit.ends for each in list(self._watched)), default=float("inf"))
                 self._changed.wait(None if self._sleeps_until == float("inf") else self._sleeps_until - now)
+
+    def _end(self, entry: Watched, now: float) -> None:
+        """Cut the session; once, after a time in which this process itself stood still, wait for its answer instead."""
+        limit = entry.limit
+        if now - limit.ends > _STOPPED_SECONDS and not limit.is_extended:
+            limit.ends, limit.is_extended = now + LEAST_SECONDS, True
+            return
+        self._watched.discard(entry)
+        limit.is_cut = True
+        _cut(entry.session)
 
 
 def _cut(session: Any) -> None:
