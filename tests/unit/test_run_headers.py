@@ -189,7 +189,9 @@ def test_headers_that_the_ledger_cannot_keep_are_refused(
     assert refused.value.field in {"headers", "tenant"}
 
 
-def test_where_nobody_watches_what_is_sent_no_headers_are_kept(sqlite_url: str):
+def test_where_nobody_watches_what_is_sent_no_headers_are_kept(sqlite_url: str, monkeypatch: pytest.MonkeyPatch):
+    for signal in (signals.before_task_publish, signals.after_task_publish):
+        monkeypatch.setattr(signal, "receivers", [])  # other tests of this process may have left some
     shop = Shop(sqlite_url, one=lambda _ctx: None)
 
     assert [None] == [run.view.headers for run in shop.enqueue("a")]
