@@ -224,44 +224,32 @@ def demo(arguments: list[str]) -> None:
 
 def bench(arguments: list[str]) -> None:
     """Measure runclaim, bare Celery and others in turn; arguments go to benchmarks (--rounds, --sides, --write)."""
-    set_up("test")
-    os.chdir(ROOT)
-    become([str(PYTHON), "-m", "benchmarks", *arguments])
+    become_module("test", "benchmarks", arguments)
 
 
 def growth(arguments: list[str]) -> None:
     """Measure the ledger's verbs as its history grows; arguments go to benchmarks/growth.py (--rows, --write)."""
-    set_up("test")
-    os.chdir(ROOT)
-    become([str(PYTHON), "-m", "benchmarks.growth", *arguments])
+    become_module("test", "benchmarks.growth", arguments)
 
 
 def slots(arguments: list[str]) -> None:
     """Measure pools of one to eight processes, one worker and two; arguments go to benchmarks/slots.py (--rounds)."""
-    set_up("test")
-    os.chdir(ROOT)
-    become([str(PYTHON), "-m", "benchmarks.slots", *arguments])
+    become_module("test", "benchmarks.slots", arguments)
 
 
 def many(arguments: list[str]) -> None:
     """Measure what many workers do to one database; arguments go to benchmarks/many.py (--parts, --rounds)."""
-    set_up("test")
-    os.chdir(ROOT)
-    become([str(PYTHON), "-m", "benchmarks.many", *arguments])
+    become_module("test", "benchmarks.many", arguments)
 
 
 def mutants(arguments: list[str]) -> None:
     """Show changes of the code that no test notices; arguments go to mutants (--files, --sample, --seed, --jobs)."""
-    set_up("test")
-    os.chdir(ROOT)
-    become([str(PYTHON), "-m", "mutants", *arguments])
+    become_module("test", "mutants", arguments)
 
 
 def docs(_arguments: list[str]) -> None:
     """Build the documentation into build/site, and renew what is made from it."""
-    set_up("docs")
-    os.chdir(ROOT)
-    become([str(PYTHON), "-m", "website"])
+    become_module("docs", "website", [])
 
 
 def fix(_arguments: list[str]) -> None:
@@ -277,6 +265,13 @@ def clean(_arguments: list[str]) -> None:
         if gone.exists():
             shutil.rmtree(gone)
             say(f"removed {gone.relative_to(ROOT)}")
+
+
+def become_module(profile: str, module: str, arguments: list[str]) -> None:
+    """Go on as a module of this repository, in an environment that has what it needs."""
+    set_up(profile)
+    os.chdir(ROOT)
+    become([str(PYTHON), "-m", module, *arguments])
 
 
 def become(command: list[str]) -> None:

@@ -74,14 +74,14 @@ def test_what_waits_goes_along_first_with_the_next_that_rings_itself(bell: Bell,
     """Breaks if a caller who finds the pause over, before the thread does, overtakes what waits."""
     monkeypatch.setattr(module, "_PAUSE", 60.0)
     doorbell = Doorbell(bell)
+    # The thread is late: a machine that is not busy may have it ring for the second before the third comes.
+    monkeypatch.setattr(doorbell, "_start", lambda: None)
     doorbell.ring([due(1)])
     doorbell.ring([due(2)])
     doorbell._pause = Pause(60.0)
     doorbell.ring([due(3)])
-    doorbell.flush()
 
-    # On a busy machine the thread may ring for the second before the third comes.
-    assert [each for message in bell.messages for each in message] == ["1", "2", "3"]
+    assert bell.messages == [["1"], ["2", "3"]]
 
 
 def test_a_clock_that_was_frozen_once_holds_up_nothing_later(bell: Bell, monkeypatch: pytest.MonkeyPatch):
