@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 
 import pytest
 
@@ -63,12 +64,13 @@ def test_a_request_over_the_quota_does_nothing(small):
 
 def test_an_address_that_guesses_tokens_is_slowed_down(desk_office):
     stranger = desk_office.served.client("rc_000000000000_" + "0" * 64)
-    # A minute may end on the way, and the count begin again.
+    began = time.monotonic()
+    # On a busy machine the minute may end on the way, and the count begin again.
     answers = (stranger.get("/v1/runs").status for _ in range(121))
     guesses = list(itertools.takewhile(lambda status: status != 429, answers))
 
     assert {401} == set(guesses)
-    assert 60 <= len(guesses) < 121
+    assert 60 == len(guesses) or time.monotonic() - began > 60
     # Who has a token is not locked out by a neighbour who guesses.
     assert 200 == desk_office.client.get("/v1/runs").status
 
