@@ -23,7 +23,7 @@ import psutil
 from benchmarks.pages import PERFORMANCE, renew
 from runclaim import migrations
 from runclaim.database import Database
-from runclaim.flows.publishing import MOST_NAMED
+from runclaim.flows.messages.publisher import MOST_NAMED
 from runclaim.keys import nonce, uuid7
 from runclaim.ledger.claim import Claim, Wanted
 from runclaim.ledger.complete import complete

@@ -11,7 +11,7 @@ from benchmarks.growth_live import PATIENCE
 from benchmarks.growth_timing import quantile
 from benchmarks.growth_verbs import KEEP
 from runclaim.database import Database
-from runclaim.flows.purging import purge_all
+from runclaim.flows.upkeep.purge import purge_all
 from runclaim.ledger.purge import purge
 
 if TYPE_CHECKING:

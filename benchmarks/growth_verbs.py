@@ -14,16 +14,17 @@ from typing import TYPE_CHECKING, Any, Final
 from benchmarks.growth_history import DAYS
 from benchmarks.growth_live import LAPSED, lapse, make_due
 from runclaim.keys import nonce
-from runclaim.ledger import read, tail
+from runclaim.ledger import read
 from runclaim.ledger.complete import complete
+from runclaim.ledger.doors.gauges import gauges
+from runclaim.ledger.doors.outside_workers import ready
+from runclaim.ledger.doors.run_pages import Wanted, list_runs
 from runclaim.ledger.enqueue import enqueue
 from runclaim.ledger.fail import Verdict, fail
-from runclaim.ledger.gauges import gauges
 from runclaim.ledger.heartbeat import heartbeat
-from runclaim.ledger.listing import Wanted, list_runs
+from runclaim.ledger.listeners import tail
 from runclaim.ledger.purge import purge, purge_keys
 from runclaim.ledger.rescue import rescue
-from runclaim.ledger.working import ready
 from runclaim.states import TERMINAL, RunState
 from tests.ledger import factories
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 FOLDERS: Final = tuple(f"runclaim/{name}/*.py" for name in ("ledger", "flows", "listeners", "api"))
 #: Tests that run the code in their own process, so that what they ran can be recorded.
-TESTS: Final = ("tests/ledger", "tests/unit", "tests/api", "tests/cli")
+TESTS: Final = ("tests/ledger", "tests/flows", "tests/tasks", "tests/listeners", "tests/unit", "tests/api", "tests/cli")
 #: Without `--files` and `--sample`: about half an hour on two quiet cores.
 SAMPLE: Final = 100
 

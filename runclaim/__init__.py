@@ -23,8 +23,8 @@ if TYPE_CHECKING:
         RunExists,
         Skip,
     )
-    from runclaim.flows.context import Context
-    from runclaim.flows.handle import Run
+    from runclaim.flows.body.context import Context
+    from runclaim.flows.client.handle import Run
     from runclaim.retries import Backoff
     from runclaim.states import RunState
 
@@ -49,8 +49,8 @@ __all__ = [
 
 _HOMES = {
     "Backoff": "runclaim.retries",
-    "Context": "runclaim.flows.context",
-    "Run": "runclaim.flows.handle",
+    "Context": "runclaim.flows.body.context",
+    "Run": "runclaim.flows.client.handle",
     "RunState": "runclaim.states",
     "Runclaim": "runclaim.app",
 }

@@ -16,9 +16,9 @@ from runclaim import beat, worker
 from runclaim.broker import Broker
 from runclaim.config import Config, resolve, sources
 from runclaim.errors import DeclarationError
-from runclaim.flows.declaring import Declarations
-from runclaim.flows.phase import PhaseOptions
-from runclaim.flows.plain import Claimed, PlainCalls
+from runclaim.flows.application import Declarations
+from runclaim.flows.declare.phase import PhaseOptions
+from runclaim.flows.plain_calls import Claimed, PlainCalls
 from runclaim.retries import Backoff
 from runclaim.tasks import phase_task, upkeep
 from runclaim.tasks.headers import headers_of
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     from celery import Celery
 
-    from runclaim.flows.flow import Flow
-    from runclaim.flows.phase import Phase
+    from runclaim.flows.declare.flow import Flow
+    from runclaim.flows.declare.phase import Phase
 
 #: Of two on one app only the first would have its rescue and dispatch.
 _ATTACHED: Final[weakref.WeakSet[Celery]] = weakref.WeakSet()

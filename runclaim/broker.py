@@ -16,8 +16,8 @@ from celery.app.task import Task
 
 from runclaim import logs
 from runclaim.connections import Connections, Mistake
-from runclaim.flows.doorbell import Doorbell
-from runclaim.flows.publishing import together
+from runclaim.flows.messages.doorbell import Doorbell
+from runclaim.flows.messages.publisher import together
 from runclaim.secrets import redact
 from runclaim.urls import masked
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from kombu import Producer
 
     from runclaim.config import Config
-    from runclaim.flows.flow import Flow
+    from runclaim.flows.declare.flow import Flow
     from runclaim.ledger.dispatch import Due
 
 logger: Final = logs.logger("runclaim.broker")

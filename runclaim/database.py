@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from sqlalchemy import URL, Connection, Engine, event, make_url
 
 from runclaim import forks
-from runclaim.engines import FILE, new_engine
 from runclaim.errors import LedgerClosed, LedgerUnavailable
-from runclaim.ledger_file import opened
-from runclaim.patience import Patience
+from runclaim.sql.engines import FILE, new_engine
+from runclaim.sql.ledger_file import opened
+from runclaim.sql.patience import Patience
 from runclaim.urls import masked, sqlite_file
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from datetime import timedelta
 
-    from runclaim.ledger_file import Opened
+    from runclaim.sql.ledger_file import Opened
 
 T = TypeVar("T")
 

@@ -18,9 +18,9 @@ from prometheus_client.registry import Collector
 
 from runclaim import logs
 from runclaim.ledger import counters
-from runclaim.ledger.gauges import Gauges, gauges
+from runclaim.ledger.doors.gauges import Gauges, gauges
+from runclaim.ledger.listeners.totals import BUCKETS, ENDS
 from runclaim.ledger.sizes import Size, sizes
-from runclaim.ledger.totals import BUCKETS, ENDS
 from runclaim.pause import Pause
 
 if TYPE_CHECKING:

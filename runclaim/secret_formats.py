@@ -80,7 +80,7 @@ def _rule(kind: str, hints: str, pattern: str, is_secret: Callable[[str], bool] 
 
 
 RULES: Final = (
-    # runclaim.ledger.tokens
+    # runclaim.ledger.doors.tokens
     _rule("runclaim token", "rc_", _START + r"rc_[0-9a-f]{8,12}_[0-9a-f]{16,}"),
     # docs.github.com, "About authentication to GitHub": GitHub's token formats
     _rule("GitHub token", "ghp_ gho_ ghu_ ghs_ ghr_", r"gh[pousr]_[A-Za-z0-9_]{20,}", varied),

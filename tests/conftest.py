@@ -11,15 +11,18 @@ import contextlib
 import os
 import time
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis
+from celery import Celery
 from sqlalchemy.engine import make_url
 
-from runclaim import migrations
+from runclaim import Runclaim, migrations
 from runclaim.database import Database
 from runclaim.servers import Server, ServerMissing, valkey
+from tests.harness.bench import Bench
+from tests.harness.ledgers import put_away
 from tests.servers import VARIABLE, Desk, External, Remote, database, external, postgres, rabbitmq, started
 
 if TYPE_CHECKING:
@@ -130,6 +133,52 @@ def private_rabbitmq(desk: Desk) -> Iterator[Server]:
     """A RabbitMQ of this test's own."""
     with own("rabbitmq", rabbitmq, desk) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def bench_postgres_url(postgres_server: str) -> Iterator[str]:
+    with database(postgres_server) as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
+    """A ledger on each of the two databases, with a runner and no broker."""
+    on_sqlite = request.param == "sqlite"
+    made = Bench(request.getfixturevalue("sqlite_url" if on_sqlite else "bench_postgres_url"))
+    yield made
+    put_away(made)
+
+
+@pytest.fixture
+def laptop(sqlite_url: str) -> Iterator[Bench]:
+    """A ledger on SQLite, for what has nothing to do with the database."""
+    made = Bench(sqlite_url)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def postgres_bench(bench_postgres_url: str) -> Iterator[Bench]:
+    """A ledger on PostgreSQL, for what only it has: rows that one transaction holds and others come to."""
+    made = Bench(bench_postgres_url)
+    yield made
+    put_away(made)
+
+
+@pytest.fixture
+def make(ledger_url: str) -> Iterator[Callable[..., Runclaim]]:
+    """Applications on one ledger: each is a process of its own, as far as the ledger can tell."""
+    made: list[Runclaim] = []
+
+    def application(**settings: Any) -> Runclaim:
+        made.append(Runclaim(Celery(broker="memory://", set_as_current=False), database_url=ledger_url, **settings))
+        return made[-1]
+
+    yield application
+    for runs in made:
+        runs.close()
+        runs.app.close()
 
 
 @contextlib.contextmanager

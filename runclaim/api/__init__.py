@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
-from runclaim.api import actions, changes, events, flows, health, metrics, refusals, runs, webhooks, workers
-from runclaim.api.document import describe
+from runclaim.api import error_problems as refusals
 from runclaim.api.gate import Gate
+from runclaim.api.openapi import describe
+from runclaim.api.routes import actions, events, flows, health, metrics, runs, webhooks, workers
+from runclaim.api.routes import run_changes as changes
 from runclaim.api.service import Service
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from runclaim.api import create_app
 from runclaim.api.connections import trusting
 from runclaim.config import resolve
 from runclaim.errors import ConfigError, LedgerUnavailable, RunclaimError
-from runclaim.ledger import tokens
+from runclaim.ledger.doors import tokens
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

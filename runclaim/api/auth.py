@@ -18,9 +18,10 @@ from runclaim.api.origins import origin
 from runclaim.api.problems import Problem
 from runclaim.errors import RunclaimError
 from runclaim.keys import clip
-from runclaim.ledger import decisions, tokens
-from runclaim.ledger.listing import RunLine, run_line
-from runclaim.ledger.tokens import EVERY_PROJECT, Scope, TokenView
+from runclaim.ledger.actions import decide as decisions
+from runclaim.ledger.doors import tokens
+from runclaim.ledger.doors.run_pages import RunLine, run_line
+from runclaim.ledger.doors.tokens import EVERY_PROJECT, Scope, TokenView
 
 if TYPE_CHECKING:
     from fastapi import Request
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from runclaim.api.service import Service
     from runclaim.database import Database
-    from runclaim.ledger.decisions import ActionView
+    from runclaim.ledger.actions.decide import ActionView
 
 _CHALLENGE: Final = 'Bearer realm="runclaim"'
 _SAID: Final = 80

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Final
 from starlette.requests import ClientDisconnect
 
 from runclaim import logs
+from runclaim.api.error_problems import unforeseen
 from runclaim.api.origins import shown_address
 from runclaim.api.problems import Problem
-from runclaim.api.refusals import unforeseen
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send

@@ -11,8 +11,8 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from runclaim.api.problems import Problem
-from runclaim.ledger.answers import count_answers
-from runclaim.ledger.listing import count_live
+from runclaim.ledger.doors.idempotency_keys import count_answers
+from runclaim.ledger.doors.run_pages import count_live
 
 if TYPE_CHECKING:
     from runclaim.config import Config

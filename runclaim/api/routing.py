@@ -16,8 +16,8 @@ from fastapi.routing import APIRoute
 from starlette.routing import compile_path
 
 from runclaim.api.auth import Caller, authenticate
+from runclaim.api.bodies import StrictRequest
 from runclaim.api.problems import KINDS, MEDIA_TYPE, Problem
-from runclaim.api.strict import StrictRequest
 
 if TYPE_CHECKING:
     import re
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from runclaim.api.service import Service
-    from runclaim.ledger import tokens
+    from runclaim.ledger.doors import tokens
 
 Endpoint = Callable[..., Any]
 

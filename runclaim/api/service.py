@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from runclaim import logs
 from runclaim.api.auth import KnownTokens
-from runclaim.api.pages import place_of
+from runclaim.api.bodies import Buffers
+from runclaim.api.page_tokens import place_of
 from runclaim.api.problems import Problem
 from runclaim.api.quota import Quota, Shares
 from runclaim.api.room import Room
-from runclaim.api.strict import Buffers
 from runclaim.database import Database
-from runclaim.flows.describing import describe
+from runclaim.flows.declare.flow_record import describe
 from runclaim.ledger.dispatch import Due
-from runclaim.ledger.registry import FlowRecord, all_registered, registered
-from runclaim.ledger.signing import find_page_key, page_key
+from runclaim.ledger.doors.page_key import find_page_key, page_key
+from runclaim.ledger.doors.registered_flows import FlowRecord, all_registered, registered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
     from runclaim.app import Runclaim
     from runclaim.config import Config
-    from runclaim.flows.flow import Flow
-    from runclaim.ledger.listing import RunLine
+    from runclaim.flows.declare.flow import Flow
+    from runclaim.ledger.doors.run_pages import RunLine
     from runclaim.ledger.new_run import NewRun
 
 logger: Final = logs.logger("runclaim.api")

@@ -23,9 +23,9 @@ SHARED: Final = {
     "token": ("runclaim.cli.token", "Make, list and revoke tokens of the HTTP API."),
 }
 _OWN: Final = {
-    "worker": ("runclaim.cli.programs:worker", "Run a Celery worker."),
-    "beat": ("runclaim.cli.programs:beat", "Run Celery's beat, which sends rescue, dispatch and delivery."),
-    "flower": ("runclaim.cli.programs:flower", "Run Flower, with run keys in its list."),
+    "worker": ("runclaim.cli.celery_programs:worker", "Run a Celery worker."),
+    "beat": ("runclaim.cli.celery_programs:beat", "Run Celery's beat, which sends rescue, dispatch and delivery."),
+    "flower": ("runclaim.cli.celery_programs:flower", "Run Flower, with run keys in its list."),
     "api": ("runclaim.cli.api", "Serve the HTTP API."),
     "dev": ("runclaim.cli.dev", "Run worker, beat and a private broker in one command."),
     "completion": ("runclaim.cli.completion", "Print the completion script of a shell."),

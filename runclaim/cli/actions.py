@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import click
 
 from runclaim.cli.exits import Exit
+from runclaim.cli.option_types import Identifier
 from runclaim.cli.options import json_option, on_the_ledger, yes_option
 from runclaim.cli.terminal import Table, confirmed, give, give_json, say
-from runclaim.cli.values import Identifier
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

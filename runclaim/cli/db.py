@@ -97,8 +97,8 @@ def _database(app: str | None, url: str | None) -> Iterator[Database]:
 def _reach(database: Database, call: Callable[[], T]) -> T:
     from sqlalchemy.exc import DBAPIError
 
-    from runclaim.patience import refusal
-    from runclaim.trouble import Trouble, in_words, trouble
+    from runclaim.sql.patience import refusal
+    from runclaim.sql.trouble import Trouble, in_words, trouble
 
     try:
         return call()

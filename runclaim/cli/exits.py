@@ -110,7 +110,7 @@ def _of_database(error: Exception) -> str | None:
         return None
     from sqlalchemy.exc import DBAPIError
 
-    from runclaim.trouble import in_words
+    from runclaim.sql.trouble import in_words
 
     return in_words(error) if isinstance(error, DBAPIError) else None
 

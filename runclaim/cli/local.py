@@ -10,15 +10,17 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final, Self
 
 from runclaim.cli.exits import NotFound, Refused
-from runclaim.cli.making import make, make_again
+from runclaim.cli.local_enqueue import make, make_again
 from runclaim.cli.options import require_file
 from runclaim.cli.service import ENDS, Asked, Filter, Json
 from runclaim.errors import RunNotFound
-from runclaim.flows.ledgering import Ledger
+from runclaim.flows.client.access import Ledger
 from runclaim.keys import nonce
-from runclaim.ledger import decisions, listing, untold
-from runclaim.ledger.following import event_json, journal_after
-from runclaim.ledger.outbox import ActionState
+from runclaim.ledger.actions import decide as decisions
+from runclaim.ledger.actions.settle import ActionState
+from runclaim.ledger.doors import run_pages as listing
+from runclaim.ledger.doors.follow import event_json, journal_after
+from runclaim.ledger.listeners import untold
 from runclaim.states import RunState
 
 if TYPE_CHECKING:
@@ -26,9 +28,9 @@ if TYPE_CHECKING:
 
     from runclaim.app import Runclaim
     from runclaim.config import Config
-    from runclaim.ledger.decisions import ActionView
+    from runclaim.ledger.actions.decide import ActionView
     from runclaim.ledger.dispatch import Due
-    from runclaim.ledger.listing import RunLine
+    from runclaim.ledger.doors.run_pages import RunLine
     from runclaim.ledger.read import EventView
 
 _FIRST_PAUSE: Final = 0.05

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from runclaim.cli.exits import NotFound
+from runclaim.cli.option_types import Duration
 from runclaim.cli.options import app_option, config_of, find_app, json_option, url_option
 from runclaim.cli.terminal import Table, give, give_json, say
-from runclaim.cli.values import Duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import timedelta
 
     from runclaim.database import Database
-    from runclaim.ledger.tokens import TokenView
+    from runclaim.ledger.doors.tokens import TokenView
 
 _SCOPES = ("runs:read", "runs:write", "worker", "admin")
 
@@ -50,7 +50,7 @@ def create(
     as_json: bool,
 ) -> None:
     """Make a token and print it. It is not shown again; the ledger keeps its hash."""
-    from runclaim.ledger import tokens
+    from runclaim.ledger.doors import tokens
 
     with _ledger(app, url) as (database, project):
         if replaces is None:
@@ -83,7 +83,7 @@ def list_tokens(*, app: str | None, url: str | None, as_json: bool) -> None:
     In a pipe: a line for each token, its id, name, scopes, projects, and when it was made, expires, was last used and
     was revoked, with tabs between.
     """
-    from runclaim.ledger import tokens
+    from runclaim.ledger.doors import tokens
 
     with _ledger(app, url) as (database, _):
         found = [_shown(token) for token in database.ask(tokens.listed)]
@@ -106,7 +106,7 @@ def list_tokens(*, app: str | None, url: str | None, as_json: bool) -> None:
 @json_option
 def revoke(*, token_id: str, app: str | None, url: str | None, as_json: bool) -> None:
     """End a token at once, by its id."""
-    from runclaim.ledger import tokens
+    from runclaim.ledger.doors import tokens
 
     with _ledger(app, url) as (database, _):
         _there(database.run(lambda conn: tokens.revoke(conn, token_id)) or None, token_id)

@@ -1,1 +1,1 @@
-"""What users write, and what runs it: flows, phases, contexts, the runner and the keeper of leases."""
+"""What users write, and what runs it: one folder per concern; their order is in pyproject.toml."""

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import and_, case, func, null, or_, update
 
-from runclaim.clock import now
 from runclaim.events import EventType
 from runclaim.ledger.fence import in_state, locked, state
 from runclaim.ledger.journal import Entry, append, entries_of, told_by
 from runclaim.models import runs
-from runclaim.rowset import Id, as_id, few, pack, rowset
+from runclaim.sql.clock import now
+from runclaim.sql.rowset import Id, as_id, few, pack, rowset
 from runclaim.states import LIVE, RunState
 
 if TYPE_CHECKING:

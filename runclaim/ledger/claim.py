@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import BigInteger, Double, Integer, Text, and_, bindparam, case, func, select, update
 
-from runclaim.clock import now, shifted
 from runclaim.events import EventType
 from runclaim.ledger.fence import locked, stands_in, state
 from runclaim.ledger.journal import Entry, append, beside, told
 from runclaim.ledger.priority import PRIORITY
-from runclaim.ledger.waiting import waits
+from runclaim.ledger.received_signals import waits
 from runclaim.models import runs
-from runclaim.prepared import Prepared
-from runclaim.rowset import Id, as_id, few, pack, rowset
+from runclaim.sql.clock import now, shifted
+from runclaim.sql.prepared import Prepared
+from runclaim.sql.rowset import Id, as_id, few, pack, rowset
 from runclaim.states import RunState
 
 if TYPE_CHECKING:

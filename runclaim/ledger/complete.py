@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Double, Integer, Text, and_, case, null, select, update
 
-from runclaim.clock import now, shifted
+from runclaim.ledger.actions.plan import add_actions
+from runclaim.ledger.body.findings import add_findings
 from runclaim.ledger.claim import Claim, earlier
 from runclaim.ledger.completion_journal import entries, possible_entries
 from runclaim.ledger.fence import PROOF, held, locked, proofs, stands_in, state
-from runclaim.ledger.findings import add_findings
 from runclaim.ledger.journal import append, beside, told, who_canceled
-from runclaim.ledger.planning import add_actions
+from runclaim.ledger.received_signals import waits
 from runclaim.ledger.results import RESULT, record, result_row, results_of
-from runclaim.ledger.waiting import waits
 from runclaim.models import phase_results, runs
-from runclaim.prepared import Prepared
-from runclaim.rowset import pack
+from runclaim.sql.clock import now, shifted
+from runclaim.sql.prepared import Prepared
+from runclaim.sql.rowset import pack
 from runclaim.states import RunState
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from sqlalchemy import CTE, Connection
     from sqlalchemy.sql.dml import ReturningUpdate
 
-    from runclaim.ledger.findings import NewFinding
-    from runclaim.ledger.planning import NewAction
+    from runclaim.ledger.actions.plan import NewAction
+    from runclaim.ledger.body.findings import NewFinding
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from sqlalchemy.dialects.sqlite import insert as insert_on_sqlite
 
 from runclaim.errors import LedgerUnavailable
 from runclaim.models import counters
-from runclaim.rowset import pack, rowset
+from runclaim.sql.rowset import pack, rowset
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

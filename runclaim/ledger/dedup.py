@@ -14,9 +14,9 @@ from sqlalchemy import Double, Text, bindparam, delete, select, true
 from sqlalchemy.dialects.postgresql import insert as insert_on_postgresql
 from sqlalchemy.dialects.sqlite import insert as insert_on_sqlite
 
-from runclaim.clock import now, shifted
 from runclaim.models import dedup_keys
-from runclaim.rowset import Id, pack, rowset
+from runclaim.sql.clock import now, shifted
+from runclaim.sql.rowset import Id, pack, rowset
 
 if TYPE_CHECKING:
     from collections.abc import Collection

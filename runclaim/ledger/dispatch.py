@@ -25,11 +25,11 @@ from sqlalchemy import (
     update,
 )
 
-from runclaim.clock import now, shifted
 from runclaim.ledger.fence import in_state
 from runclaim.ledger.priority import PRIORITY
 from runclaim.models import runs
-from runclaim.rowset import pack, rowset
+from runclaim.sql.clock import now, shifted
+from runclaim.sql.rowset import pack, rowset
 from runclaim.states import RunState
 
 if TYPE_CHECKING:

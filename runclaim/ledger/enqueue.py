@@ -25,17 +25,17 @@ from sqlalchemy import (
     true,
 )
 
-from runclaim.clock import now, shifted
 from runclaim.errors import KeyConflict
 from runclaim.events import EventType
 from runclaim.ledger.fence import state
-from runclaim.ledger.identity import FEW, GIVE_BACK, TAKE_KEYS, first_of_each_key, key_of, key_row, take_keys
 from runclaim.ledger.journal import Entry, append, append_of
 from runclaim.ledger.priority import kept
+from runclaim.ledger.run_keys import FEW, GIVE_BACK, TAKE_KEYS, first_of_each_key, key_of, key_row, take_keys
 from runclaim.ledger.subjects import count_generations, supersede
 from runclaim.models import runs
-from runclaim.prepared import Prepared
-from runclaim.rowset import Id, as_json, pack, rowset, verbatim
+from runclaim.sql.clock import now, shifted
+from runclaim.sql.prepared import Prepared
+from runclaim.sql.rowset import Id, as_json, pack, rowset, verbatim
 from runclaim.states import RunState
 
 if TYPE_CHECKING:

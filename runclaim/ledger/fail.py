@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Double, Text, case, null, or_, update
 
-from runclaim.clock import now, shifted
 from runclaim.events import EventType
+from runclaim.ledger.actions.plan import Hooks, Stopped, add_actions_once
 from runclaim.ledger.fence import UNHELD, held, locked, proofs, state
 from runclaim.ledger.journal import Entry, append, who_canceled
-from runclaim.ledger.planning import Hooks, Stopped, add_actions_once
 from runclaim.models import runs
-from runclaim.rowset import as_json, pack
+from runclaim.sql.clock import now, shifted
+from runclaim.sql.rowset import as_json, pack
 from runclaim.states import TERMINAL, RunState
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from sqlalchemy import BigInteger, Text, and_, literal_column, null, select
 
 from runclaim.errors import ClaimLost
 from runclaim.models import runs
-from runclaim.rowset import Few, Id, few, pack, rowset
+from runclaim.sql.rowset import Few, Id, few, pack, rowset
 from runclaim.states import RunState
 
 if TYPE_CHECKING:

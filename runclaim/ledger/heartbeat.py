@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Double, and_, select, update
 
-from runclaim.clock import now, shifted
 from runclaim.ledger.claim import Claim, earlier
 from runclaim.ledger.fence import held, locked, proofs
 from runclaim.models import runs
-from runclaim.rowset import pack
+from runclaim.sql.clock import now, shifted
+from runclaim.sql.rowset import pack
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable

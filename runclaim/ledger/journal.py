@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import BigInteger, Integer, Text, case, column, func, insert, literal, null, or_, select, true
 
-from runclaim.clock import now
 from runclaim.events import EventType
 from runclaim.keys import check_text
 from runclaim.models import events
-from runclaim.rowset import Id, Json, as_id, as_json, few, pack, rowset
 from runclaim.secrets import refuse_secrets
+from runclaim.sql.clock import now
+from runclaim.sql.rowset import Id, Json, as_id, as_json, few, pack, rowset
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable

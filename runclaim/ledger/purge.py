@@ -26,9 +26,9 @@ from sqlalchemy import (
     true,
 )
 
-from runclaim.clock import now, shifted
 from runclaim.models import events, run_keys, runs, untold
-from runclaim.rowset import pack, rowset
+from runclaim.sql.clock import now, shifted
+from runclaim.sql.rowset import pack, rowset
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

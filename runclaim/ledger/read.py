@@ -10,7 +10,7 @@ from sqlalchemy import BindParameter, bindparam, func, select
 from runclaim.ledger.journal import shown_data
 from runclaim.ledger.priority import given
 from runclaim.models import events, phase_results, runs, signals
-from runclaim.rowset import Id, as_id, pack, rowset
+from runclaim.sql.rowset import Id, as_id, pack, rowset
 from runclaim.states import PhaseStatus, RunState, phase_statuses
 
 if TYPE_CHECKING:

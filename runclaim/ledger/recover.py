@@ -13,10 +13,11 @@ from sqlalchemy import bindparam, select
 from sqlalchemy.exc import IntegrityError
 
 from runclaim.errors import RunExists
-from runclaim.ledger import identity, read
+from runclaim.ledger import read
+from runclaim.ledger import run_keys as identity
 from runclaim.ledger.enqueue import Enqueued, insert_runs
 from runclaim.models import run_keys, runs
-from runclaim.rowset import Id, pack
+from runclaim.sql.rowset import Id, pack
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import case, null, update
 
-from runclaim.clock import now
 from runclaim.events import EventType
 from runclaim.ledger.fence import UNHELD, held, locked, proofs, state
 from runclaim.ledger.journal import Entry, append, who_canceled
 from runclaim.models import runs
-from runclaim.rowset import pack
+from runclaim.sql.clock import now
+from runclaim.sql.rowset import pack
 from runclaim.states import RunState
 
 if TYPE_CHECKING:

@@ -17,15 +17,15 @@ from sqlalchemy.dialects.sqlite import insert as insert_on_sqlite
 
 from runclaim.errors import KeyConflict
 from runclaim.events import EventType
-from runclaim.ledger import identity
+from runclaim.ledger import run_keys as identity
+from runclaim.ledger.actions.plan import drop_actions
 from runclaim.ledger.enqueue import Enqueued, insert_runs
 from runclaim.ledger.fence import locked
-from runclaim.ledger.identity import find_holders, first_of_each_key, key_of, key_row
 from runclaim.ledger.journal import Entry, append, told_by
-from runclaim.ledger.planning import drop_actions
+from runclaim.ledger.run_keys import find_holders, first_of_each_key, key_of, key_row
 from runclaim.ledger.subjects import SUPERSEDED
 from runclaim.models import run_keys, runs
-from runclaim.rowset import Id, few, pack, rowset
+from runclaim.sql.rowset import Id, few, pack, rowset
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import and_, bindparam, case, literal, null, or_, select, update
 
-from runclaim.clock import now
 from runclaim.events import EventType
+from runclaim.ledger.actions.plan import Hooks, Stopped, add_actions_once
 from runclaim.ledger.fence import UNHELD, in_state, stands_in, state
 from runclaim.ledger.journal import Entry, append, who_canceled
-from runclaim.ledger.planning import Hooks, Stopped, add_actions_once
 from runclaim.models import runs
-from runclaim.rowset import Id, as_json, pack, rowset
+from runclaim.sql.clock import now
+from runclaim.sql.rowset import Id, as_json, pack, rowset
 from runclaim.states import RunState
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Double, Integer, Text, insert, select, true
 
-from runclaim.clock import now, shifted
 from runclaim.ledger.fence import proofs
 from runclaim.models import phase_results
-from runclaim.rowset import pack, verbatim
+from runclaim.sql.clock import now, shifted
+from runclaim.sql.rowset import pack, verbatim
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

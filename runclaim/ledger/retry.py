@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import bindparam, null, or_, update
 
-from runclaim.clock import now
 from runclaim.events import EventType
-from runclaim.ledger.acts import release_unanswered
+from runclaim.ledger.body.acts import release_unanswered
 from runclaim.ledger.fence import in_state, state
 from runclaim.ledger.journal import Entry, append, told_by
 from runclaim.models import runs, subjects
-from runclaim.rowset import Id
+from runclaim.sql.clock import now
+from runclaim.sql.rowset import Id
 from runclaim.states import RunState
 
 if TYPE_CHECKING:

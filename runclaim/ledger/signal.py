@@ -15,15 +15,15 @@ from sqlalchemy import Text, and_, bindparam, case, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as insert_on_postgresql
 from sqlalchemy.dialects.sqlite import insert as insert_on_sqlite
 
-from runclaim.clock import now, shifted
 from runclaim.events import EventType
 from runclaim.ledger import read
 from runclaim.ledger.dispatch import MESSAGE, Due
 from runclaim.ledger.fence import in_state, state
 from runclaim.ledger.journal import CALL, Entry, append, entries_of
-from runclaim.ledger.waiting import barred, received
+from runclaim.ledger.received_signals import barred, received
 from runclaim.models import runs, signals
-from runclaim.rowset import Id, verbatim
+from runclaim.sql.clock import now, shifted
+from runclaim.sql.rowset import Id, verbatim
 from runclaim.states import LIVE, RunState
 
 if TYPE_CHECKING:

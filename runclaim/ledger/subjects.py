@@ -14,13 +14,13 @@ from sqlalchemy import BigInteger, Integer, Text, and_, select, true, update
 from sqlalchemy.dialects.postgresql import insert as insert_on_postgresql
 from sqlalchemy.dialects.sqlite import insert as insert_on_sqlite
 
-from runclaim.clock import now
 from runclaim.events import EventType
+from runclaim.ledger.actions.plan import drop_actions
 from runclaim.ledger.fence import UNHELD, state
 from runclaim.ledger.journal import Entry, append
-from runclaim.ledger.planning import drop_actions
 from runclaim.models import runs, subjects
-from runclaim.rowset import pack, rowset
+from runclaim.sql.clock import now
+from runclaim.sql.rowset import pack, rowset
 from runclaim.states import RunState
 
 if TYPE_CHECKING:

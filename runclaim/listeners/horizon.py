@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
-from runclaim.ledger import tail
+from runclaim.ledger.listeners import tail
 
 if TYPE_CHECKING:
     from datetime import timedelta

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import datetime
 
-    from runclaim.ledger.tail import Line
+    from runclaim.ledger.listeners.tail import Line
 
     #: `receiver(event)`; what it returns is dropped.
     Receiver = Callable[["Event"], object]

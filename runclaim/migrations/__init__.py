@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import inspect, text
 
-from runclaim import ledger_file
 from runclaim.errors import ConfigError, SchemaBehind
+from runclaim.sql import ledger_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,9 +8,9 @@ from typing import Any
 from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, Text, UniqueConstraint, false, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from runclaim.clock import Instant
 from runclaim.models.base import Base
-from runclaim.rowset import Id, Json, Verbatim
+from runclaim.sql.clock import Instant
+from runclaim.sql.rowset import Id, Json, Verbatim
 
 _DUE = text("state IN ('planned', 'sending')")
 _UNKNOWN = text("state = 'unknown'")

@@ -8,9 +8,9 @@ from typing import Any
 from sqlalchemy import BigInteger, ForeignKey, Identity, Index, Integer, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from runclaim.clock import Instant
 from runclaim.models.base import Base
-from runclaim.rowset import Id, Json
+from runclaim.sql.clock import Instant
+from runclaim.sql.rowset import Id, Json
 
 
 class Event(Base):

@@ -8,9 +8,9 @@ from typing import Any
 from sqlalchemy import BigInteger, ForeignKey, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from runclaim.clock import Instant
 from runclaim.models.base import Base
-from runclaim.rowset import Id, Verbatim
+from runclaim.sql.clock import Instant
+from runclaim.sql.rowset import Id, Verbatim
 
 
 class PhaseResult(Base):

@@ -7,9 +7,9 @@ from datetime import datetime  # noqa: TC003 - SQLAlchemy reads the annotations
 from sqlalchemy import Index, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from runclaim.clock import Instant
 from runclaim.models.base import Base
-from runclaim.rowset import Id
+from runclaim.sql.clock import Instant
+from runclaim.sql.rowset import Id
 
 
 class RunKey(Base):

@@ -7,8 +7,8 @@ from datetime import datetime  # noqa: TC003 - SQLAlchemy reads the annotations
 from sqlalchemy import Text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from runclaim.clock import Instant
 from runclaim.models.base import Base
+from runclaim.sql.clock import Instant
 
 
 class SigningKey(Base):

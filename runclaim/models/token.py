@@ -8,9 +8,9 @@ from typing import Any
 from sqlalchemy import Text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from runclaim.clock import Instant
 from runclaim.models.base import Base
-from runclaim.rowset import Json
+from runclaim.sql.clock import Instant
+from runclaim.sql.rowset import Json
 
 
 class Token(Base):

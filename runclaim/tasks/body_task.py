@@ -20,21 +20,21 @@ from celery.app.task import Context
 from celery.exceptions import Ignore, Retry
 
 from runclaim.errors import RunclaimError
-from runclaim.flows.attempt import Ending
-from runclaim.flows.settler import COMPLETE
-from runclaim.flows.telling import harmless
+from runclaim.flows.run.attempt import Ending
+from runclaim.flows.run.settler import COMPLETE
 from runclaim.secrets import redact
 from runclaim.states import RunState
 from runclaim.tasks.handlers import is_hung_on, is_overridden
 from runclaim.tasks.headers import CELERYS
+from runclaim.tracebacks import harmless
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from types import TracebackType
 
-    from runclaim.flows.attempt import Ended
-    from runclaim.flows.body import Body
-    from runclaim.flows.execution import Execution
+    from runclaim.flows.run.attempt import Ended
+    from runclaim.flows.run.body import Body
+    from runclaim.flows.run.execution import Execution
     from runclaim.ledger.claim import Claim
 
 

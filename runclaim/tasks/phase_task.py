@@ -14,16 +14,16 @@ from celery.exceptions import Ignore
 from runclaim import logs
 from runclaim.broker import is_limited
 from runclaim.errors import InputError, LedgerRefused, LedgerUnavailable
-from runclaim.flows.attempt import Ending
-from runclaim.flows.delivering import Message
-from runclaim.flows.telling import harmless
+from runclaim.flows.fail_open.deliverer import Message
+from runclaim.flows.run.attempt import Ending
 from runclaim.tasks import eager, remote_limits
 from runclaim.tasks.body_task import attributes, body_here, fail, ignored, said
 from runclaim.tasks.meanings import meaning, retry
-from runclaim.tasks.monitoring import Monitor
 from runclaim.tasks.request import PhaseRequest
 from runclaim.tasks.routes import queue_of
 from runclaim.tasks.serializer import Serializer
+from runclaim.tasks.task_events import Monitor
+from runclaim.tracebacks import harmless
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from celery import Celery
     from celery.app.task import Task
 
-    from runclaim.flows.flow import Flow
-    from runclaim.flows.phase import Phase
+    from runclaim.flows.declare.flow import Flow
+    from runclaim.flows.declare.phase import Phase
     from runclaim.tasks.runtime import Runtime
 
 logger: Final = logs.logger("runclaim.worker")

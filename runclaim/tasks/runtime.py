@@ -11,24 +11,24 @@ from runclaim import failpoints, forks, logs, tracing
 from runclaim.broker import DELIVER
 from runclaim.database import Database
 from runclaim.errors import RunclaimError
-from runclaim.flows.delivering import Deliverer
-from runclaim.flows.describing import describe
-from runclaim.flows.hooks import stopped_hooks
-from runclaim.flows.keeper import PATIENCE, Keeper
-from runclaim.flows.minder import Minder
-from runclaim.flows.outcomes import Outcomes
-from runclaim.flows.pace import Pace
-from runclaim.flows.publishing import dispatch_due
-from runclaim.flows.purging import purge_all
-from runclaim.flows.retention import Retention, of_strangers
-from runclaim.flows.runner import Runner
-from runclaim.flows.sending import Sender
-from runclaim.ledger.answers import forget_answers
+from runclaim.flows.actions.hooks import stopped_hooks
+from runclaim.flows.actions.outcomes import Outcomes
+from runclaim.flows.actions.sender import Sender
+from runclaim.flows.declare.flow_record import describe
+from runclaim.flows.declare.retention import Retention, of_strangers
+from runclaim.flows.fail_open.deliverer import Deliverer
+from runclaim.flows.messages.publisher import dispatch_due
+from runclaim.flows.run.group_minder import Minder
+from runclaim.flows.run.lease_keeper import PATIENCE, Keeper
+from runclaim.flows.run.pace import Pace
+from runclaim.flows.run.runner import Runner
+from runclaim.flows.upkeep.purge import purge_all
 from runclaim.ledger.dedup import forget
-from runclaim.ledger.registry import register, unregistered
+from runclaim.ledger.doors.idempotency_keys import forget_answers
+from runclaim.ledger.doors.registered_flows import register, unregistered
 from runclaim.ledger.rescue import rescue, rescue_worker
-from runclaim.listeners.telling import register as register_listeners
-from runclaim.listeners.telling import tell
+from runclaim.listeners.tell import register as register_listeners
+from runclaim.listeners.tell import tell
 from runclaim.pause import Pause
 from runclaim.tasks.limits import limit_of
 from runclaim.tasks.process import Process
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from celery import Celery
 
     from runclaim.broker import Broker
-    from runclaim.flows.flow import Flow
-    from runclaim.flows.ledgering import Ledger
+    from runclaim.flows.client.access import Ledger
+    from runclaim.flows.declare.flow import Flow
 
 logger: Final = logs.logger("runclaim.worker")
 

@@ -10,16 +10,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from runclaim.errors import SecretUnavailable
-from runclaim.flows.context import Context
-from runclaim.flows.records import Records
-from runclaim.flows.resolving import parts
+from runclaim.flows.body.context import Context
+from runclaim.flows.body.drafts import Records
+from runclaim.flows.declare.secret_references import parts
 from runclaim.testing.memory import Memory
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from runclaim.flows.flow import Flow
-    from runclaim.flows.phase import Phase
+    from runclaim.flows.declare.flow import Flow
+    from runclaim.flows.declare.phase import Phase
 
 InputT = TypeVar("InputT")
 _RUN_ID: Final = "00000000-0000-7000-8000-000000000000"

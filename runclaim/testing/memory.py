@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from runclaim.keys import dump_json, uuid7
-from runclaim.ledger.sessions import SessionView
+from runclaim.ledger.body.sessions import SessionView
 
 if TYPE_CHECKING:
-    from runclaim.ledger.sessions import SessionState
+    from runclaim.ledger.body.sessions import SessionState
 
 
 class Memory:

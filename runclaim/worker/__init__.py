@@ -12,14 +12,15 @@ from celery import bootsteps, signals
 
 from runclaim import logs
 from runclaim.errors import LedgerUnavailable, RunclaimError
-from runclaim.flows.backlog import EVERY_SECONDS
-from runclaim.worker import flower, reporting, unknown_tasks
+from runclaim.flows.fail_open.backlog import EVERY_SECONDS
+from runclaim.worker import alive as reporting
+from runclaim.worker import flower, unknown_tasks
 from runclaim.worker.checks import notices, refusals
 
 if TYPE_CHECKING:
     from celery import Celery
 
-    from runclaim.flows.local_records import LocalRecords
+    from runclaim.flows.fail_open.local_records import LocalRecords
     from runclaim.tasks.runtime import Runtime
 
 logger: Final = logs.logger("runclaim.worker")

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from runclaim.flows.describing import describe
-from runclaim.ledger.registry import register
+from runclaim.flows.declare.flow_record import describe
+from runclaim.ledger.doors.registered_flows import register
 from tests.api.served import Client, Served, token
+from tests.harness.bench import Bench
 from tests.harness.ledgers import put_away
 from tests.servers import database
-from tests.unit.bench import Bench
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

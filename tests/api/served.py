@@ -15,8 +15,8 @@ import uvicorn
 
 from runclaim.api import create_app
 from runclaim.api.__main__ import settings
-from runclaim.ledger import tokens
-from runclaim.ledger.tokens import Scope
+from runclaim.ledger.doors import tokens
+from runclaim.ledger.doors.tokens import Scope
 from tests.harness import until
 
 if TYPE_CHECKING:

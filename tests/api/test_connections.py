@@ -7,10 +7,10 @@ from contextlib import ExitStack
 
 import pytest
 
-from runclaim.api import strict
+from runclaim.api import bodies as strict
+from runclaim.api.bodies import Buffers
 from runclaim.api.connections import BoundedConnection, _Chunked
 from runclaim.api.origins import origin
-from runclaim.api.strict import Buffers
 from tests.api.conftest import Office
 from tests.harness import until
 

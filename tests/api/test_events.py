@@ -9,7 +9,7 @@ from http.client import HTTPConnection
 
 import pytest
 
-from runclaim.api import events as events_module
+from runclaim.api.routes import events as events_module
 from tests.api.served import token
 from tests.harness import until
 

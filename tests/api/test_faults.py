@@ -16,7 +16,7 @@ from runclaim.api import __main__ as serving
 from runclaim.api.service import Service
 from runclaim.config import Config
 from runclaim.errors import ConfigError
-from runclaim.ledger import tokens
+from runclaim.ledger.doors import tokens
 from tests.api.conftest import INPUT, WANTED, Office
 from tests.harness import until
 from tests.servers import database

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from runclaim.ledger.answers import forget_answers
+from runclaim.ledger.doors.idempotency_keys import forget_answers
 from tests.api.conftest import INPUT, WANTED, Office
 from tests.api.served import Served
 from tests.harness import until

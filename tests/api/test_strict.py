@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from runclaim.api import strict
+from runclaim.api import bodies as strict
 from runclaim.api.problems import KINDS, Problem
 from tests.api.conftest import INPUT, WANTED
 

@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy import select, text
 
 from runclaim import Backoff
-from runclaim.flows.describing import describe
-from runclaim.ledger.registry import register
+from runclaim.flows.declare.flow_record import describe
+from runclaim.ledger.doors.registered_flows import register
 from runclaim.ledger.rescue import rescue
 from runclaim.models import runs
 

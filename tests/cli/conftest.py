@@ -9,17 +9,17 @@ import pytest
 from click.testing import CliRunner, Result
 
 from runclaim import Blocked, cli
-from runclaim.flows.describing import describe
-from runclaim.ledger.registry import register
+from runclaim.flows.declare.flow_record import describe
+from runclaim.ledger.doors.registered_flows import register
 from tests.api.served import Served, token
+from tests.harness.bench import Bench
 from tests.harness.ledgers import put_away
 from tests.servers import database
-from tests.unit.bench import Bench
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from runclaim.flows.flow import Flow
+    from runclaim.flows.declare.flow import Flow
 
 _NONE = {
     "RUNCLAIM_API_URL": None,

@@ -291,9 +291,9 @@ def test_no_answer_steers_the_terminal(
 ):  # fmt: skip
     """INVARIANT: what somebody else's API answers is text. Breaks for each field that is printed as it came."""
     monkeypatch.setattr("runclaim.cli.terminal.is_terminal", lambda: on_a_terminal)
-    monkeypatch.setattr("runclaim.cli.runs.shown.is_terminal", lambda: on_a_terminal)
+    monkeypatch.setattr("runclaim.cli.runs.render.is_terminal", lambda: on_a_terminal)
     monkeypatch.setattr("runclaim.cli.runs.tail.is_terminal", lambda: on_a_terminal)
-    monkeypatch.setattr("runclaim.cli.runs.look.is_terminal", lambda: on_a_terminal)
+    monkeypatch.setattr("runclaim.cli.runs.read.is_terminal", lambda: on_a_terminal)
     told = ask(serve(*answers).url, *words)
 
     assert isinstance(told.exception, SystemExit | None), told.exception

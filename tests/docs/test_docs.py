@@ -14,7 +14,7 @@ import runclaim
 from runclaim.config import Config
 from runclaim.events import EventType
 from runclaim.failpoints import NAMES
-from runclaim.flows.phase import PhaseOptions
+from runclaim.flows.declare.phase import PhaseOptions
 from runclaim.states import MOVES, TERMINAL, RunState
 
 ROOT = Path(__file__).parents[2]

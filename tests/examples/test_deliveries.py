@@ -15,7 +15,7 @@ from trial.payloads import pull_request
 
 from runclaim import Context, Runclaim
 from runclaim.errors import SignatureRefused
-from runclaim.flows.webhooks import Delivery, Outcome, Webhook
+from runclaim.flows.inbound.webhook import Delivery, Outcome, Webhook
 from tests.examples.conftest import git
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from sqlalchemy import inspect, text
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from tests.unit.bench import Bench
+    from tests.harness.bench import Bench
 
 KEPT = {"runclaim_schema_version"}
 

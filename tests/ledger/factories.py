@@ -20,8 +20,8 @@ from runclaim.ledger.signal import Signaled, signal
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from runclaim.ledger.findings import NewFinding
-    from runclaim.ledger.planning import NewAction
+    from runclaim.ledger.actions.plan import NewAction
+    from runclaim.ledger.body.findings import NewFinding
 
 FLOW = "review"
 PHASES = ("plan", "deliver", "compound")

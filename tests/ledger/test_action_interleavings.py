@@ -7,12 +7,12 @@ from datetime import timedelta
 from sqlalchemy import text
 
 from runclaim.keys import nonce
-from runclaim.ledger.actions import claim_actions
+from runclaim.ledger.actions.claim import claim_actions
+from runclaim.ledger.actions.decide import actions_of, resolve_action, retry_action
+from runclaim.ledger.actions.settle import ActionState, settle_actions
 from runclaim.ledger.cancel import cancel
 from runclaim.ledger.complete import complete
-from runclaim.ledger.decisions import actions_of, resolve_action, retry_action
 from runclaim.ledger.enqueue import enqueue
-from runclaim.ledger.outbox import ActionState, settle_actions
 from tests.ledger.factories import completion, new_run
 from tests.ledger.played import fresh_keys, make, played, script
 from tests.ledger.test_actions import LONGEST, Sent, new_action, plan

@@ -9,15 +9,15 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
 from runclaim.keys import nonce, uuid7
-from runclaim.ledger.actions import claim_actions, claimed_actions
+from runclaim.ledger.actions.claim import claim_actions, claimed_actions
+from runclaim.ledger.actions.decide import action, actions_of, list_actions, resolve_action, retry_action
+from runclaim.ledger.actions.plan import NewAction
+from runclaim.ledger.actions.settle import ActionState, Sent, settle_actions, settled_actions
+from runclaim.ledger.body.findings import NewFinding, findings_of
 from runclaim.ledger.cancel import cancel
 from runclaim.ledger.complete import complete
-from runclaim.ledger.decisions import action, actions_of, list_actions, resolve_action, retry_action
 from runclaim.ledger.enqueue import enqueue
 from runclaim.ledger.fail import Verdict, fail
-from runclaim.ledger.findings import NewFinding, findings_of
-from runclaim.ledger.outbox import ActionState, Sent, settle_actions, settled_actions
-from runclaim.ledger.planning import NewAction
 from runclaim.ledger.purge import purge
 from runclaim.ledger.rescue import rescue
 from runclaim.ledger.resume import resume

@@ -16,10 +16,10 @@ from sqlalchemy import text
 from runclaim.database import Database
 from runclaim.errors import ClaimLost, LedgerUnavailable
 from runclaim.events import EventType
-from runclaim.flows.notes import Notes
-from runclaim.flows.routing import Route
-from runclaim.flows.signaling import Signal
-from runclaim.flows.tally import Tally
+from runclaim.flows.client.signal import Signal
+from runclaim.flows.inbound.route import Route
+from runclaim.flows.run.claimed_writes import Notes
+from runclaim.flows.run.tally import Tally
 from runclaim.keys import nonce
 from runclaim.ledger import counters, read
 from runclaim.ledger.claim import Wanted, claimed

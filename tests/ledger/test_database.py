@@ -15,12 +15,13 @@ import pytest
 from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from runclaim import engines, forks
+from runclaim import forks
 from runclaim.database import Database
 from runclaim.errors import ClaimLost, ConfigError, LedgerUnavailable
 from runclaim.ledger import read
 from runclaim.ledger.enqueue import enqueue
-from runclaim.trouble import Trouble, trouble
+from runclaim.sql import engines
+from runclaim.sql.trouble import Trouble, trouble
 from tests.ledger.concurrency import Actor, together, until
 from tests.ledger.factories import new_run, queued_run
 from tests.ledger.sql import count

@@ -12,7 +12,7 @@ from runclaim.keys import run_key
 from runclaim.ledger import read
 from runclaim.ledger.cancel import cancel
 from runclaim.ledger.enqueue import Enqueued, enqueue
-from runclaim.ledger.identity import key_of, recorded_fingerprint
+from runclaim.ledger.run_keys import key_of, recorded_fingerprint
 from runclaim.states import PhaseStatus, RunState
 from tests.ledger.factories import (
     PHASES,

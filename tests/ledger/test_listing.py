@@ -8,7 +8,7 @@ import pytest
 
 from runclaim.keys import uuid7
 from runclaim.ledger.cancel import cancel
-from runclaim.ledger.listing import Wanted, list_runs, run_line
+from runclaim.ledger.doors.run_pages import Wanted, list_runs, run_line
 from runclaim.states import RunState
 from tests.ledger.factories import claimed_run, failed_run, finish, queued_run, queued_runs, succeeded_run
 

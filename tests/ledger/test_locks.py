@@ -11,13 +11,14 @@ from sqlalchemy.exc import OperationalError
 from runclaim.database import Database
 from runclaim.errors import LedgerUnavailable
 from runclaim.ledger import claim as claims
-from runclaim.ledger import outbox, read
+from runclaim.ledger import read
+from runclaim.ledger.actions import settle as outbox
+from runclaim.ledger.actions.settle import ActionState, Sent, settle_actions
 from runclaim.ledger.cancel import cancel
 from runclaim.ledger.complete import complete
 from runclaim.ledger.enqueue import enqueue
 from runclaim.ledger.fail import fail
 from runclaim.ledger.heartbeat import heartbeat, passed_over
-from runclaim.ledger.outbox import ActionState, Sent, settle_actions
 from runclaim.ledger.purge import purge
 from runclaim.ledger.release import release
 from runclaim.ledger.rescue import rescue

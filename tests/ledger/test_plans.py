@@ -18,26 +18,32 @@ from runclaim import migrations
 from runclaim.database import Database
 from runclaim.errors import KeyConflict, RunExists
 from runclaim.keys import nonce, run_key, uuid7
-from runclaim.ledger import answers, read, tail, tokens
 from runclaim.ledger import claim as claims
-from runclaim.ledger.actions import claim_actions, claimed_actions
-from runclaim.ledger.answers import count_answers, forget_answers
+from runclaim.ledger import read
+from runclaim.ledger.actions.claim import claim_actions, claimed_actions
+from runclaim.ledger.actions.decide import actions_of, list_actions, retry_action
+from runclaim.ledger.actions.plan import NewAction
+from runclaim.ledger.actions.settle import ActionState, Sent, settle_actions, settled_actions
+from runclaim.ledger.body.findings import NewFinding, findings_of
+from runclaim.ledger.body.sessions import sessions_of
 from runclaim.ledger.cancel import cancel
 from runclaim.ledger.claim import claimed
 from runclaim.ledger.complete import complete, completed
-from runclaim.ledger.decisions import actions_of, list_actions, retry_action
 from runclaim.ledger.dedup import forget
+from runclaim.ledger.doors import idempotency_keys as answers
+from runclaim.ledger.doors import tokens
+from runclaim.ledger.doors.follow import journal_after
+from runclaim.ledger.doors.gauges import gauges
+from runclaim.ledger.doors.idempotency_keys import count_answers, forget_answers
+from runclaim.ledger.doors.outside_workers import ready, recorded_by
+from runclaim.ledger.doors.run_pages import Wanted, count_live, list_runs
 from runclaim.ledger.enqueue import enqueue
 from runclaim.ledger.fail import fail
-from runclaim.ledger.findings import NewFinding, findings_of
-from runclaim.ledger.following import journal_after
-from runclaim.ledger.gauges import gauges
 from runclaim.ledger.heartbeat import heartbeat, passed_over
-from runclaim.ledger.identity import find_runs
 from runclaim.ledger.journal import who_canceled
-from runclaim.ledger.listing import Wanted, count_live, list_runs
-from runclaim.ledger.outbox import ActionState, Sent, settle_actions, settled_actions
-from runclaim.ledger.planning import NewAction
+from runclaim.ledger.listeners import tail
+from runclaim.ledger.listeners.tail import after
+from runclaim.ledger.listeners.untold import due_untold, held_up, is_due
 from runclaim.ledger.purge import purge, purge_keys
 from runclaim.ledger.put_back import put_back
 from runclaim.ledger.recover import recover
@@ -45,10 +51,7 @@ from runclaim.ledger.release import release
 from runclaim.ledger.rerun import rerun
 from runclaim.ledger.rescue import rescue, rescue_worker
 from runclaim.ledger.retry import retry
-from runclaim.ledger.sessions import sessions_of
-from runclaim.ledger.tail import after
-from runclaim.ledger.untold import due_untold, held_up, is_due
-from runclaim.ledger.working import ready, recorded_by
+from runclaim.ledger.run_keys import find_runs
 from runclaim.models import actions, findings, metadata
 from runclaim.states import TERMINAL, RunState
 from tests import servers

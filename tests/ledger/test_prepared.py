@@ -10,7 +10,7 @@ from sqlalchemy import create_engine, text
 from runclaim.database import Database
 from runclaim.ledger.complete import complete
 from runclaim.ledger.enqueue import enqueue_at_once
-from runclaim.prepared import Prepared
+from runclaim.sql.prepared import Prepared
 from tests.ledger.factories import claimed_runs, completion, new_run, take, wanted
 
 JOURNAL = text("SELECT type, phase, attempt, fence, data FROM runclaim_events WHERE run_id = :id ORDER BY id")

@@ -6,7 +6,8 @@ from datetime import timedelta
 
 import pytest
 
-from runclaim.ledger import listing, read
+from runclaim.ledger import read
+from runclaim.ledger.doors import run_pages as listing
 from tests.ledger.factories import claimed_run, due, queued_run
 
 

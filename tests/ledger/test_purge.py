@@ -6,10 +6,11 @@ from datetime import timedelta
 
 import pytest
 
-from runclaim.ledger import read, tail
+from runclaim.ledger import read
 from runclaim.ledger.enqueue import enqueue
+from runclaim.ledger.listeners import tail
+from runclaim.ledger.listeners.untold import Aside, set_aside
 from runclaim.ledger.purge import LONGEST_WAIT, purge, purge_keys
-from runclaim.ledger.untold import Aside, set_aside
 from runclaim.states import TERMINAL, RunState
 from tests.ledger.factories import (
     blocked_run,

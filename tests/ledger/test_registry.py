@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from runclaim.ledger.registry import FlowRecord, PhaseRecord, all_registered, register, registered, unregistered
+from runclaim.ledger.doors.registered_flows import (
+    FlowRecord,
+    PhaseRecord,
+    all_registered,
+    register,
+    registered,
+    unregistered,
+)
 from runclaim.models import flows
 
 PLAN = PhaseRecord(

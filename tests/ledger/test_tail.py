@@ -10,11 +10,11 @@ from sqlalchemy import event, text
 
 from runclaim import migrations
 from runclaim.database import Database
-from runclaim.ledger import tail
 from runclaim.ledger.cancel import cancel
-from runclaim.ledger.listening import add_listener, keep_turn, leave_turn, places, take_turn
+from runclaim.ledger.listeners import tail
+from runclaim.ledger.listeners.totals import fold
+from runclaim.ledger.listeners.turns import add_listener, keep_turn, leave_turn, places, take_turn
 from runclaim.ledger.purge import purge
-from runclaim.ledger.totals import fold
 from runclaim.listeners.horizon import settled
 from runclaim.states import TERMINAL
 from tests.ledger.concurrency import Actor, together

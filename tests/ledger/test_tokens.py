@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import text
 
 from runclaim.errors import InputError
-from runclaim.ledger import tokens
-from runclaim.ledger.tokens import Scope
+from runclaim.ledger.doors import tokens
+from runclaim.ledger.doors.tokens import Scope
 
 HOUR = timedelta(hours=1)
 

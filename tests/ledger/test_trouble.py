@@ -15,7 +15,7 @@ from sqlalchemy import exc, text
 
 from runclaim.database import Database
 from runclaim.errors import LedgerRefused, LedgerUnavailable
-from runclaim.trouble import Trouble, advice, trouble
+from runclaim.sql.trouble import Trouble, advice, trouble
 from tests.ledger.factories import queued_run
 
 PASSING = {Trouble.REPEAT, Trouble.STALE, Trouble.DOUBT}
@@ -246,7 +246,7 @@ def test_a_file_that_was_opened_before_and_cannot_be_now_is_waited_for(tmp_path,
         if len(pauses) == 2:
             unplugged.rename(disk)
 
-    monkeypatch.setattr("runclaim.patience.time.sleep", pause)
+    monkeypatch.setattr("runclaim.sql.patience.time.sleep", pause)
     answer = database.run(lambda conn: conn.execute(text("SELECT count(*) FROM t")).scalar_one())
     database.close()
 

@@ -7,8 +7,8 @@ import json
 import pytest
 
 from runclaim.ledger import read
-from runclaim.ledger.actions import claim_actions
-from runclaim.ledger.acts import answer_act, begin_act
+from runclaim.ledger.actions.claim import claim_actions
+from runclaim.ledger.body.acts import answer_act, begin_act
 from runclaim.ledger.complete import complete
 from runclaim.ledger.signal import signal
 from tests.ledger.factories import claimed_run, completion, waiting_run

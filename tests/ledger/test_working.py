@@ -5,13 +5,14 @@ from __future__ import annotations
 from datetime import timedelta
 
 from runclaim.keys import nonce
-from runclaim.ledger import answers, read
-from runclaim.ledger.answers import Kept
+from runclaim.ledger import read
 from runclaim.ledger.cancel import cancel
+from runclaim.ledger.doors import idempotency_keys as answers
+from runclaim.ledger.doors.follow import journal_after
+from runclaim.ledger.doors.idempotency_keys import Kept
+from runclaim.ledger.doors.outside_workers import Ready, held_claim, lease_of, ready, recorded_by
+from runclaim.ledger.doors.page_key import page_key
 from runclaim.ledger.fail import fail
-from runclaim.ledger.following import journal_after
-from runclaim.ledger.signing import page_key
-from runclaim.ledger.working import Ready, held_claim, lease_of, ready, recorded_by
 from tests.ledger.concurrency import together
 from tests.ledger.factories import LEASE, MAX_DURATION, WORKER, claimed_run, failure, finish, queued_run
 

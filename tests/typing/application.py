@@ -17,13 +17,13 @@ from sqlalchemy import text
 from sqlalchemy.orm import scoped_session, sessionmaker
 
 from runclaim import Backoff, Context, Run, Runclaim, RunState
-from runclaim.flows.routing import Event
+from runclaim.flows.inbound.route import Event
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
     from sqlalchemy.orm import Session
 
-    from runclaim.flows.webhooks import Delivery
+    from runclaim.flows.inbound.webhook import Delivery
 
 app = Celery("reviews")
 runs = Runclaim(app, lease=timedelta(seconds=30))
@@ -119,27 +119,29 @@ runs.flow("broken", PullRequest, key=lambda pull: pull.number)  # error: arg-typ
 
 
 def enqueue(db: Session) -> None:
-    reveal_type(review.enqueue(repo="a", number=1))  # reveal: runclaim.flows.handle.Run
-    reveal_type(review.enqueue(PullRequest("a", 1), session=db))  # reveal: runclaim.flows.handle.Run
+    reveal_type(review.enqueue(repo="a", number=1))  # reveal: runclaim.flows.client.handle.Run
+    reveal_type(review.enqueue(PullRequest("a", 1), session=db))  # reveal: runclaim.flows.client.handle.Run
     review.enqueue(repo="a", number=1, session=scoped_session(sessionmaker()))
-    reveal_type(review.enqueue_many([PullRequest("a", 1)]))  # reveal: list[runclaim.flows.handle.Run]
-    reveal_type(review.using(delay=timedelta(hours=1)).enqueue(repo="a", number=1))  # reveal: runclaim.flows.handle.Run
+    reveal_type(review.enqueue_many([PullRequest("a", 1)]))  # reveal: list[runclaim.flows.client.handle.Run]
+    reveal_type(
+        review.using(delay=timedelta(hours=1)).enqueue(repo="a", number=1)
+    )  # reveal: runclaim.flows.client.handle.Run
     review.enqueue(Order(number=1))  # error: arg-type
     review.using(delay=5)  # error: arg-type
     review.enqueue(repo="a", number=1, session="db")  # error: arg-type
 
 
 async def enqueue_from_async(db: AsyncSession) -> None:
-    reveal_type(await review.aenqueue(repo="a", number=1))  # reveal: runclaim.flows.handle.Run
+    reveal_type(await review.aenqueue(repo="a", number=1))  # reveal: runclaim.flows.client.handle.Run
     await review.aenqueue(PullRequest("a", 1), session=db)
 
 
 def route(pull: PullRequest) -> Run | None:
-    reveal_type(review.route(Event(pull, phase=compound)))  # reveal: runclaim.flows.routing.Routed
+    reveal_type(review.route(Event(pull, phase=compound)))  # reveal: runclaim.flows.inbound.route.Routed
     review.route(Event({"repo": "a", "number": 1}, phase="compound", id="1", payload=[1]))
     review.route(Event(Order(number=1), phase=pack))  # error: arg-type
     review.phase(on=1)  # error: call-overload
-    reveal_type(runs.signal("a:1", "approved", flow=review))  # reveal: runclaim.flows.handle.Run
+    reveal_type(runs.signal("a:1", "approved", flow=review))  # reveal: runclaim.flows.client.handle.Run
     return review.find("a:1")
 
 
@@ -149,15 +151,15 @@ def hook(delivery: Delivery) -> Event[PullRequest] | None:
 
 
 def claim_plainly(db: Session) -> None:
-    reveal_type(runs.check_and_claim("nightly", key="2026-11-21"))  # reveal: runclaim.flows.plain.Claimed | None
+    reveal_type(runs.check_and_claim("nightly", key="2026-11-21"))  # reveal: runclaim.flows.plain_calls.Claimed | None
     reveal_type(runs.purge())  # reveal: int
     runs.check_and_claim("nightly")  # error: call-arg
 
 
 def follow(run: Run) -> RunState:
-    reveal_type(run.rerun(by="ann"))  # reveal: runclaim.flows.handle.Run
+    reveal_type(run.rerun(by="ann"))  # reveal: runclaim.flows.client.handle.Run
     reveal_type(run.events[0].type)  # reveal: str
-    reveal_type(run.signal("approved", {"by": "ann"}, id="1"))  # reveal: runclaim.flows.handle.Run
+    reveal_type(run.signal("approved", {"by": "ann"}, id="1"))  # reveal: runclaim.flows.client.handle.Run
     reveal_type(run.state)  # reveal: runclaim.states.RunState
     reveal_type(run.created)  # reveal: bool
     reveal_type(run.wait(timedelta(seconds=1)))  # reveal: Any

@@ -18,7 +18,7 @@ from runclaim.logs import JsonFormatter
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.unit.bench import Bench
+    from tests.harness.bench import Bench
 
 
 @pytest.fixture

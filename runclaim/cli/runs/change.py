@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import click
 
 from runclaim.cli.exits import Exit, code_of, tell
+from runclaim.cli.option_types import Identifier
 from runclaim.cli.options import json_option, on_the_ledger, yes_option
 from runclaim.cli.terminal import confirmed, give, give_json, one_line, say
-from runclaim.cli.values import Identifier
 from runclaim.errors import RunclaimError
 
 if TYPE_CHECKING:

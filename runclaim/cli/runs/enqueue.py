@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from runclaim.cli.option_types import Duration, input_from
 from runclaim.cli.options import json_option, on_the_ledger, project_option
-from runclaim.cli.runs.waiting import require_success, wait_for
+from runclaim.cli.runs.wait import require_success, wait_for
 from runclaim.cli.service import Asked
 from runclaim.cli.terminal import give, give_json, give_output, say
-from runclaim.cli.values import Duration, input_from
 
 if TYPE_CHECKING:
     from datetime import timedelta

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from runclaim.cli.option_types import Identifier
 from runclaim.cli.options import json_option, on_the_ledger
-from runclaim.cli.runs.waiting import require_success
+from runclaim.cli.runs.wait import require_success
 from runclaim.cli.terminal import give, give_json, give_output, is_terminal, one_line
-from runclaim.cli.values import Identifier
 
 if TYPE_CHECKING:
     from runclaim.cli.service import Json, Service

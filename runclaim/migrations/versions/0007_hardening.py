@@ -5,8 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-from runclaim.clock import Instant
-from runclaim.rowset import Id, Json, Verbatim
+from runclaim.sql.clock import Instant
+from runclaim.sql.rowset import Id, Json, Verbatim
 
 revision = "0007"
 down_revision = "0006"

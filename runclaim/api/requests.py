@@ -1,0 +1,107 @@
+"""What clients send, as the OpenAPI document shows it: no unknown field, and no text for a number."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+
+from runclaim.api.responses import CLAIM_EXAMPLE, RUN_EXAMPLE, RUN_ID
+from runclaim.keys import LONGEST, MAX_KEY_BYTES, storable
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,99}$")]
+Text = Annotated[str, StringConstraints(min_length=1, max_length=MAX_KEY_BYTES)]
+ClaimText = Annotated[
+    str,
+    StringConstraints(pattern=r"^[1-9][0-9]{0,17}\.[0-9a-f]{32}$"),
+    Field(description="What `:claim` gave: the proof that the claim is yours.", examples=[CLAIM_EXAMPLE]),
+]
+#: An attempt that ends with an error has to end, whatever its words are.
+Words = Annotated[str, BeforeValidator(lambda given: storable(given) if isinstance(given, str) else given)]
+Seconds = Annotated[float, Field(ge=0, le=LONGEST.total_seconds())]
+
+
+class Body(BaseModel):
+    """What a client sends."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Enqueue(Body):
+    """A run that is wanted."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"flow": "review", "input": RUN_EXAMPLE["input"], "priority": 0}]}
+    )
+
+    flow: Name
+    input: dict[str, Any] = Field(description="The flow's input, at most 256 kB of JSON.")
+    project: Name | None = Field(None, description="One of the token's projects; needed when it has several.")
+    key: Text | None = Field(None, description="The run key, only where the flow makes it by a function.")
+    subject: Text | None = Field(None, description="The subject, only where the flow makes it by a function.")
+    delay_seconds: Seconds = Field(0.0, description="Not before so many seconds have passed.")
+    priority: int | None = Field(None, ge=0, le=9, description="0 to 9, as Celery's; null leaves it to Celery.")
+
+
+class Ids(Body):
+    """Several runs."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"ids": [RUN_ID]}]})
+
+    ids: Annotated[
+        list[Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$")]],
+        Field(min_length=1, max_length=100),
+    ]
+
+
+class Resolved(Body):
+    """What became of an unknown action."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"upstream_id": "comment-17"}]})
+
+    upstream_id: (
+        Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]+$", min_length=1, max_length=MAX_KEY_BYTES)] | None
+    ) = Field(description="What it is called where it arrived; null: it never did.")
+
+
+class ClaimAsked(Body):
+    """What a worker can do."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"flow": "review", "phases": ["deliver"], "worker": "go-worker-1"}]}
+    )
+
+    flow: Name
+    phases: Annotated[list[Name], Field(min_length=1, max_length=50)]
+    worker: Annotated[str, StringConstraints(pattern=r"^[!-~]{1,100}$")] = Field(description="The name of the worker.")
+    project: Name | None = None
+
+
+class Held(Body):
+    """The proof of a claim."""
+
+    claim: ClaimText
+
+
+class Succeeded(Held):
+    """A phase that is done."""
+
+    result: Any = Field(None, description="What the phase gives, at most 256 kB of JSON.")
+
+
+class ErrorSaid(Body):
+    """What went wrong. What is too long, or no text that a database takes, is cut and mended and not refused."""
+
+    type: Words = "Error"
+    message: Words = Field("", description="At most 2 kB of it are kept.")
+    traceback: Words = Field("", description="At most 6 kB of it are kept, for whoever reads the ledger.")
+
+
+class FailedAttempt(Held):
+    """An attempt that gave no result."""
+
+    error: ErrorSaid
+    verdict: Literal["retry", "fail", "block"] = Field(
+        "retry", description="`retry` while attempts are left; `fail` for good; `block` until a person resumes the run."
+    )
+    retry_after_seconds: Seconds | None = Field(None, description="Instead of the phase's own back-off.")

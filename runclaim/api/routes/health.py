@@ -1,0 +1,59 @@
+"""Whether this process lives, and whether it can serve. Anybody may ask, and learns no more than that."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from fastapi import Request
+from starlette.responses import JSONResponse
+
+from runclaim import migrations
+from runclaim.api.responses import Health
+from runclaim.api.routing import Doors, service_of
+from runclaim.errors import RunclaimError
+
+doors: Final = Doors()
+_AGAIN: Final = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}
+
+
+@doors.door(
+    "GET",
+    "/livez",
+    scope=None,
+    answers={200: {"model": Health, "description": "The process lives."}},
+    tags=["health"],
+)
+async def livez() -> JSONResponse:
+    """Whether the process lives; it depends on nothing else."""
+    return JSONResponse({"status": "ok", "checks": {}})
+
+
+@doors.door(
+    "GET",
+    "/readyz",
+    scope=None,
+    answers={
+        200: {"model": Health, "description": "The ledger answers, and its tables fit this release."},
+        503: {
+            "model": Health,
+            "description": "It does not, or they do not.",
+            "headers": {"Retry-After": {"schema": {"type": "integer"}}},
+        },
+    },
+    tags=["health"],
+)
+def readyz(request: Request) -> JSONResponse:
+    """Whether requests can be served. The broker is told of, and is no reason to say no: runs are dispatched later."""
+    service = service_of(request)
+    try:
+        found = service.ask(migrations.revision)
+        ledger = "ok" if found == migrations.HEAD else f"at revision {found}, this release needs {migrations.HEAD}"
+    except RunclaimError:
+        ledger = "does not answer"
+    checks = {"ledger": ledger, "broker": "left to the application" if service.can_ring else "none: beat dispatches"}
+    is_ready = ledger == "ok"
+    return JSONResponse(
+        {"status": "ok" if is_ready else "unavailable", "checks": checks},
+        status_code=200 if is_ready else 503,
+        headers={} if is_ready else {"Retry-After": "2"},
+    )

@@ -1,0 +1,33 @@
+"""Metrics of the ledger for Prometheus, from any API process: the figures are the ledger's, not the process's."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from fastapi import Request, Response
+
+from runclaim.api.problems import Problem
+from runclaim.api.routing import Asker, Doors
+from runclaim.ledger.doors.tokens import Scope
+
+doors: Final = Doors()
+_TEXT: Final = {"text/plain": {"schema": {"type": "string"}, "example": "runclaim_up 1.0\n"}}
+
+
+@doors.door(
+    "GET",
+    "/metrics",
+    scope=Scope.RUNS_READ,
+    answers={200: {"description": "Prometheus' text format.", "content": _TEXT}},
+    tags=["health"],
+)
+def metrics(request: Request, caller: Asker) -> Response:
+    """Queues, latencies, ends and refusals, over all projects; no run, key, input or project is named."""
+    try:
+        from runclaim.metrics import CONTENT_TYPE, LedgerCollector, exposition
+    except ImportError as missing:
+        raise Problem("not-found", "for metrics, install runclaim[metrics]") from missing
+    state = request.app.state
+    if not hasattr(state, "collector"):
+        state.collector = LedgerCollector(lambda: caller.service.database)
+    return Response(exposition(state.collector), media_type=CONTENT_TYPE)

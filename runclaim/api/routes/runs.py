@@ -1,0 +1,237 @@
+"""Runs: made, listed and read."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from uuid import UUID
+
+from anyio.to_thread import run_sync
+from fastapi import Query, Request, Response
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+from starlette.responses import JSONResponse
+
+from runclaim import tracing
+from runclaim.api.auth import Caller
+from runclaim.api.error_problems import of_input
+from runclaim.api.idempotency import Done, Show, once
+from runclaim.api.long_poll import until, wait_of
+from runclaim.api.page_tokens import page_token, question_of
+from runclaim.api.problems import Problem
+from runclaim.api.requests import Enqueue, Name
+from runclaim.api.responses import RunBrief, RunOut, RunsOut, State
+from runclaim.api.routing import Asker, Doors
+from runclaim.errors import InputError
+from runclaim.flows.client.registered_flow import InputRefused, due_now, new_run
+from runclaim.ledger import read
+from runclaim.ledger.doors.run_pages import MOST, RunLine, Wanted, list_runs, run_line
+from runclaim.ledger.doors.tokens import Scope
+from runclaim.ledger.enqueue import enqueue
+from runclaim.states import TERMINAL, RunState
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from runclaim.ledger.new_run import NewRun
+
+doors: Final = Doors()
+_ENDS: Final = TERMINAL | {RunState.BLOCKED}
+LOCATION: Final = {"Location": {"description": "Where the run is.", "schema": {"type": "string"}}}
+_REPLAYED: Final = {
+    "Idempotency-Replayed": {"description": "This is the first answer again.", "schema": {"const": "true"}}
+}
+
+
+def _utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("is before the year 1 or after 9999 in UTC") from None
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_utc)]
+
+
+class Listing(BaseModel):
+    """The parameters of a listing."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    project: Name | None = None
+    flow: Name | None = None
+    state: list[State] = Field(default_factory=list, max_length=8)
+    since: Moment | None = Field(None, description="Enqueued at this time or later (RFC 3339).")
+    until: Moment | None = Field(None, description="Enqueued before this time.")
+    order_by: Literal["enqueued_at desc", "enqueued_at asc"] = "enqueued_at desc"
+    page_size: int = Field(50, ge=1, description=f"More than {MOST} is {MOST}.")
+    page_token: str | None = Field(None, max_length=512, description="From `next_page_token`.")
+
+
+def etag(line: RunLine) -> str:
+    """Changes whenever what is shown of the run does."""
+    return f'"{line.fence}{"-cancel" if line.cancel_requested else ""}"'
+
+
+def shown_to(caller: Caller) -> Show:
+    """
+    How a run is shown to a caller: whole, or to whoever may not read its id and its state.
+
+    Raises: Problem when the run was purged.
+    """
+
+    def show(conn: Connection, run_id: str) -> tuple[Any, dict[str, str]]:
+        if (line := run_line(conn, run_id)) is None:
+            detail = f"the key has run {run_id}, which has ended and was purged; nothing was made"
+            raise Problem("run-purged", detail, more={"run_id": run_id})
+        return whole(conn, line) if caller.reads else brief(line), {"ETag": etag(line)}
+
+    return show
+
+
+def brief(line: RunLine) -> dict[str, Any]:
+    """What a token without `runs:read` is told of a run."""
+    return {"id": line.id, "state": str(line.state)}
+
+
+def whole(conn: Connection, line: RunLine) -> dict[str, Any]:
+    """The run with its input, and its result once it has succeeded."""
+    view = read.run(conn, line.id)
+    has_result = line.state is RunState.SUCCEEDED
+    result = read.results(conn, line.id).get(line.phase) if has_result else None
+    return line.as_json() | {"input": view.input if view else None, "result": result}
+
+
+@doors.door(
+    "POST",
+    "/v1/runs",
+    scope=Scope.RUNS_WRITE,
+    quota="enqueue",
+    takes_json=True,
+    problems=["key-conflict", "request-in-flight", "idempotency-key-reused", "unknown-flow", "run-purged"],
+    answers={
+        200: {"model": RunOut | RunBrief, "description": "The key has this run already.", "headers": LOCATION},
+        201: {"model": RunOut | RunBrief, "description": "The run was made.", "headers": LOCATION | _REPLAYED},
+    },
+    tags=["runs"],
+)
+def enqueue_run(body: Enqueue, request: Request, caller: Asker) -> Response:
+    """
+    Make a run of a flow, or find the run that its key has.
+
+    With an Idempotency-Key the same request is done once, until a day after the run has ended. Without `runs:read` the
+    answer is the run's id and state.
+    """
+    service, project = caller.service, caller.project(body.project)
+    service.room.require("live-runs", project)
+    new = _new_run(caller, body, project)
+    # The caller's trace, also where no SDK of this process has made it the current one.
+    new = replace(new, trace_context=new.trace_context or tracing.carried(request.headers))
+
+    def work(conn: Connection) -> Done:
+        made = enqueue(conn, [new])[0]
+        headers = {"Location": f"runs/{made.run_id}"}
+        if not made.created:
+            return Done(200, made.run_id, headers)
+        return Done(201, made.run_id, headers, then=lambda: service.ring_new(new))
+
+    return once(caller, request, project=project, payload=body.model_dump(), work=work, show=shown_to(caller))
+
+
+def _new_run(caller: Caller, body: Enqueue, project: str) -> NewRun:
+    record, flow = caller.service.flow(body.flow)
+    delay = timedelta(seconds=body.delay_seconds)
+    try:
+        if flow is not None:
+            new = flow.using(project=project, delay=delay, priority=body.priority).new_run(body.input)
+            _require_same("key", body.key, new.key.text)
+            _require_same("subject", body.subject, new.subject)
+            return new
+        made = new_run(
+            record,
+            body.input,
+            project=project,
+            key=body.key,
+            subject=body.subject,
+            delay=delay,
+            priority=body.priority,
+        )
+    except InputRefused:
+        raise
+    except InputError as error:
+        raise of_input(error, record.input.get("properties", ())) from error
+    return made if caller.service.can_ring else due_now(made)
+
+
+def _require_same(name: str, given: str | None, made: str | None) -> None:
+    if given not in {None, made}:
+        raise InputError(name, f"is made by the application, {made!r} of this input: leave it out")
+
+
+@doors.door(
+    "GET",
+    "/v1/runs",
+    scope=Scope.RUNS_READ,
+    problems=["invalid-page-token"],
+    answers={200: {"model": RunsOut, "description": "A page of runs; `Link: …; rel=next` leads to the next."}},
+    tags=["runs"],
+)
+def list_of_runs(asked: Annotated[Listing, Query()], request: Request, caller: Asker) -> JSONResponse:
+    """The runs of a project, the newest first, page by page."""
+    service = caller.service
+    wanted = Wanted(
+        project=caller.project(asked.project),
+        flow=asked.flow,
+        states=frozenset(RunState(state) for state in asked.state),
+        since=asked.since,
+        until=asked.until,
+        oldest_first=asked.order_by.endswith("asc"),
+    )
+    question = question_of(wanted)
+    after = None if asked.page_token is None else service.place_of(question, asked.page_token)
+    page = service.ask(lambda conn: list_runs(conn, wanted, after=after, limit=asked.page_size))
+    token = "" if page.next_after is None else page_token(service.page_key, question, page.next_after)
+    shown = {"runs": [line.as_json() for line in page.runs], "next_page_token": token}
+    return JSONResponse(shown, headers=next_link(request, token))
+
+
+def next_link(request: Request, token: str) -> dict[str, str]:
+    """The header that leads to the next page, relative to this one, unless this is the last."""
+    return {"Link": f'<?{request.url.include_query_params(page_token=token).query}>; rel="next"'} if token else {}
+
+
+@doors.door(
+    "GET",
+    "/v1/runs/{run_id:uuid}",
+    scope=Scope.RUNS_READ,
+    answers={
+        200: {"model": RunOut, "description": "The run.", "headers": {"ETag": {"schema": {"type": "string"}}}},
+        304: {"description": "The run is as you know it (If-None-Match)."},
+    },
+    tags=["runs"],
+)
+async def get_run(run_id: UUID, request: Request, caller: Asker) -> Response:
+    """
+    A run with its input, and its result once it has succeeded.
+
+    `Prefer: wait=20` answers when the run has ended or needs a person, or after so many seconds, at most 30.
+    """
+    wait = wait_of(request)
+    line = await until(
+        lambda: caller.run(str(run_id)),
+        enough=lambda found: found.state in _ENDS,
+        seconds=wait or 0,
+        request=request,
+        caller=caller,
+        project=lambda found: found.project,
+    )
+    headers = {"ETag": etag(line)} | ({} if wait is None else {"Preference-Applied": f"wait={wait}"})
+    if _is_known(request, etag(line)):
+        return Response(status_code=304, headers=headers)
+    body = await run_sync(lambda: caller.service.ask(lambda conn: whole(conn, line)))
+    return JSONResponse(body, headers=headers)
+
+
+def _is_known(request: Request, current: str) -> bool:
+    given = [each.strip() for each in ",".join(request.headers.getlist("if-none-match")).split(",")]
+    return "*" in given or current in [each.removeprefix("W/") for each in given]

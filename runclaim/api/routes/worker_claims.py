@@ -1,0 +1,245 @@
+"""What the worker routes do in the ledger: take a phase, and settle it once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from runclaim.api.problems import Problem
+from runclaim.errors import ClaimLost
+from runclaim.events import EventType
+from runclaim.flows.actions.hooks import HookEvent, plan_hooks, plan_stopped
+from runclaim.flows.client.registered_flow import identity_of
+from runclaim.keys import dump_json, fingerprint, nonce
+from runclaim.ledger import read
+from runclaim.ledger.claim import Claim, Wanted, claim, claimed
+from runclaim.ledger.complete import Completion, NextPhase, complete
+from runclaim.ledger.doors.idempotency_keys import Kept, find, keep
+from runclaim.ledger.doors.outside_workers import Lease, held_claim, lease_of, ready, recorded_by
+from runclaim.ledger.doors.run_pages import RunLine, instant, run_line
+from runclaim.ledger.fail import Failure, Verdict, fail
+from runclaim.retries import Backoff
+from runclaim.states import RunState
+from runclaim.tracebacks import kept_error
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from runclaim.api.auth import Caller
+    from runclaim.api.requests import ClaimAsked, FailedAttempt, Succeeded
+    from runclaim.ledger.doors.registered_flows import FlowRecord, PhaseRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A claimed phase, as its worker is told of it."""
+
+    claim: Claim
+    #: What its idempotency key is made of.
+    identity: str
+    results: dict[str, Any]
+    lease: float
+    ends: Lease
+
+    def shown(self) -> dict[str, Any]:
+        """As JSON."""
+        taken = self.claim
+        return {
+            "id": taken.run_id,
+            "claim": f"{taken.fence}.{taken.owner}",
+            "project": taken.project,
+            "flow": taken.flow,
+            "phase": taken.phase,
+            "attempt": taken.attempt,
+            "max_attempts": taken.max_attempts,
+            "key": taken.key,
+            "subject": taken.subject,
+            "input": taken.input,
+            "results": self.results,
+            "idempotency_key": f"{self.identity}:{taken.phase}",
+            "lease_seconds": self.lease,
+            "lease_expires_at": instant(self.ends.expires_at),
+            "deadline_at": instant(self.ends.deadline_at),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What a claim has recorded; `then` is done once, after the commit."""
+
+    run_id: str
+    phase: str
+    attempt: int
+    recorded: str
+    then: Callable[[], None] = lambda: None
+
+    def shown(self) -> dict[str, Any]:
+        """As JSON; the same however often it is asked."""
+        return {"id": self.run_id, "phase": self.phase, "attempt": self.attempt, "recorded": self.recorded}
+
+
+Settling = tuple[Callable[["Connection"], Ended], Callable[["Connection"], Ended | None]]
+
+
+def take(caller: Caller, asked: ClaimAsked) -> Job | None:
+    """Claim the run that has waited longest at one of these phases, or `None`. Raises: Problem."""
+    service, project, owner = caller.service, caller.project(asked.project), nonce()
+    record, _ = service.flow(asked.flow)
+    known = {phase.name: phase for phase in record.phases if phase.name in asked.phases}
+    if missing := sorted(set(asked.phases) - set(known)):
+        raise Problem("unknown-flow", f"flow {record.name} has no phase {missing[0]}")
+    tried: list[Wanted] = []
+
+    def work(conn: Connection) -> Job | None:
+        found = ready(conn, project=project, flow=record.name, phases=list(known))
+        if found is None:
+            return None
+        phase = known[found.phase]
+        tried.append(Wanted(found.run_id, found.fence, owner))
+        taken = claim(
+            conn,
+            tried[-1:],
+            flow=record.name,
+            phase=phase.name,
+            worker=f"http:{asked.worker}",
+            lease=timedelta(seconds=phase.lease),
+            max_duration=timedelta(seconds=phase.max_duration),
+            waits_for=phase.on,
+            max_attempts=phase.max_attempts,
+            max_losses=phase.max_losses,
+        )
+        return _job(conn, taken[0], record, phase) if taken else None
+
+    def read_back(conn: Connection) -> Job | None:
+        taken = claimed(conn, tried)
+        return _job(conn, taken[0], record, known[taken[0].phase]) if taken else None
+
+    if service.ask(lambda conn: ready(conn, project=project, flow=record.name, phases=list(known))) is None:
+        # Whoever polls for work writes nothing while there is none.
+        return None
+    return service.database.run(work, read_back=read_back)
+
+
+def _job(conn: Connection, taken: Claim, record: FlowRecord, phase: PhaseRecord) -> Job | None:
+    ends = lease_of(conn, taken.run_id)
+    if ends is None:
+        return None
+    return Job(taken, identity_of(record, taken), read.results(conn, taken.run_id), phase.lease, ends)
+
+
+def begin_success(caller: Caller, line: RunLine, fence: int, owner: str, said: Succeeded) -> Settling:
+    """How a result is recorded, and read back. Raises: InputError."""
+    service = caller.service
+    record, _ = service.flow(line.flow)
+    text = dump_json("result", said.result)
+
+    def work(conn: Connection) -> Ended:
+        taken = _held(conn, line, fence, owner)
+        following = _following(record, taken)
+        done = HookEvent(taken.run_id, taken.flow, taken.key, taken.phase, "complete")
+        told = plan_hooks(record.hooks.get("on_complete", ()), done)
+        worker, ran = _worked(conn, record, taken)
+        completion = Completion(taken, text, worker, ran, following, actions=tuple(told))
+        moved = complete(conn, [completion]).get(line.id)
+        if moved is None:
+            raise ClaimLost(line.id, taken.phase, fence)
+        after = run_line(conn, line.id)
+        queue = following.queue if following else None
+
+        def ring() -> None:
+            if after is not None and moved.state is RunState.QUEUED:
+                service.ring(line.id, moved.fence, after, queue)
+
+        return Ended(line.id, taken.phase, taken.attempt, "succeeded", ring)
+
+    def read_back(conn: Connection) -> Ended | None:
+        found = recorded_by(conn, line.id, fence=fence, owner=owner)
+        if found is None:
+            return None
+        if fingerprint(found.result) != fingerprint(said.result):
+            raise Problem("result-conflict", f"phase {found.phase} has its result from this claim already")
+        return Ended(line.id, found.phase, found.attempt, "succeeded")
+
+    return work, read_back
+
+
+def begin_failure(caller: Caller, line: RunLine, fence: int, owner: str, said: FailedAttempt) -> Settling:
+    """How an attempt without a result is settled, and read back."""
+    record, _ = caller.service.flow(line.flow)
+    error = kept_error(said.error.type, said.error.message, said.error.traceback)
+    place = fingerprint(["fail", line.id, fence, owner])
+    what = fingerprint([error, said.verdict, said.retry_after_seconds])
+
+    def work(conn: Connection) -> Ended:
+        taken = _held(conn, line, fence, owner)
+        delay = _delay(record, taken, said.retry_after_seconds)
+        ended = Failure(taken, error, Verdict(said.verdict), delay, _worked(conn, record, taken)[0])
+        if line.id not in fail(conn, [ended], hooks=partial(plan_stopped, record.hooks)):
+            raise ClaimLost(line.id, taken.phase, fence)
+        keep(conn, place, Kept(what, line.id, 200, {}, line.project))
+        return Ended(line.id, taken.phase, taken.attempt, "failed")
+
+    def read_back(conn: Connection) -> Ended | None:
+        if (before := find(conn, place)) is None:
+            return None
+        if before.fingerprint != what:
+            raise Problem("result-conflict", "this claim has ended with another error or verdict already")
+        # The fence rises by one at each transition, so only this claim can have made that one.
+        for event in read.journal(conn, line.id):
+            if event.fence == fence + 1 and event.type == EventType.PHASE_FAILED:
+                return Ended(line.id, event.phase or "", event.attempt or 0, "failed")
+        return None
+
+    return work, read_back
+
+
+def _held(conn: Connection, line: RunLine, fence: int, owner: str) -> Claim:
+    found = held_claim(conn, line.id, fence=fence, owner=owner)
+    if found is None:
+        raise ClaimLost(line.id, line.phase, fence)
+    return found
+
+
+def _worked(conn: Connection, record: FlowRecord, taken: Claim) -> tuple[str, timedelta]:
+    """Who holds the claim, and for how long by now."""
+    lease = lease_of(conn, taken.run_id)
+    phase = next((each for each in record.phases if each.name == taken.phase), None)
+    if lease is None or phase is None:
+        return "http", timedelta(0)
+    began = lease.deadline_at - timedelta(seconds=phase.max_duration)
+    return lease.worker, max(timedelta(0), lease.now - began)
+
+
+def _following(record: FlowRecord, taken: Claim) -> NextPhase | None:
+    if taken.is_last:
+        return None
+    name = taken.phases[taken.cursor + 1]
+    phase = next((each for each in record.phases if each.name == name), None)
+    nothing = timedelta(0)
+    return NextPhase(
+        phase=name,
+        queue=phase.queue if phase else None,
+        # Of a phase that is not registered the first claim fixes them.
+        max_attempts=phase.max_attempts if phase else 1,
+        max_losses=phase.max_losses if phase else 1,
+        lease=nothing,
+        max_duration=nothing,
+        # A worker outside takes one phase at a time; whoever knows the next one claims it.
+        owner=None,
+        dispatch_after=nothing,
+        waits_for=phase.on if phase else None,
+    )
+
+
+def _delay(record: FlowRecord, taken: Claim, asked: float | None) -> timedelta:
+    if asked is not None:
+        return timedelta(seconds=asked)
+    phase = next((each for each in record.phases if each.name == taken.phase), None)
+    if phase is None:
+        return Backoff().delay(taken.attempt)
+    told = phase.backoff
+    durations = {name: timedelta(seconds=told[name]) for name in ("first", "ceiling")}
+    return Backoff(factor=told["factor"], jitter=told["jitter"], **durations).delay(taken.attempt)

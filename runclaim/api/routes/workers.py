@@ -1,0 +1,146 @@
+"""
+Workers outside Celery, in any language: the ledger's own verbs and its own fence over HTTP.
+
+A claim is text that holds its fence and its owner. Whoever has another one, or an old one, is told 409 `claim-lost`
+and drops the work. What a claim has recorded is answered the same however often it is told.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
+
+from fastapi import Request, Response
+from starlette.responses import JSONResponse
+
+from runclaim.api.auth import Caller
+from runclaim.api.long_poll import until, wait_of
+from runclaim.api.requests import ClaimAsked, FailedAttempt, Held, Succeeded
+from runclaim.api.responses import Beat, ClaimOut, Settled
+from runclaim.api.routes.worker_claims import Job, begin_failure, begin_success, take
+from runclaim.api.routing import Asker, Doors
+from runclaim.errors import ClaimLost
+from runclaim.ledger.doors.outside_workers import held_claim, lease_of
+from runclaim.ledger.doors.run_pages import instant
+from runclaim.ledger.doors.tokens import Scope
+from runclaim.ledger.heartbeat import heartbeat, passed_over
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+doors: Final = Doors()
+_LOST: Final = ("claim-lost",)
+_SETTLED: Final[dict[int | str, dict[str, Any]]] = {200: {"model": Settled, "description": "It is recorded."}}
+
+
+@doors.door(
+    "POST",
+    "/v1/runs:claim",
+    scope=Scope.WORKER,
+    takes_json=True,
+    problems=["unknown-flow"],
+    answers={
+        200: {"model": ClaimOut, "description": "A phase to work on."},
+        204: {"description": "Nothing is due; with `Prefer: wait=N`, nothing came in that time."},
+    },
+    tags=["workers"],
+)
+async def claim_run(body: ClaimAsked, request: Request, caller: Asker) -> Response:
+    """
+    Claim the run that has waited longest at one of these phases.
+
+    Until it is settled, say `:heartbeat` well within `lease_seconds`. `Prefer: wait=20` waits for work, at most 30 s.
+    """
+    wait = wait_of(request)
+    job: Job | None = await until(
+        lambda: take(caller, body),
+        enough=lambda found: found is not None,
+        seconds=wait or 0,
+        request=request,
+        caller=caller,
+        project=lambda _found: caller.project(body.project),
+    )
+    headers = {} if wait is None else {"Preference-Applied": f"wait={wait}"}
+    return Response(status_code=204, headers=headers) if job is None else JSONResponse(job.shown(), headers=headers)
+
+
+@doors.door(
+    "POST",
+    "/v1/runs/{run_id:uuid}:heartbeat",
+    scope=Scope.WORKER,
+    takes_json=True,
+    problems=[*_LOST, "unknown-flow"],
+    answers={200: {"model": Beat, "description": "The claim is yours for another lease."}},
+    tags=["workers"],
+)
+def beat(run_id: UUID, body: Held, caller: Asker) -> JSONResponse:
+    """Show that you live. No heartbeat passes the deadline; `cancel_requested` asks you to stop and say `:fail`."""
+    line = caller.run(str(run_id))
+    fence, owner = _proof(body)
+    record, _ = caller.service.flow(line.flow)
+
+    def work(conn: Connection) -> JSONResponse:
+        claim = held_claim(conn, line.id, fence=fence, owner=owner)
+        lease = next((phase.lease for phase in record.phases if claim and phase.name == claim.phase), 0.0)
+        found: dict[str, bool] = {}
+        if claim and lease:
+            # Whose row another transaction holds has its lease as it was; the worker beats again before that ends.
+            found = heartbeat(conn, [(claim, timedelta(seconds=lease))]) or passed_over(conn, [claim])
+        ends = lease_of(conn, line.id)
+        if line.id not in found or ends is None:
+            raise ClaimLost(line.id, line.phase, fence)
+        told = {"lease_expires_at": instant(ends.expires_at), "deadline_at": instant(ends.deadline_at)}
+        return JSONResponse({"id": line.id, **told, "cancel_requested": found[line.id]})
+
+    return caller.service.database.run(work)
+
+
+@doors.door(
+    "POST",
+    "/v1/runs/{run_id:uuid}:succeed",
+    scope=Scope.WORKER,
+    takes_json=True,
+    problems=[*_LOST, "result-conflict", "unknown-flow"],
+    answers=_SETTLED,
+    tags=["workers"],
+)
+def succeed(run_id: UUID, body: Succeeded, caller: Asker) -> JSONResponse:
+    """Record the phase's result; the run goes on with its next phase. The same again gets the same answer."""
+    return _settle(caller, str(run_id), body)
+
+
+@doors.door(
+    "POST",
+    "/v1/runs/{run_id:uuid}:fail",
+    scope=Scope.WORKER,
+    takes_json=True,
+    problems=[*_LOST, "result-conflict", "unknown-flow"],
+    answers=_SETTLED,
+    tags=["workers"],
+)
+def fail_attempt(run_id: UUID, body: FailedAttempt, caller: Asker) -> JSONResponse:
+    """End the attempt without a result: it is tried again, or the run fails or is blocked, or ends as canceled."""
+    return _settle(caller, str(run_id), body)
+
+
+def _settle(caller: Caller, run_id: str, body: Succeeded | FailedAttempt) -> JSONResponse:
+    line = caller.run(run_id)
+    fence, owner = _proof(body)
+    begin = begin_success if isinstance(body, Succeeded) else begin_failure
+    work, read_back = begin(caller, line, fence, owner, body)  # type: ignore[arg-type]
+    database = caller.service.database
+    try:
+        done = database.run(work, read_back=read_back)
+    except ClaimLost:
+        # Told twice, perhaps: the answer of the first time.
+        if (before := database.ask(read_back)) is None:
+            raise
+        return JSONResponse(before.shown())
+    done.then()
+    return JSONResponse(done.shown())
+
+
+def _proof(body: Held) -> tuple[int, str]:
+    fence, _, owner = body.claim.partition(".")
+    return int(fence), owner

@@ -1,0 +1,1 @@
+"""Calls to the outside world: what is declared, what hooks plan, and what sends them."""

@@ -1,0 +1,112 @@
+"""
+Hooks: functions of the application that are told once a run and phase that it is complete, blocked or has failed.
+
+A hook is an action: planned in the transaction that it tells of, and sent after it. One that raises is tried again;
+one whose worker died in the middle runs again.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from runclaim.errors import DeclarationError, Retry
+from runclaim.flows.actions.action import Action, ActionOptions
+from runclaim.keys import uuid7
+from runclaim.ledger.actions.plan import NewAction, Stopped
+from runclaim.ledger.doors.registered_flows import registered
+from runclaim.secrets import kind_of
+from runclaim.states import RunState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, MutableMapping
+
+    from sqlalchemy import Connection
+
+    from runclaim.flows.declare.flow import Flow
+    from runclaim.ledger.claim import Claim
+
+_WORDS: Final = {RunState.BLOCKED: "on_blocked", RunState.FAILED: "on_failed"}
+
+
+@dataclass(frozen=True, slots=True)
+class HookEvent:
+    """What a hook is told. `state` is `complete`, `blocked` or `failed`; `error` says why for the last two."""
+
+    run_id: str
+    flow: str
+    key: str
+    phase: str
+    state: str
+    error: dict[str, Any] | None = None
+
+
+class Hooks:
+    """The hooks of one flow, in the order of their declarations; each is an action of the application."""
+
+    def __init__(self, flow: str, actions: MutableMapping[str, Action]) -> None:
+        self._flow, self._actions = flow, actions
+        #: `on_complete`, `on_blocked` and `on_failed`, each with the kinds of its actions.
+        self.kinds: dict[str, list[str]] = {}
+
+    def declare(self, word: str, hook: Callable[[HookEvent], object]) -> Callable[[HookEvent], object]:
+        """Declare a hook for `on_complete`, `on_blocked` or `on_failed`. Raises: DeclarationError."""
+        name = getattr(hook, "__name__", "<no name>")
+        if not callable(hook) or name.startswith("<"):
+            raise DeclarationError(f"a hook is a named function: @{self._flow}.{word} above `def tell(event)`")
+        kind = f"{self._flow}.{word}.{name}"
+        if kind in self._actions:
+            raise DeclarationError(f"flow {self._flow} already has a hook {word} named {name}; rename the second")
+
+        def told(payload: Any, _key: str) -> None:
+            try:
+                hook(HookEvent(**payload))
+            except Exception as error:
+                # It has said that it did not get through; what it had done by then is its own to know.
+                raise Retry(f"{kind_of(error)}: {error}") from error
+
+        self._actions[kind] = Action(kind, told, ActionOptions(idempotent=True))
+        self.kinds.setdefault(word, []).append(kind)
+        return hook
+
+    def completed(self, claim: Claim) -> Iterable[NewAction]:
+        """What the completion of this claim's phase plans."""
+        event = HookEvent(claim.run_id, claim.flow, claim.key, claim.phase, "complete")
+        return self._plan("on_complete", event)
+
+    def stopped(self, stopped: Stopped) -> Iterable[NewAction]:
+        """What a run of this flow plans that is blocked or has failed."""
+        return plan_stopped(self.kinds, stopped)
+
+    def _plan(self, word: str, event: HookEvent) -> Iterable[NewAction]:
+        return plan_hooks(self.kinds.get(word, ()), event)
+
+
+def plan_hooks(kinds: Iterable[str], event: HookEvent) -> Iterable[NewAction]:
+    """The actions that tell hooks of these kinds of an event."""
+    for kind in kinds:
+        name = kind.removeprefix(f"{event.flow}.")
+        yield NewAction(uuid7(), event.run_id, event.phase, name, kind, json.dumps(asdict(event)))
+
+
+def plan_stopped(kinds: Mapping[str, Iterable[str]], stopped: Stopped) -> Iterable[NewAction]:
+    """The actions that tell a run's hooks that it is blocked or has failed; `kinds` as in `Hooks.kinds`."""
+    return plan_hooks(kinds.get(_WORDS[stopped.state], ()), HookEvent(**asdict(stopped)))
+
+
+def stopped_hooks(conn: Connection, flows: Mapping[str, Flow[Any]]) -> Callable[[Stopped], Iterable[NewAction]]:
+    """
+    What is planned for any run of the ledger that stops: the hooks that are registered, and those of `flows`.
+
+    Whoever rescues may be another application, or an older release; no hook is lost by that. Reads the registry when
+    a run stops, in the transaction of `conn`.
+    """
+
+    def plan(stopped: Stopped) -> Iterable[NewAction]:
+        word, flow, record = _WORDS[stopped.state], flows.get(stopped.flow), registered(conn, stopped.flow)
+        declared = [] if flow is None else flow.hooks.kinds.get(word, [])
+        known = [] if record is None else record.hooks.get(word, [])
+        return plan_stopped({word: list(dict.fromkeys([*declared, *known]))}, stopped)
+
+    return plan

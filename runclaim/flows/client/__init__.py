@@ -1,0 +1,1 @@
+"""What callers do with runs: enqueue, find, wait, change, signal."""

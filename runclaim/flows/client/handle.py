@@ -1,0 +1,177 @@
+"""A handle on a run: where it stands, what it gave, and how to stop it or wait for it."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from runclaim.errors import NotCommitted, RunFailed, RunNotFound, StateConflict, WaitTimeout
+from runclaim.flows.body.in_body import refuse_in_body
+from runclaim.flows.client.after_commit import Fate
+from runclaim.flows.client.signal import Signal
+from runclaim.ledger.actions.decide import ActionView, actions_of
+from runclaim.ledger.body.findings import FindingView, findings_of
+from runclaim.ledger.body.sessions import SessionView, sessions_of
+from runclaim.states import TERMINAL, PhaseStatus, RunState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import timedelta
+
+    from runclaim.flows.client.access import Ledger
+    from runclaim.flows.client.after_commit import Pending
+    from runclaim.flows.declare.flow import Flow
+    from runclaim.ledger.read import EventView, RunView
+
+
+class Run:
+    """
+    One run, by its id. Every property reads the ledger anew.
+
+    `created` tells whether the call that made this handle made the run, or found it under its key.
+    """
+
+    def __init__(self, ledger: Ledger, run_id: str, flow: Flow[Any] | None, *, created: bool) -> None:
+        self.id, self.created = run_id, created
+        self._ledger, self._flow = ledger, flow
+        #: Of the application's transaction that made the run, if one did.
+        self.pending: Pending | None = None
+
+    @contextmanager
+    def _found(self) -> Iterator[None]:
+        """Say why a run that this handle's own transaction made is not there. Raises: NotCommitted, RunNotFound."""
+        try:
+            yield
+        except RunNotFound:
+            if self.pending is None or self.pending.fate is Fate.COMMITTED:
+                raise
+            raise NotCommitted(self.id, self.pending.fate) from None
+
+    @property
+    def view(self) -> RunView:
+        """The whole run as it stands. Raises: RunNotFound; NotCommitted before its own transaction has ended."""
+        with self._found():
+            return self._ledger.view(self.id)
+
+    @property
+    def state(self) -> RunState:
+        """The run's state. Raises: RunNotFound."""
+        return self.view.state
+
+    @property
+    def phases(self) -> dict[str, PhaseStatus]:
+        """Each phase in order with its status. Raises: RunNotFound."""
+        return self.view.phases
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """What each complete phase returned."""
+        found = self._ledger.results(self.id)
+        if self._flow is None:
+            return found
+        phases = self._flow.phases
+        return {name: phases[name].result_type.load(it) if name in phases else it for name, it in found.items()}
+
+    @property
+    def result(self) -> Any:
+        """What the last phase returned. Raises: StateConflict while the run has not succeeded, RunNotFound."""
+        view = self.view
+        if view.state is not RunState.SUCCEEDED:
+            raise StateConflict(self.id, "read the result of", view.state)
+        return self.results[view.phase]
+
+    @property
+    def events(self) -> list[EventView]:
+        """The run's journal, oldest first: what happened, when, and who and what ended it. Raises: RunNotFound."""
+        with self._found():
+            return self._ledger.journal(self.id)
+
+    @property
+    def findings(self) -> list[FindingView]:
+        """What its complete phases have found, in order."""
+        return self._ledger.ask(lambda conn: findings_of(conn, self.id))
+
+    @property
+    def sessions(self) -> list[SessionView]:
+        """Its sessions with providers, in the order of their starts; also those of phases that go on."""
+        return self._ledger.ask(lambda conn: sessions_of(conn, self.id))
+
+    @property
+    def actions(self) -> list[ActionView]:
+        """What its complete phases have planned, in order, and what became of each."""
+        return self._ledger.ask(lambda conn: actions_of(conn, self.id))
+
+    def wait(self, timeout: timedelta | None = None) -> Any:
+        """
+        Wait for the end and return the last phase's result. Polls the ledger, at first often.
+
+        Raises: RunFailed when it ends failed, canceled or superseded, or stops blocked; WaitTimeout; WaitInBody in the
+        body of a phase, whose slot the run may need.
+        """
+        refuse_in_body(self.id)
+        began, slept, pause = time.monotonic(), 0.0, 0.01
+        while True:
+            view = self.view
+            if view.state is RunState.SUCCEEDED:
+                return self.results[view.phase]
+            if view.state in TERMINAL or view.state is RunState.BLOCKED:
+                raise RunFailed(self.id, view.state, view.error)
+            if timeout is not None:
+                # A test may have frozen the clock, and then only what was slept has passed.
+                left = timeout.total_seconds() - max(time.monotonic() - began, slept)
+                if left <= 0:
+                    raise WaitTimeout(self.id, view.state, timeout.total_seconds(), view.error)
+                pause = min(pause, left)
+            time.sleep(pause)
+            slept, pause = slept + pause, min(pause * 1.5, 0.5)
+
+    def cancel(self, *, by: str = "") -> RunState:
+        """
+        Cancel the run, or ask its worker to stop; doing it twice is fine.
+
+        Returns: `canceled`, or `running` while the worker has not yet heard. Raises: StateConflict when the run
+        has ended otherwise, RunNotFound.
+        """
+        if self.id in (moved := self._ledger.cancel([self.id], by=by)):
+            return moved[self.id]
+        view = self.view
+        if view.state is not RunState.CANCELED and not view.cancel_requested:
+            raise StateConflict(self.id, "cancel", view.state)
+        return view.state
+
+    def retry(self, *, by: str = "") -> None:
+        """Start a failed run's failed phase again, with fresh attempts. Raises: StateConflict, RunNotFound."""
+        with self._found():
+            self._ledger.retry(self.id, by=by)
+
+    def resume(self, *, by: str = "") -> None:
+        """Go on with a blocked run, from its blocked phase. Raises: StateConflict, RunNotFound."""
+        with self._found():
+            self._ledger.resume(self.id, by=by)
+
+    def signal(self, name: str, payload: Any = None, *, id: str | None = None) -> Run:  # noqa: A002 - as in events
+        """
+        Tell the run of an outside event that a phase waits for, also before it waits. Twice with one id is once.
+
+        Without an `id` the name is its own: the run hears of it once. `payload` is JSON. Returns: this handle.
+        Raises: InputError, StateConflict when the run has ended, RunNotFound.
+        """
+        allowed = self._flow is not None and self._flow.secret_fields.allowed is True
+        with self._found():
+            self._ledger.signal(self.id, Signal.checked(name, payload, id, allow_secrets=allowed))
+        return self
+
+    def rerun(self, *, by: str = "") -> Run:
+        """
+        Do it all again: a new run of the same key and input, with the phases that its flow declares now.
+
+        It gets the key's next number and supersedes the key's older run if that is still live; from now on the key
+        names it. Raises: RunNotFound for a purged run, DeclarationError when this application does not have its
+        flow, InputError when the flow no longer takes its input.
+        """
+        with self._found():
+            return self._ledger.rerun(self.id, self._flow, by=by)
+
+    def __repr__(self) -> str:
+        return f"<run {self.id}{' (created)' if self.created else ''}>"

@@ -1,0 +1,214 @@
+"""
+Enqueuing: from inputs to runs, in a transaction of their own or in the application's.
+
+A message goes out only after the commit: a worker that hears of a run can read it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+
+from sqlalchemy.orm import Session, scoped_session
+from sqlalchemy.util import await_only
+
+from runclaim import tracing
+from runclaim.errors import DeclarationError, InputError
+from runclaim.flows.client.after_commit import after_commit
+from runclaim.flows.client.application_sessions import untranslated
+from runclaim.flows.client.ways import ENQUEUE, RERUN, Way, recovery
+from runclaim.keys import LONGEST, check_id, check_name, dump_json, fingerprint, uuid7
+from runclaim.ledger.new_run import NewRun
+from runclaim.sql.rowset import as_id
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
+
+    from runclaim.flows.client.access import Ledger
+    from runclaim.flows.client.after_commit import Pending
+    from runclaim.flows.client.handle import Run
+    from runclaim.flows.declare.flow import Flow
+    from runclaim.ledger.enqueue import Enqueued
+
+    AnySession = Session | scoped_session[Session]
+    AnyAsyncSession = AsyncSession | async_scoped_session[AsyncSession]
+
+InputT = TypeVar("InputT")
+
+#: Of JSON, for what the application adds to the headers of a run's task.
+_MAX_HEADERS_BYTES: Final = 8 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How runs are enqueued, beside their input."""
+
+    delay: timedelta | None = None
+    priority: int | None = None
+    project: str | None = None
+    rerun: bool = False
+    run_id: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.delay is not None and not (isinstance(self.delay, timedelta) and timedelta(0) <= self.delay <= LONGEST):
+            raise DeclarationError(f"delay is a timedelta from nothing to {LONGEST.days} days, not {self.delay!r}")
+        if self.priority is not None and not (isinstance(self.priority, int) and 0 <= self.priority <= 9):  # noqa: PLR2004 - Celery's range
+            raise DeclarationError(f"priority is a number from 0 to 9, not {self.priority!r}")
+        if self.project is not None:
+            check_name("project", self.project)
+        if self.run_id is not None:
+            check_id("run_id", self.run_id)
+            if self.rerun:
+                raise DeclarationError("a rerun gets an id of its own: give rerun=True or run_id=…, not both")
+
+
+class Enqueuing(Generic[InputT]):
+    """A flow with options, ready to enqueue; see `Flow.using`."""
+
+    def __init__(self, flow: Flow[InputT], ledger: Ledger, options: Options) -> None:
+        self._flow, self._ledger, self._options = flow, ledger, options
+
+    @property
+    def _way(self) -> Way:
+        """How the runs of one call are made."""
+        if self._options.run_id is not None:
+            return recovery()
+        return RERUN if self._options.rerun else ENQUEUE
+
+    def enqueue(self, value: InputT | None = None, /, *, session: AnySession | None = None, **fields: Any) -> Run:
+        """See `Flow.enqueue`."""
+        return self.enqueue_many([self._given(value, fields)], session=session)[0]
+
+    def enqueue_many(
+        self, values: Iterable[InputT | Mapping[str, Any]], *, session: AnySession | None = None
+    ) -> list[Run]:
+        """See `Flow.enqueue_many`."""
+        self._ledger.require_open()
+        with self._span():
+            trace_context = tracing.carrier()
+            wanted = [self._new_run(value, trace_context) for value in values]
+            if not wanted:
+                return []
+            if len(wanted) > 1 and self._options.run_id is not None:
+                raise InputError("run_id", f"names one run, and {len(wanted)} inputs are given")
+            if session is None:
+                return self._handles(self._ledger.enqueue(wanted, self._way))
+            return self._handles(*self._join(_plain(session), wanted))
+
+    async def aenqueue(
+        self, value: InputT | None = None, /, *, session: AnyAsyncSession | None = None, **fields: Any
+    ) -> Run:
+        """See `Flow.aenqueue`."""
+        with self._span():
+            wanted = [self.new_run(self._given(value, fields))]
+            if session is None:
+                return self._handles(await asyncio.to_thread(self._ledger.enqueue, wanted, self._way))[0]
+            inside: AsyncSession = session.registry() if hasattr(session, "registry") else session
+            own_place = await self._own_place(inside)
+            loop = asyncio.get_running_loop()
+            return self._handles(*await inside.run_sync(lambda inner: self._join(inner, wanted, loop, own_place)))[0]
+
+    def _span(self) -> tracing.Span:
+        """What the runs carry, so that their spans are linked with whoever enqueued them."""
+        name = self._flow.name
+        return tracing.Span(f"enqueue {name}", kind="PRODUCER", attributes={"runclaim.flow": name})
+
+    async def _own_place(self, session: AsyncSession) -> str | None:
+        """Where the ledger is, if that is to be compared; nobody else waits while it is asked."""
+        own = self._ledger.own_sessions
+        if await session.run_sync(lambda inner: own.are_known(inner.connection())):
+            return None
+        await session.run_sync(lambda inner: own.require_kind(inner.connection()))
+        return await asyncio.to_thread(own.own_place)
+
+    def _join(
+        self,
+        session: Session,
+        wanted: Sequence[NewRun],
+        loop: asyncio.AbstractEventLoop | None = None,
+        own_place: str | None = None,
+    ) -> tuple[list[Enqueued], Pending]:
+        """Make the runs in the session's transaction; ring once it has committed."""
+        own = self._ledger.own_sessions
+        conn = session.connection()
+        with untranslated(conn):
+            if not own.are_known(conn):
+                own.require_kind(conn)
+                own.admit(conn, own_place or own.own_place())
+            made = self._way.make(conn, wanted)
+
+        publish = partial(self._ledger.publish, wanted, made, carries=self._way is ENQUEUE)
+
+        def ring() -> None:
+            if loop is None:
+                publish()
+                return
+            published = loop.run_in_executor(None, publish)
+            if getattr(self._ledger.publisher, "is_eager", False):
+                await_only(published)
+
+        return made, after_commit(session, ring)
+
+    def _given(self, value: InputT | None, fields: dict[str, Any]) -> InputT | dict[str, Any]:
+        if value is not None and fields:
+            raise InputError("input", f"is given twice: as one value and as {', '.join(fields)}; give one of the two")
+        return fields if value is None else value
+
+    def _handles(self, made: Sequence[Enqueued], pending: Pending | None = None) -> list[Run]:
+        handles = [self._ledger.handle(found.run_id, self._flow, created=found.created) for found in made]
+        for each in handles:
+            each.pending = pending
+        return handles
+
+    def new_run(self, given: InputT | Mapping[str, Any]) -> NewRun:
+        """The run that an input stands for; nothing is written. Raises: InputError."""
+        return self._new_run(given, tracing.carrier())
+
+    def _new_run(self, given: InputT | Mapping[str, Any], trace_context: dict[str, str] | None) -> NewRun:
+        flow, config = self._flow, self._ledger.config
+        value, plain = flow.input_type.take(given)
+        # Before what is made from it: an error of a key shows the value that the key cannot take.
+        flow.secret_fields.check(plain)
+        key, subject = flow.key_of(value), flow.subject_of(value)
+        flow.secret_fields.check_made(key=key.text, subject=subject)
+        first = next(iter(flow.phases.values()))
+        new = NewRun(
+            run_id=as_id(self._options.run_id) if self._options.run_id else uuid7(),
+            project=self._options.project or config.project,
+            flow=flow.name,
+            key=key,
+            fingerprint=fingerprint(flow.input_type.form.compared(plain)),
+            subject=subject,
+            input=plain,
+            phases=tuple(flow.phases),
+            queue=first.options.queue,
+            max_attempts=first.options.max_attempts,
+            max_losses=first.max_losses,
+            priority=self._options.priority,
+            delay=self._options.delay or timedelta(0),
+            dispatch_after=config.dispatch_after,
+            keep_key=config.keep_keys,
+            waits_for=first.options.on,
+            trace_context=trace_context,
+            comparable=flow.input_type.comparable,
+        )
+        headers = self._ledger.headers_of(new)
+        if headers is None:
+            return new
+        dump_json("headers", headers, cap=_MAX_HEADERS_BYTES)
+        self._flow.secret_fields.check_made(headers=headers)
+        return replace(new, headers=headers)
+
+
+def _plain(session: Any) -> Session:
+    """The session itself. Raises: InputError for what is none."""
+    # A scoped_session, such as Flask-SQLAlchemy's, stands for the session of this thread.
+    found = session() if isinstance(session, scoped_session) else session
+    if not isinstance(found, Session):
+        raise InputError("session", f"is a {type(found).__name__}; pass a Session, or an AsyncSession to aenqueue")
+    return found

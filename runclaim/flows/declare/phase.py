@@ -1,0 +1,138 @@
+"""A phase: one durable unit of a flow, and how its attempts are bounded."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+
+from runclaim.errors import DeclarationError
+from runclaim.flows.declare.results import ResultType
+from runclaim.keys import LONGEST, check_name
+from runclaim.retries import Backoff
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from runclaim.flows.body.context import Context
+
+InputT = TypeVar("InputT")
+ResultT = TypeVar("ResultT")
+
+_MOST_ATTEMPTS: Final = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseOptions:
+    """How a phase runs. `None` takes the application's setting."""
+
+    #: Starts of the body, whatever ended them. A resume or a retry begins to count anew.
+    max_attempts: int = 5
+    #: How many of those may end with a dead or stalled worker before the run fails; `None`: all of them.
+    max_losses: int | None = None
+    backoff: Backoff = field(default_factory=Backoff)
+    lease: timedelta | None = None
+    max_duration: timedelta | None = None
+    #: The Celery queue; `None` leaves it to Celery's routes.
+    queue: str | None = None
+    #: The signal without which the phase does not start.
+    on: str | None = None
+    #: Its body may run again from its start, also at the same time as another, and do no harm.
+    idempotent: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("max_attempts", "max_losses"):
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, int) and 1 <= value <= _MOST_ATTEMPTS):
+                raise DeclarationError(
+                    f"{name} is a number from 1 (the first start counts) to {_MOST_ATTEMPTS}, not {value!r}"
+                )
+        if not isinstance(self.idempotent, bool):
+            raise DeclarationError(f"idempotent is True or False, not {self.idempotent!r}")
+        if not isinstance(self.backoff, Backoff):
+            raise DeclarationError(f"backoff is a Backoff(first=…, factor=…, ceiling=…), not {self.backoff!r}")
+        if self.queue is not None and not (isinstance(self.queue, str) and self.queue and self.queue.isprintable()):
+            raise DeclarationError(f"queue is the name of a Celery queue, not {self.queue!r}")
+        if self.on is not None:
+            if not isinstance(self.on, str):
+                raise DeclarationError(f"on is the name of a signal, such as 'approved', not {self.on!r}")
+            check_name("signal", self.on)
+        for name in ("lease", "max_duration"):
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, timedelta) and timedelta(0) < value <= LONGEST):
+                raise DeclarationError(f"{name} is a timedelta longer than nothing, not {value!r}")
+
+
+class Phase(Generic[InputT, ResultT]):
+    """A declared phase. Calling it calls the body, so tests can run it with a context of their own."""
+
+    def __init__(
+        self, body: Callable[[Context[InputT]], ResultT], *, flow: str, position: int, name: str, options: PhaseOptions
+    ) -> None:
+        self.name = check_name("phase", name)
+        _check_body(f"{flow}.{name}", body)
+        self.flow, self.position, self.options, self.body = flow, position, options, body
+        self.result_type = ResultType(body, phase=f"{flow}.{name}")
+        self.__doc__ = body.__doc__
+        #: What an error of the body means; whoever runs phases may have words of its own for what runclaim has.
+        self.meaning: Callable[[Exception], Exception] = lambda error: error
+
+    @property
+    def task_name(self) -> str:
+        """The name of the phase's Celery task."""
+        return f"{self.flow}.{self.name}"
+
+    @property
+    def max_losses(self) -> int:
+        """The budget of dead and stalled workers."""
+        return self.options.max_losses or self.options.max_attempts
+
+    def __call__(self, ctx: Context[InputT]) -> ResultT:
+        """Run the body once, with nothing recorded."""
+        return self.body(ctx)
+
+    def __repr__(self) -> str:
+        return f"<phase {self.task_name}>"
+
+
+def refuse_fail_open(phase: Phase[Any, Any]) -> None:
+    """Raises: DeclarationError when a flow with this phase could do harm, or do nothing, while the ledger is away."""
+    if not phase.options.idempotent:
+        raise DeclarationError(
+            f"phase {phase.task_name} is not declared idempotent, and flow {phase.flow} fails open: its body may run"
+            " without a claim. Write @flow.phase(idempotent=True) if that does no harm, or leave fail_open out"
+        )
+    if phase.position == 0 and phase.options.on is not None:
+        raise DeclarationError(
+            f"phase {phase.task_name} waits for a signal, which comes through the ledger; flow {phase.flow} cannot"
+            " fail open before it"
+        )
+
+
+def name_of(body: Any) -> str:
+    """The name of a body. Raises: DeclarationError when it has none that a phase could take."""
+    found = getattr(body, "__name__", "<no name>")
+    if found.startswith("<"):
+        raise DeclarationError(
+            f"a phase needs a name: write @flow.phase above `def plan(ctx)`, or give name=… ({body!r})"
+        )
+    return str(found)
+
+
+def _check_body(phase: str, body: Any) -> None:
+    if not callable(body):
+        raise DeclarationError(f"phase {phase} is a function of its context, such as `def plan(ctx)`, not {body!r}")
+    if inspect.iscoroutinefunction(body):
+        raise DeclarationError(
+            f"phase {phase} is async, and Celery calls plain functions: write def, await in asyncio.run"
+        )
+    if inspect.isgeneratorfunction(body) or inspect.isasyncgenfunction(body):
+        raise DeclarationError(f"phase {phase} yields, so it has no result: return a list")
+    try:
+        inspect.signature(body).bind(None)
+    except TypeError:
+        name = phase.rpartition(".")[2]
+        raise DeclarationError(f"phase {phase} takes one argument, its context: `def {name}(ctx)`") from None
+    except ValueError:
+        pass  # a callable without a signature

@@ -1,0 +1,85 @@
+"""
+An enqueue of a fail-open flow while the ledger is away: to a local record and the broker, under the run's own key.
+
+The run's id is made from its key, so two such enqueues name one run. Whoever reaches the ledger first, this process
+with its record or a worker with the message, inserts the run, or finds that its key has one already.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+from runclaim import logs
+from runclaim.errors import LedgerUnavailable
+from runclaim.flows.fail_open.local_records import LocalRecord
+from runclaim.flows.fail_open.reconcile import name_of_ledger
+from runclaim.flows.messages.payload import load
+from runclaim.keys import key_id, nonce
+from runclaim.ledger.dispatch import Due
+from runclaim.ledger.enqueue import Enqueued
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from runclaim.flows.client.access import Ledger
+    from runclaim.flows.declare.flow import Flow
+    from runclaim.flows.fail_open.local_records import LocalRecords
+    from runclaim.ledger.new_run import NewRun
+
+logger: Final = logs.logger("runclaim.fail_open")
+
+
+def send(ledger: Ledger, wanted: Sequence[NewRun], *, away: LedgerUnavailable) -> list[Enqueued]:
+    """
+    Write the runs down on this machine, and publish them without the ledger; nobody knows yet whether they are new.
+
+    Raises: LedgerUnavailable, when a flow does not fail open, an input is too large for a message, a run is delayed, no
+    record can be kept, or the broker does not answer either. Some messages may have gone then; enqueueing again names
+    the same runs.
+    """
+    named = [replace(new, run_id=key_id(new.namespace, new.key)) for new in wanted]
+    messages = [message(new, ledger.flows.get(new.flow)) for new in named]
+    if any(new.delay for new in wanted) or any(each.carried is None for each in messages):
+        raise away
+    records = ledger.backlog.records
+    kept = _write_down(records, [heard(ledger, each) for each in messages], away=away)
+    logger.warning("%d runs of %s go to the broker without the ledger: %s", len(named), named[0].flow, away)
+    if ledger.publisher.publish(messages) < len(messages):
+        for record in kept:
+            records.remove(record)
+        raise away
+    ledger.backlog.watch()
+    return [Enqueued(new.run_id, created=False) for new in named]
+
+
+def heard(ledger: Ledger, due: Due, *, worker: str = "") -> LocalRecord:
+    """The record of a run that is in a message only, and has not been started."""
+    return LocalRecord(
+        ledger=name_of_ledger(ledger.config.database_url),
+        flow=due.flow,
+        run_id=due.run_id,
+        phase=due.phase,
+        fence=due.fence,
+        owner=nonce(),
+        worker=worker,
+        carried=due.carried or {},
+        opened=0,
+    )
+
+
+def _write_down(records: LocalRecords, wanted: Sequence[LocalRecord], *, away: LedgerUnavailable) -> list[LocalRecord]:
+    """Keep a record of each run that has none; returns those. A broker may forget a message, and a worker may die."""
+    try:
+        return [record for record in wanted if records.add(record)]
+    except OSError as full:
+        raise LedgerUnavailable(
+            f"{away}; and no local record can be kept in {records.folder} ({full}), without which nothing fails open:"
+            " set RUNCLAIM_FAIL_OPEN_FOLDER to a folder that this process may write"
+        ) from full
+
+
+def message(new: NewRun, flow: Flow[Any] | None) -> Due:
+    """The first message of a run."""
+    due = Due(new.run_id, 0, new.flow, new.phases[0], new.queue, new.key.text, new.priority)
+    return load(due, flow, project=new.project, subject=new.subject, value=new.input, headers=new.headers)

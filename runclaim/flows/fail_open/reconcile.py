@@ -1,0 +1,249 @@
+"""
+Reconciling: what was done without the ledger is told to it, under a claim like any other, or is dropped.
+
+A run that the ledger does not have is inserted; a result is recorded if the run still stands where its message said.
+Whatever has gone on without it is right, and the record is not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from enum import Enum, auto
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import make_url
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
+
+from runclaim import logs
+from runclaim.errors import InputError, LedgerRefused, LedgerUnavailable, RunExists
+from runclaim.flows.messages.payload import load_of
+from runclaim.flows.run.next_phase import following
+from runclaim.ledger import counters, read
+from runclaim.ledger.actions.plan import NewAction
+from runclaim.ledger.body.findings import NewFinding
+from runclaim.ledger.claim import Claim, Wanted, claim, claimed
+from runclaim.ledger.complete import Completion, Moved, complete, completed
+from runclaim.ledger.dispatch import Due
+from runclaim.ledger.recover import recover
+from runclaim.states import RunState
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from runclaim.database import Database
+    from runclaim.flows.client.access import Ledger
+    from runclaim.flows.declare.flow import Flow
+    from runclaim.flows.fail_open.local_records import LocalRecord, LocalRecords, Outcome
+    from runclaim.ledger.new_run import NewRun
+
+logger: Final = logs.logger("runclaim.fail_open")
+
+#: Errors of the record itself: its flow, or what its release took for a finding or an action, was changed under it.
+_MISFITS: Final = (InputError, TypeError, ValueError, LookupError, IntegrityError, DataError)
+
+
+class Told(Enum):
+    """What became of a record."""
+
+    COMPLETED = auto()  #: its result is in the ledger
+    WAITS = auto()  #: it has no result; its run is in the ledger and starts again under a claim
+    REFUSED = auto()  #: somebody else has gone on with the run, or has its key
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    told: Told
+    moved: Moved | None = None
+    completion: Completion | None = None
+    #: It had been told before, by a process that died before it could forget the record.
+    again: bool = False
+
+
+def name_of_ledger(database_url: str) -> str:
+    """What tells one ledger's records from another's in one folder; a new password makes no new ledger."""
+    url = make_url(database_url)
+    where = str(Path(url.database or "").absolute()) if url.get_backend_name() == "sqlite" else url.database
+    address = f"{url.get_backend_name()}://{url.host}:{url.port}/{where}"
+    return hashlib.sha256(address.encode()).hexdigest()[:16]
+
+
+def run_of(flow: Flow[Any], run_id: str, carried: dict[str, Any]) -> NewRun:
+    """The run that a message describes, as its flow is declared now. Raises: InputError."""
+    enqueuing = flow.using(run_id=run_id, project=carried["project"], priority=carried["priority"])
+    new = enqueuing.new_run(flow.input_type.load(carried["input"]))
+    # Whoever enqueued it is not here.
+    return replace(new, headers=carried.get("headers"))
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciler:
+    """Tells the ledger what the local records hold."""
+
+    ledger: Ledger
+    records: LocalRecords
+    #: Seconds that each record may wait for the ledger.
+    patience: float = 1.0
+
+    def all(self) -> int:
+        """Reconcile what is there; returns how many records went. Raises: LedgerUnavailable."""
+        return sum(self.one(record) is not None for record in self.records.all())
+
+    def one(self, record: LocalRecord) -> Told | None:
+        """
+        Reconcile one record and forget it.
+
+        Returns: what became of it, or `None` when it stays: it is of another ledger or application, or no longer
+        fits its flow. Raises: LedgerUnavailable.
+        """
+        flow = self.ledger.flows.get(record.flow)
+        if flow is None or record.ledger != name_of_ledger(self.ledger.config.database_url):
+            return None
+        database = self.ledger.database
+        try:
+            answer = self._tell(database, flow, record)
+        except _MISFITS:
+            # Tried again it would fail again, every few seconds.
+            aside = self.records.set_aside(record)
+            logger.exception(
+                "run %s: its local record does not fit the ledger, and is left in %s", record.run_id, aside
+            )
+            return None
+        self.records.remove(record)
+        if answer.told is Told.REFUSED and record.outcome is not None:
+            said = "run %s has gone on since %s ran without the ledger; that result is dropped"
+            logger.warning(said, record.run_id, record.phase)
+        if answer.moved is not None and answer.completion is not None:
+            logger.info("run %s: %s, done without the ledger, is recorded", record.run_id, record.phase)
+            self._ring(flow, answer.moved, answer.completion)
+        return answer.told
+
+    def _tell(self, database: Database, flow: Flow[Any], record: LocalRecord) -> _Answer:
+        expected = self._expected(flow, record)
+
+        def count(conn: Connection) -> None:
+            counters.add(conn, {("failed_open", flow.name): record.opened})
+
+        def work(conn: Connection) -> _Answer:
+            answer = self._settle(conn, flow, record)
+            if record.opened and not answer.again:
+                count(conn)
+            return answer
+
+        def read_back(conn: Connection) -> _Answer | None:
+            return None if expected is None else _recorded(conn, expected)
+
+        try:
+            return database.run(work, read_back=read_back, patience=self.patience)
+        except RunExists as there:
+            if there.found == record.run_id:
+                # Another process has just inserted it.
+                return self._tell(database, flow, record)
+            # The key has a run of its own.
+            logger.info("%s", there)
+            if record.opened:
+                database.run(count, patience=self.patience)
+            return _Answer(Told.REFUSED)
+
+    def _settle(self, conn: Connection, flow: Flow[Any], record: LocalRecord) -> _Answer:
+        if read.standing(conn, record.run_id) is None:
+            if record.fence > 0:
+                # It was there once and is purged.
+                return _Answer(Told.REFUSED)
+            recover(conn, run_of(flow, record.run_id, record.carried), nonce=record.owner)
+        if record.outcome is None:
+            return _Answer(Told.WAITS)
+        taken = self._claim(conn, flow, record)
+        if taken is None:
+            expected = self._expected(flow, record)
+            return (expected and _recorded(conn, expected)) or _Answer(Told.REFUSED)
+        completion = self._completion(flow, taken, record.outcome, record.worker)
+        return _Answer(Told.COMPLETED, complete(conn, [completion])[record.run_id], completion)
+
+    def _claim(self, conn: Connection, flow: Flow[Any], record: LocalRecord) -> Claim | None:
+        """The claim that the open attempt would have had, or that it has had without hearing of it."""
+        wanted = [Wanted(record.run_id, record.fence, record.owner)]
+        config, phase = self.ledger.config, flow.phases.get(record.phase)
+        found = claimed(conn, wanted) or claim(
+            conn,
+            wanted,
+            flow=flow.name,
+            phase=record.phase,
+            worker=record.worker,
+            lease=(phase and phase.options.lease) or config.lease,
+            max_duration=(phase and phase.options.max_duration) or config.max_duration,
+            waits_for=None if phase is None else phase.options.on,
+        )
+        return found[0] if found else None
+
+    def _expected(self, flow: Flow[Any], record: LocalRecord) -> Completion | None:
+        """The completion by which it is read back whether this record has been told already."""
+        if record.outcome is None or record.phase not in flow.phases:
+            return None
+        taken = claim_of(flow, record)
+        return self._completion(flow, taken, record.outcome, record.worker)
+
+    def _completion(self, flow: Flow[Any], taken: Claim, outcome: Outcome, worker: str) -> Completion:
+        return Completion(
+            taken,
+            outcome.result,
+            worker,
+            timedelta(seconds=outcome.ran_seconds),
+            # The next phase is claimed by whoever hears of it; here nobody runs it.
+            following(flow, taken, config=self.ledger.config, owner=None),
+            outcome.skipped,
+            tuple(NewFinding(**each) for each in outcome.findings),
+            (*(NewAction(**each) for each in outcome.actions), *flow.hooks.completed(taken)),
+        )
+
+    def _ring(self, flow: Flow[Any], moved: Moved, completion: Completion) -> None:
+        taken, after = completion.claim, completion.next
+        if moved.state is RunState.QUEUED and after is not None:
+            due = Due(taken.run_id, moved.fence, flow.name, after.phase, after.queue, taken.key, taken.priority)
+            self.ledger.publisher.publish([load_of(due, flow, taken)])
+        self.ledger.publisher.ring_actions(len(completion.actions))
+
+
+def claim_of(flow: Flow[Any], record: LocalRecord) -> Claim:
+    """The claim that an open attempt stands for. The ledger knows of none."""
+    carried, phases = record.carried, tuple(flow.phases)
+    cursor = phases.index(record.phase)
+    return Claim(
+        run_id=record.run_id,
+        fence=record.fence + 1,
+        owner=record.owner,
+        flow=flow.name,
+        key=carried["key"],
+        subject=carried["subject"],
+        phases=phases,
+        cursor=cursor,
+        phase=record.phase,
+        queue=flow.phases[record.phase].options.queue,
+        attempt=1,
+        max_attempts=flow.phases[record.phase].options.max_attempts,
+        priority=carried["priority"],
+        input=carried["input"],
+        headers=carried.get("headers"),
+        project=carried["project"] or "",
+        rerun=carried.get("rerun", 0),
+    )
+
+
+def _recorded(conn: Connection, expected: Completion) -> _Answer | None:
+    moved = completed(conn, [expected]).get(expected.claim.run_id)
+    return None if moved is None else _Answer(Told.COMPLETED, replace(moved, claim=None), expected, again=True)
+
+
+def reconcile_quietly(reconciler: Reconciler, run_id: str) -> None:
+    """Reconcile the record of a run, if there is one; what the ledger does not take now stays."""
+    record = reconciler.records.read(run_id)
+    if record is not None:
+        try:
+            reconciler.one(record)
+        except LedgerUnavailable as away:
+            logger.debug("%s", away)
+        except (OSError, DBAPIError, LedgerRefused) as broken:
+            # Whether the delivery may go on is decided by its own claim.
+            logger.warning("the local record of run %s stays: %s", run_id, broken)

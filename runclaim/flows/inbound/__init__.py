@@ -1,0 +1,1 @@
+"""Events from outside: webhooks, and the runs and phases that they start."""

@@ -1,0 +1,1 @@
+"""Messages: what names a run to a worker, and how it gets to the broker."""

@@ -1,0 +1,1 @@
+"""What beat asks for: what is due is dispatched, what is finished is purged."""

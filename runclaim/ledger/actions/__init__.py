@@ -1,0 +1,1 @@
+"""An action's life: planned, claimed, settled, decided by a person."""

@@ -1,0 +1,1 @@
+"""What a body keeps in the ledger: calls made once, sessions, findings."""

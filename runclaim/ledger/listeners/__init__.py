@@ -1,0 +1,1 @@
+"""What listeners are told: the tail of the journal, turns, deliveries, totals."""

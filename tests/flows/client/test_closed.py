@@ -1,0 +1,238 @@
+"""After `Runclaim.close()` every call raises LedgerClosed, reads too."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from celery import Celery
+from sqlalchemy.orm import Session
+
+from runclaim import Context, LedgerClosed, Runclaim, migrations
+from runclaim.database import Database
+from runclaim.flows.client.access import Ledger
+from runclaim.flows.client.handle import Run
+from runclaim.flows.client.options import Enqueuing
+from runclaim.flows.client.signal import Signal
+from runclaim.flows.declare.flow import Flow
+from runclaim.flows.inbound.route import Event
+from runclaim.flows.inbound.webhook import Webhook
+from runclaim.flows.plain_calls import Claimed
+from runclaim.tasks.runtime import Runtime
+from tests.harness.bench import NO_WAIT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+ID = "0195c0de-0000-7000-8000-000000000007"
+SECRET = "a secret of thirty-two characters"
+
+
+@dataclass(frozen=True)
+class PullRequest:
+    repo: str
+    number: int
+
+
+INPUT = PullRequest("acme/app", 7)
+
+
+@pytest.fixture
+def site(database_url: str) -> Iterator[SimpleNamespace]:
+    """An application that has enqueued a run, and everything that its code may hold on to."""
+    yield from site_on(database_url)
+
+
+@pytest.fixture
+def laptop_site(sqlite_url: str) -> Iterator[SimpleNamespace]:
+    """The same, for what is refused before any database is asked."""
+    yield from site_on(sqlite_url)
+
+
+def site_on(database_url: str) -> Iterator[SimpleNamespace]:
+    database = Database(database_url, patience=NO_WAIT)
+    migrations.upgrade(database)
+    app = Celery("closed", broker="memory://", set_as_current=False)
+    runs = Runclaim(app, database_url=database_url)
+    review = runs.flow("review", PullRequest, key="{repo}:pr-{number}")
+
+    @review.phase
+    def plan(ctx: Context[PullRequest]) -> str:
+        return ctx.key
+
+    @runs.webhook("github", flow=review, secret=SECRET)
+    def hook(delivery: Any) -> None:
+        """Concerns no run."""
+
+    yield SimpleNamespace(
+        runs=runs, flow=review, enqueuing=review.using(), hook=hook, run=review.enqueue(INPUT), runtime=runs._runtime,
+        database=database,
+    )  # fmt: skip
+    runs.close()
+    database.close()
+    app.close()
+
+
+#: The classes that an application, a worker or beat calls, and where the site has one of each.
+HOLDERS = {
+    Runclaim: "runs",
+    Flow: "flow",
+    Enqueuing: "enqueuing",
+    Webhook: "hook",
+    Run: "run",
+    Ledger: "runs.ledger",
+    Runtime: "runtime",
+}
+#: What is called with arguments.
+CALLS: dict[str, Callable[[Any], Any]] = {
+    "Runclaim.check_and_claim": lambda runs: runs.check_and_claim("nightly-report", key="2026-11-21"),
+    "Runclaim.complete": lambda runs: runs.complete(Claimed(None, None, NO_WAIT, runs._plain)),
+    "Runclaim.get": lambda runs: runs.get(ID),
+    "Flow.enqueue": lambda flow: flow.enqueue(INPUT),
+    "Flow.enqueue_many": lambda flow: flow.enqueue_many([]),
+    "Flow.aenqueue": lambda flow: asyncio.run(flow.aenqueue(INPUT)),
+    "Flow.get": lambda flow: flow.get(ID),
+    "Enqueuing.enqueue": lambda enqueuing: enqueuing.enqueue(INPUT),
+    "Enqueuing.enqueue_many": lambda enqueuing: enqueuing.enqueue_many([INPUT]),
+    "Enqueuing.aenqueue": lambda enqueuing: asyncio.run(enqueuing.aenqueue(INPUT)),
+    "Webhook.receive": lambda hook: hook.receive(b"{}", {}),
+    "Runclaim.signal": lambda runs: runs.signal("acme/app:pr-7", "approved", flow="review"),
+    "Flow.find": lambda flow: flow.find("acme/app:pr-7"),
+    "Flow.route": lambda flow: flow.route(Event(INPUT)),
+    "Ledger.find": lambda ledger: ledger.find("default/review", ["0"]),
+    "Ledger.signal": lambda ledger: ledger.signal(ID, Signal.checked("approved", None, None)),
+    "Run.signal": lambda run: run.signal("approved"),
+    "Ledger.ask": lambda ledger: ledger.ask(lambda conn: None),
+    "Ledger.enqueue": lambda ledger: ledger.enqueue([]),
+    "Ledger.handle": lambda ledger: ledger.handle(ID),
+    "Ledger.view": lambda ledger: ledger.view(ID),
+    "Ledger.results": lambda ledger: ledger.results(ID),
+    "Ledger.journal": lambda ledger: ledger.journal(ID),
+    "Ledger.cancel": lambda ledger: ledger.cancel([ID], by=""),
+    "Ledger.retry": lambda ledger: ledger.retry(ID, by=""),
+    "Ledger.resume": lambda ledger: ledger.resume(ID, by=""),
+    "Ledger.rerun": lambda ledger: ledger.rerun(ID, None, by=""),
+    "Ledger.require_kind": lambda ledger: ledger.require_kind("sqlite"),
+    "Runtime.runner": lambda runtime: runtime.runner("node"),
+}
+#: What declares, computes or tells settings, and reaches neither the database nor the broker.
+REACHES_NOTHING = {
+    "Runclaim.action",
+    "Runclaim.config",
+    "Runclaim.flow",
+    "Runclaim.on",
+    "Runclaim.send_events",
+    "Runclaim.secret",
+    "Runclaim.secret_resolver",
+    "Runclaim.sources",
+    "Runclaim.webhook",
+    "Flow.actions",
+    "Flow.identity_of",
+    "Flow.key_of",
+    "Flow.on_blocked",
+    "Flow.on_complete",
+    "Flow.on_failed",
+    "Flow.phase",
+    "Flow.subject_of",
+    "Flow.using",
+    "Enqueuing.new_run",
+    "Ledger.config",
+    "Ledger.publish",  # after an application's own commit; the run is in the ledger, and dispatch rings
+    "Ledger.publisher",
+    "Runtime.deliverer",  # each delivery asks for a runner
+    "Runtime.ring_listeners",  # a bell at most, and beat tells what it did not
+    "Runtime.give_back",  # in a thread, from the death of a pool child
+    *(f"{kind.__name__}.close" for kind in HOLDERS),
+}
+
+
+def public(kind: type) -> Iterator[tuple[str, str]]:
+    for name in dir(kind):
+        if not name.startswith("_") and f"{kind.__name__}.{name}" not in REACHES_NOTHING:
+            yield f"{kind.__name__}.{name}", name
+
+
+PUBLIC = [(kind, full, name) for kind in HOLDERS for full, name in public(kind)]
+
+
+@pytest.mark.parametrize("kind, full, name", PUBLIC, ids=[full for _, full, _ in PUBLIC])
+def test_every_public_method_of_a_closed_runclaim_raises_ledger_closed(laptop_site, kind, full, name):
+    """
+    INVARIANT: what was closed answers nothing, so nobody believes what it says.
+
+    Breaks if a call reaches the ledger by a way of its own. A new method is found by itself; say in CALLS how it is
+    called, or in REACHES_NOTHING that it needs no ledger.
+    """
+    holder: Any = laptop_site
+    for part in HOLDERS[kind].split("."):
+        holder = getattr(holder, part)
+    laptop_site.runs.close()
+
+    with pytest.raises(LedgerClosed):
+        call(holder, full, name)
+
+
+def call(holder: Any, full: str, name: str) -> None:
+    if full in CALLS:
+        CALLS[full](holder)
+    elif callable(found := getattr(holder, name)):
+        found()
+
+
+def test_closing_twice_is_fine_and_closes_connections_and_threads(site):
+    others = set(threading.enumerate())
+    site.runtime.keeper.count("duplicates_refused", "review")
+    keeper = site.runtime.keeper
+    site.runs.close()
+    site.runs.close()
+
+    assert [] == [thread for thread in set(threading.enumerate()) - others if thread.name == "runclaim-keeper"]
+    keeper.count("duplicates_refused", "review")
+    assert keeper._thread is None
+    with pytest.raises(LedgerClosed):
+        keeper.watch(None, lease=NO_WAIT, max_duration=NO_WAIT)
+
+
+def test_what_was_counted_is_written_by_closing(site):
+    site.runtime.keeper.count("duplicates_refused", "review")
+    site.runs.close()
+
+    with site.database.read() as conn:
+        assert [("duplicates_refused", "review", 1)] == conn.exec_driver_sql("SELECT * FROM runclaim_counters").all()
+
+
+def test_an_unused_runclaim_can_be_closed():
+    app = Celery("unused", broker="memory://", set_as_current=False)
+    runs = Runclaim(app, database_url="sqlite:///nowhere/there.db")
+    runs.close()
+
+    with pytest.raises(LedgerClosed):
+        runs.get(ID)
+    app.close()
+
+
+def test_a_run_whose_transaction_commits_after_the_closing_is_in_the_ledger(site):
+    with Session(site.database.engine) as session:
+        run = site.flow.enqueue(repo="acme/app", number=8, session=session)
+        site.runs.close()
+        session.commit()
+
+    with site.database.read() as conn:
+        assert conn.exec_driver_sql("SELECT count(*) FROM runclaim_runs").scalar_one() == 2
+    with pytest.raises(LedgerClosed):
+        _ = run.state
+
+
+def test_a_claim_is_not_completed_by_a_process_that_has_closed(site):
+    """A body that still runs then loses its claim in time; nothing of it is written half."""
+    runner = site.runtime.runner("node")
+    site.runs.close()
+
+    with pytest.raises(LedgerClosed):
+        runner.deliver(
+            site.flow, site.flow.phases["plan"], [(site.run.id, 0)], inline=lambda *_: True, watcher=SimpleNamespace()
+        )
