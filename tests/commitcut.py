@@ -50,7 +50,7 @@ class CommitCut:
 
     def check(self) -> None:
         """Fails unless the cut that was ordered has landed, and what was to happen after it has."""
-        assert (self._has_landed(), self._meanwhile) == (True, None)
+        assert (True, None) == (self._has_landed(), self._meanwhile)
 
     def _connects(self, _conn: Connection) -> None:
         if self._has_landed() and self._meanwhile is not None:

@@ -108,9 +108,9 @@ def test_an_application_keeps_everything_it_had(redis_site: Site):
     site.worker(module="shop", queues="celery,slow", pool="prefork")
     beat = site.beat(module="shop")
     caller = site.start("caller", [sys.executable, "-c", ENQUEUE])
-    assert caller.wait(60) == 0, site.story()
+    assert 0 == caller.wait(60), site.story()
 
-    assert caller.text.splitlines()[-2:] == ["slow chained", "None"]
+    assert ["slow chained", "None"] == caller.text.splitlines()[-2:]
     notes = lambda: (site.folder / "notes").read_text().splitlines()  # noqa: E731
     expected = {
         "signal child",
@@ -169,7 +169,7 @@ def test_nothing_of_celery_is_patched(tmp_path: Path):
         check=False,
     )
 
-    assert (told.stdout, told.returncode) == ("{}\n", 0), told.stderr
+    assert ("{}\n", 0) == (told.stdout, told.returncode), told.stderr
 
 
 def test_two_applications_in_one_process_do_not_mix(valkey_server, new_site: MakeSite, tmp_path: Path):

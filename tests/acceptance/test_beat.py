@@ -43,7 +43,7 @@ def test_two_beats_publish_each_run_once(redis_site: Site):
     """
     site = redis_site
     delayed = [site.stage.steps.using(delay=timedelta(milliseconds=200)).enqueue(name=f"r{n}") for n in range(5)]
-    assert site.queued("celery") == 0
+    assert 0 == site.queued("celery")
     upkeepers = [site.worker(pool="threads", queues="upkeep") for _ in range(2)]
     beats = [site.beat() for _ in range(2)]
     ticks = lambda: sum(worker.text.count("Task runclaim.dispatch") for worker in upkeepers)  # noqa: E731

@@ -22,9 +22,9 @@ def test_a_running_run_stops_at_its_next_check(redis_site: Site, pool: str):
     assert run.cancel(by="ann") is RunState.RUNNING
     redis_site.ended(run, state=RunState.CANCELED)
 
-    assert redis_site.rows() == [("x", "first")]
+    assert [("x", "first")] == redis_site.rows()
     assert [RunState.CANCELED, []] == [waiting.state, redis_site.starts(waiting)]
-    assert run.phases == {"first": "complete", "second": "pending", "third": "pending"}
+    assert {"first": "complete", "second": "pending", "third": "pending"} == run.phases
 
 
 @pytest.mark.site(settings=FAR)
@@ -36,7 +36,7 @@ def test_a_body_that_never_checks_completes_and_its_run_ends_there(redis_site: S
     redis_site.open("x", "second")
     redis_site.ended(run, state=RunState.CANCELED)
 
-    assert redis_site.rows() == [("x", "first"), ("x", "second")]
+    assert [("x", "first"), ("x", "second")] == redis_site.rows()
 
 
 @pytest.mark.site(settings={"lease": "1s"}, phases={"second": {"lease": 1.0}})

@@ -73,7 +73,7 @@ def test_an_eager_application_runs_its_phases_where_they_are_enqueued(redis_site
     run = redis_site.enqueue("a", second="skip")
 
     redis_site.ended(run)
-    assert redis_site.rows() == [("a", "first"), ("a", "third")]
+    assert [("a", "first"), ("a", "third")] == redis_site.rows()
 
 
 @pytest.mark.site(conf={"task_ignore_result": False, "result_backend": "cache+memory://", "task_compression": "gzip"})

@@ -90,15 +90,15 @@ def test_a_run_costs_one_message_and_five_commits(
         assert messages["lpush"] <= RUNS + 2
         assert 4 * RUNS < len(of_runs) <= 5 * RUNS, told
     else:
-        assert messages["lpush"] == RUNS
-        assert len(of_runs) == 5 * RUNS, told
+        assert RUNS == messages["lpush"]
+        assert 5 * RUNS == len(of_runs), told
     # And nobody listens, so no task event is sent.
-    assert messages["publish"] == 0
+    assert 0 == messages["publish"]
     # And what the worker tells of its flows, and its counters from time to time; psycopg's good-bye changes nothing.
     rest = [each for each in told if each not in of_runs and each != "DEALLOCATE ALL"]
     once = [each for each in rest if "INTO runclaim_counters" not in each]
-    assert ["INTO runclaim_flows" in each for each in once] == [True]
-    assert len(site.rows()) == 3 * RUNS
+    assert [True] == ["INTO runclaim_flows" in each for each in once]
+    assert 3 * RUNS == len(site.rows())
 
 
 def test_many_enqueued_at_once_cost_one_commit_and_few_messages(
@@ -112,5 +112,5 @@ def test_many_enqueued_at_once_cost_one_commit_and_few_messages(
     site.stage.steps.enqueue_many([{"name": f"run{n}"} for n in range(1000)])
     site.stage.runs._runtime.broker.flush()
 
-    assert sent(site) - before == {"lpush": 10}
-    assert len([each for each in commits()[already:] if "runclaim_runs" in each]) == 1
+    assert {"lpush": 10} == sent(site) - before
+    assert 1 == len([each for each in commits()[already:] if "runclaim_runs" in each])

@@ -40,9 +40,9 @@ def test_the_demo_ends_with_nothing_lost_and_nothing_doubled(repository, tmp_pat
     found = LAST_LINE.fullmatch(done.stdout.splitlines()[-1])
     assert found is not None, done.stdout + done.stderr
     runs, phases, faults, lost, doubled = map(int, found.groups())
-    assert (runs, phases, lost, doubled) == (4, 12, 0, 0)
+    assert (4, 12, 0, 0) == (runs, phases, lost, doubled)
     assert faults > 0
-    assert done.returncode == 0
+    assert 0 == done.returncode
     assert "bare celery.chain" in done.stdout
     assert "does not compile" in done.stdout
     # The plan's first posts each meet a fault: some are applied and not answered, so somebody has to ask.
@@ -68,7 +68,7 @@ def test_the_demo_fails_when_a_comment_is_sent_again_without_a_lookup(repository
 
     assert cell(done.stdout, "doubled") > 0
     assert "demo: doubled: a comment on " in done.stdout
-    assert done.returncode == 1
+    assert 1 == done.returncode
 
 
 def test_the_demo_fails_when_rows_are_lost_and_doubled(repository, tmp_path):
@@ -88,17 +88,17 @@ def test_the_demo_fails_when_rows_are_lost_and_doubled(repository, tmp_path):
     found = LAST_LINE.fullmatch(done.stdout.splitlines()[-1])
     assert found is not None, done.stdout + done.stderr
     lost, doubled = map(int, found.groups()[3:])
-    assert lost == 4
+    assert 4 == lost
     # The one that a push overtook may have had its plan by then.
     assert doubled in {4, 5}
-    assert done.returncode == 1
+    assert 1 == done.returncode
 
 
 def test_the_demo_says_what_to_do_without_a_repository(tmp_path):
     done = demo(EXAMPLE, tmp_path, tmp_path)
 
     assert "REPO=path" in done.stderr
-    assert done.returncode == 1
+    assert 1 == done.returncode
 
 
 def cell(text: str, row: str) -> int:

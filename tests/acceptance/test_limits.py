@@ -38,7 +38,7 @@ def test_the_applications_routes_decide_about_phases_too(redis_site: Site):
     worker = redis_site.worker(pool="threads", queues="celery,other")
     redis_site.ended(run)
 
-    assert deliveries(worker) == ["a", "b", "d"]
+    assert ["a", "b", "d"] == deliveries(worker)
 
 
 @pytest.mark.site(names=["a", "b", "c"], conf={"task_annotations": {"steps.b": {"time_limit": 60}}})
@@ -47,7 +47,7 @@ def test_a_phase_with_a_time_limit_goes_through_the_broker(redis_site: Site):
     worker = redis_site.worker(pool="prefork", concurrency=1)
     redis_site.ended(run)
 
-    assert deliveries(worker) == ["a", "b", "c"]
+    assert ["a", "b", "c"] == deliveries(worker)
 
 
 @pytest.mark.site(

@@ -79,7 +79,7 @@ def test_each_line_of_a_worker_is_json_and_those_of_a_run_name_it(redis_site: Si
     ]
     assert sorted(line["fence"] for line in ours) == [line["fence"] for line in ours]
     # The banner is Celery's, and no log.
-    assert [line for line in worker.text.splitlines() if line.startswith("[20")] == []
+    assert [] == [line for line in worker.text.splitlines() if line.startswith("[20")]
 
 
 SHORT = """

@@ -60,10 +60,10 @@ def test_every_phase_completes_once_though_every_message_comes_three_times(
     site.open("blocked", "third")
     blocked.resume()
     site.ended(blocked)
-    assert worker.stop() == 0
+    assert 0 == worker.stop()
 
     for run in (*runs, blocked):
         assert [(run.view.key, phase) for phase in PHASES] == site.rows(run)
-    assert site.rows(skipped) == [("skipped", "first"), ("skipped", "third")]
+    assert [("skipped", "first"), ("skipped", "third")] == site.rows(skipped)
     assert [2 if n % 3 == 0 else 1 for n in range(6)] == [len(site.starts(run, "second")) for run in runs]
     assert site.counter("duplicates_refused") >= 2 * 8

@@ -90,8 +90,8 @@ def test_a_queue_that_exists_with_other_arguments_holds_up_only_its_own_runs(
     shop = attach(rabbitmq_url, "slow", task_queues=queues)
     run_id, told = enqueued(shop, caplog)
 
-    assert shop.waiting() == 2
-    assert len(told) == 1
+    assert 2 == shop.waiting()
+    assert 1 == len(told)
     assert told[0].startswith(f"run {run_id} cannot be sent to phase bad.one, queue slow: PreconditionFailed(")
 
 
@@ -103,7 +103,7 @@ def test_a_key_of_another_type_in_redis_holds_up_only_its_own_runs(
     shop = attach(valkey_server.url, "slow")
     run_id, told = enqueued(shop, caplog)
 
-    assert shop.waiting() == 2
+    assert 2 == shop.waiting()
     assert [each.partition(":")[0] for each in told] == [f"run {run_id} cannot be sent to phase bad.one, queue slow"]
 
 
@@ -126,8 +126,8 @@ def test_what_a_router_or_a_serializer_refuses_holds_up_only_its_own_runs(
     shop = attach(valkey_server.url, "slow" if why == "QueueNotFound" else None, **conf)
     run_id, told = enqueued(shop, caplog)
 
-    assert shop.waiting() == 2
-    assert len(told) == 1
+    assert 2 == shop.waiting()
+    assert 1 == len(told)
     assert told[0].startswith(f"run {run_id} cannot be sent to phase bad.one, queue ")
     assert why in told[0]
 
@@ -153,6 +153,6 @@ def test_an_upkeep_that_cannot_be_sent_silences_nobody(
         shop.runs._broker.ring_actions(3)
 
     assert not shop.runs._broker.is_left_alone
-    assert [each.getMessage().partition(":")[0] for each in caplog.records] == ["runclaim.deliver cannot be sent"]
+    assert ["runclaim.deliver cannot be sent"] == [each.getMessage().partition(":")[0] for each in caplog.records]
     shop.good.enqueue(number=1)
-    assert shop.waiting() == 1
+    assert 1 == shop.waiting()

@@ -24,15 +24,15 @@ def test_a_worker_of_an_older_release_leaves_alone_what_it_does_not_know(redis_s
     old_worker.said("Received unregistered task of type 'steps.second'")
     old_worker.said("runs are put back for one that does")
     for each in (run, other):
-        assert newer.dispatches(each) == 0, "a message that nobody could take is no dispatch"
-        assert (each.state, each.view.attempts, each.phases["second"]) == (RunState.QUEUED, 0, "pending")
+        assert 0 == newer.dispatches(each), "a message that nobody could take is no dispatch"
+        assert (RunState.QUEUED, 0, "pending") == (each.state, each.view.attempts, each.phases["second"])
 
     old_worker.kill_all()
     newer.told["names"] = ["first", "second", "third"]
     newer.worker(pool="threads")
     newer.ended(run, other, upkeep=True)
     for each in (run, other):
-        assert {start.attempt for start in newer.starts(each)} == {1}
+        assert {1} == {start.attempt for start in newer.starts(each)}
 
 
 @pytest.mark.site(flow="review")
@@ -45,8 +45,8 @@ def test_a_flow_that_a_worker_does_not_know_is_left_to_its_own_application(redis
     other_worker.said("Received unregistered task of type 'review.first'")
     beat = site.beat()
     beat.said("runclaim.dispatch", times=3)
-    assert (theirs.state, theirs.view.attempts) == (RunState.QUEUED, 0)
-    assert theirs.view.fence == 0
+    assert (RunState.QUEUED, 0) == (theirs.state, theirs.view.attempts)
+    assert 0 == theirs.view.fence
 
     beat.kill_all()
     other_worker.kill_all()
@@ -64,4 +64,4 @@ def test_a_run_goes_on_with_the_phases_it_was_enqueued_with(redis_site: Site):
     site.worker(pool="threads")
     site.ended(run)
 
-    assert site.rows() == [("x", "first"), ("x", "second"), ("x", "third")]
+    assert [("x", "first"), ("x", "second"), ("x", "third")] == site.rows()

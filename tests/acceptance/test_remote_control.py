@@ -74,5 +74,5 @@ def test_a_process_that_embeds_a_worker_is_not_ended_for_a_body(redis_site: Site
     """As Celery's own fixtures for tests do it: a signal would end the whole test run without a word."""
     embedded = redis_site.start("embedded", [sys.executable, "-c", EMBEDDED])
 
-    assert embedded.wait(90) == 0, embedded.tail
+    assert 0 == embedded.wait(90), embedded.tail
     assert "heard True" in embedded.text

@@ -26,8 +26,8 @@ def test_a_worker_that_is_told_to_stop_gives_its_phase_back(redis_site: Site, po
     run = redis_site.enqueue("x", second="check")
     worker = redis_site.worker(pool=pool, concurrency=1)
     redis_site.started(run, "second")
-    assert worker.stop() == 0
-    assert (run.state, run.view.attempts) == (RunState.QUEUED, 0)
+    assert 0 == worker.stop()
+    assert (RunState.QUEUED, 0) == (run.state, run.view.attempts)
 
     redis_site.open("x", "second")
     redis_site.worker(pool=pool, concurrency=1)
@@ -57,7 +57,7 @@ def test_every_way_to_stop_a_worker_ends_its_body_early(redis_site: Site, pool: 
         redis_site.stage.app.control.shutdown()
     until(lambda: run.state is RunState.QUEUED, "the release", so_far=redis_site.story)
 
-    assert (run.view.attempts, len(redis_site.starts(run, "second"))) == (0, 1)
+    assert (0, 1) == (run.view.attempts, len(redis_site.starts(run, "second")))
 
 
 def works(site: Site, worker: Process) -> bool:
@@ -100,7 +100,7 @@ def test_a_body_that_is_cut_off_by_the_shutdown_is_given_back(redis_site: Site, 
         os.killpg(worker.pid, signal.SIGTERM)
     until(lambda: run.state is RunState.QUEUED, "the release", so_far=redis_site.story)
 
-    assert run.view.attempts == 0
+    assert 0 == run.view.attempts
     redis_site.open("x", "second")
     redis_site.worker(concurrency=1)
     redis_site.ended(run, upkeep=True)
@@ -115,9 +115,9 @@ def test_the_phases_that_are_left_go_through_the_broker_when_the_worker_stops(re
     worker.ask_to_stop()
     worker.said("Warm shutdown")
     redis_site.open("x", "first")
-    assert worker.wait() == 0
+    assert 0 == worker.wait()
     assert "steps/first x: success, attempt 1" in worker.text
-    assert (run.state, run.view.phase, run.view.attempts) == (RunState.QUEUED, "second", 0)
+    assert (RunState.QUEUED, "second", 0) == (run.state, run.view.phase, run.view.attempts)
 
     redis_site.open("x", "second")
     redis_site.worker(pool="threads", concurrency=1)

@@ -28,7 +28,7 @@ def waits(site: Site, run: Run) -> None:
 def signaled_elsewhere(site: Site) -> None:
     """Another process sends the signal, and ends well."""
     caller: Process = site.start("caller", [sys.executable, "-c", SIGNAL])
-    assert caller.wait(60) == 0, caller.tail
+    assert 0 == caller.wait(60), caller.tail
 
 
 def test_a_waiting_run_goes_on_at_once_by_a_signal_from_another_process(valkey_server, new_site: MakeSite, sqlite_url):

@@ -58,7 +58,7 @@ def test_phases_and_upkeep_run_in_an_application_that_signs_its_messages(redis_s
     unsigned = redis_site.enqueue("unsigned")
     redis_site.stage.runs.ledger.publisher.flush()
     enqueued = redis_site.start("enqueue", [sys.executable, "-c", ENQUEUE])
-    assert enqueued.wait(60) == 0, enqueued.tail
+    assert 0 == enqueued.wait(60), enqueued.tail
     sent = content_types(redis_site)
     worker = redis_site.worker(module=APP, queues="celery,other", concurrency=1)
     run = redis_site.stage.steps.find("a")
@@ -70,5 +70,5 @@ def test_phases_and_upkeep_run_in_an_application_that_signs_its_messages(redis_s
     until(lambda: "runclaim.rescue" in worker.text, "a rescue", so_far=redis_site.story)
 
     assert ["application/data", "application/json"] == sorted(sent)
-    assert refused == 0
+    assert 0 == refused
     assert [1, 1, 1] == [len(redis_site.starts(run, phase)) for phase in ("first", "second", "third")]

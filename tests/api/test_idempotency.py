@@ -196,4 +196,4 @@ def test_an_answer_is_kept_until_a_day_after_its_run_has_ended(office):
 
     assert ((1, 1), (0, 1)) == (while_it_goes_on, after_its_end)
     assert (1, 0) == a_day_later()
-    assert timedelta(days=1).total_seconds() == 86_400
+    assert 86_400 == timedelta(days=1).total_seconds()

@@ -27,7 +27,7 @@ def posted(site: Site, runs: list[Run], *, many: int) -> None:
     actions = [each for run in runs for each in run.actions]
 
     assert len(actions) == many * len(runs), site.story()
-    assert {each.state for each in actions} == {"posted"}, site.story()
+    assert {"posted"} == {each.state for each in actions}, site.story()
     assert sorted(each.idempotency_key for each in actions) == sorted(site.arrived()), site.story()
 
 
@@ -52,7 +52,7 @@ def test_a_worker_killed_where_an_action_passes_posts_it_once(either_site: Site,
     nothing_lost_or_doubled(site, [run])
     posted(site, [run], many=3)
     if victim == "kill":  # with their parent die the senders of the others too, or get a little further
-        assert sum(each.attempts for each in run.actions) == 4
+        assert 4 == sum(each.attempts for each in run.actions)
 
 
 def test_a_flushed_broker_loses_no_action(make_site: Callable[..., Site], postgres_url: str):
@@ -61,7 +61,7 @@ def test_a_flushed_broker_loses_no_action(make_site: Callable[..., Site], postgr
     worker = site.worker()
     site.ended(run)
     with redis.Redis.from_url(site.told["broker"]) as client:
-        assert client.llen("actions") == 3
+        assert 3 == client.llen("actions")
         client.flushall()
     worker.stop()
     site.worker(queues="celery,actions")
@@ -80,4 +80,4 @@ def test_many_senders_send_each_action_once(make_site: Callable[..., Site], post
 
     nothing_lost_or_doubled(site, runs)
     posted(site, runs, many=10)
-    assert {each.attempts for run in runs for each in run.actions} == {1}
+    assert {1} == {each.attempts for run in runs for each in run.actions}

@@ -35,7 +35,7 @@ def test_a_body_that_hangs_under_a_healthy_heartbeat_ends_at_its_max_duration(
     until(lambda: is_so(site, run, beating), "the lease to be extended up to the deadline", so_far=site.story)
 
     nothing_lost_or_doubled(site, [run, neighbour])
-    assert [start.attempt for start in site.starts(run, "second")] == [1, 2]
+    assert [1, 2] == [start.attempt for start in site.starts(run, "second")]
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
@@ -50,8 +50,8 @@ def test_a_body_that_hears_nothing_loses_its_claim_at_its_max_duration(
 
     nothing_lost_or_doubled(site, [run])
     worker.said("is past its max_duration")
-    assert [start.attempt for start in site.starts(run, "second")] == [1, 2]
-    assert happened(site, run, "phase.rescued") == 1
+    assert [1, 2] == [start.attempt for start in site.starts(run, "second")]
+    assert 1 == happened(site, run, "phase.rescued")
 
 
 @pytest.mark.parametrize("options,starts", [({}, 5), ({"max_attempts": 2}, 2), ({"max_losses": 3}, 3)])
@@ -67,11 +67,11 @@ def test_a_body_that_kills_its_process_each_time_fails_at_its_budget_and_harms_n
 
     assert [start.attempt for start in site.starts(poison, "second")] == [*range(1, starts + 1)]
     assert len({start.pid for start in site.starts(poison, "second")}) == starts
-    assert poison.view.error["type"] == "WorkerLost"
+    assert "WorkerLost" == poison.view.error["type"]
     assert worker.is_up
     site.ended(*neighbours)
-    assert site.doubled() == []
-    assert len(site.rows()) == 1 + 4 * 3  # of the poisoned run, the first phase
+    assert [] == site.doubled()
+    assert 1 + 4 * 3 == len(site.rows())  # of the poisoned run, the first phase
 
 
 def test_a_killed_child_gives_back_its_own_claim_and_no_other(make_site: Callable[..., Site], postgres_url: str):
@@ -87,8 +87,8 @@ def test_a_killed_child_gives_back_its_own_claim_and_no_other(make_site: Callabl
 
     nothing_lost_or_doubled(site, [killed, spared])
     assert victim.pid != other.pid
-    assert (happened(site, killed, "phase.rescued"), happened(site, spared, "phase.rescued")) == (1, 0)
-    assert len(site.starts(spared)) == 3
+    assert (1, 0) == (happened(site, killed, "phase.rescued"), happened(site, spared, "phase.rescued"))
+    assert 3 == len(site.starts(spared))
 
 
 def test_a_body_that_holds_the_gil_beyond_its_lease_runs_again_and_completes_once(either_site: Site):
@@ -103,5 +103,5 @@ def test_a_body_that_holds_the_gil_beyond_its_lease_runs_again_and_completes_onc
     lost = "steps/second hog: claimlost, attempt 1"
     until(lambda: any(lost in worker.text for worker in workers), "the hog to hear of it", so_far=site.story)
     nothing_lost_or_doubled(site, [run])
-    assert [start.attempt for start in site.starts(run, "second")] == [1, 2]
-    assert happened(site, run, "phase.rescued") == 1
+    assert [1, 2] == [start.attempt for start in site.starts(run, "second")]
+    assert 1 == happened(site, run, "phase.rescued")

@@ -52,10 +52,10 @@ def test_an_enqueue_whose_commit_is_cut_makes_one_run_and_knows_it(cut_site: Sit
     with late_delivery(cut_site, cutter, mode):
         run = cut_site.enqueue("cut")
 
-    assert cutter.fired == 1
+    assert 1 == cutter.fired
     assert run.created
     assert not cut_site.enqueue("cut").created
-    assert happened(cut_site, run, "run.enqueued") == 1
+    assert 1 == happened(cut_site, run, "run.enqueued")
     cut_site.worker(ready=False)
     nothing_lost_or_doubled(cut_site, [before, run])
 
@@ -84,9 +84,9 @@ def test_a_cut_commit_of_a_worker_starts_no_body_twice(
         until(lambda: cutter.fired == 1, "the cut", so_far=cut_site.story)
 
     nothing_lost_or_doubled(cut_site, [run])
-    assert [start.attempt for start in cut_site.starts(run)] == [1, 1, 1]
-    assert happened(cut_site, run, "phase.started") == 3
-    assert happened(cut_site, run, "phase.completed") == 3
+    assert [1, 1, 1] == [start.attempt for start in cut_site.starts(run)]
+    assert 3 == happened(cut_site, run, "phase.started")
+    assert 3 == happened(cut_site, run, "phase.completed")
     assert "claimlost" not in cut_site.processes[0].text
 
 
@@ -102,7 +102,7 @@ def test_a_cut_completion_is_known_again_though_its_rows_conflict(cut_site: Site
         until(lambda: cutter.fired == 1, "the cut", so_far=cut_site.story)
 
     nothing_lost_or_doubled(cut_site, [run])
-    assert [start.attempt for start in cut_site.starts(run)] == [1, 1, 1]
+    assert [1, 1, 1] == [start.attempt for start in cut_site.starts(run)]
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -115,8 +115,8 @@ def test_a_cut_commit_of_a_failed_attempt_is_told_as_it_is(cut_site: Site, cutte
         until(lambda: cutter.fired == 1, "the cut", so_far=cut_site.story)
 
     nothing_lost_or_doubled(cut_site, [run])
-    assert [start.attempt for start in cut_site.starts(run, "first")] == [1, 2]
-    assert happened(cut_site, run, "phase.failed") == 1
+    assert [1, 2] == [start.attempt for start in cut_site.starts(run, "first")]
+    assert 1 == happened(cut_site, run, "phase.failed")
     assert "steps/first fails: retry, attempt 1" in worker.text
 
 

@@ -74,7 +74,7 @@ def test_runs_go_on_without_their_ledger_and_it_is_told_when_it_is_back(open_sit
 
     assert run.id == again.id
     assert sorted(effects(site)) == sorted(f"{name} {phase}" for name in ("known", "new") for phase in IDEMPOTENT)
-    assert site.counter("failed_open") == 2
+    assert 2 == site.counter("failed_open")
 
 
 def test_another_worker_of_the_machine_tells_what_a_killed_one_did(open_site: Site, private_postgres: Server):
@@ -90,7 +90,7 @@ def test_another_worker_of_the_machine_tells_what_a_killed_one_did(open_site: Si
     told(site)
     site.ended(run)
 
-    assert effects(site) == ["new first", "new second", "new third"]
+    assert ["new first", "new second", "new third"] == effects(site)
 
 
 def test_a_worker_killed_in_an_open_body_leaves_its_run_to_the_ledger(open_site: Site, private_postgres: Server):
@@ -108,7 +108,7 @@ def test_a_worker_killed_in_an_open_body_leaves_its_run_to_the_ledger(open_site:
     told(site)
     site.ended(run, state=RunState.SUCCEEDED)
 
-    assert effects(site) == ["new first", "new first", "new second", "new third"]
+    assert ["new first", "new first", "new second", "new third"] == effects(site)
 
 
 @pytest.fixture
@@ -135,7 +135,7 @@ def test_a_worker_killed_while_it_waits_for_the_ledger_loses_nothing(patient_sit
     on_another_machine(site)
     worker = site.worker(concurrency=1)
     until(lambda: records(site) != [], "the record of the worker", so_far=lambda: worker.tail)
-    assert effects(site) == []
+    assert [] == effects(site)
     worker.kill_all()
     private_postgres.start()
     site.worker()
@@ -143,7 +143,7 @@ def test_a_worker_killed_while_it_waits_for_the_ledger_loses_nothing(patient_sit
     told(site)
     site.ended(run)
 
-    assert effects(site) == ["new first", "new second", "new third"]
+    assert ["new first", "new second", "new third"] == effects(site)
 
 
 def test_a_flushed_broker_loses_no_run_that_was_enqueued_without_the_ledger(open_site: Site, private_postgres: Server):
@@ -163,7 +163,7 @@ def test_a_flushed_broker_loses_no_run_that_was_enqueued_without_the_ledger(open
     told(site)
     site.ended(run)
 
-    assert effects(site) == ["new first", "new second", "new third"]
+    assert ["new first", "new second", "new third"] == effects(site)
 
 
 def test_a_worker_that_can_keep_no_record_says_so_and_gives_the_message_back(open_site: Site, private_postgres: Server):
@@ -185,4 +185,4 @@ def test_a_worker_that_can_keep_no_record_says_so_and_gives_the_message_back(ope
     until(lambda: site.starts() != [], "the run to be made from its message", so_far=site.story)
     site.ended(run)
 
-    assert effects(site) == ["new first", "new second", "new third"]
+    assert ["new first", "new second", "new third"] == effects(site)

@@ -60,7 +60,7 @@ def test_a_worker_killed_in_the_middle_of_groups_loses_and_doubles_nothing(
     assert completed(site, runs) == Counter({(run.id, phase): 1 for run in runs for phase in PHASES})
     starts = Counter((start.run_id, start.phase) for start in site.starts())
     assert max(starts.values()) <= 2, site.story()
-    assert min(starts[run.id, phase] for run in runs for phase in PHASES) == 1
+    assert 1 == min(starts[run.id, phase] for run in runs for phase in PHASES)
 
 
 def test_a_body_that_kills_its_process_takes_no_run_of_its_group_with_it(
@@ -82,5 +82,5 @@ def test_a_body_that_kills_its_process_takes_no_run_of_its_group_with_it(
     site.ended(*runs, state=None, within=90.0)
 
     assert runs[7].state is RunState.FAILED
-    assert [run.state for run in runs if run is not runs[7]] == [RunState.SUCCEEDED] * 39, site.story()
-    assert set(completed(site, runs).values()) == {1}
+    assert [RunState.SUCCEEDED] * 39 == [run.state for run in runs if run is not runs[7]], site.story()
+    assert {1} == set(completed(site, runs).values())

@@ -80,8 +80,8 @@ def test_a_worker_killed_between_a_completion_and_the_next_message_loses_nothing
     killed_at(site, "complete.after_commit", "kill", queues="celery,apart")
 
     nothing_lost_or_doubled(site, [run])
-    assert [start.attempt for start in site.starts(run)] == [1, 1, 1]
-    assert happened(site, run, "phase.rescued") == 0
+    assert [1, 1, 1] == [start.attempt for start in site.starts(run)]
+    assert 0 == happened(site, run, "phase.rescued")
     assert dispatched(site) >= 1
 
 
@@ -92,7 +92,7 @@ def test_a_dispatch_killed_before_it_publishes_loses_nothing(site: Site, victim:
 
     nothing_lost_or_doubled(site, [run])
     # The stamp of the killed dispatch is in the ledger; the message of a second one was published.
-    assert [start.attempt for start in site.starts(run)] == [1, 1, 1]
+    assert [1, 1, 1] == [start.attempt for start in site.starts(run)]
 
 
 @pytest.mark.parametrize("victim", ["kill", "killparent"])
@@ -106,8 +106,8 @@ def test_a_rescue_killed_after_its_commit_gives_back_once(site: Site, victim: st
     killed_at(site, "rescue.after_commit", victim)
 
     nothing_lost_or_doubled(site, [run])
-    assert happened(site, run, "phase.rescued") == 1
-    assert [start.attempt for start in site.starts(run, "second")] == [1, 2]
+    assert 1 == happened(site, run, "phase.rescued")
+    assert [1, 2] == [start.attempt for start in site.starts(run, "second")]
 
 
 def killed_at(site: Site, place: str, victim: str, *, queues: str | None = None) -> Process:
@@ -136,15 +136,15 @@ def test_a_killed_enqueuer_leaves_a_whole_run_or_none(
     command = [sys.executable, "-m", "tests.faults.enqueuer", "key"]
     victim = site.start("enqueuer", command, env={"RUNCLAIM_FAILPOINTS": f"{place}=kill@{landed}"})
 
-    assert victim.wait() == -9
+    assert -9 == victim.wait()
     assert landed.exists()
     assert "acknowledged" not in victim.text
     with redis.Redis.from_url(valkey_server.url) as client:
-        assert client.llen("celery") == 0
+        assert 0 == client.llen("celery")
     # The caller was told nothing, and asks again.
     again = site.enqueue("key")
     assert again.created is not exists
     site.worker(ready=False)
     site.beat()
     nothing_lost_or_doubled(site, [again])
-    assert happened(site, again, "run.enqueued") == 1
+    assert 1 == happened(site, again, "run.enqueued")

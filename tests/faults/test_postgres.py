@@ -54,7 +54,7 @@ def test_a_crash_of_postgres_under_running_bodies_costs_no_attempt(
 
     nothing_lost_or_doubled(site, runs)
     assert "not properly shut down" in private_postgres.log.read_text()
-    assert [start.attempt for start in site.starts()] == [1] * 18
+    assert [1] * 18 == [start.attempt for start in site.starts()]
 
 
 def test_a_completion_waits_for_a_postgres_that_comes_back(private_site: Site, private_postgres: Server):
@@ -70,7 +70,7 @@ def test_a_completion_waits_for_a_postgres_that_comes_back(private_site: Site, p
     private_postgres.start()
 
     nothing_lost_or_doubled(site, [run])
-    assert [start.attempt for start in site.starts(run)] == [1, 1, 1]
+    assert [1, 1, 1] == [start.attempt for start in site.starts(run)]
 
 
 def test_a_worker_that_starts_before_its_postgres_waits_for_it(private_site: Site, private_postgres: Server):
@@ -124,7 +124,7 @@ def test_backends_that_are_terminated_all_the_time_lose_and_double_nothing(site:
         runs = [each.result() for each in asked]
 
     nothing_lost_or_doubled(site, runs)
-    assert (terminated >= 80, in_transaction >= 5) == (True, True), (terminated, in_transaction)
+    assert (True, True) == (terminated >= 80, in_transaction >= 5), (terminated, in_transaction)
     assert all(run.created for run in runs), "an enqueue whose connection died knows its run again"
     assert len({run.id for run in runs}) == len(runs)
 
@@ -145,7 +145,7 @@ def test_a_full_postgres_is_waited_for(private_site: Site, private_postgres: Ser
         assert taken > 50
 
     nothing_lost_or_doubled(site, runs)
-    assert [start.attempt for start in site.starts()] == [1] * 6
+    assert [1] * 6 == [start.attempt for start in site.starts()]
 
 
 @contextlib.contextmanager

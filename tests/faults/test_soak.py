@@ -61,7 +61,7 @@ def test_a_soak_of_random_faults_loses_and_doubles_nothing(
     with capfd.disabled():
         sys.stdout.write(f"\n{report(site, chaos, seed, len(runs), lost=len(lost), doubled=len(doubled))}\n")
 
-    assert (lost, doubled) == ([], []), f"RUNCLAIM_TEST_SEED={seed}\n{site.story()}"
+    assert ([], []) == (lost, doubled), f"RUNCLAIM_TEST_SEED={seed}\n{site.story()}"
     assert Counter(site.rows()) == Counter((run_name, phase) for run_name in caller.names for phase in PHASES)
     assert len({run.id for run in runs}) == len(caller.names)
     assert sum(chaos.landed.values()) > 0, "no fault landed: the soak proves nothing"

@@ -64,7 +64,7 @@ def test_kill_9_in_a_loop_of_commits_leaves_a_whole_file_and_every_acknowledged_
     assert file_is_whole(site)
     recorded = dict(ask(site, "SELECT id, state FROM runclaim_runs"))
     assert set(lines(site, "acknowledged")) <= set(recorded)
-    assert {recorded[run_id] for run_id in lines(site, "succeeded")} == {"succeeded"}
+    assert {"succeeded"} == {recorded[run_id] for run_id in lines(site, "succeeded")}
     # The application's rows and the ledger's results are of the same commits.
     completed = sorted(ask(site, "SELECT run_id, phase FROM runclaim_phase_results"))
     assert sorted(ask(site, "SELECT run_id, phase FROM harness_rows")) == completed
@@ -159,8 +159,8 @@ def test_a_fork_beside_a_transaction_leaves_the_child_a_ledger_it_can_write(sqli
             write_in_child_and_exit(sqlite_site)
         _, status = os.waitpid(child, 0)
 
-    assert os.waitstatus_to_exitcode(status) == 0
-    assert sorted(ask(sqlite_site, "SELECT name FROM harness_rows")) == [("child",), ("parent",)]
+    assert 0 == os.waitstatus_to_exitcode(status)
+    assert [("child",), ("parent",)] == sorted(ask(sqlite_site, "SELECT name FROM harness_rows"))
 
 
 def write_in_child_and_exit(site: Site) -> None:
@@ -177,7 +177,7 @@ def write_lock(site: Site) -> Iterator[None]:
     """Another process holds the file's write lock."""
     command = [sys.executable, "-c", HOLDER, str(site.database.url.database)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout.readline() == "held\n"
+        assert "held\n" == holder.stdout.readline()
         yield
         holder.stdin.close()
         holder.wait(30)

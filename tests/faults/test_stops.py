@@ -44,7 +44,7 @@ def test_a_suspended_worker_cannot_complete_what_another_completed(either_site: 
     stale.said(REFUSED)
 
     nothing_lost_or_doubled(site, [run])
-    assert [start.attempt for start in site.starts(run, "second")][:2] == [1, 2]
+    assert [1, 2] == [start.attempt for start in site.starts(run, "second")][:2]
     assert happened(site, run, "phase.rescued") >= 1
 
 
@@ -76,7 +76,7 @@ def test_a_child_that_stalls_at_any_place_of_its_claim_comes_back_too_late(site:
     assert len(site.starts(run, "first")) >= 2
     assert any(start.attempt > 1 for start in site.starts(run, "first"))
     if not body_ran:
-        assert site.starts(run, "first")[-1].attempt == 1
+        assert 1 == site.starts(run, "first")[-1].attempt
 
 
 def test_a_child_that_stalls_with_its_completion_all_but_committed_keeps_it(site: Site):
@@ -86,8 +86,8 @@ def test_a_child_that_stalls_with_its_completion_all_but_committed_keeps_it(site
     os.kill(child, signal.SIGCONT)
 
     nothing_lost_or_doubled(site, [run])
-    assert [start.attempt for start in site.starts(run)] == [1, 1, 1]
-    assert happened(site, run, "phase.rescued") == 0
+    assert [1, 1, 1] == [start.attempt for start in site.starts(run)]
+    assert 0 == happened(site, run, "phase.rescued")
 
 
 def stopped_at(site: Site, place: str, name: str, **do: str) -> tuple[Run, int]:

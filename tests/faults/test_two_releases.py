@@ -70,8 +70,8 @@ def test_a_mixed_fleet_loses_nothing_and_keeps_to_every_budget(site: Site, flows
     starts = Counter((start.name, start.phase) for start in site.starts())
     states = {which: run.state for which, run in runs.items()}
 
-    assert {name: times for name, times in starts.items() if times > BUDGETS[name[1]]} == {}
-    assert site.doubled() == []
+    assert {} == {name: times for name, times in starts.items() if times > BUDGETS[name[1]]}
+    assert [] == site.doubled()
     for (release, number), state in states.items():
         if DEEDS[number % 4] == "fail 9":
             assert state is RunState.FAILED, site.story()

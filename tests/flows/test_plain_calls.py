@@ -53,11 +53,11 @@ def test_the_work_of_a_key_is_claimed_once_and_recorded_with_its_result(runs: Ru
 
     assert meanwhile is None
     assert nightly(runs) is None
-    assert (run.state, run.result, run.view.key) == (RunState.SUCCEEDED, {"rows": 7}, "2026-11-21")
-    assert (claimed.key, claimed.attempt) == ("2026-11-21", 1)
-    assert [event.type for event in run.events] == [
+    assert (RunState.SUCCEEDED, {"rows": 7}, "2026-11-21") == (run.state, run.result, run.view.key)
+    assert ("2026-11-21", 1) == (claimed.key, claimed.attempt)
+    assert [
         "run.enqueued", "run.started", "phase.started", "phase.completed", "run.succeeded",
-    ]  # fmt: skip
+    ] == [event.type for event in run.events]  # fmt: skip
 
 
 def test_leaving_the_block_completes_the_work(runs: Runclaim):
@@ -81,11 +81,11 @@ def test_an_exception_ends_the_attempt_and_a_later_call_may_claim_again_until_th
             raise ValueError("no")
         attempts.append(claimed.attempt)
 
-    assert attempts == [1, 2, 3]
+    assert [1, 2, 3] == attempts
     assert nightly(runs) is None
     assert runs.get(claimed.run_id).state is RunState.FAILED
     runs.get(claimed.run_id).retry()
-    assert got(nightly(runs)).attempt == 1
+    assert 1 == got(nightly(runs)).attempt
 
 
 @pytest.mark.parametrize("error", [ValueError("no"), Retry(after=timedelta(hours=1)), KeyboardInterrupt()], ids=repr)
@@ -104,14 +104,14 @@ def test_blocked_work_waits_for_a_person(runs: Runclaim):
     runs.get(claimed.run_id).resume()
 
     assert blocked is None
-    assert got(nightly(runs)).attempt == 1
+    assert 1 == got(nightly(runs)).attempt
 
 
 def test_skipped_work_is_complete(runs: Runclaim):
     with got(nightly(runs)) as claimed:
         raise Skip("nothing to report")
 
-    assert runs.get(claimed.run_id).events[-2].type == "phase.skipped"
+    assert "phase.skipped" == runs.get(claimed.run_id).events[-2].type
     assert nightly(runs) is None
 
 
@@ -139,7 +139,7 @@ def test_a_lapsed_claim_of_the_key_is_rescued_by_the_call_itself(make):
     with pytest.raises(ClaimLost):
         stale_process.complete(stale)
     fresh_process.complete(fresh, "once")
-    assert fresh_process.get(fresh.run_id).result == "once"
+    assert "once" == fresh_process.get(fresh.run_id).result
 
 
 def test_a_lapsed_claim_of_another_key_is_left_to_its_own_call(runs: Runclaim):
@@ -181,7 +181,7 @@ def test_work_that_is_canceled_hears_of_it_and_ends_as_canceled(runs: Runclaim):
     with pytest.raises(Canceled), claimed:
         until(claimed.check, "the cancel")
 
-    assert runs.get(claimed.run_id).events[-1].data["by"] == "ann"
+    assert "ann" == runs.get(claimed.run_id).events[-1].data["by"]
 
 
 def test_a_long_claim_beats(runs: Runclaim):
@@ -207,7 +207,7 @@ def test_of_16_calls_at_once_one_gets_it(make):
 
     found = together(16, lambda number: nightly(processes[number % 4]))
 
-    assert sum(each is not None for each in found) == 1
+    assert 1 == sum(each is not None for each in found)
 
 
 def test_of_many_processes_at_once_one_gets_it(database_url: str, runs: Runclaim):
@@ -221,13 +221,13 @@ def test_of_many_processes_at_once_one_gets_it(database_url: str, runs: Runclaim
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     processes = [subprocess.Popen(command, **pipes) for _ in range(3)]
     for each in processes:
-        assert each.stdout.readline() == "ready\n"
+        assert "ready\n" == each.stdout.readline()
     for each in processes:
         each.stdin.write("go\n")
         each.stdin.flush()
     answers = [each.communicate()[0].strip() for each in processes]
 
-    assert sorted(answers) == ["False", "False", "True"]
+    assert ["False", "False", "True"] == sorted(answers)
     assert nightly(runs) is None
 
 
@@ -245,7 +245,7 @@ def test_purge_takes_the_plain_runs_of_this_process_at_the_settings(make):
     with got(nightly(runs)):
         pass
 
-    assert runs.purge() == 1
+    assert 1 == runs.purge()
 
 
 def test_a_duplicate_is_counted(runs: Runclaim):
@@ -282,7 +282,7 @@ def test_what_cannot_be_recorded_is_refused_and_nothing_is_written(runs: Runclai
         runs.check_and_claim(**{"name": "nightly-report", "key": "2026-11-21"} | wrong)
 
     with runs.ledger.database.read() as conn:
-        assert conn.exec_driver_sql("SELECT count(*) FROM runclaim_run_keys").scalar_one() == 0
+        assert 0 == conn.exec_driver_sql("SELECT count(*) FROM runclaim_run_keys").scalar_one()
 
 
 def test_a_claim_that_nobody_can_end_is_said_and_left_to_its_lease(runs: Runclaim, caplog):

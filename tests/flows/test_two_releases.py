@@ -81,8 +81,8 @@ def test_a_phase_that_an_older_release_queued_starts_as_often_as_the_newer_one_s
         if newer.rung:
             newer.deliver(flow)
 
-    assert [line for line in newer.diary.lines if line[0] == "charge"] == [("charge", 1, "failure", "failed")]
-    assert (run.state, run.view.attempts, the(run, newer, "max_attempts")) == (RunState.FAILED, 1, 1)
+    assert [("charge", 1, "failure", "failed")] == [line for line in newer.diary.lines if line[0] == "charge"]
+    assert (RunState.FAILED, 1, 1) == (run.state, run.view.attempts, the(run, newer, "max_attempts"))
 
 
 def test_a_budget_that_a_claim_has_fixed_is_not_widened_by_another_release(newer: Bench, older: Bench):
@@ -96,7 +96,7 @@ def test_a_budget_that_a_claim_has_fixed_is_not_widened_by_another_release(newer
         if older.rung:
             older.deliver(older.flows["review"])
 
-    assert (run.state, run.view.attempts) == (RunState.FAILED, 2)
+    assert (RunState.FAILED, 2) == (run.state, run.view.attempts)
 
 
 def test_a_retry_by_a_person_starts_with_the_budget_of_the_release_that_takes_it(newer: Bench, older: Bench):
@@ -107,7 +107,7 @@ def test_a_retry_by_a_person_starts_with_the_budget_of_the_release_that_takes_it
     run.retry()
     newer.finish(newer.flows["review"], run)
 
-    assert (run.state, run.view.attempts) == (RunState.FAILED, 3)
+    assert (RunState.FAILED, 3) == (run.state, run.view.attempts)
 
 
 def test_a_release_stamps_no_run_at_a_phase_that_it_does_not_have(newer: Bench, older: Bench):
@@ -121,9 +121,9 @@ def test_a_release_stamps_no_run_at_a_phase_that_it_does_not_have(newer: Bench, 
     older.deliver(known, newer.rung.pop())
     sent = [dispatch_due(older.database, older.rung, flows=older.flows, spacing=SPACING) for _ in range(6)]
 
-    assert sent == [0] * 6
-    assert the(run, newer, "dispatches") == 0
-    assert dispatch_due(newer.database, newer.rung, flows=newer.flows, spacing=SPACING) == 1
+    assert [0] * 6 == sent
+    assert 0 == the(run, newer, "dispatches")
+    assert 1 == dispatch_due(newer.database, newer.rung, flows=newer.flows, spacing=SPACING)
 
 
 @pytest.mark.parametrize("declares", ["nothing", "the flow without the hook", "the flow with a hook of its own"])
@@ -178,9 +178,9 @@ def test_a_message_goes_to_the_queue_that_the_phase_has_now(make: Callable[..., 
         conn.execute(text("UPDATE runclaim_runs SET dispatch_due_at = enqueued_at"))
     sent = after._runtime.dispatch()
 
-    assert sent == 1
-    assert delayed.view.queue == "slow"
-    assert waiting_in(after, bulk) == 1
+    assert 1 == sent
+    assert "slow" == delayed.view.queue
+    assert 1 == waiting_in(after, bulk)
 
 
 def declare(runs: Runclaim, queue: str) -> None:

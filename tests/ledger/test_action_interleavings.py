@@ -81,7 +81,7 @@ def test_a_send_that_ends_while_its_run_is_superseded_is_recorded(db, level):
     for each in played(db, scripts):
         later = make(db, settle_actions, ends[-1:])
 
-        assert [*each.answers[0].values(), *later.values()] == [ActionState.POSTED]
+        assert [ActionState.POSTED] == [*each.answers[0].values(), *later.values()]
         assert pending_is_right(db)
 
 
@@ -113,5 +113,5 @@ def test_of_two_people_who_decide_at_once_one_is_told_that_he_is_late(db, level)
         ]
 
     for each in played(db, scripts):
-        assert sorted(each.answers) == [False, True]
+        assert [False, True] == sorted(each.answers)
         assert pending_is_right(db)

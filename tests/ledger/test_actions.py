@@ -68,15 +68,15 @@ def test_an_action_exists_once_its_phase_is_complete(conn):
     stale = claimed_run(conn)
     fail(conn, [failure(stale)])
     fresh = claim_again(conn, stale.run_id)
-    assert complete(conn, [completion(stale, actions=(new_action(stale),))]) == {}
-    assert (actions_of(conn, stale.run_id), pending(conn, stale.run_id)) == ([], 0)
+    assert {} == complete(conn, [completion(stale, actions=(new_action(stale),))])
+    assert ([], 0) == (actions_of(conn, stale.run_id), pending(conn, stale.run_id))
 
     complete(conn, [completion(fresh, actions=(new_action(fresh), new_action(fresh, "1")))])
 
     found = actions_of(conn, fresh.run_id)
     assert [each.idempotency_key for each in found] == [f"{fresh.run_id}:plan:0", f"{fresh.run_id}:plan:1"]
-    assert {each.state for each in found} == {"planned"}
-    assert pending(conn, fresh.run_id) == 2
+    assert {"planned"} == {each.state for each in found}
+    assert 2 == pending(conn, fresh.run_id)
 
 
 def test_an_action_points_at_a_finding_that_exists(database):
@@ -94,19 +94,19 @@ def test_an_action_goes_with_its_run_and_outlives_its_finding(conn):
     complete(conn, [completion(taken, findings=(finding,), actions=(action,))])
     assert [each.id for each in findings_of(conn, taken.run_id)] == [finding.id]
     conn.exec_driver_sql("DELETE FROM runclaim_findings")
-    assert [each.finding_id for each in actions_of(conn, taken.run_id)] == [None]
+    assert [None] == [each.finding_id for each in actions_of(conn, taken.run_id)]
 
     conn.execute(runs.delete())
 
-    assert actions_of(conn, taken.run_id) == []
+    assert [] == actions_of(conn, taken.run_id)
 
 
 def test_an_action_is_claimed_by_one_sender(conn, clock):
     following = plan(conn)
     (taken,) = send(conn)
 
-    assert send(conn) == []
-    assert (taken.attempt, taken.uncertain, taken.payload) == (1, False, {"body": "hello"})
+    assert [] == send(conn)
+    assert (1, False, {"body": "hello"}) == (taken.attempt, taken.uncertain, taken.payload)
     assert taken.idempotency_key == f"{following.run_id}:plan:0"
     assert claimed_actions(conn, owner=taken.owner) == [taken]
 
@@ -114,7 +114,7 @@ def test_an_action_is_claimed_by_one_sender(conn, clock):
 def test_an_action_of_a_kind_that_nobody_here_knows_is_left_alone(conn):
     plan(conn)
 
-    assert send(conn, kinds=("mail",)) == []
+    assert [] == send(conn, kinds=("mail",))
 
 
 def test_senders_at_once_take_one_action_each(database):
@@ -124,7 +124,7 @@ def test_senders_at_once_take_one_action_each(database):
 
     assert len({claim.action_id for (claim,) in filter(None, found)}) == sum(map(len, found))
     rest = database.run(lambda conn: send(conn, limit=8))
-    assert sum(map(len, found)) + len(rest) == 8
+    assert 8 == sum(map(len, found)) + len(rest)
 
 
 def test_a_sender_that_says_nothing_leaves_its_doubt_to_the_next(conn, clock):
@@ -136,12 +136,12 @@ def test_a_sender_that_says_nothing_leaves_its_doubt_to_the_next(conn, clock):
     plan(conn)
     (stale,) = send(conn)
     clock.advance(LONGEST - SECOND)
-    assert send(conn) == []
+    assert [] == send(conn)
     clock.advance(SECOND)
 
     (fresh,) = send(conn)
 
-    assert (stale.uncertain, fresh.uncertain, fresh.attempt) == (False, True, 2)
+    assert (False, True, 2) == (stale.uncertain, fresh.uncertain, fresh.attempt)
     assert fresh.idempotency_key == stale.idempotency_key
 
 
@@ -157,14 +157,14 @@ def test_a_stale_sender_settles_nothing(conn, clock, later):
     clock.advance(LONGEST)
     (fresh,) = send(conn, owner=later)
 
-    assert end(conn, stale, ActionState.FAILED) == {}
-    assert settled_actions(conn, [Sent(stale, ActionState.FAILED, timedelta(0))]) == {}
+    assert {} == end(conn, stale, ActionState.FAILED)
+    assert {} == settled_actions(conn, [Sent(stale, ActionState.FAILED, timedelta(0))])
     assert end(conn, fresh, upstream_id="41") == {fresh.action_id: ActionState.POSTED}
     assert settled_actions(conn, [Sent(fresh, ActionState.POSTED, timedelta(0))]) == {
         fresh.action_id: ActionState.POSTED
     }
     (found,) = actions_of(conn, following.run_id)
-    assert (found.state, found.upstream_id, found.attempts) == ("posted", "41", 2)
+    assert ("posted", "41", 2) == (found.state, found.upstream_id, found.attempts)
 
 
 def test_two_claims_that_a_failover_gave_one_fence_are_told_apart_by_their_owner(conn):
@@ -172,8 +172,8 @@ def test_two_claims_that_a_failover_gave_one_fence_are_told_apart_by_their_owner
     (taken,) = send(conn, owner="one")
     twin = type(taken)(**{name: getattr(taken, name) for name in taken.__slots__} | {"owner": "two"})
 
-    assert end(conn, twin) == {}
-    assert len(end(conn, taken)) == 1
+    assert {} == end(conn, twin)
+    assert 1 == len(end(conn, taken))
 
 
 def test_an_action_that_is_planned_again_waits_for_its_delay(conn, clock):
@@ -181,10 +181,10 @@ def test_an_action_that_is_planned_again_waits_for_its_delay(conn, clock):
     (taken,) = send(conn)
     end(conn, taken, ActionState.PLANNED, delay=timedelta(seconds=30), uncertain=True)
 
-    assert send(conn) == []
+    assert [] == send(conn)
     clock.advance(timedelta(seconds=30))
     (again,) = send(conn)
-    assert (again.attempt, again.uncertain) == (2, True)
+    assert (2, True) == (again.attempt, again.uncertain)
 
 
 @pytest.mark.parametrize("state, left", [("posted", 0), ("failed", 0), ("unknown", 1), ("planned", 1)])
@@ -197,7 +197,7 @@ def test_a_run_is_purged_once_its_actions_are_posted_or_failed(conn, clock, stat
     taken = claimed_run(conn, phases=("plan",))
     complete(conn, [completion(taken, actions=(new_action(taken),))])
     clock.advance(timedelta(days=400))
-    assert purge(conn, {RunState.SUCCEEDED: timedelta(days=1)}) == 0
+    assert 0 == purge(conn, {RunState.SUCCEEDED: timedelta(days=1)})
     (sending,) = send(conn)
     end(conn, sending, ActionState(state))
 
@@ -215,14 +215,14 @@ def test_what_a_superseded_run_has_planned_is_never_sent(conn):
     (under_way,) = send(conn)
     enqueue(conn, [new_run(subject="pr-1")])
 
-    assert sorted(states(conn, older)) == ["failed", "sending"]
-    assert pending(conn, older) == 1
-    assert send(conn, limit=5) == []
+    assert ["failed", "sending"] == sorted(states(conn, older))
+    assert 1 == pending(conn, older)
+    assert [] == send(conn, limit=5)
     dropped = next(each for each in actions_of(conn, older) if each.state == "failed")
-    assert dropped.error["type"] == "Superseded"
+    assert "Superseded" == dropped.error["type"]
     assert not retry_action(conn, dropped.id)
     end(conn, under_way, upstream_id="7")
-    assert pending(conn, older) == 0
+    assert 0 == pending(conn, older)
 
 
 def test_what_may_have_arrived_for_a_superseded_run_is_only_looked_up(conn, clock):
@@ -233,29 +233,29 @@ def test_what_may_have_arrived_for_a_superseded_run_is_only_looked_up(conn, cloc
 
     (again,) = send(conn)
 
-    assert (again.uncertain, again.superseded) == (True, True)
+    assert (True, True) == (again.uncertain, again.superseded)
 
 
 def test_a_canceled_run_keeps_what_its_complete_phases_have_planned(conn):
     following = plan(conn)
     cancel(conn, [following.run_id])
 
-    assert len(send(conn)) == 1
+    assert 1 == len(send(conn))
 
 
 def test_a_failed_or_unknown_action_is_sent_again_when_a_person_says_so(conn):
     following = plan(conn, many=2)
     for state in (ActionState.FAILED, ActionState.UNKNOWN):
         end(conn, send(conn)[0], state, uncertain=True)
-    assert pending(conn, following.run_id) == 1
+    assert 1 == pending(conn, following.run_id)
 
     for each in list_actions(conn):
         assert retry_action(conn, each.id)
         assert not retry_action(conn, each.id)
 
-    assert pending(conn, following.run_id) == 2
+    assert 2 == pending(conn, following.run_id)
     # The doubt stays for who has a lookup; the word is for one send.
-    assert [(again.attempt, again.uncertain, again.released) for again in send(conn, limit=2)] == [(1, True, True)] * 2
+    assert [(1, True, True)] * 2 == [(again.attempt, again.uncertain, again.released) for again in send(conn, limit=2)]
 
 
 def test_a_person_says_what_became_of_an_unknown_action(conn):
@@ -271,9 +271,9 @@ def test_a_person_says_what_became_of_an_unknown_action(conn):
     assert resolve_action(conn, one.action_id, upstream_id="9", by="ada")
     assert resolve_action(conn, two.action_id, upstream_id=None, by="ada")
 
-    assert action(conn, one.action_id).upstream_id == "9"
-    assert sorted(states(conn, following.run_id)) == ["failed", "posted"]
-    assert pending(conn, following.run_id) == 0
+    assert "9" == action(conn, one.action_id).upstream_id
+    assert ["failed", "posted"] == sorted(states(conn, following.run_id))
+    assert 0 == pending(conn, following.run_id)
     assert not resolve_action(conn, uuid7(), upstream_id=None)
     assert not retry_action(conn, uuid7())
     assert action(conn, uuid7()) is None
@@ -292,19 +292,19 @@ def test_a_hook_is_planned_once_a_run_and_phase_however_often_it_stops_there(con
     """
     taken = claimed_run(conn)
     fail(conn, [failure(taken, verdict)], hooks=hook)
-    assert (states(conn, taken.run_id), pending(conn, taken.run_id)) == (["planned"], 1)
+    assert (["planned"], 1) == (states(conn, taken.run_id), pending(conn, taken.run_id))
     if verdict is Verdict.BLOCK:
         resume(conn, taken.run_id)
         fail(conn, [failure(claim_again(conn, taken.run_id), verdict)], hooks=hook)
 
-    assert (states(conn, taken.run_id), pending(conn, taken.run_id)) == (["planned"], 1)
+    assert (["planned"], 1) == (states(conn, taken.run_id), pending(conn, taken.run_id))
 
 
 def test_an_attempt_that_is_tried_again_plans_no_hook(conn):
     taken = claimed_run(conn)
     fail(conn, [failure(taken)], hooks=hook)
 
-    assert states(conn, taken.run_id) == []
+    assert [] == states(conn, taken.run_id)
 
 
 def test_a_run_whose_workers_died_too_often_plans_its_hook_too(conn, clock):
@@ -317,4 +317,4 @@ def test_a_run_whose_workers_died_too_often_plans_its_hook_too(conn, clock):
 
 
 def test_a_run_without_actions_is_asked_nothing(conn):
-    assert actions_of(conn, queued_run(conn)) == []
+    assert [] == actions_of(conn, queued_run(conn))

@@ -171,7 +171,7 @@ def test_an_enqueue_makes_one_run_and_says_that_it_did(postgres, proxy, cut_off,
 
     assert (found.run_id, found.created) == (run.run_id, True)
     with postgres.read() as conn:
-        assert (count(conn, "runs"), count(conn, "run_keys"), count(conn, "events")) == (1, 1, 1)
+        assert (1, 1, 1) == (count(conn, "runs"), count(conn, "run_keys"), count(conn, "events"))
         assert read.run(conn, run.run_id).state is RunState.QUEUED
 
 
@@ -188,7 +188,7 @@ def test_a_rerun_counts_once_and_says_that_it_did(postgres, proxy, cut_off, when
 
     assert (found.run_id, found.created) == (run.run_id, True)
     with postgres.read() as conn:
-        assert (count(conn, "runs"), read.run(conn, run.run_id).rerun) == (2, 1)
+        assert (2, 1) == (count(conn, "runs"), read.run(conn, run.run_id).rerun)
         assert read.run(conn, older).state is RunState.SUPERSEDED
 
 
@@ -205,7 +205,7 @@ def test_a_recovery_does_not_refuse_the_run_that_it_made_itself(postgres, proxy,
 
     assert (found.run_id, found.created) == (run.run_id, True)
     with postgres.read() as conn:
-        assert (count(conn, "runs"), count(conn, "run_keys"), count(conn, "events")) == (1, 1, 1)
+        assert (1, 1, 1) == (count(conn, "runs"), count(conn, "run_keys"), count(conn, "events"))
 
 
 @pytest.mark.parametrize("when", When)
@@ -225,8 +225,8 @@ def test_a_claim_is_adopted_by_the_worker_that_made_it(postgres, proxy, cut_off,
         standing, view = read.standing(conn, run_id), read.run(conn, run_id)
         kinds = [event.type for event in read.journal(conn, run_id)]
     assert (standing.fence, standing.owner) == (found.fence, found.owner) == (1, asked.owner)
-    assert view.attempts == 1
-    assert kinds.count(EventType.PHASE_STARTED) == 1
+    assert 1 == view.attempts
+    assert 1 == kinds.count(EventType.PHASE_STARTED)
 
 
 @pytest.mark.parametrize("way", ["inline", "through the broker", "last"])
@@ -245,7 +245,7 @@ def test_a_completion_counts_once_and_its_worker_goes_on(postgres, proxy, cut_of
 
     with postgres.read() as conn:
         view, standing = read.run(conn, claim.run_id), read.standing(conn, claim.run_id)
-        assert (count(conn, "phase_results"), user_rows()) == (1, 1)
+        assert (1, 1) == (count(conn, "phase_results"), user_rows())
     assert (moved.state, moved.fence) == (view.state, view.fence)
     if way == "inline":
         assert (moved.claim.fence, moved.claim.owner) == (standing.fence, standing.owner)
@@ -264,8 +264,8 @@ def test_a_completion_that_did_not_commit_and_lost_its_claim_meanwhile_is_refuse
         complete_one(cut_off, completion(claim, '"stale"'), meanwhile=taken_over)
     assert cut.landed.is_set()
     with postgres.read() as conn:
-        assert read.results(conn, claim.run_id) == {"plan": "fresh"}
-    assert user_rows() == 0
+        assert {"plan": "fresh"} == read.results(conn, claim.run_id)
+    assert 0 == user_rows()
 
 
 def test_a_completion_that_committed_and_was_superseded_meanwhile_is_told_without_a_claim(
@@ -280,8 +280,8 @@ def test_a_completion_that_committed_and_was_superseded_meanwhile_is_told_withou
     moved = complete_one(cut_off, completion(claim), meanwhile=superseded)
 
     assert cut.committed.is_set()
-    assert (moved.state, moved.claim) == (RunState.SUPERSEDED, None)
-    assert user_rows() == 1
+    assert (RunState.SUPERSEDED, None) == (moved.state, moved.claim)
+    assert 1 == user_rows()
 
 
 def test_a_claim_that_committed_and_was_rescued_meanwhile_is_not_adopted(postgres, proxy, cut_off):
@@ -298,7 +298,7 @@ def test_a_claim_that_committed_and_was_rescued_meanwhile_is_not_adopted(postgre
     assert cut.committed.is_set()
     assert found is None
     with postgres.read() as conn:
-        assert (read.run(conn, run_id).state, read.run(conn, run_id).attempts) == (RunState.QUEUED, 1)
+        assert (RunState.QUEUED, 1) == (read.run(conn, run_id).state, read.run(conn, run_id).attempts)
 
 
 def test_sixty_cuts_in_twenty_runs_lose_nothing_and_double_nothing(postgres, proxy, cut_off, user_rows):
@@ -326,12 +326,12 @@ def test_sixty_cuts_in_twenty_runs_lose_nothing_and_double_nothing(postgres, pro
     proxy.withdraw()
 
     with postgres.read() as conn:
-        assert read.counts(conn) == {("review", RunState.SUCCEEDED): 20}
-        assert (count(conn, "phase_results"), user_rows()) == (60, 60)
-        assert count(conn, "events") == 20 * 9
+        assert {("review", RunState.SUCCEEDED): 20} == read.counts(conn)
+        assert (60, 60) == (count(conn, "phase_results"), user_rows())
+        assert 20 * 9 == count(conn, "events")
     landed = [cut for cut in cuts if cut.landed.is_set()]
     assert len(landed) >= 50
-    assert {cut.when for cut in landed} == {When.BEFORE, When.AFTER}
+    assert {When.BEFORE, When.AFTER} == {cut.when for cut in landed}
 
 
 @pytest.mark.parametrize("when", When)
@@ -351,10 +351,10 @@ def test_a_signal_whose_commit_is_cut_is_told_as_it_is(postgres, proxy, cut_off,
 
     told = cut_short(proxy, postgres, when, deliver)
 
-    assert (told.answer, told.moved, told.due.fence) == (Answer.DELIVERED, True, 1)
+    assert (Answer.DELIVERED, True, 1) == (told.answer, told.moved, told.due.fence)
     with postgres.read() as conn:
-        assert (count(conn, "signals"), read.run(conn, run_id).fence) == (1, 1)
-        assert [event.type for event in read.journal(conn, run_id)].count(EventType.RUN_SIGNALED) == 1
+        assert (1, 1) == (count(conn, "signals"), read.run(conn, run_id).fence)
+        assert 1 == [event.type for event in read.journal(conn, run_id)].count(EventType.RUN_SIGNALED)
 
 
 @pytest.mark.parametrize("waits", [False, True], ids=["a new run", "a waiting run"])
@@ -369,9 +369,9 @@ def test_a_route_whose_commit_is_cut_is_told_as_it_is(postgres, proxy, cut_off, 
     landed = cut_short(proxy, postgres, when, lambda: cut_off.run(route.write, read_back=route.read_back))
 
     assert (landed.made.run_id, landed.made.created) == ((older if waits else newer).run_id, not waits)
-    assert (landed.started, landed.due.fence) == (True, 1)
+    assert (True, 1) == (landed.started, landed.due.fence)
     with postgres.read() as conn:
-        assert (count(conn, "runs"), count(conn, "signals")) == (1, 1)
+        assert (1, 1) == (count(conn, "runs"), count(conn, "signals"))
 
 
 @pytest.mark.parametrize("when", [When.BEFORE, When.AFTER])
@@ -387,7 +387,7 @@ def test_a_total_whose_commit_got_no_answer_is_added_once(postgres, proxy, cut_o
     tally.write(patience=PATIENCE)
 
     assert cut.landed.is_set()
-    assert postgres.ask(counters.totals) == {("duplicates_refused", "review"): 3}
+    assert {("duplicates_refused", "review"): 3} == postgres.ask(counters.totals)
 
 
 def test_a_total_whose_commit_is_still_under_way_is_written_when_that_has_ended(postgres, proxy, cut_off):
@@ -400,7 +400,7 @@ def test_a_total_whose_commit_is_still_under_way_is_written_when_that_has_ended(
     assert cut.committed.wait(PATIENCE)
     tally.write(patience=PATIENCE)
 
-    assert postgres.ask(counters.totals) == {("duplicates_refused", "review"): 3}
+    assert {("duplicates_refused", "review"): 3} == postgres.ask(counters.totals)
 
 
 def counting(database):
@@ -432,7 +432,7 @@ def test_a_doubt_stays_a_doubt_whatever_comes_after_it(postgres, proxy, cut_off)
     answer = cut_off.run(work, read_back=read_back)
 
     assert cut.committed.is_set()
-    assert (answer, len(tries), len(asks)) == ("committed", 1, 3)
+    assert ("committed", 1, 3) == (answer, len(tries), len(asks))
 
 
 @pytest.mark.parametrize("when", [When.BEFORE, When.AFTER])
@@ -450,8 +450,8 @@ def test_a_named_session_whose_commit_was_cut_is_ones_own(postgres, proxy, cut_o
         versions.append(notes.keep_named("reviewer", f"session-{seen}", seen))
         assert cut.landed.is_set()
 
-    assert versions == [1, 2]
-    assert notes.read_named("reviewer") == ("session-1", 2)
+    assert [1, 2] == versions
+    assert ("session-1", 2) == notes.read_named("reviewer")
 
 
 @pytest.mark.parametrize("when", [When.BEFORE, When.AFTER])
@@ -467,4 +467,4 @@ def test_a_call_whose_first_note_was_cut_is_still_the_first(postgres, proxy, cut
     later = notes.begin_act("charge")
 
     assert cut.landed.is_set()
-    assert (first[0], later[0]) == (True, False)
+    assert (True, False) == (first[0], later[0])

@@ -45,7 +45,7 @@ def test_a_running_run_is_asked_and_its_claim_stays_good(conn, clock, claimed_ru
     assert cancel(conn, [claimed_run.run_id], by="ann") == {claimed_run.run_id: RunState.RUNNING}
     view = read.run(conn, claimed_run.run_id)
     assert (view.state, view.fence, view.cancel_requested) == (RunState.RUNNING, claimed_run.fence, True)
-    assert read.journal(conn, claimed_run.run_id)[-1].type == EventType.RUN_CANCEL_REQUESTED
+    assert EventType.RUN_CANCEL_REQUESTED == read.journal(conn, claimed_run.run_id)[-1].type
     assert finish(conn, claimed_run).state is RunState.CANCELED
 
 
@@ -53,7 +53,7 @@ def test_asking_twice_changes_nothing(conn, clock, claimed_run):
     cancel(conn, [claimed_run.run_id])
     before = row(conn, claimed_run.run_id)
 
-    assert cancel(conn, [claimed_run.run_id]) == {}
+    assert {} == cancel(conn, [claimed_run.run_id])
     assert row(conn, claimed_run.run_id) == before
 
 
@@ -68,7 +68,7 @@ def test_a_run_that_has_ended_stays_as_it_ended(conn, made):
     run_id = found if isinstance(found, str) else found.run_id
     before = row(conn, run_id)
 
-    assert cancel(conn, [run_id]) == {}
+    assert {} == cancel(conn, [run_id])
     assert row(conn, run_id) == before
 
 

@@ -47,9 +47,9 @@ def test_a_claim_tells_its_worker_everything_the_body_needs(conn):
     claim = take(conn, asked)
 
     assert claim.proof() == {"run_id": run_id, "fence": 1, "owner": asked.owner}
-    assert (claim.flow, claim.key, claim.subject, claim.input) == ("review", "pr-7", "acme", {"number": 7})
-    assert (claim.phases, claim.cursor, claim.phase) == (PHASES, 0, "plan")
-    assert (claim.attempt, claim.max_attempts, claim.queue, claim.priority) == (1, MAX_ATTEMPTS, "slow", 4)
+    assert ("review", "pr-7", "acme", {"number": 7}) == (claim.flow, claim.key, claim.subject, claim.input)
+    assert (PHASES, 0, "plan") == (claim.phases, claim.cursor, claim.phase)
+    assert (1, MAX_ATTEMPTS, "slow", 4) == (claim.attempt, claim.max_attempts, claim.queue, claim.priority)
     assert not claim.is_last
 
 
@@ -104,7 +104,7 @@ def test_a_message_from_before_a_retry_claims_nothing(conn):
 
     assert read.states(conn, [run_id]) == {run_id: RunState.QUEUED}
     assert take(conn, late) is None
-    assert take(conn, wanted(conn, run_id)).attempt == 2
+    assert 2 == take(conn, wanted(conn, run_id)).attempt
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_a_run_that_waits_out_a_backoff_is_not_claimed_early(conn, clock):
     clock.advance(timedelta(minutes=1))
 
     assert early is None
-    assert take(conn, wanted(conn, run_id)).attempt == 2
+    assert 2 == take(conn, wanted(conn, run_id)).attempt
 
 
 def test_a_worker_that_does_not_know_the_phase_leaves_the_run_alone(conn):
@@ -145,7 +145,7 @@ def test_a_worker_that_does_not_know_the_phase_leaves_the_run_alone(conn):
     assert take(conn, wanted(conn, run_id), phase="plan") is None
     assert take(conn, wanted(conn, run_id), flow="deploy", phase="prepare") is None
     assert row(conn, run_id) == before
-    assert take(conn, wanted(conn, run_id), phase="prepare").phases == ("prepare", "plan")
+    assert ("prepare", "plan") == take(conn, wanted(conn, run_id), phase="prepare").phases
 
 
 def test_an_attempt_is_counted_when_it_starts(conn, claimed_run):
@@ -154,7 +154,7 @@ def test_an_attempt_is_counted_when_it_starts(conn, claimed_run):
 
     Breaks if the attempt is counted when it ends: a body that kills its process would start for ever.
     """
-    assert row(conn, claimed_run.run_id)["attempts"] == 1
+    assert 1 == row(conn, claimed_run.run_id)["attempts"]
 
 
 def test_a_run_whose_attempts_are_spent_cannot_be_claimed(conn):
@@ -178,7 +178,7 @@ def test_many_runs_are_claimed_at_once_and_the_others_left_out(conn):
     claims = take_all(conn, [wanted(conn, run_id) for run_id in [*free, taken, gone]])
 
     assert {claim.run_id for claim in claims} == set(free)
-    assert len({claim.owner for claim in claims}) == 3
+    assert 3 == len({claim.owner for claim in claims})
 
 
 def test_a_run_that_one_delivery_names_twice_is_claimed_once(conn, queued_run):
@@ -186,12 +186,12 @@ def test_a_run_that_one_delivery_names_twice_is_claimed_once(conn, queued_run):
 
     claims = take_all(conn, asked)
 
-    assert len(claims) == 1
+    assert 1 == len(claims)
     assert read.standing(conn, queued_run).owner == claims[0].owner
 
 
 def test_claiming_nothing_claims_nothing(conn, queued_run):
-    assert take_all(conn, []) == []
+    assert [] == take_all(conn, [])
 
 
 def test_a_claim_is_read_back_by_its_own_nonce_only(conn, queued_run):
@@ -199,14 +199,14 @@ def test_a_claim_is_read_back_by_its_own_nonce_only(conn, queued_run):
     claim = take(conn, ours)
 
     assert claimed(conn, [ours]) == [claim]
-    assert claimed(conn, [Wanted(queued_run, ours.seen, nonce())]) == []
+    assert [] == claimed(conn, [Wanted(queued_run, ours.seen, nonce())])
 
 
 def test_a_claim_that_was_lost_meanwhile_is_not_read_back(conn, queued_run):
     ours = wanted(conn, queued_run)
     release(conn, [take(conn, ours)])
 
-    assert claimed(conn, [ours]) == []
+    assert [] == claimed(conn, [ours])
 
 
 def test_the_journal_says_once_that_a_run_started_and_each_time_that_a_phase_did(conn):
@@ -215,8 +215,8 @@ def test_the_journal_says_once_that_a_run_started_and_each_time_that_a_phase_did
     finish(conn, claim_again(conn, run_id))
     kinds = [event.type for event in read.journal(conn, run_id)]
 
-    assert kinds.count(EventType.RUN_STARTED) == 1
-    assert kinds.count(EventType.PHASE_STARTED) == 3
+    assert 1 == kinds.count(EventType.RUN_STARTED)
+    assert 3 == kinds.count(EventType.PHASE_STARTED)
 
 
 def test_a_retried_run_keeps_the_time_of_its_first_start(conn, clock):

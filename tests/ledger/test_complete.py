@@ -58,17 +58,17 @@ def test_a_completion_claims_the_next_phase_in_the_same_statement(conn, clock, c
 
     moved = complete(conn, [given])[claimed_run.run_id]
 
-    assert (moved.state, moved.fence) == (RunState.RUNNING, 2)
+    assert (RunState.RUNNING, 2) == (moved.state, moved.fence)
     assert moved.claim.proof() == {"run_id": claimed_run.run_id, "fence": 2, "owner": given.next.owner}
-    assert (moved.claim.phase, moved.claim.cursor) == ("deliver", 1)
-    assert (moved.claim.attempt, moved.claim.max_attempts) == (1, 7)
+    assert ("deliver", 1) == (moved.claim.phase, moved.claim.cursor)
+    assert (1, 7) == (moved.claim.attempt, moved.claim.max_attempts)
     assert (moved.claim.input, moved.claim.key) == (claimed_run.input, claimed_run.key)
     found = row(conn, claimed_run.run_id)
     assert (found["state"], found["phase"], found["cursor"], found["owner"]) == (
         "running", "deliver", 1, given.next.owner
     )  # fmt: skip
     assert (found["lease_expires_at"], found["deadline_at"]) == (clock.now + LEASE, clock.now + MAX_DURATION)
-    assert (found["attempts"], found["max_attempts"], found["worker"]) == (1, 7, WORKER)
+    assert (1, 7, WORKER) == (found["attempts"], found["max_attempts"], found["worker"])
 
 
 def test_the_lease_of_the_next_phase_never_outlasts_its_deadline(conn, clock, claimed_run):
@@ -81,13 +81,13 @@ def test_the_lease_of_the_next_phase_never_outlasts_its_deadline(conn, clock, cl
 def test_a_completion_records_what_the_body_gave_and_who_gave_it(conn, clock, claimed_run):
     finish(conn, claimed_run, result='{"files":["a.py"]}')
 
-    assert read.results(conn, claimed_run.run_id) == {"plan": {"files": ["a.py"]}}
+    assert {"plan": {"files": ["a.py"]}} == read.results(conn, claimed_run.run_id)
     assert phase_results(conn, claimed_run.run_id) == [("plan", 0, 1, claimed_run.owner, WORKER, 1, None)]
-    assert read.run(conn, claimed_run.run_id).phases == {
+    assert {
         "plan": PhaseStatus.COMPLETE,
         "deliver": PhaseStatus.ACTIVE,
         "compound": PhaseStatus.PENDING,
-    }
+    } == read.run(conn, claimed_run.run_id).phases
 
 
 @pytest.mark.parametrize("result", ["null", "0", "false", '""', '"1"', "[]", '{"é":"\U0001f600"}', '"\\\\u0000"'])
@@ -102,11 +102,11 @@ def test_a_completion_through_the_broker_queues_the_next_phase(conn, clock, clai
     found = row(conn, claimed_run.run_id)
 
     assert moved == Moved(claimed_run.run_id, RunState.QUEUED, 2, None)
-    assert (found["phase"], found["queue"], found["cursor"]) == ("deliver", "slow", 1)
-    assert (found["owner"], found["worker"], found["lease_expires_at"], found["deadline_at"]) == (None,) * 4
-    assert (found["attempts"], found["max_attempts"], found["losses"], found["dispatches"]) == (0, 9, 0, 0)
+    assert ("deliver", "slow", 1) == (found["phase"], found["queue"], found["cursor"])
+    assert (None,) * 4 == (found["owner"], found["worker"], found["lease_expires_at"], found["deadline_at"])
+    assert (0, 9, 0, 0) == (found["attempts"], found["max_attempts"], found["losses"], found["dispatches"])
     assert (found["available_at"], found["dispatch_due_at"]) == (clock.now, clock.now + DISPATCH_AFTER)
-    assert claim_again(conn, claimed_run.run_id).phase == "deliver"
+    assert "deliver" == claim_again(conn, claimed_run.run_id).phase
 
 
 def test_the_last_completion_ends_the_run(conn, clock):
@@ -116,7 +116,7 @@ def test_the_last_completion_ends_the_run(conn, clock):
     assert finish(conn, taken) == Moved(taken.run_id, RunState.SUCCEEDED, 4, None)
     view = read.run(conn, taken.run_id)
     assert (view.state, view.phase, view.finished_at) == (RunState.SUCCEEDED, "compound", clock.now)
-    assert set(view.phases.values()) == {PhaseStatus.COMPLETE}
+    assert {PhaseStatus.COMPLETE} == set(view.phases.values())
     assert [each.type for each in read.journal(conn, taken.run_id)] == [
         EventType.RUN_ENQUEUED,
         EventType.RUN_STARTED,
@@ -129,8 +129,8 @@ def test_a_requested_cancel_ends_the_run_at_the_phase_boundary_and_keeps_the_res
     cancel(conn, [claimed_run.run_id])
 
     assert finish(conn, claimed_run) == Moved(claimed_run.run_id, RunState.CANCELED, 2, None)
-    assert read.results(conn, claimed_run.run_id) == {"plan": "done"}
-    assert read.journal(conn, claimed_run.run_id)[-1].type == EventType.RUN_CANCELED
+    assert {"plan": "done"} == read.results(conn, claimed_run.run_id)
+    assert EventType.RUN_CANCELED == read.journal(conn, claimed_run.run_id)[-1].type
 
 
 def test_a_cancel_that_comes_in_the_last_phase_comes_too_late(conn):
@@ -143,7 +143,7 @@ def test_a_cancel_that_comes_in_the_last_phase_comes_too_late(conn):
 def test_a_skipped_phase_is_complete_without_a_result_and_says_why(conn, claimed_run):
     finish(conn, claimed_run, result="null", skipped="nothing to do")
 
-    assert phase_results(conn, claimed_run.run_id)[0][-1] == "nothing to do"
+    assert "nothing to do" == phase_results(conn, claimed_run.run_id)[0][-1]
     assert EventType.PHASE_SKIPPED in [each.type for each in read.journal(conn, claimed_run.run_id)]
 
 
@@ -158,9 +158,9 @@ def test_a_completion_clears_the_error_and_the_budgets_of_the_phase_before(conn,
     finish(conn, third)
     after = row(conn, run_id)
 
-    assert (before["attempts"], before["losses"], before["error"]["type"]) == (3, 1, "ValueError")
-    assert (after["attempts"], after["losses"], after["error"]) == (1, 0, None)
-    assert phase_results(conn, run_id)[0][5] == 3
+    assert (3, 1, "ValueError") == (before["attempts"], before["losses"], before["error"]["type"])
+    assert (1, 0, None) == (after["attempts"], after["losses"], after["error"])
+    assert 3 == phase_results(conn, run_id)[0][5]
 
 
 def test_a_doubled_completion_is_refused(conn, claimed_run):
@@ -174,9 +174,9 @@ def test_a_doubled_completion_is_refused(conn, claimed_run):
     complete(conn, [given])
     before = row(conn, claimed_run.run_id)
 
-    assert complete(conn, [given]) == {}
+    assert {} == complete(conn, [given])
     assert row(conn, claimed_run.run_id) == before
-    assert count(conn, "phase_results") == 1
+    assert 1 == count(conn, "phase_results")
 
 
 def test_a_stale_worker_cannot_complete_a_rescued_run(conn, clock, claimed_run):
@@ -191,8 +191,8 @@ def test_a_stale_worker_cannot_complete_a_rescued_run(conn, clock, claimed_run):
     fresh = claim_again(conn, stale.run_id)
 
     assert finish(conn, stale, result='"stale"') is None
-    assert finish(conn, fresh, result='"fresh"').claim.phase == "deliver"
-    assert read.results(conn, stale.run_id) == {"plan": "fresh"}
+    assert "deliver" == finish(conn, fresh, result='"fresh"').claim.phase
+    assert {"plan": "fresh"} == read.results(conn, stale.run_id)
 
 
 def test_a_stale_worker_cannot_complete_a_rescued_run_that_nobody_has_claimed(conn, clock, claimed_run):
@@ -258,7 +258,7 @@ def test_a_phase_has_one_result_whatever_the_guards_before_it_let_through(conn, 
     with pytest.raises(IntegrityError), conn.begin_nested():
         finish(conn, claimed_run)
 
-    assert count(conn, "phase_results") == 1
+    assert 1 == count(conn, "phase_results")
     audit.forget(conn)
 
 
@@ -274,11 +274,11 @@ def test_many_completions_settle_in_one_call_and_the_lost_ones_cost_only_themsel
         broker.run_id: RunState.QUEUED,
         last.run_id: RunState.SUCCEEDED,
     }
-    assert read.results(conn, lost.run_id) == {}
+    assert {} == read.results(conn, lost.run_id)
 
 
 def test_completing_nothing_changes_nothing(conn, claimed_run):
-    assert complete(conn, []) == {}
+    assert {} == complete(conn, [])
 
 
 @pytest.mark.parametrize("inline", [True, False])
@@ -297,7 +297,7 @@ def test_a_last_completion_is_read_back_as_it_was_told(conn):
 
 
 def test_a_completion_that_did_not_commit_is_not_read_back(conn, claimed_run):
-    assert completed(conn, [completion(claimed_run)]) == {}
+    assert {} == completed(conn, [completion(claimed_run)])
 
 
 def test_another_workers_completion_is_not_read_back_as_ours(conn, clock, claimed_run):
@@ -311,7 +311,7 @@ def test_another_workers_completion_is_not_read_back_as_ours(conn, clock, claime
     rescue(conn)
     finish(conn, claim_again(conn, stale.run_id))
 
-    assert completed(conn, [completion(stale)]) == {}
+    assert {} == completed(conn, [completion(stale)])
 
 
 def test_a_completion_whose_next_claim_is_lost_is_read_back_without_that_claim(conn, clock, claimed_run):

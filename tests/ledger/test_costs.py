@@ -130,7 +130,7 @@ def test_a_verb_takes_as_many_statements_for_one_run_as_for_200(conn, given, ver
 def test_sending_a_run_on_takes_four_statements(conn, again, made):
     run_id = made(conn).run_id
 
-    assert len(statements_of(conn, lambda conn: again(conn, run_id))) == 4
+    assert 4 == len(statements_of(conn, lambda conn: again(conn, run_id)))
 
 
 def test_a_run_of_three_short_phases_takes_five_commits(database):
@@ -148,7 +148,7 @@ def test_a_run_of_three_short_phases_takes_five_commits(database):
     finally:
         event.remove(database.engine, "commit", note)
 
-    assert len(commits) == 5
+    assert 5 == len(commits)
 
 
 def duplicate(database):
@@ -170,7 +170,7 @@ def test_a_duplicate_changes_no_row_and_takes_no_transaction_number(postgres):
         number = conn.execute(text("SELECT pg_current_xact_id_if_assigned()")).scalar()
         after = (row(conn, message.run_id), conn.execute(version).one())
 
-    assert (refused, number) == (None, None)
+    assert (None, None) == (refused, number)
     assert after == before
 
 
@@ -192,7 +192,7 @@ def test_fifty_duplicates_write_nothing_to_the_log_of_a_server(private_postgres)
     after = database.ask(position)
     database.close()
 
-    assert refused == [None] * 60
+    assert [None] * 60 == refused
     assert after == before
 
 
@@ -205,7 +205,7 @@ def test_a_duplicate_writes_nothing_to_the_log_of_a_file(sqlite):
         refused = take(conn, message)
         changed = conn.connection.dbapi_connection.total_changes - changes
 
-    assert (refused, changed) == (None, 0)
+    assert (None, 0) == (refused, changed)
     assert log.read_bytes() == before
 
 
@@ -215,8 +215,8 @@ def test_a_claim_of_a_lapsed_run_is_the_only_thing_that_is_written(conn, clock, 
     claim_again(conn, claimed_run.run_id)
     before = row(conn, claimed_run.run_id)
 
-    assert heartbeat(conn, [(claimed_run, LEASE)]) == {}
-    assert complete(conn, [completion(claimed_run)]) == {}
-    assert fail(conn, [failure(claimed_run)]) == {}
-    assert release(conn, [claimed_run]) == {}
+    assert {} == heartbeat(conn, [(claimed_run, LEASE)])
+    assert {} == complete(conn, [completion(claimed_run)])
+    assert {} == fail(conn, [failure(claimed_run)])
+    assert {} == release(conn, [claimed_run])
     assert row(conn, claimed_run.run_id) == before

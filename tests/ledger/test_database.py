@@ -55,7 +55,7 @@ def test_work_that_raises_leaves_nothing(database):
     with pytest.raises(ClaimLost):
         database.run(work)
     with database.read() as conn:
-        assert count(conn, "runs") == 0
+        assert 0 == count(conn, "runs")
 
 
 def test_an_error_that_repeating_would_not_help_is_raised_at_once(database):
@@ -67,7 +67,7 @@ def test_an_error_that_repeating_would_not_help_is_raised_at_once(database):
 
     with pytest.raises(DBAPIError) as refused:
         database.run(work)
-    assert len(tried) == 1
+    assert 1 == len(tried)
     assert trouble(refused.value) is Trouble.FATAL
 
 
@@ -90,7 +90,7 @@ def test_a_connection_that_the_server_ended_is_made_anew(postgres):
         ended = administrator.do(lambda conn: conn.execute(text(f"SELECT pg_terminate_backend(pid) {OTHERS}")).all())
 
     assert ended
-    assert [postgres.run(lambda conn: read.standing(conn, run_id)).fence for _ in range(5)] == [0] * 5
+    assert [0] * 5 == [postgres.run(lambda conn: read.standing(conn, run_id)).fence for _ in range(5)]
 
 
 def test_a_connection_that_dies_under_the_work_is_repeated_on_another(postgres):
@@ -107,10 +107,10 @@ def test_a_connection_that_dies_under_the_work_is_repeated_on_another(postgres):
 
     run_id = postgres.run(work)
 
-    assert len(set(tried)) == 2
+    assert 2 == len(set(tried))
     with postgres.read() as conn:
         assert list(read.states(conn, [run_id])) == [run_id]
-        assert count(conn, "runs") == 1
+        assert 1 == count(conn, "runs")
 
 
 def test_a_ledger_that_cannot_be_reached_is_told_without_its_password():
@@ -146,7 +146,7 @@ def refuse(database, *, allowed):
 
 
 def test_more_callers_than_connections_wait_for_their_turn(small):
-    assert len(set(together(30, lambda _: small.run(queued_run)))) == 30
+    assert 30 == len(set(together(30, lambda _: small.run(queued_run))))
 
 
 def test_a_child_process_never_uses_its_parents_connection(small):
@@ -169,7 +169,7 @@ def test_a_child_process_never_uses_its_parents_connection(small):
     _, status = os.waitpid(child, 0)
     childs = int(os.read(told, 100))
 
-    assert (status, childs != mine) == (0, True)
+    assert (0, True) == (status, childs != mine)
     assert small.run(lambda conn: conn.execute(PID).scalar_one()) == mine
 
 
@@ -182,7 +182,7 @@ def test_a_repeated_refusal_is_a_refusal(database):
 
     with pytest.raises(ClaimLost):
         database.run(work, read_back=lambda conn: asked.append(1))
-    assert asked == []
+    assert [] == asked
 
 
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:"])
@@ -213,7 +213,7 @@ def test_statements_are_prepared_once_on_a_kept_connection(postgres):
     finally:
         event.remove(postgres.engine, "before_cursor_execute", note)
 
-    assert len(seen) == 7
+    assert 7 == len(seen)
 
 
 def test_an_error_of_a_statement_does_not_show_its_values(database):
@@ -232,7 +232,7 @@ def test_threads_that_come_at_once_share_one_engine(database):
     try:
         for _ in range(20):
             fresh = Database(database.url.render_as_string(hide_password=False), patience=timedelta(seconds=5))
-            assert len({id(engine) for engine in together(8, lambda _, fresh=fresh: fresh.engine)}) == 1
+            assert 1 == len({id(engine) for engine in together(8, lambda _, fresh=fresh: fresh.engine)})
             fresh.close()
     finally:
         sys.setswitchinterval(before)
@@ -245,7 +245,7 @@ def test_a_forked_child_finds_a_lock_open_that_another_thread_held(database):
         if not child:
             with lock:
                 os._exit(0)
-        assert os.waitpid(child, 0)[1] == 0
+        assert 0 == os.waitpid(child, 0)[1]
 
 
 def test_a_database_that_is_forgotten_closes_its_connections(postgres):
@@ -315,7 +315,7 @@ def test_what_the_role_or_the_database_sets_for_its_sessions_changes_nothing(pos
         with postgres.begin() as conn:
             conn.exec_driver_sql(f"{alter} RESET {setting}")
 
-    assert [view.key, view.input] == ["日本", {"text": "naïve 日本"}]
+    assert ["日本", {"text": "naïve 日本"}] == [view.key, view.input]
     assert timedelta(0) <= journal[0].at - view.enqueued_at < timedelta(minutes=1)
 
 
@@ -327,7 +327,7 @@ def test_what_the_environment_sets_for_every_client_changes_nothing(postgres, mo
     view = seen.ask(lambda conn: read.run(conn, run_id))
     seen.close()
 
-    assert view.key == "日本"
+    assert "日本" == view.key
 
 
 def test_the_settings_of_a_session_cost_nothing_where_they_are_right(postgres):
@@ -339,7 +339,7 @@ def test_the_settings_of_a_session_cost_nothing_where_they_are_right(postgres):
         engines._prepare_postgresql(raw, None)
         del raw.execute
 
-    assert executed == []
+    assert [] == executed
 
 
 @pytest.mark.postgres
@@ -353,4 +353,4 @@ def test_a_statement_by_itself_opens_no_transaction_also_after_one(postgres):
             seen.append(conn.connection.driver_connection.info.transaction_status.name)
     database.close()
 
-    assert seen == ["INTRANS", "IDLE", "INTRANS", "IDLE"]
+    assert ["INTRANS", "IDLE", "INTRANS", "IDLE"] == seen

@@ -48,7 +48,7 @@ def test_a_run_is_left_to_its_publisher_until_it_is_due(conn, clock):
     queued_run(conn)
     clock.advance(DISPATCH_AFTER - timedelta(seconds=1))
 
-    assert due(conn) == []
+    assert [] == due(conn)
 
 
 def test_a_phase_that_goes_through_the_broker_is_named_at_its_own_fence(conn, clock, claimed_run):
@@ -63,7 +63,7 @@ def test_a_run_is_named_once_however_many_beats_ask(conn, clock):
     clock.advance(DISPATCH_AFTER)
 
     assert named(due(conn)) == {run_id}
-    assert due(conn) == []
+    assert [] == due(conn)
 
 
 def test_the_spacing_doubles_with_every_dispatch_up_to_an_hour(conn, clock):
@@ -74,7 +74,7 @@ def test_the_spacing_doubles_with_every_dispatch_up_to_an_hour(conn, clock):
         assert named(due(conn)) == {run_id}
         waits.append((row(conn, run_id)["dispatch_due_at"] - clock.now).total_seconds())
 
-    assert waits == [30, 60, 120, 240, 480, 960, 1920] + [3600] * 8
+    assert [30, 60, 120, 240, 480, 960, 1920] + [3600] * 8 == waits
 
 
 def test_a_broker_that_is_down_for_ten_minutes_costs_each_run_a_few_messages(conn, clock):
@@ -89,7 +89,7 @@ def test_a_broker_that_is_down_for_ten_minutes_costs_each_run_a_few_messages(con
         clock.advance(timedelta(seconds=5))
         published += len(due(conn))
 
-    assert published == 50 * 5
+    assert 50 * 5 == published
 
 
 def test_a_transition_starts_the_spacing_anew(conn, clock):
@@ -120,7 +120,7 @@ def test_a_run_of_a_flow_that_this_application_does_not_know_is_left_to_another(
 
     assert named(due(conn)) == {ours}
     assert named(due(conn, flows=("deploy", "review"))) == {theirs}
-    assert due(conn, flows=()) == []
+    assert [] == due(conn, flows=())
 
 
 def test_only_queued_runs_are_named(conn, clock):
@@ -128,7 +128,7 @@ def test_only_queued_runs_are_named(conn, clock):
     cancel(conn, [queued_run(conn)])
     clock.advance(timedelta(days=1))
 
-    assert due(conn) == []
+    assert [] == due(conn)
 
 
 def test_a_delayed_run_is_named_when_its_delay_is_over(conn, clock):
@@ -137,7 +137,7 @@ def test_a_delayed_run_is_named_when_its_delay_is_over(conn, clock):
     early = due(conn)
     clock.advance(timedelta(hours=1))
 
-    assert early == []
+    assert [] == early
     assert named(due(conn)) == {run_id}
 
 
@@ -167,8 +167,8 @@ def test_a_run_at_a_phase_that_this_release_does_not_have_is_not_stamped(conn, c
     run_id = queued_run(conn)
     clock.advance(DISPATCH_AFTER)
 
-    assert due(conn, phases=("deliver", "compound")) == []
-    assert row(conn, run_id)["dispatches"] == 0
+    assert [] == due(conn, phases=("deliver", "compound"))
+    assert 0 == row(conn, run_id)["dispatches"]
     assert named(due(conn)) == {run_id}
 
 
@@ -200,8 +200,8 @@ def test_a_run_that_is_put_back_is_due_soon_and_its_dispatch_does_not_count(conn
         returned = put_back(conn, [(run_id, 0)], task="review.plan", delay=SOON)
 
     assert returned == {run_id}
-    assert row(conn, run_id)["dispatches"] == 0
-    assert due(conn) == []
+    assert 0 == row(conn, run_id)["dispatches"]
+    assert [] == due(conn)
     clock.advance(SOON)
     assert named(due(conn)) == {run_id}
 

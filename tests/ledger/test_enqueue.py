@@ -49,21 +49,21 @@ def test_a_new_key_makes_a_queued_run_at_its_first_phase(conn, clock):
 
     assert enqueue(conn, [run]) == [Enqueued(run.run_id, created=True)]
     view = read.run(conn, run.run_id)
-    assert (view.flow, view.key, view.subject, view.state, view.phase) == (
+    assert (
         "review", "pr-7", "acme", RunState.QUEUED, "plan"
-    )  # fmt: skip
+    ) == (view.flow, view.key, view.subject, view.state, view.phase)  # fmt: skip
     assert view.phases == dict.fromkeys(PHASES, PhaseStatus.PENDING)
-    assert (view.attempts, view.losses, view.fence, view.worker, view.error) == (0, 0, 0, None, None)
-    assert view.input == {"number": 7}
+    assert (0, 0, 0, None, None) == (view.attempts, view.losses, view.fence, view.worker, view.error)
+    assert {"number": 7} == view.input
     assert (view.enqueued_at, view.started_at, view.finished_at) == (clock.now, None, None)
-    assert [event.type for event in read.journal(conn, run.run_id)] == [EventType.RUN_ENQUEUED]
+    assert [EventType.RUN_ENQUEUED] == [event.type for event in read.journal(conn, run.run_id)]
 
 
 def test_the_same_key_and_input_name_the_first_run(conn):
     first = queued_run(conn, "pr-7")
 
     assert enqueue(conn, [new_run("pr-7")]) == [Enqueued(first, created=False)]
-    assert count(conn, "runs") == 1
+    assert 1 == count(conn, "runs")
 
 
 def test_the_same_key_and_input_name_a_run_that_has_ended(conn):
@@ -79,13 +79,13 @@ def test_many_runs_are_answered_in_the_order_they_were_asked_for(conn):
     found = enqueue(conn, asked)
 
     assert [each.run_id for each in found] == [asked[0].run_id, known, asked[2].run_id, asked[0].run_id]
-    assert [each.created for each in found] == [True, False, True, False]
-    assert count(conn, "runs") == 3
+    assert [True, False, True, False] == [each.created for each in found]
+    assert 3 == count(conn, "runs")
 
 
 def test_enqueuing_nothing_makes_nothing(conn):
-    assert enqueue(conn, []) == []
-    assert count(conn, "runs") == 0
+    assert [] == enqueue(conn, [])
+    assert 0 == count(conn, "runs")
 
 
 def test_a_run_that_is_enqueued_again_recognises_itself(conn):
@@ -98,7 +98,7 @@ def test_a_run_that_is_enqueued_again_recognises_itself(conn):
     enqueue(conn, [run])
 
     assert enqueue(conn, [run]) == [Enqueued(run.run_id, created=True)]
-    assert count(conn, "runs") == 1
+    assert 1 == count(conn, "runs")
 
 
 def test_another_input_under_the_same_key_is_refused_with_the_fields_that_differ(conn):
@@ -107,7 +107,7 @@ def test_another_input_under_the_same_key_is_refused_with_the_fields_that_differ
     with pytest.raises(KeyConflict, match="head was 'a1', is 'b2'; draft was None, is True") as refused:
         enqueue(conn, [new_run("pr-7", input={"number": 7, "head": "b2", "base": "m", "draft": True})])
     assert refused.value.run_id == first
-    assert refused.value.differs == {"head": ("a1", "b2"), "draft": (None, True)}
+    assert {"head": ("a1", "b2"), "draft": (None, True)} == refused.value.differs
 
 
 def test_a_refused_batch_leaves_no_key_behind_for_a_caller_who_goes_on(conn):
@@ -120,15 +120,15 @@ def test_a_refused_batch_leaves_no_key_behind_for_a_caller_who_goes_on(conn):
     with pytest.raises(KeyConflict):
         enqueue(conn, [new_run("a"), new_run("b", input={"n": 2}), new_run("c")])
 
-    assert [count(conn, table) for table in ("run_keys", "runs", "events")] == [1, 1, 1]
-    assert [each.created for each in enqueue(conn, [new_run("a"), new_run("c")])] == [True, True]
+    assert [1, 1, 1] == [count(conn, table) for table in ("run_keys", "runs", "events")]
+    assert [True, True] == [each.created for each in enqueue(conn, [new_run("a"), new_run("c")])]
 
 
 def test_two_inputs_under_one_key_in_one_batch_are_refused(conn):
     with pytest.raises(KeyConflict) as refused:
         enqueue(conn, [new_run("pr-7", input={"n": 1}), new_run("pr-7", input={"n": 2})])
-    assert refused.value.differs == {"n": (1, 2)}
-    assert count(conn, "runs") == 0
+    assert {"n": (1, 2)} == refused.value.differs
+    assert 0 == count(conn, "runs")
 
 
 def test_another_input_than_a_purged_run_had_is_refused_without_fields(conn):
@@ -143,13 +143,13 @@ def test_another_input_than_a_purged_run_had_is_refused_without_fields(conn):
 def test_the_same_key_in_another_flow_or_project_is_another_run(conn):
     found = enqueue(conn, [new_run("pr-7"), new_run("pr-7", flow="deploy"), new_run("pr-7", project="second")])
 
-    assert [each.created for each in found] == [True, True, True]
+    assert [True, True, True] == [each.created for each in found]
 
 
 def test_keys_that_read_the_same_but_have_other_parts_are_two_runs(conn):
     found = enqueue(conn, [new_run(run_key(["a", "b:c"])), new_run(run_key(["a:b", "c"]))])
 
-    assert [each.created for each in found] == [True, True]
+    assert [True, True] == [each.created for each in found]
 
 
 def test_a_key_is_free_again_once_it_has_expired_and_its_run_is_purged(conn, clock):
@@ -172,7 +172,7 @@ def test_a_tombstone_refuses_to_run_purged_work_again_until_it_expires(conn, clo
     clock.advance(timedelta(hours=23))
 
     assert enqueue(conn, [new_run("pr-7")]) == [Enqueued(purged, created=False)]
-    assert count(conn, "runs") == 0
+    assert 0 == count(conn, "runs")
 
 
 def test_an_expired_key_stands_as_long_as_its_run(conn, clock):
@@ -207,7 +207,7 @@ def test_a_newer_run_of_a_subject_supersedes_every_live_one(conn, older):
     newer = queued_run(conn, subject="pr-7")
 
     assert read.states(conn, [older_id, newer]) == {older_id: RunState.SUPERSEDED, newer: RunState.QUEUED}
-    assert read.journal(conn, older_id)[-1].type == EventType.RUN_SUPERSEDED
+    assert EventType.RUN_SUPERSEDED == read.journal(conn, older_id)[-1].type
     assert read.run(conn, older_id).finished_at is not None
 
 
@@ -221,7 +221,7 @@ def test_a_worker_whose_run_is_superseded_cannot_complete_it(conn):
     queued_run(conn, subject="pr-7")
 
     assert finish(conn, stale) is None
-    assert count(conn, "phase_results") == 0
+    assert 0 == count(conn, "phase_results")
 
 
 @pytest.mark.parametrize("ended", [succeeded_run, failed_run])
@@ -252,7 +252,7 @@ def test_subjects_of_other_flows_and_projects_do_not_meet(conn):
 def test_runs_without_a_subject_supersede_nothing(conn):
     enqueue(conn, [new_run() for _ in range(3)])
 
-    assert read.counts(conn) == {("review", RunState.QUEUED): 3}
+    assert {("review", RunState.QUEUED): 3} == read.counts(conn)
 
 
 def test_of_one_batch_only_the_last_run_of_a_subject_lives(conn):
@@ -265,7 +265,7 @@ def test_of_one_batch_only_the_last_run_of_a_subject_lives(conn):
         batch[2].run_id: RunState.QUEUED,
         batch[3].run_id: RunState.QUEUED,
     }
-    assert [column(conn, each.run_id, "generation") for each in batch] == [1, 1, 2, 0]
+    assert [1, 1, 2, 0] == [column(conn, each.run_id, "generation") for each in batch]
 
 
 def test_a_canceled_run_keeps_its_key(conn):
@@ -289,9 +289,9 @@ def test_a_run_is_made_or_not_with_the_callers_own_rows(database):
     with database.begin() as conn:
         made = enqueue(conn, [new_run("pr-7")])
 
-    assert left == {"runs": 0, "run_keys": 0, "subjects": 0, "events": 0}
+    assert {"runs": 0, "run_keys": 0, "subjects": 0, "events": 0} == left
     assert made[0].created
 
 
 def test_a_run_can_be_claimed_in_the_transaction_that_made_it(conn):
-    assert claim_again(conn, queued_run(conn)).attempt == 1
+    assert 1 == claim_again(conn, queued_run(conn)).attempt

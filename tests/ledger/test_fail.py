@@ -29,9 +29,9 @@ def test_a_failed_attempt_is_queued_again_after_its_backoff(conn, clock, claimed
     assert fail(conn, [failure(claimed_run, delay=timedelta(seconds=8))]) == {claimed_run.run_id: RunState.QUEUED}
     found = row(conn, claimed_run.run_id)
     assert (found["available_at"], found["dispatch_due_at"]) == (clock.now + timedelta(seconds=8),) * 2
-    assert (found["owner"], found["worker"], found["lease_expires_at"], found["deadline_at"]) == (None,) * 4
-    assert (found["attempts"], found["losses"], found["fence"], found["dispatches"]) == (1, 0, 2, 0)
-    assert (found["error"], found["finished_at"]) == ({"type": "ValueError", "message": "no"}, None)
+    assert (None,) * 4 == (found["owner"], found["worker"], found["lease_expires_at"], found["deadline_at"])
+    assert (1, 0, 2, 0) == (found["attempts"], found["losses"], found["fence"], found["dispatches"])
+    assert ({"type": "ValueError", "message": "no"}, None) == (found["error"], found["finished_at"])
 
 
 def test_the_last_attempt_fails_the_run(conn, clock):
@@ -44,9 +44,9 @@ def test_the_last_attempt_fails_the_run(conn, clock):
     verdicts = [fail(conn, [failure(claim_again(conn, run_id))])[run_id] for _ in range(MAX_ATTEMPTS)]
     view = read.run(conn, run_id)
 
-    assert verdicts == [RunState.QUEUED] * (MAX_ATTEMPTS - 1) + [RunState.FAILED]
+    assert [RunState.QUEUED] * (MAX_ATTEMPTS - 1) + [RunState.FAILED] == verdicts
     assert (view.finished_at, view.phases["plan"]) == (clock.now, PhaseStatus.FAILED)
-    assert [each.type for each in read.journal(conn, run_id)][-2:] == [EventType.PHASE_FAILED, EventType.RUN_FAILED]
+    assert [EventType.PHASE_FAILED, EventType.RUN_FAILED] == [each.type for each in read.journal(conn, run_id)][-2:]
 
 
 @pytest.mark.parametrize(
@@ -76,13 +76,13 @@ def test_a_requested_cancel_outranks_every_verdict(conn, clock, verdict):
 
     assert fail(conn, [failure(taken, verdict)]) == {taken.run_id: RunState.CANCELED}
     assert read.run(conn, taken.run_id).finished_at == clock.now
-    assert read.journal(conn, taken.run_id)[-1].type == EventType.RUN_CANCELED
+    assert EventType.RUN_CANCELED == read.journal(conn, taken.run_id)[-1].type
 
 
 def test_errors_do_not_use_up_the_budget_for_losses(conn, claimed_run):
     fail(conn, [failure(claimed_run)])
 
-    assert row(conn, claimed_run.run_id)["losses"] == 0
+    assert 0 == row(conn, claimed_run.run_id)["losses"]
 
 
 def test_a_stale_worker_cannot_fail_a_run_that_moved_on(conn, clock, claimed_run):
@@ -97,14 +97,14 @@ def test_a_stale_worker_cannot_fail_a_run_that_moved_on(conn, clock, claimed_run
     claim_again(conn, stale.run_id)
     before = row(conn, stale.run_id)
 
-    assert fail(conn, [failure(stale, Verdict.FAIL)]) == {}
+    assert {} == fail(conn, [failure(stale, Verdict.FAIL)])
     assert row(conn, stale.run_id) == before
 
 
 def test_an_attempt_that_completed_cannot_fail(conn, claimed_run):
     finish(conn, claimed_run)
 
-    assert fail(conn, [failure(claimed_run, Verdict.FAIL)]) == {}
+    assert {} == fail(conn, [failure(claimed_run, Verdict.FAIL)])
 
 
 def test_many_attempts_fail_each_by_its_own_verdict(conn):
@@ -122,5 +122,5 @@ def test_a_failure_after_completed_phases_starts_again_at_the_failed_one(conn, c
     fail(conn, [failure(second)])
     again = claim_again(conn, claimed_run.run_id)
 
-    assert (again.phase, again.attempt) == ("deliver", 2)
-    assert read.results(conn, claimed_run.run_id) == {"plan": "done"}
+    assert ("deliver", 2) == (again.phase, again.attempt)
+    assert {"plan": "done"} == read.results(conn, claimed_run.run_id)

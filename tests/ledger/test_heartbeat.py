@@ -54,7 +54,7 @@ def test_a_beat_after_the_deadline_finds_the_claim_lost(conn, clock):
     taken = claimed_run(conn, how={"max_duration": timedelta(seconds=90)})
     clock.advance(timedelta(seconds=90))
 
-    assert heartbeat(conn, [(taken, LEASE)]) == {}
+    assert {} == heartbeat(conn, [(taken, LEASE)])
     assert list(rescue(conn)) == [taken.run_id]
 
 
@@ -62,7 +62,7 @@ def test_a_beat_revives_a_lapsed_lease_that_nobody_has_taken(conn, clock, claime
     clock.advance(LEASE * 2)
 
     assert heartbeat(conn, [(claimed_run, LEASE)]) == {claimed_run.run_id: False}
-    assert rescue(conn) == {}
+    assert {} == rescue(conn)
 
 
 def test_a_beat_tells_that_the_run_is_to_be_canceled(conn, claimed_run):
@@ -110,7 +110,7 @@ def test_a_claim_whose_run_moved_on_is_missing_from_the_answer(conn, moved_on):
     moved_on(conn, stale)
     before = row(conn, stale.run_id)
 
-    assert heartbeat(conn, [(stale, LEASE * 5)]) == {}
+    assert {} == heartbeat(conn, [(stale, LEASE * 5)])
     assert row(conn, stale.run_id) == before
 
 
@@ -122,7 +122,7 @@ def test_one_lost_claim_among_many_costs_only_itself(conn):
 
 
 def test_a_process_without_claims_beats_for_nothing(conn, claimed_run):
-    assert heartbeat(conn, []) == {}
+    assert {} == heartbeat(conn, [])
 
 
 def test_a_heartbeat_writes_to_no_index(postgres):

@@ -71,7 +71,7 @@ def test_two_enqueues_of_one_key_make_one_run(db, level):
         (one,), (other,) = each.answers
 
         assert one.run_id == other.run_id
-        assert {one.created, other.created} == {True, False}
+        assert {True, False} == {one.created, other.created}
 
 
 def test_a_rerun_and_a_retry_of_the_older_run_leave_one_run_of_the_key_alive(db, level):
@@ -102,8 +102,8 @@ def test_three_enqueues_of_one_key_make_one_run(db, level):
         return [script(db, enqueue, [new_run(key)]) for _ in range(3)]
 
     for each in played(db, scripts, at_most=30):
-        assert sorted(found.created for (found,) in each.answers) == [False, False, True]
-        assert len({found.run_id for (found,) in each.answers}) == 1
+        assert [False, False, True] == sorted(found.created for (found,) in each.answers)
+        assert 1 == len({found.run_id for (found,) in each.answers})
 
 
 def test_an_enqueue_that_waited_for_one_that_rolled_back_makes_the_run(db, level):
@@ -146,7 +146,7 @@ def test_two_runs_of_one_subject_leave_one_alive_and_it_is_the_newer(db, level):
         return [script(db, enqueue, [new_run(subject=scripts.subject)]) for _ in range(2)]
 
     for _ in played(db, scripts):
-        assert len(live(db, scripts.subject)) == 1
+        assert 1 == len(live(db, scripts.subject))
 
 
 def test_one_of_two_claims_of_a_run_gets_it(db, level):
@@ -155,7 +155,7 @@ def test_one_of_two_claims_of_a_run_gets_it(db, level):
         return [script(db, take, make(db, wanted, run_id)) for _ in range(2)]
 
     for each in played(db, scripts):
-        assert sorted(found is None for found in each.answers) == [False, True]
+        assert [False, True] == sorted(found is None for found in each.answers)
 
 
 def test_a_claim_and_a_cancel_agree_on_who_was_first(db, level):
@@ -177,10 +177,10 @@ def test_a_claim_and_a_cancel_agree_on_who_was_first(db, level):
         claim, canceled = each.answers
         outcomes.add((claim is not None, canceled[scripts.run_id], state_of(db, scripts.run_id)))
 
-    assert outcomes == {
+    assert {
         (True, RunState.RUNNING, RunState.RUNNING),
         (False, RunState.CANCELED, RunState.CANCELED),
-    }
+    } == outcomes
 
 
 def completed_with_a_row(db, claim):
@@ -240,7 +240,7 @@ def test_a_completion_and_a_supersede_agree_and_so_do_the_users_rows(db, level, 
         run_id = scripts.claim.run_id
         outcomes.add((each.answers[0] is not None, state_of(db, run_id), user_rows(run_id)))
 
-    assert outcomes == {(True, RunState.SUCCEEDED, 1), (False, RunState.SUPERSEDED, 0)}
+    assert {(True, RunState.SUCCEEDED, 1), (False, RunState.SUPERSEDED, 0)} == outcomes
 
 
 def test_a_completion_and_a_rescue_agree_and_so_do_the_users_rows(db, level, user_rows):
@@ -255,7 +255,7 @@ def test_a_completion_and_a_rescue_agree_and_so_do_the_users_rows(db, level, use
         outcomes.add((each.answers[0] is not None, state_of(db, run_id), user_rows(run_id)))
         make(db, cancel, [run_id])
 
-    assert outcomes == {(True, RunState.SUCCEEDED, 1), (False, RunState.QUEUED, 0)}
+    assert {(True, RunState.SUCCEEDED, 1), (False, RunState.QUEUED, 0)} == outcomes
 
 
 def test_a_completion_that_is_sent_twice_counts_once(db, level, user_rows):
@@ -264,8 +264,8 @@ def test_a_completion_that_is_sent_twice_counts_once(db, level, user_rows):
         return [partial(completed_with_a_row, db, scripts.claim)] * 2
 
     for each in played(db, scripts):
-        assert sorted(answer is None for answer in each.answers) == [False, True]
-        assert user_rows(scripts.claim.run_id) == 1
+        assert [False, True] == sorted(answer is None for answer in each.answers)
+        assert 1 == user_rows(scripts.claim.run_id)
 
 
 def test_a_cancel_and_the_last_completion_agree(db, level):
@@ -279,7 +279,7 @@ def test_a_cancel_and_the_last_completion_agree(db, level):
         asked = each.answers[1].get(scripts.claim.run_id)
         outcomes.add((asked, state_of(db, scripts.claim.run_id)))
 
-    assert outcomes == {(RunState.RUNNING, RunState.SUCCEEDED), (None, RunState.SUCCEEDED)}
+    assert {(RunState.RUNNING, RunState.SUCCEEDED), (None, RunState.SUCCEEDED)} == outcomes
 
 
 def test_a_cancel_and_a_completion_with_more_to_come_agree(db, level):
@@ -293,10 +293,10 @@ def test_a_cancel_and_a_completion_with_more_to_come_agree(db, level):
         moved, asked = each.answers
         outcomes.add((moved.state, asked[scripts.claim.run_id], state_of(db, scripts.claim.run_id)))
 
-    assert outcomes == {
+    assert {
         (RunState.CANCELED, RunState.RUNNING, RunState.CANCELED),
         (RunState.RUNNING, RunState.RUNNING, RunState.RUNNING),
-    }
+    } == outcomes
 
 
 def test_a_retry_and_a_newer_run_of_the_subject_leave_one_alive(db, level):
@@ -314,9 +314,9 @@ def test_a_retry_and_a_newer_run_of_the_subject_leave_one_alive(db, level):
 
     for each in played(db, scripts):
         outcomes.add((each.answers[0], state_of(db, scripts.older)))
-        assert len(live(db, scripts.subject)) == 1
+        assert 1 == len(live(db, scripts.subject))
 
-    assert outcomes == {(True, RunState.SUPERSEDED), (False, RunState.FAILED)}
+    assert {(True, RunState.SUPERSEDED), (False, RunState.FAILED)} == outcomes
 
 
 @pytest.mark.parametrize("again, made", [(retry, failed_run), (resume, blocked_run)], ids=["retry", "resume"])
@@ -326,7 +326,7 @@ def test_of_two_who_send_a_run_on_one_does(db, level, again, made):
         return [script(db, again, run_id)] * 2
 
     for each in played(db, scripts, at_most=20):
-        assert sorted(each.answers) == [False, True]
+        assert [False, True] == sorted(each.answers)
 
 
 @pytest.mark.parametrize(
@@ -396,10 +396,10 @@ def test_a_signal_and_a_cancel_of_a_waiting_run_agree(db, level):
         told, canceled = each.answers
         outcomes.add((told.answer, told.moved, canceled[scripts.run_id], *signaled(db, scripts.run_id)))
 
-    assert outcomes == {
+    assert {
         (Answer.DELIVERED, True, RunState.CANCELED, RunState.CANCELED, True),
         (Answer.NOT_LIVE, False, RunState.CANCELED, RunState.CANCELED, False),
-    }
+    } == outcomes
 
 
 def test_a_signal_and_a_newer_run_of_the_subject_leave_one_alive(db, level):
@@ -412,12 +412,12 @@ def test_a_signal_and_a_newer_run_of_the_subject_leave_one_alive(db, level):
 
     for each in played(db, scripts, at_most=100):
         outcomes.add((each.answers[0].answer, *signaled(db, scripts.older)))
-        assert len(live(db, scripts.subject)) == 1
+        assert 1 == len(live(db, scripts.subject))
 
-    assert outcomes == {
+    assert {
         (Answer.DELIVERED, RunState.SUPERSEDED, True),
         (Answer.NOT_LIVE, RunState.SUPERSEDED, False),
-    }
+    } == outcomes
 
 
 @pytest.mark.parametrize("ids", [("1", "1"), ("1", "2")], ids=["one id", "two ids"])
@@ -438,12 +438,12 @@ def test_two_signals_of_one_name_queue_the_run_once(db, level, ids):
         with db.read() as conn:
             view, said = read.run(conn, scripts.run_id), read.signal(conn, scripts.run_id, "approved")
 
-        assert sorted([one.moved, other.moved]) == [False, True]
+        assert [False, True] == sorted([one.moved, other.moved])
         assert {Answer.DELIVERED, Answer.DUPLICATE if ids == ("1", "1") else Answer.DELIVERED} == {
             one.answer,
             other.answer,
         }
-        assert (view.state, view.fence) == (RunState.QUEUED, 1)
+        assert (RunState.QUEUED, 1) == (view.state, view.fence)
         assert said == (ids[each.answers.index(first)],)
 
 
@@ -508,7 +508,7 @@ def test_two_rescuers_give_each_lapsed_claim_back_once(db, level):
             losses = [read.run(conn, claim.run_id).losses for claim in scripts.claims]
 
         assert not set(one) & set(other)
-        assert losses == [1, 1, 1]
+        assert [1, 1, 1] == losses
         make(db, cancel, [claim.run_id for claim in scripts.claims])
 
 
@@ -525,7 +525,7 @@ def test_a_release_and_a_rescue_agree_on_the_attempt(db, level):
         outcomes.add((view.state, view.attempts, view.losses))
         make(db, cancel, [scripts.claim.run_id])
 
-    assert outcomes == {(RunState.QUEUED, 0, 0), (RunState.QUEUED, 1, 1)}
+    assert {(RunState.QUEUED, 0, 0), (RunState.QUEUED, 1, 1)} == outcomes
 
 
 def test_a_failure_and_a_beat_agree_whether_the_claim_stands(db, level):
@@ -534,7 +534,7 @@ def test_a_failure_and_a_beat_agree_whether_the_claim_stands(db, level):
         return [script(db, fail, [failure(claim)]), script(db, heartbeat, [(claim, LEASE)])]
 
     for each in played(db, scripts, at_most=20):
-        assert len(each.answers[0]) == 1
+        assert 1 == len(each.answers[0])
 
 
 def test_two_beats_name_each_due_run_once(db, level):
@@ -585,7 +585,7 @@ def test_an_expired_key_passes_to_exactly_one_new_run(db, level):
     for each in played(db, scripts):
         (one,), (other,) = each.answers[1:]
 
-        assert {one.created, other.created} == {True, False}
+        assert {True, False} == {one.created, other.created}
         assert one.run_id == other.run_id
         assert state_of(db, one.run_id) is RunState.QUEUED
 
@@ -606,7 +606,7 @@ def test_sets_of_claims_in_any_order_do_not_deadlock(db, level):
         ]
 
     for each in played(db, scripts):
-        assert len(each.answers[1]) == 2
+        assert 2 == len(each.answers[1])
 
 
 def test_a_completion_that_enqueues_and_a_newer_run_of_its_subject_do_not_deadlock(db, level):

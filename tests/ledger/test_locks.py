@@ -168,9 +168,9 @@ def test_a_set_is_locked_in_the_order_of_its_ids_whatever_its_plan_is(postgres, 
         canceling = blocked(postgres, third, lambda conn: cancel(conn, [one.run_id, other.run_id]))
         first.commit()
 
-        assert len(completing.result(PATIENCE)) == 2
+        assert 2 == len(completing.result(PATIENCE))
         second.commit()
-        assert len(canceling.result(PATIENCE)) == 2
+        assert 2 == len(canceling.result(PATIENCE))
         third.commit()
 
 
@@ -188,7 +188,7 @@ def test_rescuers_and_beats_pass_over_what_others_hold(postgres, first):
 
     assert list(postgres.run(rescue)) == [free.run_id]
     assert {each.run_id for each in postgres.run(due)} == {free.run_id, other}
-    assert postgres.run(lambda conn: purge(conn, dict.fromkeys(TERMINAL, NOW))) == 1
+    assert 1 == postgres.run(lambda conn: purge(conn, dict.fromkeys(TERMINAL, NOW)))
     with postgres.read() as conn:
         assert list(read.states(conn, [gone, left])) == [left]
 
@@ -228,7 +228,7 @@ def test_a_verb_that_runs_into_a_lock_timeout_is_repeated(postgres, first):
         return cancel(conn, [claim.run_id])
 
     assert postgres.run(impatient) == {claim.run_id: RunState.RUNNING}
-    assert len(tried) == 3
+    assert 3 == len(tried)
 
 
 def test_a_deadlock_is_repeated_and_never_shown(postgres):
@@ -255,8 +255,8 @@ def test_a_deadlock_is_repeated_and_never_shown(postgres):
 
         circle = []
 
-        assert postgres.run(crossed) == "through"
-        assert len(tried) == 2
+        assert "through" == postgres.run(crossed)
+        assert 2 == len(tried)
 
 
 def until_blocked(database, actor):
@@ -281,7 +281,7 @@ def test_two_batches_with_the_same_keys_in_opposite_orders_do_not_wait_in_a_circ
         made = together(2, batch)
 
     assert sum(each.created for batch in made for each in batch) == len(keys)
-    assert refused == []
+    assert [] == refused
 
 
 @pytest.fixture
@@ -333,7 +333,7 @@ def test_a_beat_that_is_passed_over_hears_of_a_cancellation(postgres, first):
     postgres.run(lambda conn: cancel(conn, [claim.run_id]))
     first.do(lambda conn: lock(conn, claim.run_id))
 
-    assert postgres.run(lambda conn: heartbeat(conn, [(claim, LEASE)])) == {}
+    assert {} == postgres.run(lambda conn: heartbeat(conn, [(claim, LEASE)]))
     assert postgres.run(lambda conn: passed_over(conn, [claim])) == {claim.run_id: True}
 
 
@@ -341,7 +341,7 @@ def test_a_claim_past_its_deadline_does_not_stand(postgres, first):
     claim = postgres.run(lambda conn: claimed_run(conn, how={"max_duration": NOW}))
     first.do(lambda conn: lock(conn, claim.run_id))
 
-    assert postgres.run(lambda conn: passed_over(conn, [claim])) == {}
+    assert {} == postgres.run(lambda conn: passed_over(conn, [claim]))
 
 
 def test_a_group_is_claimed_without_the_runs_that_somebody_holds(postgres, first):
@@ -403,7 +403,7 @@ def test_the_ends_of_sends_are_recorded_without_the_one_that_somebody_holds(post
     assert after == {free.action_id: ActionState.POSTED}
     assert standing == {held.action_id}
     assert postgres.run(lambda conn: settle_actions(conn, ends)) == {held.action_id: ActionState.POSTED}
-    assert [postgres.run(lambda conn, run_id=each.run_id: pending(conn, run_id)) for each in (held, free)] == [0, 0]
+    assert [0, 0] == [postgres.run(lambda conn, run_id=each.run_id: pending(conn, run_id)) for each in (held, free)]
 
 
 def test_an_enqueue_behind_a_transaction_that_stays_open_ends_when_its_patience_does(postgres, first):
@@ -421,7 +421,7 @@ def test_an_enqueue_behind_a_transaction_that_stays_open_ends_when_its_patience_
     impatient.close()
 
     assert "55P03" in refused
-    assert waiting == 0
+    assert 0 == waiting
 
 
 def count_waiting(database):
@@ -436,7 +436,7 @@ def test_a_limit_that_a_role_has_on_waits_for_locks_stays(postgres):
         own = conn.execute(text("SHOW lock_timeout")).scalar_one()
     limited.close()
 
-    assert own == "20ms"
+    assert "20ms" == own
 
 
 def test_a_session_of_a_pooler_is_given_no_limit_that_it_would_hand_on(postgres):
@@ -446,4 +446,4 @@ def test_a_session_of_a_pooler_is_given_no_limit_that_it_would_hand_on(postgres)
         limits = [each.execute(text("SHOW lock_timeout")).scalar_one() for each in (conn, ours)]
     pooled.close()
 
-    assert limits == ["0", "18s"]
+    assert ["0", "18s"] == limits

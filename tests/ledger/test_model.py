@@ -229,9 +229,9 @@ class Ledger(RuleBasedStateMachine):
         self.rescue()
         self.claim_as_seen(run, run.fence)
         self.complete_with_a_row(stale, inline=inline)
-        assert fail(self.connection, [failure(stale, Verdict.FAIL)]) == {}
-        assert release(self.connection, [stale]) == {}
-        assert heartbeat(self.connection, [(stale, LEASE)]) == {}
+        assert {} == fail(self.connection, [failure(stale, Verdict.FAIL)])
+        assert {} == release(self.connection, [stale])
+        assert {} == heartbeat(self.connection, [(stale, LEASE)])
 
     @precondition(lambda self: any(run.state is RunState.QUEUED for run in self.model.runs.values()))
     @rule(pick=PICK, asked=st.booleans(), ending=st.sampled_from([*Verdict, *Verdict, "inline", "broker", "release"]))

@@ -559,7 +559,7 @@ def test_a_verb_reads_by_index_however_long_the_history_is(conn, name):
 
     assert expected <= used
     if name not in IN_BATCHES:
-        assert [pair for pair in found if pair[1][1] is None and pair[1][0] not in SMALL] == []
+        assert [] == [pair for pair in found if pair[1][1] is None and pair[1][0] not in SMALL]
 
 
 #: These are given the runs that they read.
@@ -646,7 +646,7 @@ def test_a_purge_finds_the_children_of_a_run_by_index(conn):
         name = "$1::UUID" if conn.dialect.name == "postgresql" else "?"
         found = scans(conn, f"DELETE FROM {table} WHERE run_id = {name}", (OLD,))
 
-        assert [index for _, (found_in, index) in found if found_in == table and index is None] == []
+        assert [] == [index for _, (found_in, index) in found if found_in == table and index is None]
 
 
 def test_every_index_is_named_by_a_case_here():

@@ -56,7 +56,7 @@ def test_numbers_of_every_size_share_one_prepared_statement(postgres):
         transaction.rollback()
     fresh.close()
 
-    assert len([text for text in kept if "locked_asked" in text]) == 1
+    assert 1 == len([text for text in kept if "locked_asked" in text])
 
 
 @pytest.mark.postgres
@@ -73,4 +73,4 @@ def test_a_statement_without_rows_is_given_its_parameters(database):
     with database.read() as conn:
         found = Prepared(text("SELECT CAST(:given AS INTEGER) + 1")).execute(conn, {}, {"given": 41})
 
-        assert found.scalar_one() == 42
+        assert 42 == found.scalar_one()

@@ -48,8 +48,8 @@ def test_each_state_is_kept_as_long_as_its_retention_says(conn, clock, made, sta
     early = purge(conn, keep)
     clock.advance(DAY)
 
-    assert early == 0
-    assert purge(conn, keep) == 1
+    assert 0 == early
+    assert 1 == purge(conn, keep)
     assert read.run(conn, run_id) is None
 
 
@@ -62,7 +62,7 @@ def test_a_short_retention_of_one_state_shortens_no_other(conn, clock):
     kept, gone = failed_run(conn).run_id, succeeded_run(conn)
     clock.advance(10 * DAY)
 
-    assert purge(conn, {RunState.SUCCEEDED: 7 * DAY, RunState.FAILED: 90 * DAY}) == 1
+    assert 1 == purge(conn, {RunState.SUCCEEDED: 7 * DAY, RunState.FAILED: 90 * DAY})
     assert list(read.states(conn, [kept, gone])) == [kept]
 
 
@@ -70,7 +70,7 @@ def test_a_state_whose_retention_is_not_given_is_kept(conn, clock):
     failed_run(conn)
     clock.advance(400 * DAY)
 
-    assert purge(conn, {RunState.SUCCEEDED: DAY}) == 0
+    assert 0 == purge(conn, {RunState.SUCCEEDED: DAY})
 
 
 def test_a_flow_keeps_its_runs_as_long_as_it_says_and_others_theirs(conn, clock):
@@ -100,7 +100,7 @@ def test_a_state_that_a_named_flow_leaves_out_is_kept(conn, clock):
     succeeded_run(conn)
     clock.advance(400 * DAY)
 
-    assert purge(conn, KEEP, flows={"review": {RunState.FAILED: DAY}}) == 0
+    assert 0 == purge(conn, KEEP, flows={"review": {RunState.FAILED: DAY}})
 
 
 @pytest.mark.parametrize("made", [queued_run, claimed_run, waiting_run, blocked_run])
@@ -108,7 +108,7 @@ def test_a_live_run_is_never_purged(conn, clock, made):
     made(conn)
     clock.advance(4000 * DAY)
 
-    assert purge(conn, KEEP) == 0
+    assert 0 == purge(conn, KEEP)
 
 
 def test_a_run_with_a_pending_action_stays(conn, clock):
@@ -121,7 +121,7 @@ def test_a_run_with_a_pending_action_stays(conn, clock):
     conn.exec_driver_sql("UPDATE runclaim_runs SET pending_actions = 1")
     clock.advance(4000 * DAY)
 
-    assert purge(conn, KEEP) == 0
+    assert 0 == purge(conn, KEEP)
 
 
 def test_a_runs_results_and_events_go_with_it_and_its_key_stays(conn, clock):
@@ -134,9 +134,8 @@ def test_a_runs_results_and_events_go_with_it_and_its_key_stays(conn, clock):
     clock.advance(31 * DAY)
     purge(conn, KEEP)
 
-    assert {table: count(conn, table) for table in ("runs", "phase_results", "events", "run_keys", "subjects")} == {
-        "runs": 0, "phase_results": 0, "events": 0, "run_keys": 1, "subjects": 1,
-    }  # fmt: skip
+    expected = {"runs": 0, "phase_results": 0, "events": 0, "run_keys": 1, "subjects": 1}
+    assert expected == {table: count(conn, table) for table in expected}
     assert enqueue(conn, [new_run("pr-7", phases=("plan",))])[0].run_id == purged
 
 
@@ -147,16 +146,16 @@ def test_one_call_purges_at_most_its_limit_the_oldest_first(conn, clock):
     new = [canceled_run(conn) for _ in range(2)]
     clock.advance(40 * DAY)
 
-    assert purge(conn, KEEP, limit=3) == 3
+    assert 3 == purge(conn, KEEP, limit=3)
     assert set(read.states(conn, new)) == set(new)
-    assert purge(conn, KEEP, limit=3) == 2
-    assert purge(conn, KEEP, limit=3) == 0
+    assert 2 == purge(conn, KEEP, limit=3)
+    assert 0 == purge(conn, KEEP, limit=3)
 
 
 def test_purging_with_no_retention_purges_nothing(conn):
     succeeded_run(conn)
 
-    assert purge(conn, {}) == 0
+    assert 0 == purge(conn, {})
 
 
 def test_a_key_goes_when_it_has_expired_and_its_run_is_gone(conn, clock):
@@ -166,16 +165,16 @@ def test_a_key_goes_when_it_has_expired_and_its_run_is_gone(conn, clock):
     early = purge_keys(conn)
     clock.advance(DAY)
 
-    assert early == 0
-    assert purge_keys(conn) == 1
-    assert count(conn, "run_keys") == 0
+    assert 0 == early
+    assert 1 == purge_keys(conn)
+    assert 0 == count(conn, "run_keys")
 
 
 def test_an_expired_key_stays_while_its_run_stands(conn, clock):
     queued_run(conn, keep_key=DAY)
     clock.advance(400 * DAY)
 
-    assert purge_keys(conn) == 0
+    assert 0 == purge_keys(conn)
 
 
 def test_one_call_purges_at_most_its_limit_of_keys(conn, clock):
@@ -184,7 +183,7 @@ def test_one_call_purges_at_most_its_limit_of_keys(conn, clock):
     clock.advance(31 * DAY)
     purge(conn, KEEP)
 
-    assert [purge_keys(conn, limit=2) for _ in range(4)] == [2, 2, 1, 0]
+    assert [2, 2, 1, 0] == [purge_keys(conn, limit=2) for _ in range(4)]
 
 
 def test_a_run_waits_for_the_listeners_that_have_not_had_its_events(conn, clock):
@@ -197,10 +196,10 @@ def test_a_run_waits_for_the_listeners_that_have_not_had_its_events(conn, clock)
     heard = read.journal(conn, told)[-1].id
     clock.advance(LONGEST_WAIT - timedelta(seconds=1))
 
-    assert purge(conn, KEEP_NOTHING, heard=heard) == 1
+    assert 1 == purge(conn, KEEP_NOTHING, heard=heard)
     assert list(read.states(conn, [told, untold])) == [untold]
     clock.advance(timedelta(seconds=1))
-    assert purge(conn, KEEP_NOTHING, heard=heard) == 1
+    assert 1 == purge(conn, KEEP_NOTHING, heard=heard)
 
 
 def test_a_run_waits_while_an_event_of_it_is_to_be_told_again(conn, clock):
@@ -208,9 +207,9 @@ def test_a_run_waits_while_an_event_of_it_is_to_be_told_again(conn, clock):
     last = tail.after(conn, 0, 2**60, limit=100)[-1]
     set_aside(conn, "mailer", [Aside(last, 1, timedelta(0), None)])
 
-    assert purge(conn, KEEP_NOTHING, heard=last.id) == 0
+    assert 0 == purge(conn, KEEP_NOTHING, heard=last.id)
     set_aside(conn, "mailer", [Aside(last, 9, timedelta(0), None, given_up=True)])
-    assert purge(conn, KEEP_NOTHING, heard=last.id) == 1
+    assert 1 == purge(conn, KEEP_NOTHING, heard=last.id)
     assert read.run(conn, run_id) is None
 
 

@@ -50,10 +50,10 @@ def test_32_callers_of_one_key_make_one_run_and_one_of_them_made_it(database):
     """
     found = together(32, lambda _: database.run(lambda conn: enqueue(conn, [new_run("pr-7")]))[0])
 
-    assert len({each.run_id for each in found}) == 1
-    assert sum(each.created for each in found) == 1
+    assert 1 == len({each.run_id for each in found})
+    assert 1 == sum(each.created for each in found)
     with database.read() as conn:
-        assert (count(conn, "runs"), count(conn, "run_keys")) == (1, 1)
+        assert (1, 1) == (count(conn, "runs"), count(conn, "run_keys"))
 
 
 def test_16_callers_of_one_subject_leave_one_run_alive(database):
@@ -62,7 +62,7 @@ def test_16_callers_of_one_subject_leave_one_run_alive(database):
     with database.read() as conn:
         found = conn.execute(text("SELECT generation, state FROM runclaim_runs ORDER BY generation")).all()
         assert [generation for generation, _ in found] == list(range(1, 17))
-        assert [state for _, state in found] == ["superseded"] * 15 + ["queued"]
+        assert ["superseded"] * 15 + ["queued"] == [state for _, state in found]
 
 
 def test_batches_with_the_same_keys_and_subjects_in_any_order_all_find_the_same_runs(database):
@@ -84,8 +84,8 @@ def test_batches_with_the_same_keys_and_subjects_in_any_order_all_find_the_same_
         found = together(8, batch)
 
     for key in keys:
-        assert len({each[key][0] for each in found}) == 1
-        assert sum(each[key][1] for each in found) == 1
+        assert 1 == len({each[key][0] for each in found})
+        assert 1 == sum(each[key][1] for each in found)
     assert DEADLOCK not in refused
 
 
@@ -94,9 +94,9 @@ def test_16_deliveries_of_one_message_start_one_body(database):
 
     found = together(16, lambda _: database.run(lambda conn: take(conn, Wanted(run_id, 0, nonce()))))
 
-    assert sum(each is not None for each in found) == 1
+    assert 1 == sum(each is not None for each in found)
     with database.read() as conn:
-        assert read.run(conn, run_id).attempts == 1
+        assert 1 == read.run(conn, run_id).attempts
 
 
 def test_workers_that_claim_overlapping_sets_share_them_without_overlap(database):
@@ -109,7 +109,7 @@ def test_workers_that_claim_overlapping_sets_share_them_without_overlap(database
 
     taken = Counter(claim.run_id for claims in together(6, work) for claim in claims)
 
-    assert set(taken.values()) == {1}
+    assert {1} == set(taken.values())
 
 
 def test_beats_and_completions_of_the_same_claims_keep_out_of_each_others_way(database):
@@ -146,12 +146,12 @@ def test_four_rescuers_give_every_lapsed_claim_back_once(database):
 
     rescued = Counter(run_id for found in together(4, work) for run_id in found)
 
-    assert set(rescued.values()) == {1}
+    assert {1} == set(rescued.values())
     assert set(rescued) <= set(ids)
     # Whoever finds rows locked leaves them to the one who holds them.
     database.run(rescue)
     with database.read() as conn:
-        assert {read.run(conn, run_id).losses for run_id in ids} == {1}
+        assert {1} == {read.run(conn, run_id).losses for run_id in ids}
 
 
 def test_four_beats_name_every_due_run_once(database):
@@ -166,14 +166,14 @@ def test_four_beats_name_every_due_run_once(database):
 
     named = Counter(run_id for found in together(4, work) for run_id in found)
 
-    assert set(named.values()) == {1}
+    assert {1} == set(named.values())
     assert set(named) <= set(ids)
 
 
 def test_of_8_who_retry_a_run_one_does(database):
     run_id = database.run(failed_run).run_id
 
-    assert sum(together(8, lambda _: database.run(lambda conn: retry(conn, run_id)))) == 1
+    assert 1 == sum(together(8, lambda _: database.run(lambda conn: retry(conn, run_id))))
 
 
 def test_retries_and_newer_runs_leave_one_run_of_a_subject_alive(database):
@@ -188,7 +188,7 @@ def test_retries_and_newer_runs_leave_one_run_of_a_subject_alive(database):
 
     with database.read() as conn:
         live = conn.execute(text("SELECT count(*) FROM runclaim_runs WHERE finished_at IS NULL")).scalar_one()
-        assert live == 1
+        assert 1 == live
 
 
 def test_a_run_goes_through_its_phases_once_while_everybody_pulls_at_it(database):
@@ -227,8 +227,8 @@ def test_a_run_goes_through_its_phases_once_while_everybody_pulls_at_it(database
     together(5, work)
 
     with database.read() as conn:
-        assert set(read.states(conn, ids).values()) == {RunState.SUCCEEDED}
-        assert {tuple(read.results(conn, run_id)) for run_id in ids} == {("plan", "deliver", "compound")}
+        assert {RunState.SUCCEEDED} == set(read.states(conn, ids).values())
+        assert {("plan", "deliver", "compound")} == {tuple(read.results(conn, run_id)) for run_id in ids}
         assert count(conn, "phase_results") == 3 * len(ids)
 
 
@@ -263,7 +263,7 @@ def test_counts_from_many_processes_add_up(database):
     together(6, work)
 
     with database.read() as conn:
-        assert counters.totals(conn)["duplicates", "review"] == 30
+        assert 30 == counters.totals(conn)["duplicates", "review"]
 
 
 @pytest.mark.parametrize("callers", [12])
@@ -296,4 +296,4 @@ def test_a_second_claim_after_a_rescue_is_told_apart_from_the_first(database):
     found = together(2, lambda number: database.run(lambda conn: finish(conn, [stale, fresh][number])))
 
     assert found[0] is None
-    assert found[1].claim.phase == "deliver"
+    assert "deliver" == found[1].claim.phase

@@ -28,9 +28,9 @@ NO_RUN = "00000000-0000-7000-8000-000000000000"
 def test_what_is_no_run_is_told_as_none_whatever_it_looks_like(conn, run_id):
     assert read.standing(conn, run_id) is None
     assert read.run(conn, run_id) is None
-    assert read.states(conn, [run_id]) == {}
-    assert read.results(conn, run_id) == {}
-    assert read.journal(conn, run_id) == []
+    assert {} == read.states(conn, [run_id])
+    assert {} == read.results(conn, run_id)
+    assert [] == read.journal(conn, run_id)
 
 
 def test_one_name_that_is_no_run_hides_no_other(conn, queued_run):
@@ -47,8 +47,8 @@ def test_a_standing_tells_who_may_move_the_run(conn, claimed_run):
 def test_times_are_aware_and_in_utc(conn, claimed_run):
     view = read.run(conn, claimed_run.run_id)
 
-    assert {view.enqueued_at.tzinfo, view.started_at.tzinfo} == {UTC}
-    assert {event.at.tzinfo for event in read.journal(conn, claimed_run.run_id)} == {UTC}
+    assert {UTC} == {view.enqueued_at.tzinfo, view.started_at.tzinfo}
+    assert {UTC} == {event.at.tzinfo for event in read.journal(conn, claimed_run.run_id)}
 
 
 def test_results_are_those_of_the_runs_own_complete_phases(conn):
@@ -56,20 +56,20 @@ def test_results_are_those_of_the_runs_own_complete_phases(conn):
     finish(conn, finish(conn, first, result="1").claim, result="[2]")
     finish(conn, second, result="3")
 
-    assert read.results(conn, first.run_id) == {"plan": 1, "deliver": [2]}
+    assert {"plan": 1, "deliver": [2]} == read.results(conn, first.run_id)
 
 
 def test_runs_are_counted_by_flow_and_state(conn):
     queued_run(conn), queued_run(conn), blocked_run(conn), failed_run(conn), succeeded_run(conn, flow="review")
     queued_run(conn, flow="deploy")
 
-    assert read.counts(conn) == {
+    assert {
         ("review", RunState.QUEUED): 2,
         ("review", RunState.BLOCKED): 1,
         ("review", RunState.FAILED): 1,
         ("review", RunState.SUCCEEDED): 1,
         ("deploy", RunState.QUEUED): 1,
-    }
+    } == read.counts(conn)
 
 
 def test_the_journal_keeps_the_order_of_one_statement(conn, queued_run):
@@ -88,7 +88,7 @@ def test_the_journal_keeps_any_json_beside_an_event(conn, queued_run):
 def test_appending_nothing_writes_nothing(conn):
     append(conn, [])
 
-    assert count(conn, "events") == 0
+    assert 0 == count(conn, "events")
 
 
 def test_counters_add_up_by_name_and_flow(conn):
@@ -96,4 +96,4 @@ def test_counters_add_up_by_name_and_flow(conn):
     counters.add(conn, {("duplicates", "review"): 3})
     counters.add(conn, {})
 
-    assert counters.totals(conn) == {("duplicates", "review"): 5, ("duplicates", "deploy"): 1}
+    assert {("duplicates", "review"): 5, ("duplicates", "deploy"): 1} == counters.totals(conn)

@@ -31,7 +31,7 @@ def test_a_run_is_inserted_under_its_given_id(conn):
 
     assert recover(conn, run, nonce="n") == Enqueued(ID, created=True)
     view = read.run(conn, ID)
-    assert (view.key, view.subject, view.rerun, view.state) == ("pr-7", "acme", 0, RunState.QUEUED)
+    assert ("pr-7", "acme", 0, RunState.QUEUED) == (view.key, view.subject, view.rerun, view.state)
     assert enqueue(conn, [new_run("pr-7")]) == [Enqueued(ID, created=False)]
 
 
@@ -53,7 +53,7 @@ def test_an_id_that_is_taken_is_refused_and_nothing_is_written(conn):
 
     with pytest.raises(RunExists) as refused:
         recover(conn, new_run("pr-7", run_id=ID, subject="acme"), nonce="n")
-    assert (refused.value.run_id, refused.value.found, refused.value.state) == (ID, ID, "queued")
+    assert (ID, ID, "queued") == (refused.value.run_id, refused.value.found, refused.value.state)
     assert (refused.value.key, state_of_tables(conn)) == ("pr-6", before)
     assert str(refused.value) == f"run {ID} was not made: there is run {ID} already (it is queued)"
 
@@ -120,9 +120,9 @@ def test_16_recoveries_of_one_id_at_once_make_one_run_and_refuse_15(database, ke
     """
     found = together(16, lambda number: attempt(database, new_run(key_of(number), run_id=ID)))
 
-    assert sum(found) == 1
+    assert 1 == sum(found)
     with database.read() as conn:
-        assert state_of_tables(conn) == {"runs": 1, "run_keys": 1, "subjects": 0, "events": 1}
+        assert {"runs": 1, "run_keys": 1, "subjects": 0, "events": 1} == state_of_tables(conn)
 
 
 def test_the_primary_keys_refusal_of_an_id_that_comes_at_the_same_moment_is_told_as_such(postgres):
@@ -143,9 +143,9 @@ def test_an_enqueue_and_a_recovery_of_one_key_at_once_make_one_run(database):
             return attempt(database, new_run("pr-7"))
         return database.run(lambda conn: enqueue(conn, [new_run("pr-7")]))[0].created
 
-    assert sum(together(16, work)) == 1
+    assert 1 == sum(together(16, work))
     with database.read() as conn:
-        assert conn.execute(text("SELECT count(*) FROM runclaim_runs")).scalar_one() == 1
+        assert 1 == conn.execute(text("SELECT count(*) FROM runclaim_runs")).scalar_one()
 
 
 def test_the_primary_keys_refusal_is_known_by_its_code(conn):
@@ -184,5 +184,5 @@ def test_a_batch_with_a_free_key_takes_no_key_whose_run_stands(conn):
 
     assert (later.run_id, later.created) == (held, False)
     assert (first.run_id, first.created) == (held, False)
-    assert (second.run_id != gone, second.created) == (True, True)
-    assert count(conn, "runs") == 2
+    assert (True, True) == (second.run_id != gone, second.created)
+    assert 2 == count(conn, "runs")

@@ -24,23 +24,23 @@ def test_ten_deploys_burn_no_attempt(conn):
         assert release(conn, [taken]) == {run_id: RunState.QUEUED}
     found = row(conn, run_id)
 
-    assert (found["attempts"], found["losses"], found["fence"]) == (0, 0, 20)
-    assert (found["owner"], found["worker"], found["lease_expires_at"], found["deadline_at"]) == (None,) * 4
-    assert claim_again(conn, run_id).attempt == 1
+    assert (0, 0, 20) == (found["attempts"], found["losses"], found["fence"])
+    assert (None,) * 4 == (found["owner"], found["worker"], found["lease_expires_at"], found["deadline_at"])
+    assert 1 == claim_again(conn, run_id).attempt
 
 
 def test_a_released_run_is_due_at_once(conn, clock, claimed_run):
     release(conn, [claimed_run])
 
     assert [each.run_id for each in due(conn)] == [claimed_run.run_id]
-    assert read.journal(conn, claimed_run.run_id)[-1].type == EventType.PHASE_RELEASED
+    assert EventType.PHASE_RELEASED == read.journal(conn, claimed_run.run_id)[-1].type
 
 
 def test_a_phase_that_was_claimed_with_the_completion_before_it_is_released_too(conn, claimed_run):
     second = finish(conn, claimed_run).claim
     release(conn, [second])
 
-    assert claim_again(conn, claimed_run.run_id).phase == "deliver"
+    assert "deliver" == claim_again(conn, claimed_run.run_id).phase
 
 
 def test_releasing_a_run_that_is_to_be_canceled_cancels_it(conn, clock, claimed_run):
@@ -48,7 +48,7 @@ def test_releasing_a_run_that_is_to_be_canceled_cancels_it(conn, clock, claimed_
 
     assert release(conn, [claimed_run]) == {claimed_run.run_id: RunState.CANCELED}
     assert read.run(conn, claimed_run.run_id).finished_at == clock.now
-    assert read.journal(conn, claimed_run.run_id)[-1].type == EventType.RUN_CANCELED
+    assert EventType.RUN_CANCELED == read.journal(conn, claimed_run.run_id)[-1].type
 
 
 def test_a_stale_worker_cannot_release_a_run_that_moved_on(conn, clock, claimed_run):
@@ -63,15 +63,15 @@ def test_a_stale_worker_cannot_release_a_run_that_moved_on(conn, clock, claimed_
     claim_again(conn, stale.run_id)
     before = row(conn, stale.run_id)
 
-    assert release(conn, [stale]) == {}
+    assert {} == release(conn, [stale])
     assert row(conn, stale.run_id) == before
 
 
 def test_a_claim_is_released_once(conn, claimed_run):
     release(conn, [claimed_run])
 
-    assert release(conn, [claimed_run]) == {}
-    assert row(conn, claimed_run.run_id)["attempts"] == 0
+    assert {} == release(conn, [claimed_run])
+    assert 0 == row(conn, claimed_run.run_id)["attempts"]
 
 
 def test_all_claims_of_a_process_are_released_at_once(conn):

@@ -50,7 +50,7 @@ def test_a_rerun_is_a_new_run_with_the_keys_next_number_which_the_key_names_from
 
     assert rerun(conn, [wanted], by="ann") == [Enqueued(wanted.run_id, created=True)]
     view = read.run(conn, wanted.run_id)
-    assert (view.rerun, view.state, view.key) == (1, RunState.QUEUED, "pr-7")
+    assert (1, RunState.QUEUED, "pr-7") == (view.rerun, view.state, view.key)
     assert read.run(conn, first).state is RunState.SUCCEEDED
     assert enqueue(conn, [new_run("pr-7")]) == [Enqueued(wanted.run_id, created=False)]
     assert read.journal(conn, wanted.run_id)[0].data == {"rerun": 1, "of": first, "by": "ann"}
@@ -59,8 +59,8 @@ def test_a_rerun_is_a_new_run_with_the_keys_next_number_which_the_key_names_from
 def test_a_rerun_of_a_key_that_has_no_run_is_its_first(conn):
     run_id = rerun_one(conn)
 
-    assert read.run(conn, run_id).rerun == 0
-    assert numbers(conn) == ([0], 1)
+    assert 0 == read.run(conn, run_id).rerun
+    assert ([0], 1) == numbers(conn)
 
 
 @pytest.mark.parametrize("made", [queued_run, claimed_run, waiting_run, blocked_run])
@@ -77,7 +77,7 @@ def test_a_rerun_supersedes_the_keys_older_run_if_it_is_live(conn, made, subject
 
     assert read.run(conn, older).state is RunState.SUPERSEDED
     assert read.journal(conn, older)[-1].data == {"by_run": newer}
-    assert numbers(conn) == ([0, 1], 1)
+    assert ([0, 1], 1) == numbers(conn)
 
 
 def test_a_rerun_with_another_subject_than_the_older_run_had_supersedes_it_too(conn):
@@ -105,7 +105,7 @@ def test_a_failed_run_whose_key_has_a_newer_run_is_not_retried(conn, subject):
     newer = rerun_one(conn, subject=subject)
 
     assert retry(conn, older) is False
-    assert numbers(conn) == ([0, 1], 1)
+    assert ([0, 1], 1) == numbers(conn)
     assert read.run(conn, newer).state is RunState.QUEUED
 
 
@@ -125,7 +125,7 @@ def test_the_rerun_of_a_purged_run_goes_on_counting(conn, clock):
     purge(conn, dict.fromkeys(TERMINAL, 30 * DAY))
     rerun_one(conn)
 
-    assert numbers(conn) == ([1], 1)
+    assert ([1], 1) == numbers(conn)
 
 
 def test_a_rerun_moves_the_keys_expiry_on_and_never_back(conn, clock):
@@ -154,7 +154,7 @@ def test_an_expired_key_of_a_purged_run_takes_another_input(conn, clock):
     purge(conn, dict.fromkeys(TERMINAL, 30 * DAY))
     run_id = rerun_one(conn, input={"other": 1})
 
-    assert (read.run(conn, run_id).rerun, purge_keys(conn)) == (0, 0)
+    assert (0, 0) == (read.run(conn, run_id).rerun, purge_keys(conn))
 
 
 def test_another_input_under_the_same_key_is_a_conflict_and_counts_nothing(conn):
@@ -169,7 +169,7 @@ def test_another_input_under_the_same_key_is_a_conflict_and_counts_nothing(conn)
 
     with pytest.raises(KeyConflict) as refused:
         rerun(conn, [new_run("pr-6"), new_run("pr-7"), new_run("pr-8", input={"other": 1})])
-    assert refused.value.differs == {"key": ("pr-8", None), "other": (None, 1)}
+    assert {"key": ("pr-8", None), "other": (None, 1)} == refused.value.differs
     after = conn.execute(select(run_keys).order_by(run_keys.c.key_hash)).all()
     assert [(row.run_id, row.rerun) for row in after] == [(row.run_id, row.rerun) for row in before]
 
@@ -183,7 +183,7 @@ def test_a_batch_that_names_a_key_twice_makes_one_rerun_of_it(conn):
         Enqueued(first.run_id, created=False),
         Enqueued(other.run_id, created=True),
     ]
-    assert (numbers(conn), numbers(conn, "pr-8")) == (([0, 1], 1), ([0], 1))
+    assert (([0, 1], 1), ([0], 1)) == (numbers(conn), numbers(conn, "pr-8"))
 
 
 def test_a_rerun_that_is_repeated_recognises_itself(conn):
@@ -199,7 +199,7 @@ def test_a_rerun_that_is_repeated_recognises_itself(conn):
 
     assert unknown is None
     assert rerun(conn, [wanted]) == first == reran(conn, [wanted])
-    assert numbers(conn) == ([0, 1], 1)
+    assert ([0, 1], 1) == numbers(conn)
 
 
 def test_a_rerun_that_is_read_back_is_known_also_after_the_next_one(conn):
@@ -222,10 +222,10 @@ def test_32_reruns_at_once_are_numbered_without_gap_or_double_and_one_is_live(da
 
     found = together(32, lambda _: database.run(lambda conn: rerun_one(conn, subject=subject)))
 
-    assert len(set(found)) == 32
+    assert 32 == len(set(found))
     with database.read() as conn:
         assert numbers(conn) == (list(range(33)), 1)
-        assert count(conn, "run_keys") == 1
+        assert 1 == count(conn, "run_keys")
 
 
 def test_the_first_runs_of_a_key_that_nobody_has_are_numbered_from_0(database):
@@ -283,4 +283,4 @@ def test_a_rerun_that_waits_for_another_takes_the_number_after_it_or_its_own_pla
         other.commit()
 
     with postgres.read() as conn:
-        assert numbers(conn) == ([0, 1], 1)
+        assert ([0, 1], 1) == numbers(conn)

@@ -31,18 +31,18 @@ def test_a_lapsed_claim_is_given_back_and_counted_as_a_loss(conn, clock, claimed
 
     assert rescue(conn) == {claimed_run.run_id: RunState.QUEUED}
     found = row(conn, claimed_run.run_id)
-    assert (found["owner"], found["worker"], found["lease_expires_at"], found["deadline_at"]) == (None,) * 4
-    assert (found["attempts"], found["losses"], found["fence"], found["dispatches"]) == (1, 1, 2, 0)
+    assert (None,) * 4 == (found["owner"], found["worker"], found["lease_expires_at"], found["deadline_at"])
+    assert (1, 1, 2, 0) == (found["attempts"], found["losses"], found["fence"], found["dispatches"])
     assert (found["available_at"], found["error"], found["finished_at"]) == (clock.now, None, None)
     last = read.journal(conn, claimed_run.run_id)[-1]
-    assert (last.type, last.phase, last.attempt) == (EventType.PHASE_RESCUED, "plan", 1)
+    assert (EventType.PHASE_RESCUED, "plan", 1) == (last.type, last.phase, last.attempt)
     assert [each.run_id for each in due(conn)] == [claimed_run.run_id]
 
 
 def test_a_claim_inside_its_lease_is_left_alone(conn, clock, claimed_run):
     clock.advance(LEASE - timedelta(seconds=1))
 
-    assert rescue(conn) == {}
+    assert {} == rescue(conn)
     assert finish(conn, claimed_run) is not None
 
 
@@ -56,7 +56,7 @@ def test_a_beat_keeps_a_claim_from_rescue_until_its_deadline(conn, clock):
     for _ in range(2):
         clock.advance(LEASE - timedelta(seconds=1))
         heartbeat(conn, [(hung, LEASE)])
-        assert rescue(conn) == {}
+        assert {} == rescue(conn)
     clock.advance(LEASE)
     heartbeat(conn, [(hung, LEASE)])
     clock.advance(timedelta(seconds=2))
@@ -79,10 +79,10 @@ def test_a_body_that_kills_its_process_each_time_starts_as_often_as_its_budget_o
         rescue(conn)
     view = read.run(conn, run_id)
 
-    assert starts == 3
-    assert (view.state, view.attempts, view.losses) == (RunState.FAILED, 3, 3)
+    assert 3 == starts
+    assert (RunState.FAILED, 3, 3) == (view.state, view.attempts, view.losses)
     assert (view.error["type"], view.finished_at) == ("WorkerLost", clock.now)
-    assert [each.type for each in read.journal(conn, run_id)][-2:] == [EventType.PHASE_RESCUED, EventType.RUN_FAILED]
+    assert [EventType.PHASE_RESCUED, EventType.RUN_FAILED] == [each.type for each in read.journal(conn, run_id)][-2:]
 
 
 def test_spent_attempts_end_a_lost_run_with_losses_left(conn, clock):
@@ -117,7 +117,7 @@ def test_a_retry_gives_a_lost_run_its_budget_of_losses_back(conn, clock):
     retry(conn, run_id)
     claim_again(conn, run_id)
 
-    assert row(conn, run_id)["losses"] == 0
+    assert 0 == row(conn, run_id)["losses"]
 
 
 def test_a_lost_run_that_is_to_be_canceled_is_canceled(conn, clock):
@@ -127,7 +127,7 @@ def test_a_lost_run_that_is_to_be_canceled_is_canceled(conn, clock):
 
     assert rescue(conn) == {lost.run_id: RunState.CANCELED}
     assert (row(conn, lost.run_id)["finished_at"], row(conn, lost.run_id)["error"]) == (clock.now, None)
-    assert read.journal(conn, lost.run_id)[-1].type == EventType.RUN_CANCELED
+    assert EventType.RUN_CANCELED == read.journal(conn, lost.run_id)[-1].type
 
 
 def test_one_call_gives_back_at_most_its_limit_the_oldest_first(conn, clock):
@@ -151,7 +151,7 @@ def test_nothing_but_running_runs_is_rescued(conn, clock):
     queued_runs(conn, 3)
     clock.advance(timedelta(days=400))
 
-    assert rescue(conn) == {}
+    assert {} == rescue(conn)
 
 
 def test_a_dead_process_gives_its_claims_back_at_once_and_nobody_elses(conn):
@@ -159,8 +159,8 @@ def test_a_dead_process_gives_its_claims_back_at_once_and_nobody_elses(conn):
     alive = claimed_run(conn, how={"worker": "node:11"})
 
     assert rescue_worker(conn, "node:1") == {dead.run_id: RunState.QUEUED}
-    assert row(conn, dead.run_id)["losses"] == 1
-    assert read.journal(conn, dead.run_id)[-1].data == {"why": "its worker died", "worker": "node:1"}
+    assert 1 == row(conn, dead.run_id)["losses"]
+    assert {"why": "its worker died", "worker": "node:1"} == read.journal(conn, dead.run_id)[-1].data
     assert finish(conn, alive) is not None
 
 
@@ -179,4 +179,4 @@ def test_a_run_that_a_process_no_longer_holds_is_not_its_loss(conn):
     claimed = claimed_run(conn, how={"worker": "node:7"})
     fail(conn, [failure(claimed)])
 
-    assert rescue_worker(conn, "node:7") == {}
+    assert {} == rescue_worker(conn, "node:7")

@@ -46,7 +46,7 @@ def test_the_run_goes_on_from_the_same_phase_with_fresh_budgets(conn, clock, aga
     assert again(conn, ended.run_id, by="ann")
     found = row(conn, ended.run_id)
     assert (found["state"], found["phase"], found["fence"]) == ("queued", "plan", ended.fence + 2)
-    assert (found["attempts"], found["losses"], found["dispatches"], found["error"]) == (0, 0, 0, None)
+    assert (0, 0, 0, None) == (found["attempts"], found["losses"], found["dispatches"], found["error"])
     assert (found["available_at"], found["dispatch_due_at"], found["finished_at"]) == (clock.now, clock.now, None)
     last = read.journal(conn, ended.run_id)[-1]
     assert (last.type, last.phase, last.data) == (event, "plan", {"by": "ann"})
@@ -58,14 +58,14 @@ def test_completed_phases_are_not_repeated(conn, again, made, event):
     fail(conn, [failure(second, Verdict.FAIL if again is retry else Verdict.BLOCK)])
     again(conn, second.run_id)
 
-    assert claim_again(conn, second.run_id).phase == "deliver"
+    assert "deliver" == claim_again(conn, second.run_id).phase
 
 
 @WAYS
 def test_it_happens_once_however_often_it_is_asked(conn, again, made, event):
     run_id = made(conn).run_id
 
-    assert [again(conn, run_id), again(conn, run_id)] == [True, False]
+    assert [True, False] == [again(conn, run_id), again(conn, run_id)]
 
 
 @WAYS

@@ -60,7 +60,7 @@ def test_a_run_whose_first_phase_waits_is_made_waiting_and_nobody_is_told(conn, 
         column(conn, run_id, "waits_for"),
     )
     assert take(conn, wanted(conn, run_id)) is None
-    assert due(conn) == []
+    assert [] == due(conn)
 
 
 @pytest.mark.parametrize("inline", [True, False])
@@ -105,7 +105,7 @@ def test_the_signal_queues_the_run_that_waits_for_it_due_at_once(conn, clock, ma
     assert (clock.now, clock.now) == (after["available_at"], after["dispatch_due_at"])
     assert [found.due] == due(conn)
     assert (run_id, after["fence"], FLOW, after["phase"]) == (found.due.run_id, found.due.fence, FLOW, found.due.phase)
-    assert claim_again(conn, run_id, waits_for=SIGNAL).attempt == 1
+    assert 1 == claim_again(conn, run_id, waits_for=SIGNAL).attempt
 
 
 def test_the_first_claim_after_a_signal_is_where_the_run_starts(conn, clock):
@@ -318,7 +318,7 @@ def test_a_phase_that_had_its_signal_is_retried_and_resumed_without_another(conn
     run_id = waiting_run(conn)
     send(conn, run_id)
     fail(conn, [failure(claim_again(conn, run_id))])
-    assert claim_again(conn, run_id, waits_for=SIGNAL).attempt == 2
+    assert 2 == claim_again(conn, run_id, waits_for=SIGNAL).attempt
 
 
 def test_an_answer_that_was_lost_is_read_back(conn, clock, claimed_run):

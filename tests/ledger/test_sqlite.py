@@ -69,7 +69,7 @@ def test_a_ledger_is_durable_and_keeps_its_foreign_keys(sqlite):
             "journal_mode", "synchronous", "foreign_keys", "busy_timeout"
         )}  # fmt: skip
 
-    assert found == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 15000}
+    assert {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 15000} == found
 
 
 def test_a_transaction_that_reads_first_already_holds_the_right_to_write(sqlite):
@@ -131,10 +131,10 @@ def test_processes_that_write_at_once_wait_for_each_other_and_never_fail(sqlite,
     processes = [writer() for _ in range(3)]
     told = [process.communicate("\n" * 15, timeout=60)[0].split() for process in processes]
 
-    assert [len(each) for each in told] == [15] * 3
-    assert [process.returncode for process in processes] == [0] * 3
+    assert [15] * 3 == [len(each) for each in told]
+    assert [0] * 3 == [process.returncode for process in processes]
     with sqlite.read() as conn:
-        assert count(conn, "phase_results") == 45
+        assert 45 == count(conn, "phase_results")
 
 
 def test_what_a_killed_process_was_told_is_in_the_file_and_the_file_is_sound(sqlite, writer):
@@ -153,8 +153,8 @@ def test_what_a_killed_process_was_told_is_in_the_file_and_the_file_is_sound(sql
         told += process.communicate()[0].split()[:-1]
 
     with sqlite.read() as conn:
-        assert conn.exec_driver_sql("PRAGMA integrity_check").scalar() == "ok"
-        assert conn.exec_driver_sql("PRAGMA foreign_key_check").all() == []
+        assert "ok" == conn.exec_driver_sql("PRAGMA integrity_check").scalar()
+        assert [] == conn.exec_driver_sql("PRAGMA foreign_key_check").all()
         assert set(told) <= {run_id for (run_id,) in conn.execute(text("SELECT run_id FROM runclaim_phase_results"))}
 
 
@@ -170,8 +170,8 @@ def test_a_full_disk_is_told_and_the_ledger_goes_on_when_there_is_room_again(sql
 
     assert sqlite.run(queued_run)
     with sqlite.read() as conn:
-        assert count(conn, "runs") == 1
-        assert conn.exec_driver_sql("PRAGMA integrity_check").scalar() == "ok"
+        assert 1 == count(conn, "runs")
+        assert "ok" == conn.exec_driver_sql("PRAGMA integrity_check").scalar()
 
 
 def test_a_writer_that_holds_the_file_too_long_is_told_as_a_ledger_that_does_not_answer(sqlite):
@@ -237,7 +237,7 @@ def test_a_process_goes_on_in_the_file_that_took_the_place_of_its_own(own, tmp_p
     (tmp_path / "backup.db").rename(own.file)
     own.run(lambda conn: queued_run(conn, "pr-3"))
 
-    assert other_process_reads(own.file) == 2
+    assert 2 == other_process_reads(own.file)
 
 
 def test_what_was_being_written_when_the_file_was_deleted_is_not_acknowledged(own):
@@ -256,7 +256,7 @@ def test_looking_whether_the_file_is_there_costs_no_statement(own):
     event.listen(own.engine, "before_cursor_execute", lambda _c, _cur, statement, *_: sent.append(statement))
     own.ask(lambda conn: conn.exec_driver_sql("SELECT 1").scalar())
 
-    assert sent == ["BEGIN DEFERRED", "SELECT 1"]
+    assert ["BEGIN DEFERRED", "SELECT 1"] == sent
 
 
 def test_only_the_user_of_the_process_may_read_the_ledger_and_what_lies_beside_it(own):
@@ -280,7 +280,7 @@ def test_a_file_that_cannot_be_made_is_told_at_once_with_what_to_do(tmp_path, pl
 
     with pytest.raises(LedgerRefused, match=r"To do: .*folder"):
         migrations.require_current(database)
-    assert [each.name for each in tmp_path.iterdir()] == ["a-file"]
+    assert ["a-file"] == [each.name for each in tmp_path.iterdir()]
 
 
 @pytest.mark.parametrize("name", ["My Projects.db", "a%2Fb.db", "it's.db", "q#?.db", "日本.db", ";$HOME.db"])
@@ -292,7 +292,7 @@ def test_a_file_of_any_name_is_opened(tmp_path, name):
     database.close()
 
     assert [each.name for each in tmp_path.iterdir()] == [name]
-    assert other_process_reads(tmp_path / name) == 1
+    assert 1 == other_process_reads(tmp_path / name)
 
 
 ORPHAN = """
@@ -329,15 +329,15 @@ def test_a_forked_child_keeps_what_it_commits_after_its_parent_is_gone(tmp_path)
     )
     assert parent.stdin is not None
     assert parent.stdout is not None
-    assert parent.stdout.readline() == "first\n"
+    assert "first\n" == parent.stdout.readline()
     parent.kill()
     parent.wait()
-    assert told_by_another(file) == [1]
+    assert [1] == told_by_another(file)
     parent.stdin.write("go on\n")
     parent.stdin.flush()
-    assert parent.stdout.readline() == "second\n"
+    assert "second\n" == parent.stdout.readline()
 
-    assert told_by_another(file) == [1, 2]
+    assert [1, 2] == told_by_another(file)
     parent.stdin.close()
     parent.stdout.close()
 

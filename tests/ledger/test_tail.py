@@ -203,7 +203,7 @@ def test_a_writer_that_begins_between_the_two_questions_is_waited_for(postgres):
         open_writer.commit()
 
     assert upto in {None, settled_before}
-    assert len(journal(postgres, settled_before)) == 2
+    assert 2 == len(journal(postgres, settled_before))
 
 
 def test_a_prepared_transaction_that_wrote_an_event_is_waited_for(private_postgres):

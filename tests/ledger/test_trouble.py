@@ -92,7 +92,7 @@ def test_a_database_that_is_read_only_for_a_while_is_waited_for(postgres):
     seen.close()
 
     assert len(tries) >= 4
-    assert len({made, *later}) == 5
+    assert 5 == len({made, *later})
 
 
 def test_a_database_that_stays_read_only_is_unavailable(postgres):
@@ -117,7 +117,7 @@ def test_a_statement_that_the_server_ended_for_its_time_is_done_again(postgres):
         return queued_run(conn)
 
     assert postgres.run(work)
-    assert len(tries) == 2
+    assert 2 == len(tries)
 
 
 def test_plans_that_a_changed_table_made_stale_are_made_anew(postgres):
@@ -148,8 +148,8 @@ def test_plans_that_a_changed_table_made_stale_are_made_anew(postgres):
     with postgres.begin() as conn:
         conn.execute(text("DROP TABLE test_altered"))
 
-    assert answers == [[], [], []]
-    assert len(tries) == 4
+    assert [[], [], []] == answers
+    assert 4 == len(tries)
 
 
 def raising(state):
@@ -166,7 +166,7 @@ def test_what_the_server_really_does_not_support_is_told(postgres):
 
     with pytest.raises(exc.NotSupportedError):
         postgres.run(work)
-    assert len(tries) == 4
+    assert 4 == len(tries)
 
 
 @pytest.mark.parametrize("state", ["26000", "42P05"])
@@ -250,7 +250,7 @@ def test_a_file_that_was_opened_before_and_cannot_be_now_is_waited_for(tmp_path,
     answer = database.run(lambda conn: conn.execute(text("SELECT count(*) FROM t")).scalar_one())
     database.close()
 
-    assert (answer, len(pauses)) == (0, 2)
+    assert (0, 2) == (answer, len(pauses))
 
 
 @pytest.mark.parametrize("code", ["SQLITE_IOERR", "SQLITE_INTERRUPT", "SQLITE_FULL", "SQLITE_BUSY_SNAPSHOT"])
@@ -268,7 +268,7 @@ def test_every_refusal_says_what_to_do():
     silent = [name for name in refused if not advice(raised[name])]
 
     assert refused
-    assert silent == []
+    assert [] == silent
 
 
 @pytest.mark.parametrize("at", ["connect", "BEGIN"])

@@ -66,13 +66,13 @@ def rewritten(conn, table, old, new):
     done = conn.exec_driver_sql(
         "UPDATE sqlite_master SET sql = replace(sql, ?, ?) WHERE name = ? AND instr(sql, ?)", (old, new, table, old)
     )
-    assert done.rowcount == 1
+    assert 1 == done.rowcount
     return differences(conn)
 
 
 def test_what_the_migrations_make_is_what_this_release_needs(conn):
     """Breaks for a new expression that a server tells in words that `normal` does not know."""
-    assert differences(conn) == []
+    assert [] == differences(conn)
 
 
 def test_a_reversed_predicate_of_an_index_is_told_with_both(conn):
@@ -82,7 +82,7 @@ def test_a_reversed_predicate_of_an_index_is_told_with_both(conn):
         "CREATE INDEX ix_runclaim_runs_live ON runclaim_runs (enqueued_at, id) WHERE finished_at IS NOT NULL",
     )
 
-    assert len(found) == 1
+    assert 1 == len(found)
     assert found[0].startswith("runclaim_runs, index ix_runclaim_runs_live: is CREATE INDEX ix_runclaim_runs_live ON")
     assert "finished_at IS NOT NULL" in found[0].split(", has to be ")[0]
     assert "finished_at IS NULL" in found[0].split(", has to be ")[1]
@@ -98,7 +98,7 @@ def test_an_index_of_other_columns_or_none_is_told(conn, columns, told):
     ]  # fmt: skip
     found = change(conn, "DROP INDEX ix_runclaim_runs_live", *made)
 
-    assert [told in line for line in found] == [True]
+    assert [True] == [told in line for line in found]
 
 
 def test_an_index_that_became_unique_is_told(conn):
@@ -108,7 +108,7 @@ def test_an_index_that_became_unique_is_told(conn):
         "CREATE UNIQUE INDEX ix_runclaim_run_keys_expires_at ON runclaim_run_keys (expires_at)",
     )
 
-    assert ["is CREATE UNIQUE INDEX" in line for line in found] == [True]
+    assert [True] == ["is CREATE UNIQUE INDEX" in line for line in found]
 
 
 def test_what_was_added_by_hand_is_told(conn):
@@ -118,17 +118,17 @@ def test_what_was_added_by_hand_is_told(conn):
         "CREATE INDEX ix_of_mine ON runclaim_counters (value)",
     )
 
-    assert [line.split(": ")[0] for line in found] == [
+    assert [
         "runclaim_counters, index ix_of_mine",
         "runclaim_subjects, column colour",
-    ]
+    ] == [line.split(": ")[0] for line in found]
     assert all("which is none of this release's" in line for line in found)
 
 
 def test_a_table_that_is_gone_is_one_line(conn):
-    assert change(conn, "DROP TABLE runclaim_dedup_keys") == [
+    assert [
         "runclaim_dedup_keys, table: is missing, has to be a table of rows that outlive a crash, all of them to be seen"
-    ]
+    ] == change(conn, "DROP TABLE runclaim_dedup_keys")
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_a_table_that_is_gone_is_one_line(conn):
 def test_on_postgresql_another_definition_is_told(postgres, statement, what):
     found = change(postgres, statement)
 
-    assert len(found) == 1
+    assert 1 == len(found)
     assert found[0].startswith(what)
 
 
@@ -214,7 +214,7 @@ def test_a_foreign_key_whose_triggers_are_off_is_told(postgres):
 def test_on_sqlite_another_definition_is_told(sqlite, table, old, new, what):
     found = rewritten(sqlite, table, old, new)
 
-    assert [line.startswith(f"{table}, {what}") for line in found] == [True]
+    assert [True] == [line.startswith(f"{table}, {what}") for line in found]
 
 
 def test_numbers_that_would_be_given_again_are_told_with_what_mends_it(conn):
@@ -230,10 +230,10 @@ def test_numbers_that_would_be_given_again_are_told_with_what_mends_it(conn):
     )
     mend = found[0].rpartition(" were used: ")[2]
 
-    assert ["runclaim_events, column id: goes on at 1, and numbers up to 90 were used" in line for line in found] == [
-        True
+    assert [True] == [
+        "runclaim_events, column id: goes on at 1, and numbers up to 90 were used" in line for line in found
     ]
-    assert change(conn, mend) == []
+    assert [] == change(conn, mend)
 
 
 def test_a_role_that_may_only_read_the_tables_can_ask(on_postgresql):
@@ -251,7 +251,7 @@ def test_a_role_that_may_only_read_the_tables_can_ask(on_postgresql):
         conn.exec_driver_sql(f"DROP OWNED BY {role}")
         conn.exec_driver_sql(f"DROP ROLE {role}")
 
-    assert found == []
+    assert [] == found
 
 
 @pytest.mark.parametrize(

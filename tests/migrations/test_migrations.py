@@ -80,14 +80,14 @@ def test_an_upgrade_makes_the_tables_of_this_release(database):
     assert migrations.current(database) is None
     assert migrations.upgrade(database) == (None, migrations.HEAD)
     assert migrations.current(database) == migrations.HEAD
-    assert migrations.differences(database) == []
+    assert [] == migrations.differences(database)
 
 
 def test_a_second_upgrade_changes_nothing(database):
     migrations.upgrade(database)
 
     assert migrations.upgrade(database) == (migrations.HEAD, migrations.HEAD)
-    assert migrations.differences(database) == []
+    assert [] == migrations.differences(database)
 
 
 def test_a_missing_column_is_a_difference(database):
@@ -174,14 +174,14 @@ def test_the_ledgers_clock_goes_on_inside_a_transaction_and_inside_a_statement(p
         volatility = conn.exec_driver_sql("SELECT provolatile FROM pg_proc WHERE proname = 'runclaim_now'").scalar()
 
     assert sorted(set(times)) == times
-    assert volatility == "v"
+    assert "v" == volatility
 
 
 def test_this_release_needs_the_newest_script():
     script = ScriptDirectory.from_config(migrations._alembic(None))
 
     assert script.get_heads() == [migrations.HEAD]
-    assert len(script.get_bases()) == 1
+    assert 1 == len(script.get_bases())
 
 
 @pytest.mark.parametrize("call", ["upgrade", "require_current"])
@@ -203,7 +203,7 @@ def test_processes_that_upgrade_at_once_all_succeed(database, call):
     ]  # fmt: skip
     told = [process.communicate("go\n", timeout=60) for process in processes]
 
-    assert [process.returncode for process in processes] == [0, 0, 0], told
+    assert [0, 0, 0] == [process.returncode for process in processes], told
     assert migrations.current(database) == migrations.HEAD
     if call == "upgrade":
         assert sorted(answer.strip() for answer, _ in told) == [f"('{HEAD}', '{HEAD}')"] * 2 + [f"(None, '{HEAD}')"]
@@ -216,14 +216,14 @@ def test_an_upgrade_that_waited_for_another_sees_what_it_made_at_any_isolation_l
     found = together(4, lambda _: migrations.upgrade(with_default))
     with_default.close()
 
-    assert sorted(str(before) for before, _ in found) == [HEAD, HEAD, HEAD, "None"]
+    assert [HEAD, HEAD, HEAD, "None"] == sorted(str(before) for before, _ in found)
 
 
 def test_an_empty_file_is_made_on_first_use(sqlite_url):
     database = opened(sqlite_url)
     migrations.require_current(database)
 
-    assert migrations.differences(database) == []
+    assert [] == migrations.differences(database)
     database.close()
 
 
@@ -263,10 +263,10 @@ def test_an_applications_own_tables_are_neither_touched_nor_reported(database):
         conn.exec_driver_sql("INSERT INTO alembic_version VALUES ('theirs')")
     migrations.upgrade(database)
 
-    assert migrations.differences(database) == []
+    assert [] == migrations.differences(database)
     with database.read() as conn:
-        assert conn.exec_driver_sql("SELECT id FROM invoices").scalars().all() == [1]
-        assert conn.exec_driver_sql("SELECT version_num FROM alembic_version").scalars().all() == ["theirs"]
+        assert [1] == conn.exec_driver_sql("SELECT id FROM invoices").scalars().all()
+        assert ["theirs"] == conn.exec_driver_sql("SELECT version_num FROM alembic_version").scalars().all()
         theirs = set(inspect(conn).get_table_names()) - set(metadata.tables)
     assert theirs == {"invoices", "alembic_version", migrations.VERSION_TABLE}
 
@@ -278,7 +278,7 @@ def test_an_upgrade_that_fails_leaves_nothing(database):
     with pytest.raises(DBAPIError):
         migrations.upgrade(database)
     with database.read() as conn:
-        assert inspect(conn).get_table_names() == ["runclaim_phase_results"]
+        assert ["runclaim_phase_results"] == inspect(conn).get_table_names()
 
 
 def test_the_ledger_can_live_in_a_schema_of_its_own(postgres, postgres_url):
@@ -287,7 +287,7 @@ def test_the_ledger_can_live_in_a_schema_of_its_own(postgres, postgres_url):
     apart = opened(f"{postgres_url}?options=-c%20search_path%3Dwork")
     migrations.upgrade(apart)
 
-    assert migrations.differences(apart) == []
+    assert [] == migrations.differences(apart)
     assert migrations.current(postgres) is None
     with apart.read() as conn:
         assert conn.execute(text("SELECT runclaim_now()")).scalar_one() is not None
@@ -311,7 +311,7 @@ def test_events_keep_their_numbers_in_an_upgrade_and_new_ones_come_after_every_l
         numbers = conn.exec_driver_sql("SELECT id FROM runclaim_events ORDER BY id").scalars().all()
     database.close()
 
-    assert numbers == [7, 42]
+    assert [7, 42] == numbers
 
 
 @pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII", "EUC_JP"])
@@ -378,6 +378,6 @@ def test_the_scripts_are_in_the_wheel():
     build = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
     scripts = [entry.name for entry in resources.files("runclaim.migrations").joinpath("versions").iterdir()]
 
-    assert build["targets"]["wheel"] == {"packages": ["runclaim"]}
+    assert {"packages": ["runclaim"]} == build["targets"]["wheel"]
     assert "exclude" not in build
     assert any(name.startswith(migrations.HEAD) for name in scripts)

@@ -84,14 +84,14 @@ def test_every_body_of_a_group_and_every_inline_phase_is_heard_alone(sqlite_url:
     shop.deliver(a, b)
 
     assert [RunState.SUCCEEDED, RunState.QUEUED] == [a.state, b.state]
-    assert sorted(ears.of("success", "retry", "failure")) == [
+    assert [
         ("retry", "order.two", "b", "Retry in 0.0s: KeyError('b')"),
         ("success", "order.one", "a", "success"),
         ("success", "order.one", "b", "success"),
         ("success", "order.two", "a", "success"),
-    ]
+    ] == sorted(ears.of("success", "retry", "failure"))
     assert sorted(each[1:3] for each in ears.of("prerun")) == sorted(each[1:3] for each in ears.of("postrun"))
-    assert len(ears.of("prerun")) == 4
+    assert 4 == len(ears.of("prerun"))
 
 
 def test_the_final_failure_of_a_later_phase_is_heard_by_signal_and_by_the_task_class(sqlite_url: str, ears: Ears):
@@ -183,7 +183,7 @@ def test_a_context_of_the_task_class_is_each_bodys_own(sqlite_url: str):
     shop.deliver(*runs)
     shop.finish(*runs)
 
-    assert seen == []
+    assert [] == seen
     expected = [RunState.FAILED if name.startswith("bad") else RunState.SUCCEEDED for name in names]
     assert expected == [run.state for run in runs]
 
@@ -427,7 +427,7 @@ def test_each_body_has_a_request_of_its_own(sqlite_url: str, ears: Ears):
     assert [a.id, b.id, b.id] == [each["run"] for each in requests]
     assert [0, 0, 1] == [each["left"] for each in requests]
     assert ("message", "later") == (requests[0]["id"], requests[2]["id"])
-    assert len({each["id"] for each in requests}) == 3
+    assert 3 == len({each["id"] for each in requests})
 
 
 def test_each_body_has_a_request_of_its_own_where_nobody_listens(sqlite_url: str):
@@ -443,7 +443,7 @@ def test_each_body_has_a_request_of_its_own_where_nobody_listens(sqlite_url: str
     assert {("order.one", a.id), ("order.one", b.id), ("order.two", a.id), ("order.two", b.id)} == {
         (name, run_id) for name, _, run_id in seen
     }
-    assert len({task_id for _, task_id, _ in seen}) == 4
+    assert 4 == len({task_id for _, task_id, _ in seen})
     assert current_task._get_current_object() is None or current_task.name not in {"order.one", "order.two"}
 
 

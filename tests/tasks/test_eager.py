@@ -72,7 +72,7 @@ def test_runs_enqueued_one_after_the_other_have_each_ended_when_enqueue_returns(
     """
     states = [shop.order.enqueue(number=number).state for number in range(5)]
 
-    assert states == [RunState.SUCCEEDED] * 5
+    assert [RunState.SUCCEEDED] * 5 == states
     assert shop.threads == {threading.current_thread()}
 
 
@@ -80,14 +80,14 @@ def test_a_run_that_a_body_enqueues_has_ended_when_its_enqueue_returns(shop: Sho
     """However deep: what would hold a connection for each of them would have run out of them."""
     run = shop.order.enqueue(number=1, then=12)
 
-    assert (run.state, run.result) == (RunState.SUCCEEDED, 2)
+    assert (RunState.SUCCEEDED, 2) == (run.state, run.result)
     assert shop.threads == {threading.current_thread()}
 
 
 def test_many_at_once_have_all_ended(shop: Shop):
     runs = shop.order.enqueue_many([Order(number) for number in range(4)])
 
-    assert [run.result for run in runs] == [0, 2, 4, 6]
+    assert [0, 2, 4, 6] == [run.result for run in runs]
 
 
 def test_a_run_in_a_session_has_ended_when_the_commit_returns(shop: Shop, sqlite_url: str):
@@ -98,7 +98,7 @@ def test_a_run_in_a_session_has_ended_when_the_commit_returns(shop: Shop, sqlite
         session.commit()
     engine.dispose()
 
-    assert [first.state, second.state] == [RunState.SUCCEEDED] * 2
+    assert [RunState.SUCCEEDED] * 2 == [first.state, second.state]
     assert shop.threads == {threading.current_thread()}
 
 
@@ -107,7 +107,7 @@ def test_what_a_body_raises_is_the_runs_and_not_the_callers(shop: Shop):
     """With a broker it could not be the caller's either, so a test sees what production does; `wait` says it."""
     run = shop.order.enqueue(number=-1)
 
-    assert (run.state, run.view.attempts) == (RunState.QUEUED, 1)
+    assert (RunState.QUEUED, 1) == (run.state, run.view.attempts)
     with pytest.raises(
         WaitTimeout, match=r"is still queued after 0.01 s; its last attempt: ValueError: a number below"
     ):
@@ -151,7 +151,7 @@ def test_a_body_does_not_wait_for_a_run(shop: Shop):
     assert [str(each).partition(" which")[0] for each in refused] == [
         f"the body of waiting.wait waits for run {other.id},"
     ]
-    assert other.wait() == 2
+    assert 2 == other.wait()
 
 
 def test_an_asynchronous_caller_finds_it_ended_too(shop: Shop, sqlite_url: str):

@@ -106,7 +106,7 @@ def test_a_task_class_whose_module_imports_the_application_is_no_circle(
 
     shop_of_test.shop = shop
 
-    assert [each.__name__ for each in type(shop.app.tasks["order.one"]).__mro__][1:3] == ["Task", "BaseTask"]
+    assert ["Task", "BaseTask"] == [each.__name__ for each in type(shop.app.tasks["order.one"]).__mro__][1:3]
 
 
 class OwnRequest(Request):
@@ -182,7 +182,7 @@ def test_a_router_of_the_application_may_look_at_arguments_and_task_and_may_rais
     shop.app.conf.task_routes = [router]
     run = shop.order.enqueue(number=1)
 
-    assert (run.state, run.results) == (RunState.SUCCEEDED, {"one": "one", "two": "two"})
+    assert (RunState.SUCCEEDED, {"one": "one", "two": "two"}) == (run.state, run.results)
 
 
 class Retrying(Task):
@@ -194,7 +194,7 @@ class Retrying(Task):
 def test_celery_does_not_retry_what_the_ledger_retries(new_shop: Callable[..., Shop], name: str):
     task = new_shop(task_cls=Retrying).app.tasks[name]
 
-    assert (task.autoretry_for, hasattr(task, "_orig_run")) == ((), False)
+    assert ((), False) == (task.autoretry_for, hasattr(task, "_orig_run"))
 
 
 def by_method(countdown: float) -> None:

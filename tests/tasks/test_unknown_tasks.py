@@ -67,4 +67,4 @@ def test_runs_are_put_back_however_many_messages_come(bench: Bench):
 
     asked = "SELECT count(*) FROM runclaim_runs WHERE dispatches = 0"
     until(lambda: bench.execute(asked).scalar_one() == len(runs), "all of them to be put back")
-    assert {run.view.fence for run in runs} == {0}
+    assert {0} == {run.view.fence for run in runs}

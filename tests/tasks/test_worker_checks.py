@@ -58,7 +58,7 @@ def refused(runs: Runclaim) -> list[str]:
 def test_an_ordinary_application_is_not_refused(attach: Attach):
     runs = attach()
 
-    assert (refused(runs), notices(runs._runtime)) == ([], [])
+    assert ([], []) == (refused(runs), notices(runs._runtime))
 
 
 def test_a_task_that_has_the_name_of_a_phase_is_refused_with_both_functions(attach: Attach):
@@ -99,8 +99,8 @@ def test_a_task_that_has_the_name_of_the_upkeep_is_refused(attach: Attach):
         warnings.simplefilter("ignore")
         found = refused(runs)
 
-    assert [each.partition(",")[0] for each in found] == [
-        "the task name runclaim.rescue is taken twice: by runclaim's upkeep"
+    assert ["the task name runclaim.rescue is taken twice: by runclaim's upkeep"] == [
+        each.partition(",")[0] for each in found
     ]
 
 
@@ -116,7 +116,7 @@ def test_a_phase_whose_name_is_taken_is_never_published(attach: Attach):
             waiting.pop("celery", None)
             run = runs.flows["billing"].enqueue(name="ann")
 
-    assert run.state == "queued"
+    assert "queued" == run.state
     assert "celery" not in waiting or waiting["celery"].empty()
 
 
@@ -136,8 +136,8 @@ def test_what_runclaim_sends_is_written_as_the_applications_messages_are(attach:
     runs = attach()
     runs.app.conf.update(accept_content=accepted, task_serializer="yaml")
 
-    assert refused(runs) == []
-    assert {runs.app.tasks[name].serializer for name in ("billing.charge", "runclaim.rescue")} == {"yaml"}
+    assert [] == refused(runs)
+    assert {"yaml"} == {runs.app.tasks[name].serializer for name in ("billing.charge", "runclaim.rescue")}
 
 
 def test_a_serializer_of_the_applications_own_such_as_signed_messages_is_used(attach: Attach):
@@ -145,8 +145,8 @@ def test_a_serializer_of_the_applications_own_such_as_signed_messages_is_used(at
     try:
         runs = attach()
         runs.app.conf.update(accept_content=["signed"], task_serializer="signed")
-        assert refused(runs) == []
-        assert runs.app.tasks["runclaim.dispatch"].serializer == "signed"
+        assert [] == refused(runs)
+        assert "signed" == runs.app.tasks["runclaim.dispatch"].serializer
     finally:
         unregister("signed")
 
@@ -155,7 +155,7 @@ def test_nothing_is_ever_sent_as_pickle(attach: Attach):
     runs = attach()
     runs.app.conf.task_serializer = "pickle"
 
-    assert {runs.app.tasks[name].serializer for name in ("billing.charge", "runclaim.rescue")} == {"json"}
+    assert {"json"} == {runs.app.tasks[name].serializer for name in ("billing.charge", "runclaim.rescue")}
 
 
 def test_an_upkeep_without_a_queue_is_refused(attach: Attach):
@@ -174,15 +174,15 @@ def test_an_upkeep_with_a_queue_of_its_own_needs_no_default_queue(attach: Attach
     runs.app.conf.update(task_create_missing_queues=False, task_queues=[Queue("orders")])
     runs.app.conf.task_routes = {"runclaim.*": {"queue": "orders"}}
 
-    assert refused(runs) == []
+    assert [] == refused(runs)
 
 
 def test_a_router_that_cannot_route_the_upkeep_is_refused(attach: Attach):
     runs = attach()
     runs.app.conf.task_routes = [lambda name, args, kwargs, options, task=None, **_: {"queue": args[0]}]
 
-    assert [each.partition(":")[0] for each in refused(runs)] == [
-        "a router of the application raises IndexError('tuple index out of range') for runclaim.rescue"
+    assert ["a router of the application raises IndexError('tuple index out of range') for runclaim.rescue"] == [
+        each.partition(":")[0] for each in refused(runs)
     ]
 
 
@@ -211,7 +211,7 @@ def test_a_limit_of_its_own_lets_the_upkeep_send_longer_than_other_tasks_run(att
     runs = attach(app)
     runs.action("mail", max_duration=timedelta(seconds=20))(lambda payload, key: "id")
 
-    assert refused(runs) == []
+    assert [] == refused(runs)
 
 
 def test_the_upkeep_takes_neither_the_default_rate_limit_nor_an_endless_life(attach: Attach):
@@ -224,7 +224,7 @@ def test_the_upkeep_takes_neither_the_default_rate_limit_nor_an_endless_life(att
 
 def test_a_log_format_that_the_applications_own_logging_overrides_is_told(attach: Attach):
     runs = attach(log_format="json")
-    assert notices(runs._runtime) == []
+    assert [] == notices(runs._runtime)
 
     def own(**_: Any) -> None:
         """Logging of the application's."""
@@ -234,4 +234,4 @@ def test_a_log_format_that_the_applications_own_logging_overrides_is_told(attach
         found = notices(runs._runtime)
     finally:
         signals.setup_logging.disconnect(own)
-    assert [each.partition(":")[0] for each in found] == ["log_format=json changes nothing here"]
+    assert ["log_format=json changes nothing here"] == [each.partition(":")[0] for each in found]

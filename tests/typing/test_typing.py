@@ -20,7 +20,7 @@ def test_mypy_sees_the_types_of_an_application_and_its_mistakes():
     told, problems, _ = api.run(
         ["--strict", "--no-error-summary", "--hide-error-context", "--config-file=", str(APPLICATION)]
     )
-    assert problems == ""
+    assert "" == problems
 
     expected = {
         (number, said)

@@ -44,7 +44,7 @@ def edit(path: Path, old: str, new: str) -> None:
 def test_a_complete_set_up_is_not_done_again(checkout, profile, capsys):
     dev.set_up(profile)
 
-    assert capsys.readouterr().out == ""
+    assert "" == capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_a_damaged_environment_is_no_set_up(checkout, harm):
         case "half a stamp":
             dev.STAMP.write_text('{"place": ')
 
-    assert dev.stamp() == {}
+    assert {} == dev.stamp()
 
 
 def test_a_command_that_fails_shows_its_last_words_and_what_to_do():
@@ -101,7 +101,7 @@ def test_an_old_python_gets_as_far_as_the_message_for_it():
 def test_no_command_is_answered_with_the_list_of_commands():
     done = subprocess.run([sys.executable, "dev.py"], cwd=ROOT, capture_output=True, text=True, check=False)
 
-    assert done.returncode == 1
+    assert 1 == done.returncode
     assert all(f"  {name} " in done.stderr for name in dev.COMMANDS)
 
 
@@ -119,7 +119,7 @@ def test_every_dependency_is_pinned_without_an_address():
     asked = [*project["dependencies"], *(d for extra in project["optional-dependencies"].values() for d in extra)]
     names = {normal(re.match(r"[\w.-]+", dependency).group()) for dependency in asked} - {"runclaim"}
 
-    assert [pin for pin in pins if not re.fullmatch(r"[A-Za-z0-9_.-]+==[0-9a-z.]+", pin)] == []
+    assert [] == [pin for pin in pins if not re.fullmatch(r"[A-Za-z0-9_.-]+==[0-9a-z.]+", pin)]
     assert names - pinned == set()
 
 

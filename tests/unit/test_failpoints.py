@@ -31,7 +31,7 @@ def test_an_armed_place_kills_the_process_once(tmp_path):
     first, second = run(code, armed), run(code, armed)
 
     assert (first.returncode, first.stdout) == (-signal.SIGKILL, "before\n")
-    assert second.returncode == 0
+    assert 0 == second.returncode
 
 
 def test_an_armed_place_can_raise(tmp_path):
@@ -44,13 +44,13 @@ def test_several_places_can_be_armed(tmp_path):
     armed = f"body.before=raise@{tmp_path}/a;body.after=raise@{tmp_path}/b"
     code = "for name in failpoints.NAMES:\n    try: failpoints.hit(name)\n    except RuntimeError: print(name)"
 
-    assert run(code, armed).stdout.split() == ["body.before", "body.after"]
+    assert ["body.before", "body.after"] == run(code, armed).stdout.split()
 
 
 @pytest.mark.parametrize("armed", ["nowhere=kill@/tmp/x", "body.before=explode@/tmp/x", "body.before=kill", "nonsense"])
 def test_a_mistaken_setting_ends_the_process_with_the_names_there_are(armed):
     found = run("", armed)
 
-    assert found.returncode == 1
+    assert 1 == found.returncode
     assert "is not <name>=<action>@<file>" in found.stderr
     assert "claim.after_commit" in found.stderr

@@ -57,7 +57,7 @@ def test_no_key_or_error_begins_a_line_of_its_own_or_steers_a_terminal(steering:
     escaped = steering.encode("unicode_escape").decode()
 
     assert f"key x{escaped}y failed: a{escaped}b" == first
-    assert steering == "\n" or not any(steering in line for line in others)
+    assert "\n" == steering or not any(steering in line for line in others)
 
 
 def test_a_line_inside_a_phase_says_where_it_was_written(bench: Bench, written: io.StringIO):

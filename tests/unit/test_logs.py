@@ -44,7 +44,7 @@ def test_a_line_without_a_secret_keeps_its_arguments_and_its_exception(caplog: p
     except ValueError as error:
         record = logged(caplog, "could not: %s", error, exc_info=True, stack_info=True)
 
-    assert record.msg == "could not: %s"
+    assert "could not: %s" == record.msg
     assert record.args
     assert record.exc_info
 

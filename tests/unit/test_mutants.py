@@ -79,9 +79,9 @@ def test_what_no_test_notices_is_shown_as_a_diff_and_the_working_tree_stays_as_i
     done = mutants(planted)
 
     assert "-    return now > due\n+    return now >= due" in done.stdout, done.stdout + done.stderr
-    assert done.stdout.count("\n+++ ") == 1
+    assert 1 == done.stdout.count("\n+++ ")
     assert ["[1/3] ", "[2/3] ", "[3/3] "] == re.findall(r"^\[./3\] ", done.stdout, flags=re.MULTILINE)
-    assert done.returncode == 1
+    assert 1 == done.returncode
     assert before == digests(planted)
 
 
@@ -92,7 +92,7 @@ def test_a_survivor_that_is_argued_is_no_failure(planted):
     run = Run(planted, {"runclaim/ledger/planted.py": PLANTED}, Recording([]), seconds=60, argued=argued_in(place))
     reasons = {run.reason(m, m.text(PLANTED)) for m in mutants_of("runclaim/ledger/planted.py", PLANTED)}
 
-    assert reasons == {"", "nobody is due at this very moment"}
+    assert {"", "nobody is due at this very moment"} == reasons
 
 
 def test_every_argued_survivor_still_names_a_mutant_and_says_why():
@@ -107,7 +107,7 @@ def test_every_argued_survivor_still_names_a_mutant_and_says_why():
     }
 
     assert argued.keys() - every == set()
-    assert [entry for entry, reason in argued.items() if len(reason) < 20] == []
+    assert [] == [entry for entry, reason in argued.items() if len(reason) < 20]
 
 
 def test_a_sample_is_the_same_for_the_same_seed_and_takes_a_line_once_before_it_takes_one_twice():
@@ -153,7 +153,7 @@ def test_each_slip_that_costs_a_promise_is_among_the_mutants(source, mutated):
     ],
 )
 def test_what_never_runs_or_is_only_told_has_no_mutants(source):
-    assert [m.text(source) for m in mutants_of("planted.py", source) if m.operator != "SwapArguments"] == []
+    assert [] == [m.text(source) for m in mutants_of("planted.py", source) if m.operator != "SwapArguments"]
 
 
 def test_a_mutant_is_known_by_its_changed_text_wherever_it_stands():

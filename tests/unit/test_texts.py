@@ -61,7 +61,7 @@ def test_a_key_is_taken_as_it_is_or_refused_by_name(text):
     if 0 < len(text.encode()) <= MAX_KEY_BYTES and is_printable:
         assert run_key([text]).text == text
     else:
-        assert refused_by(run_key, [text]) == "key"
+        assert "key" == refused_by(run_key, [text])
 
 
 @pytest.mark.parametrize("size, fits", [(MAX_KEY_BYTES, True), (MAX_KEY_BYTES + 1, False)])
@@ -89,7 +89,7 @@ def test_any_other_name_is_refused(name):
 def test_a_template_keeps_its_literals_and_values_apart():
     template = Template("{repo}:pr-{number}", ["repo", "number"], what="key")
 
-    assert template.parts({"repo": "acme", "number": 7}) == ["", "acme", ":pr-", "7"]
+    assert ["", "acme", ":pr-", "7"] == template.parts({"repo": "acme", "number": 7})
 
 
 @pytest.mark.parametrize(
@@ -203,12 +203,12 @@ def test_identifiers_are_versioned_and_sort_by_their_time():
     made = [keys.uuid7() for _ in range(2000)]
     stamps = [uuid.UUID(each).int >> 80 for each in made]
 
-    assert len(set(made)) == 2000
-    assert {uuid.UUID(each).version for each in made} == {7}
+    assert 2000 == len(set(made))
+    assert {7} == {uuid.UUID(each).version for each in made}
     assert {uuid.UUID(each).variant for each in made} == {uuid.RFC_4122}
     assert all(before <= after for before, after in pairwise(stamps))
 
 
 def test_a_nonce_is_never_the_same():
-    assert len({keys.nonce() for _ in range(1000)}) == 1000
-    assert len(keys.nonce()) == 32
+    assert 1000 == len({keys.nonce() for _ in range(1000)})
+    assert 32 == len(keys.nonce())

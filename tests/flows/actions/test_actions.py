@@ -64,15 +64,15 @@ def test_an_action_is_sent_after_the_completion_under_its_key(bench: Bench):
     there = OtherSide()
     bench.action()(there.post)
     run = planned(bench, {"body": "one"}, {"body": "two"})
-    assert (there.calls, bench.rung.actions) == ([], 2)
-    assert shown(run) == [("planned", None, 0)] * 2
+    assert ([], 2) == (there.calls, bench.rung.actions)
+    assert [("planned", None, 0)] * 2 == shown(run)
 
-    assert bench.send() == 2
+    assert 2 == bench.send()
 
     assert there.calls == [({"body": "one"}, f"{run.id}:deliver:0"), ({"body": "two"}, f"{run.id}:deliver:1")]
-    assert shown(run) == [("posted", "1", 1), ("posted", "2", 1)]
-    assert bench.send() == 0
-    assert bench.totals()["actions_posted", "comment"] == 2
+    assert [("posted", "1", 1), ("posted", "2", 1)] == shown(run)
+    assert 0 == bench.send()
+    assert 2 == bench.totals()["actions_posted", "comment"]
 
 
 @pytest.mark.parametrize(
@@ -106,11 +106,11 @@ def test_a_lost_reply_is_looked_up_before_anything_is_sent_again(bench: Bench):
     bench.action()(there.post).lookup(there.find)
     run = planned(bench)
 
-    assert bench.send() == 2
+    assert 2 == bench.send()
 
     assert (len(there.calls), there.asked) == (1, there.arrived)
-    assert shown(run) == [("posted", "1", 2)]
-    assert bench.totals()["actions_looked_up", "comment"] == 1
+    assert [("posted", "1", 2)] == shown(run)
+    assert 1 == bench.totals()["actions_looked_up", "comment"]
 
 
 def test_what_the_lookup_does_not_find_is_sent_again_under_the_same_key(bench: Bench):
@@ -120,7 +120,7 @@ def test_what_the_lookup_does_not_find_is_sent_again_under_the_same_key(bench: B
     bench.send()
 
     assert [key for _, key in there.calls] == [f"{run.id}:deliver:0"] * 2
-    assert shown(run) == [("posted", "2", 2)]
+    assert [("posted", "2", 2)] == shown(run)
 
 
 def test_what_may_have_arrived_and_cannot_be_asked_for_is_unknown(bench: Bench, caplog):
@@ -133,9 +133,9 @@ def test_what_may_have_arrived_and_cannot_be_asked_for_is_unknown(bench: Bench, 
     bench.action()(there.post)
     run = planned(bench)
 
-    assert bench.send() == 1
+    assert 1 == bench.send()
 
-    assert shown(run) == [("unknown", None, 1)]
+    assert [("unknown", None, 1)] == shown(run)
     assert "ConnectionResetError: no answer" in run.actions[0].error["message"]
     assert "unknown" in caplog.text
 
@@ -146,8 +146,8 @@ def test_where_the_other_side_does_nothing_twice_for_one_key_it_is_sent_again(be
     run = planned(bench)
     bench.send()
 
-    assert len({key for _, key in there.calls}) == 1
-    assert shown(run) == [("posted", "2", 2)]
+    assert 1 == len({key for _, key in there.calls})
+    assert [("posted", "2", 2)] == shown(run)
 
 
 def test_what_was_surely_not_sent_is_sent_again_and_not_looked_up(bench: Bench):
@@ -156,8 +156,8 @@ def test_what_was_surely_not_sent_is_sent_again_and_not_looked_up(bench: Bench):
     run = planned(bench)
     bench.send()
 
-    assert there.asked == []
-    assert shown(run) == [("posted", "1", 3)]
+    assert [] == there.asked
+    assert [("posted", "1", 3)] == shown(run)
 
 
 def test_a_delay_that_the_handler_asks_for_is_kept(bench: Bench):
@@ -165,9 +165,9 @@ def test_a_delay_that_the_handler_asks_for_is_kept(bench: Bench):
     bench.action()(there.post)
     run = planned(bench)
 
-    assert bench.send() == 1
-    assert bench.send() == 0
-    assert shown(run) == [("planned", None, 1)]
+    assert 1 == bench.send()
+    assert 0 == bench.send()
+    assert [("planned", None, 1)] == shown(run)
 
 
 def test_what_the_other_side_will_never_take_has_failed(bench: Bench):
@@ -176,8 +176,8 @@ def test_what_the_other_side_will_never_take_has_failed(bench: Bench):
     run = planned(bench)
     bench.send()
 
-    assert shown(run) == [("failed", None, 1)]
-    assert run.actions[0].error == {"type": "ActionRejected", "message": "422: line is no part of the diff"}
+    assert [("failed", None, 1)] == shown(run)
+    assert {"type": "ActionRejected", "message": "422: line is no part of the diff"} == run.actions[0].error
 
 
 def test_attempts_are_bounded(bench: Bench):
@@ -185,8 +185,8 @@ def test_attempts_are_bounded(bench: Bench):
     bench.action(max_attempts=3)(there.post)
     run = planned(bench)
 
-    assert bench.send() == 3
-    assert shown(run) == [("failed", None, 3)]
+    assert 3 == bench.send()
+    assert [("failed", None, 3)] == shown(run)
 
 
 def test_a_lookup_that_fails_is_asked_again_and_in_the_end_it_is_unknown(bench: Bench):
@@ -200,8 +200,8 @@ def test_a_lookup_that_fails_is_asked_again_and_in_the_end_it_is_unknown(bench: 
     run = planned(bench)
     bench.send()
 
-    assert (len(there.calls), len(there.asked)) == (1, 3)
-    assert shown(run) == [("unknown", None, 4)]
+    assert (1, 3) == (len(there.calls), len(there.asked))
+    assert [("unknown", None, 4)] == shown(run)
     assert "down" in run.actions[0].error["message"]
 
 
@@ -211,7 +211,7 @@ def test_what_arrived_at_the_last_attempt_is_still_looked_up(bench: Bench):
     run = planned(bench)
     bench.send()
 
-    assert shown(run) == [("posted", "1", 3)]
+    assert [("posted", "1", 3)] == shown(run)
 
 
 @pytest.mark.parametrize("arrived", [True, False])
@@ -236,13 +236,13 @@ def test_a_superseded_run_looks_up_what_may_have_arrived_and_sends_nothing(bench
 
     older = flow.enqueue(repo="acme/app", number=7, head="older")
     bench.deliver(flow, inline=lambda before, after: False)
-    assert bench.send() == 1
+    assert 1 == bench.send()
     flow.enqueue(repo="acme/app", number=7, head="newer")
     bench.execute("UPDATE runclaim_actions SET available_at = planned_at")
 
-    assert bench.send() == 1
+    assert 1 == bench.send()
 
-    assert (older.state, len(there.calls)) == ("superseded", 1)
+    assert ("superseded", 1) == (older.state, len(there.calls))
     assert shown(older) == [("posted", "1", 2) if arrived else ("failed", None, 2)]
 
 
@@ -259,7 +259,7 @@ def test_a_finding_that_an_action_points_at_is_recorded_with_it(bench: Bench):
     bench.deliver(flow)
 
     (finding,), (action,) = run.findings, run.actions
-    assert (finding.severity, finding.title, finding.path, finding.line) == ("major", "undefined name 'x'", "a.py", 3)
+    assert ("major", "undefined name 'x'", "a.py", 3) == (finding.severity, finding.title, finding.path, finding.line)
     assert (action.finding_id, action.name, action.idempotency_key) == (finding.id, "first", run.result)
 
 
@@ -281,11 +281,11 @@ def test_an_attempt_that_fails_has_found_and_planned_nothing(bench: Bench):
 
     run = flow.enqueue(repo="acme/app", number=7)
     bench.deliver(flow)
-    assert (run.findings, run.actions) == ([], [])
+    assert ([], []) == (run.findings, run.actions)
     bench.finish(flow, run)
 
-    assert [each.title for each in run.findings] == ["attempt 2"]
-    assert [each.payload for each in run.actions] == [2]
+    assert ["attempt 2"] == [each.title for each in run.findings]
+    assert [2] == [each.payload for each in run.actions]
 
 
 MISTAKES: dict[str, tuple[Callable[[Any], Any], str]] = {
@@ -323,7 +323,7 @@ def test_what_cannot_be_recorded_names_its_field_and_fails_the_run(bench: Bench,
     bench.deliver(flow)
 
     assert [error.field for error in caught] == [field]
-    assert (run.state, run.findings, run.actions) == ("failed", [], [])
+    assert ("failed", [], []) == (run.state, run.findings, run.actions)
 
 
 def test_a_finding_of_another_attempt_cannot_be_pointed_at(bench: Bench):
@@ -337,7 +337,7 @@ def test_a_finding_of_another_attempt_cannot_be_pointed_at(bench: Bench):
     run = flow.enqueue(repo="acme/app", number=7)
     bench.deliver(flow)
 
-    assert run.view.error["type"] == "InputError"
+    assert "InputError" == run.view.error["type"]
 
 
 @pytest.mark.parametrize(
@@ -368,7 +368,7 @@ def test_an_action_can_be_called_in_a_test():
     there = OtherSide()
     made = Action("comment", there.post, ActionOptions())
 
-    assert made({"body": "a"}, "key") == "1"
+    assert "1" == made({"body": "a"}, "key")
 
 
 def test_a_sender_that_took_too_long_settles_nothing(bench: Bench, caplog):
@@ -379,15 +379,15 @@ def test_a_sender_that_took_too_long_settles_nothing(bench: Bench, caplog):
         if len(there.calls) == 1:
             # Its time is over while it still waits for the answer, and another sender comes.
             bench.execute("UPDATE runclaim_actions SET available_at = planned_at")
-            assert bench.send() == 1
+            assert 1 == bench.send()
         return found
 
     bench.action()(slow).lookup(there.find)
     run = planned(bench)
     bench.send()
 
-    assert len(there.calls) == 1
-    assert shown(run) == [("posted", "1", 2)]
+    assert 1 == len(there.calls)
+    assert [("posted", "1", 2)] == shown(run)
     assert "its claim is lost" in caplog.text
 
 
@@ -397,8 +397,8 @@ def test_a_worker_that_stops_takes_no_more(bench: Bench):
     planned(bench, 1, 2)
     bench.stopping = True
 
-    assert bench.send() == 0
-    assert there.calls == []
+    assert 0 == bench.send()
+    assert [] == there.calls
 
 
 def test_nothing_that_a_lost_claim_wanted_is_planned(bench: Bench):
@@ -413,4 +413,4 @@ def test_nothing_that_a_lost_claim_wanted_is_planned(bench: Bench):
     run = flow.enqueue(repo="acme/app", number=7)
     bench.deliver(flow)
 
-    assert run.actions == []
+    assert [] == run.actions

@@ -34,7 +34,7 @@ def test_a_hook_hears_once_of_each_complete_phase(bench: Bench):
         bench.deliver(flow, message)
         bench.send()
 
-    assert [(event.phase, event.state) for event in heard] == [("plan", "complete"), ("deliver", "complete")]
+    assert [("plan", "complete"), ("deliver", "complete")] == [(event.phase, event.state) for event in heard]
     assert {(event.run_id, event.flow, event.key) for event in heard} == {(run.id, "review", "acme/app:pr-7")}
 
 
@@ -57,7 +57,7 @@ def test_a_hook_hears_once_that_a_run_needs_a_person(bench: Bench):
     bench.deliver(flow)
     bench.send()
 
-    assert [(event.state, event.error["message"]) for event in heard] == [("blocked", "ask ada")]
+    assert [("blocked", "ask ada")] == [(event.state, event.error["message"]) for event in heard]
 
 
 def test_a_hook_hears_that_a_run_has_failed_and_not_of_attempts_that_are_tried_again(bench: Bench):
@@ -76,7 +76,7 @@ def test_a_hook_hears_that_a_run_has_failed_and_not_of_attempts_that_are_tried_a
     bench.finish(flow, run)
     bench.send()
 
-    assert [event.error["message"] for event in heard] == ["attempt 3"]
+    assert ["attempt 3"] == [event.error["message"] for event in heard]
 
 
 def test_a_hook_hears_of_a_run_whose_workers_died(bench: Bench):
@@ -96,8 +96,8 @@ def test_a_hook_hears_of_a_run_whose_workers_died(bench: Bench):
     bench.deliver(flow)
     bench.send()
 
-    assert run.state == "failed"
-    assert [event.error["type"] for event in heard] == ["WorkerLost"]
+    assert "failed" == run.state
+    assert ["WorkerLost"] == [event.error["type"] for event in heard]
 
 
 def test_a_hook_that_raises_is_tried_again(bench: Bench):
@@ -118,8 +118,8 @@ def test_a_hook_that_raises_is_tried_again(bench: Bench):
     bench.execute("UPDATE runclaim_actions SET available_at = planned_at")
     bench.send()
 
-    assert heard == ["plan", "plan"]
-    assert [each.state for each in run.actions] == ["posted"]
+    assert ["plan", "plan"] == heard
+    assert ["posted"] == [each.state for each in run.actions]
 
 
 def test_two_hooks_both_hear(bench: Bench):
@@ -139,7 +139,7 @@ def test_two_hooks_both_hear(bench: Bench):
     bench.deliver(flow)
     bench.send()
 
-    assert sorted(heard) == ["one", "two"]
+    assert ["one", "two"] == sorted(heard)
 
 
 def test_a_flow_without_hooks_plans_nothing(bench: Bench):
@@ -148,7 +148,7 @@ def test_a_flow_without_hooks_plans_nothing(bench: Bench):
     run = flow.enqueue(repo="acme/app", number=7)
     bench.deliver(flow)
 
-    assert (run.actions, bench.rung.actions) == ([], 0)
+    assert ([], 0) == (run.actions, bench.rung.actions)
 
 
 def test_a_hook_without_a_name_or_of_a_name_that_is_taken_is_refused(laptop: Bench):

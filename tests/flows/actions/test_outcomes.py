@@ -57,10 +57,10 @@ def test_a_send_whose_run_somebody_holds_keeps_no_other_waiting(postgres_bench: 
     until(lambda: shown(first) == [("posted", "1", 1)], "the outcome of the run that is free again")
     bench.outcomes.close()
 
-    assert (taken, during) == (3, ["sending", "posted", "posted"])
-    assert sorted(payload for payload, _ in there.calls) == [0, 1, 2]
-    assert bench.totals()["actions_posted", "comment"] == 3
-    assert bench.execute("SELECT sum(pending_actions) FROM runclaim_runs").scalar_one() == 0
+    assert (3, ["sending", "posted", "posted"]) == (taken, during)
+    assert [0, 1, 2] == sorted(payload for payload, _ in there.calls)
+    assert 3 == bench.totals()["actions_posted", "comment"]
+    assert 0 == bench.execute("SELECT sum(pending_actions) FROM runclaim_runs").scalar_one()
 
 
 @pytest.mark.parametrize("finds", [True, False])
@@ -84,9 +84,9 @@ def test_a_send_that_could_never_be_recorded_is_not_made_twice_blindly(postgres_
     bench.execute("UPDATE runclaim_actions SET available_at = planned_at")
     bench.send()
 
-    assert before == [("sending", None, 1)]
+    assert [("sending", None, 1)] == before
     assert shown(run) == [("posted", "1", 2) if finds else ("unknown", None, 2)]
-    assert len(there.calls) == 1
+    assert 1 == len(there.calls)
 
 
 def test_outcomes_of_one_run_wait_together_and_a_later_claim_is_not_overwritten(postgres_bench: Bench, caplog):
@@ -103,7 +103,7 @@ def test_outcomes_of_one_run_wait_together_and_a_later_claim_is_not_overwritten(
     until(lambda: shown(second)[0][0] == "posted", "the outcome that still counts")
     bench.outcomes.close()
 
-    assert shown(first) == [("sending", None, 1)]
+    assert [("sending", None, 1)] == shown(first)
     assert "took too long, its claim is lost" in caplog.text
 
 
@@ -121,8 +121,8 @@ def test_with_too_many_that_wait_a_delivery_waits_too(postgres_bench: Bench, mon
     delivery.join()
     until(lambda: {shown(run)[0][0] for run in runs} == {"posted"}, "all outcomes")
 
-    assert waiting == 1
-    assert len(there.calls) == 3
+    assert 1 == waiting
+    assert 3 == len(there.calls)
 
 
 def test_on_sqlite_the_outcome_waits_for_whoever_writes(laptop: Bench):
@@ -146,5 +146,5 @@ def test_on_sqlite_the_outcome_waits_for_whoever_writes(laptop: Bench):
         writer.execute("ROLLBACK")
         delivery.join()
 
-    assert during == [("sending", None, 1)]
-    assert shown(run) == [("posted", "1", 1)]
+    assert [("sending", None, 1)] == during
+    assert [("posted", "1", 1)] == shown(run)

@@ -60,5 +60,5 @@ def test_a_forked_process_that_comes_back_from_the_body_settles_nothing(bench: B
             # Without the guard the child would go on with the rest of these tests.
             os.kill(os.getpid(), signal.SIGKILL)
 
-    assert (run.state, run.results) == (RunState.SUCCEEDED, {"plan": "the parent's"})
+    assert (RunState.SUCCEEDED, {"plan": "the parent's"}) == (run.state, run.results)
     assert ended == [1 if comes_back is raises else 0]

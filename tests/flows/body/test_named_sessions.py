@@ -41,9 +41,9 @@ def test_a_session_and_its_findings_are_kept_with_the_run(bench: Bench):
     run = run_of(bench, body)
 
     (session,) = run.sessions
-    assert (session.role, session.phase, session.provider_session_id) == ("security", "deliver", "prov-1")
-    assert (session.status, session.outcome, session.blocking_count) == ("completed", "changes requested", 1)
-    assert session.artifact_path == "logs/7.jsonl"
+    assert ("security", "deliver", "prov-1") == (session.role, session.phase, session.provider_session_id)
+    assert ("completed", "changes requested", 1) == (session.status, session.outcome, session.blocking_count)
+    assert "logs/7.jsonl" == session.artifact_path
     assert session.completed_at >= session.started_at
     assert [(each.title, each.session_id) for each in run.findings] == [("one", session.id), ("two", session.id)]
 
@@ -66,8 +66,8 @@ def test_an_attempt_goes_on_with_the_session_that_the_last_one_started(bench: Be
 
     run = run_of(bench, body)
 
-    assert seen == [(None, "started"), ("prov-1", "failed")]
-    assert [(each.provider_session_id, each.status) for each in run.sessions] == [("prov-1", "completed")]
+    assert [(None, "started"), ("prov-1", "failed")] == seen
+    assert [("prov-1", "completed")] == [(each.provider_session_id, each.status) for each in run.sessions]
 
 
 def test_a_session_that_fails_says_why(bench: Bench):
@@ -77,7 +77,7 @@ def test_a_session_that_fails_says_why(bench: Bench):
 
     run = run_of(bench, body)
 
-    assert [(each.status, each.outcome) for each in run.sessions] == [("failed", "TimeoutError")]
+    assert [("failed", "TimeoutError")] == [(each.status, each.outcome) for each in run.sessions]
 
 
 def test_a_deleted_session_takes_its_findings_along(bench: Bench):
@@ -88,10 +88,10 @@ def test_a_deleted_session_takes_its_findings_along(bench: Bench):
 
     run = run_of(bench, body)
     bench.execute("DELETE FROM runclaim_sessions")
-    assert [each.title for each in run.findings] == ["of the phase"]
+    assert ["of the phase"] == [each.title for each in run.findings]
 
     bench.execute("DELETE FROM runclaim_runs")
-    assert bench.count("runclaim_findings") == 0
+    assert 0 == bench.count("runclaim_findings")
 
 
 WRITES: dict[str, Callable[[Any], Any]] = {
@@ -121,8 +121,8 @@ def test_a_lost_claim_writes_nothing(bench: Bench, what):
 
     run_of(bench, body)
 
-    assert len(caught) == 1
-    assert [bench.count(f"runclaim_{table}") for table in ("sessions", "named_sessions", "acts")] == [0, 0, 0]
+    assert 1 == len(caught)
+    assert [0, 0, 0] == [bench.count(f"runclaim_{table}") for table in ("sessions", "named_sessions", "acts")]
 
 
 def test_the_next_run_goes_on_with_a_named_session(bench: Bench):
@@ -138,7 +138,7 @@ def test_the_next_run_goes_on_with_a_named_session(bench: Bench):
     for number in (1, 2, 3):
         run_of(bench, deliver, number=number, flow=flow)
 
-    assert seen == [(None, 0), ("prov-1", 1), ("prov-2", 2)]
+    assert [(None, 0), ("prov-1", 1), ("prov-2", 2)] == seen
 
 
 @pytest.mark.parametrize("known", [False, True])
@@ -159,11 +159,11 @@ def test_of_two_that_keep_a_named_session_at_once_the_second_is_told(bench: Benc
             mine.keep("prov-mine")
         except NamedSessionMoved as error:
             caught.append(error)
-        assert ctx.named_session("bot").provider_session_id == "prov-theirs"
+        assert "prov-theirs" == ctx.named_session("bot").provider_session_id
 
     run = run_of(bench, body)
 
-    assert (run.state, [error.name for error in caught]) == ("succeeded", ["bot"])
+    assert ("succeeded", ["bot"]) == (run.state, [error.name for error in caught])
 
 
 def test_names_of_one_project_are_not_those_of_another(bench: Bench):
@@ -180,7 +180,7 @@ def test_names_of_one_project_are_not_those_of_another(bench: Bench):
         flow.using(project=project).enqueue(repo="acme/app", number=7)
         bench.deliver(flow)
 
-    assert seen == [None, None]
+    assert [None, None] == seen
 
 
 @pytest.mark.parametrize("bad", ["", "a\0b", "x" * 600])
@@ -196,7 +196,7 @@ def test_names_that_a_database_refuses_are_told(bench: Bench, bad: str):
 
     run_of(bench, body)
 
-    assert caught == ["role", "name", "provider_session_id"]
+    assert ["role", "name", "provider_session_id"] == caught
 
 
 def test_an_answer_that_is_known_is_given_again(bench: Bench):
@@ -216,7 +216,7 @@ def test_an_answer_that_is_known_is_given_again(bench: Bench):
     run = run_of(bench, body)
 
     assert calls == [f"{run.id}:deliver:create-check"]
-    assert answers == [{"id": 41}] * 2
+    assert [{"id": 41}] * 2 == answers
 
 
 def crashed_in(bench: Bench, call: Callable[[str], Any], **how: Any) -> Run:
@@ -241,23 +241,23 @@ def test_a_call_that_may_have_arrived_is_looked_up(bench: Bench):
 def test_a_call_that_did_not_arrive_is_made_again(bench: Bench):
     run = crashed_in(bench, lambda _key: "second", lookup=lambda _key: None)
 
-    assert run.result == "second"
+    assert "second" == run.result
 
 
 def test_a_call_that_does_nothing_twice_for_one_key_is_made_again(bench: Bench):
     run = crashed_in(bench, lambda _key: "second", idempotent=True)
 
-    assert run.result == "second"
+    assert "second" == run.result
 
 
 def test_a_call_that_nobody_can_ask_about_needs_a_person(bench: Bench):
     run = crashed_in(bench, lambda _key: "second")
-    assert run.state == "blocked"
+    assert "blocked" == run.state
     assert f"{run.id}:deliver:check" in run.view.error["message"]
 
     run.resume()
     bench.finish(bench.flows["review"], run)
-    assert run.result == "second"
+    assert "second" == run.result
 
 
 def test_a_call_that_was_surely_not_made_is_made_by_the_next_attempt(bench: Bench):
@@ -271,16 +271,16 @@ def test_a_call_that_was_surely_not_made_is_made_by_the_next_attempt(bench: Benc
 
     run = run_of(bench, lambda ctx: ctx.act("check", call))
 
-    assert (run.result, len(calls)) == ("second", 2)
+    assert ("second", 2) == (run.result, len(calls))
 
 
 def test_an_answer_that_is_no_json_is_told(bench: Bench):
     run = run_of(bench, lambda ctx: ctx.act("check", lambda _key: {1, 2}))
 
-    assert (run.state, run.view.error["type"]) == ("failed", "InputError")
+    assert ("failed", "InputError") == (run.state, run.view.error["type"])
 
 
 def test_each_needs_an_act_of_its_own_name(bench: Bench):
     run = run_of(bench, lambda ctx: [ctx.act(name, lambda key: key[-1]) for name in ("a", "b", "a")])
 
-    assert run.result == ["a", "b", "a"]
+    assert ["a", "b", "a"] == run.result

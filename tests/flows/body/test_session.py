@@ -49,11 +49,11 @@ def test_a_run_is_made_with_the_applications_rows_and_rung_for_after_their_commi
     order(db, "a")
     run = review.enqueue(repo="acme/app", number=7, session=db)
 
-    assert [run.created, bench.rung] == [True, []]
-    assert bench.count("orders") == 0
+    assert [True, []] == [run.created, bench.rung]
+    assert 0 == bench.count("orders")
     db.commit()
     assert [run.id] == [due.run_id for due in bench.rung]
-    assert [bench.count("orders"), run.state] == [1, RunState.QUEUED]
+    assert [1, RunState.QUEUED] == [bench.count("orders"), run.state]
 
 
 def test_a_session_that_commits_again_rings_only_once(bench: Bench, review, db):
@@ -64,7 +64,7 @@ def test_a_session_that_commits_again_rings_only_once(bench: Bench, review, db):
     review.enqueue(repo="acme/app", number=8, session=db)
     db.commit()
 
-    assert [due.key for due in bench.rung] == ["acme/app:pr-7", "acme/app:pr-8"]
+    assert ["acme/app:pr-7", "acme/app:pr-8"] == [due.key for due in bench.rung]
 
 
 @pytest.mark.parametrize("how", ["rollback", "close", "an error"])
@@ -78,8 +78,8 @@ def test_a_transaction_that_does_not_commit_makes_no_run(bench: Bench, review, d
     order(db, "b")
     db.commit()
 
-    assert [bench.count("runclaim_runs"), bench.count("runclaim_run_keys"), bench.rung] == [0, 0, []]
-    assert bench.count("orders") == 1
+    assert [0, 0, []] == [bench.count("runclaim_runs"), bench.count("runclaim_run_keys"), bench.rung]
+    assert 1 == bench.count("orders")
 
 
 def test_a_savepoint_that_rolls_back_takes_its_run_with_it(bench: Bench, review, db):
@@ -96,16 +96,16 @@ def test_a_savepoint_that_rolls_back_takes_its_run_with_it(bench: Bench, review,
     db.commit()
 
     assert [due.run_id for due in bench.rung] == [kept.id]
-    assert bench.count("runclaim_runs") == 1
+    assert 1 == bench.count("runclaim_runs")
 
 
 def test_a_savepoint_that_is_kept_rings_after_the_whole_commit(bench: Bench, review, db):
     with db.begin_nested(), db.begin_nested():
         review.enqueue(repo="acme/app", number=7, session=db)
 
-    assert bench.rung == []
+    assert [] == bench.rung
     db.commit()
-    assert [due.key for due in bench.rung] == ["acme/app:pr-7"]
+    assert ["acme/app:pr-7"] == [due.key for due in bench.rung]
 
 
 def test_a_kept_savepoint_of_a_session_that_is_closed_is_gone_too(bench: Bench, review, db):
@@ -123,7 +123,7 @@ def test_a_kept_savepoint_inside_one_that_rolls_back_is_gone_too(bench: Bench, r
     outer.rollback()
     db.commit()
 
-    assert [bench.rung, bench.count("runclaim_runs")] == [[], 0]
+    assert [[], 0] == [bench.rung, bench.count("runclaim_runs")]
 
 
 def test_many_runs_join_one_transaction(bench: Bench, review, db):
@@ -146,7 +146,7 @@ def test_a_conflict_that_the_application_survives_leaves_no_trace(bench: Bench, 
     order(db, "a")
     db.commit()
 
-    assert [bench.count("runclaim_run_keys"), bench.count("runclaim_runs"), bench.rung] == [1, 1, []]
+    assert [1, 1, []] == [bench.count("runclaim_run_keys"), bench.count("runclaim_runs"), bench.rung]
     assert review.enqueue(repo="acme/app", number=1, session=db).created
 
 
@@ -202,13 +202,13 @@ def test_a_scoped_session_stands_for_the_session_of_its_thread(bench: Bench, rev
     review.enqueue(repo="acme/app", number=7, session=scoped)
     scoped.commit()
 
-    assert [due.key for due in bench.rung] == ["acme/app:pr-7"]
+    assert ["acme/app:pr-7"] == [due.key for due in bench.rung]
 
 
 def test_what_is_no_session_is_refused(bench: Bench, review, db):
     with pytest.raises(InputError) as refused:
         review.enqueue(repo="acme/app", number=7, session=db.connection())
-    assert str(refused.value) == "session: is a Connection; pass a Session, or an AsyncSession to aenqueue"
+    assert "session: is a Connection; pass a Session, or an AsyncSession to aenqueue" == str(refused.value)
 
 
 @pytest.mark.parametrize("ending", ["commit", "rollback"])

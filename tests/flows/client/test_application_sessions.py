@@ -67,7 +67,7 @@ def engine_on(engines: list[Engine], url: str, **how: Any) -> Engine:
 def refused(flow: Flow[PullRequest], db: Session) -> str:
     with pytest.raises(InputError) as error:
         flow.enqueue(repo="acme/app", number=7, session=db)
-    assert error.value.field == "session"
+    assert "session" == error.value.field
     return str(error.value)
 
 

@@ -61,7 +61,7 @@ def test_a_run_is_made_and_rung_for(bench: Bench, review):
             await review.aenqueue(repo="acme/app", number=7, head="other")
 
     asyncio.run(scenario())
-    assert [due.key for due in bench.rung] == ["acme/app:pr-7"]
+    assert ["acme/app:pr-7"] == [due.key for due in bench.rung]
 
 
 def test_a_run_is_made_in_an_async_session_and_rung_for_after_its_commit(bench: Bench, review):
@@ -69,9 +69,9 @@ def test_a_run_is_made_in_an_async_session_and_rung_for_after_its_commit(bench: 
         async with Asynchronous(bench) as db:
             run = await review.aenqueue(repo="acme/app", number=7, session=db)
 
-            assert [run.created, bench.rung] == [True, []]
+            assert [True, []] == [run.created, bench.rung]
             await db.commit()
-            assert await rung(bench, 1) == ["acme/app:pr-7"]
+            assert ["acme/app:pr-7"] == await rung(bench, 1)
             assert run.state is RunState.QUEUED
 
     asyncio.run(scenario())
@@ -83,7 +83,7 @@ def test_a_scoped_async_session_stands_for_the_session_of_its_task(bench: Bench,
             scoped = async_scoped_session(lambda: db, asyncio.current_task)
             await review.aenqueue(repo="acme/app", number=7, session=scoped)
             await scoped.commit()
-            assert await rung(bench, 1) == ["acme/app:pr-7"]
+            assert ["acme/app:pr-7"] == await rung(bench, 1)
 
     asyncio.run(scenario())
 
@@ -98,10 +98,10 @@ def test_an_async_session_that_rolls_back_makes_no_run(bench: Bench, review):
                 await review.aenqueue(repo="acme/app", number=8, session=db)
                 await savepoint.rollback()
                 await review.aenqueue(repo="acme/app", number=9, session=db)
-            assert await rung(bench, 1) == ["acme/app:pr-9"]
+            assert ["acme/app:pr-9"] == await rung(bench, 1)
 
     asyncio.run(scenario())
-    assert bench.count("runclaim_runs") == 1
+    assert 1 == bench.count("runclaim_runs")
 
 
 class Locked:
@@ -143,10 +143,10 @@ def test_a_locked_database_does_not_block_the_loop(bench: Bench, review, joins):
             with Locked(bench):
                 how = {"session": db} if joins else {}
                 waiting = asyncio.create_task(review.aenqueue(repo="acme/app", number=7, **how))
-                assert await ticks_while(waiting) == 20
+                assert 20 == await ticks_while(waiting)
             run = await waiting
             await db.commit()
-            assert await rung(bench, 1) == ["acme/app:pr-7"]
+            assert ["acme/app:pr-7"] == await rung(bench, 1)
             assert run.created
 
     asyncio.run(scenario())
@@ -180,9 +180,9 @@ def test_a_stopped_broker_does_not_block_the_loop(bench: Bench, review, joins):
 
             waiting = asyncio.create_task(enqueue())
             assert await asyncio.to_thread(stopped.is_asked.wait, 60)
-            assert await ticks_while(waiting) == 20
+            assert 20 == await ticks_while(waiting)
             stopped.goes_on.set()
             await waiting
-            assert await rung(bench, 1) == ["acme/app:pr-7"]
+            assert ["acme/app:pr-7"] == await rung(bench, 1)
 
     asyncio.run(scenario())

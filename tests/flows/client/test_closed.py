@@ -222,7 +222,7 @@ def test_a_run_whose_transaction_commits_after_the_closing_is_in_the_ledger(site
         session.commit()
 
     with site.database.read() as conn:
-        assert conn.exec_driver_sql("SELECT count(*) FROM runclaim_runs").scalar_one() == 2
+        assert 2 == conn.exec_driver_sql("SELECT count(*) FROM runclaim_runs").scalar_one()
     with pytest.raises(LedgerClosed):
         _ = run.state
 

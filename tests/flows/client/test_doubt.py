@@ -58,7 +58,7 @@ def test_an_unknown_action_that_a_person_retries_is_looked_up_first(bench: Bench
     bench.action(max_attempts=1)(there.post).lookup(find)
     run = planned(bench)
     bench.send()
-    assert shown(run)[0][0] == "unknown"
+    assert "unknown" == shown(run)[0][0]
     is_down.clear()
     retried(bench, run)
     bench.send()
@@ -74,7 +74,7 @@ def test_an_unknown_action_that_nobody_can_look_up_is_sent_once_by_a_persons_wor
     retried(bench, run)
     bench.send()
 
-    assert (len(there.calls), shown(run)) == (2, [("unknown", None, 1)])
+    assert (2, [("unknown", None, 1)]) == (len(there.calls), shown(run))
 
 
 def test_a_persons_word_counts_for_one_send_also_when_its_sender_dies(bench: Bench):
@@ -91,7 +91,7 @@ def test_a_persons_word_counts_for_one_send_also_when_its_sender_dies(bench: Ben
     abandoned(bench)
     bench.send()
 
-    assert (len(there.calls), shown(run)) == (1, [("unknown", None, 2)])
+    assert (1, [("unknown", None, 2)]) == (len(there.calls), shown(run))
 
 
 def test_a_person_may_have_sent_again_what_was_surely_not_sent(bench: Bench):
@@ -102,7 +102,7 @@ def test_a_person_may_have_sent_again_what_was_surely_not_sent(bench: Bench):
     retried(bench, run)
     bench.send()
 
-    assert (len(there.calls), shown(run)) == (3, [("posted", "2", 2)])
+    assert (3, [("posted", "2", 2)]) == (len(there.calls), shown(run))
 
 
 def test_a_retried_action_of_a_run_that_is_superseded_since_is_unknown_and_not_failed(bench: Bench):
@@ -114,7 +114,7 @@ def test_a_retried_action_of_a_run_that_is_superseded_since_is_unknown_and_not_f
     supersede()
     bench.send()
 
-    assert (run.state, len(there.calls), shown(run)) == ("superseded", 1, [("unknown", None, 1)])
+    assert ("superseded", 1, [("unknown", None, 1)]) == (run.state, len(there.calls), shown(run))
 
 
 @pytest.mark.parametrize("superseded", [True, False], ids=["superseded", "attempts spent"])
@@ -132,7 +132,7 @@ def test_an_idempotent_action_whose_sender_died_last_is_unknown_and_not_failed(b
         supersede()
     bench.send()
 
-    assert (there.calls, shown(run)) == ([], [("unknown", None, 2)])
+    assert ([], [("unknown", None, 2)]) == (there.calls, shown(run))
 
 
 def test_what_was_surely_not_sent_again_may_still_have_arrived_before(bench: Bench):
@@ -141,7 +141,7 @@ def test_what_was_surely_not_sent_again_may_still_have_arrived_before(bench: Ben
     run = planned(bench)
     bench.send()
 
-    assert (len(there.arrived), shown(run)) == (1, [("unknown", None, 2)])
+    assert (1, [("unknown", None, 2)]) == (len(there.arrived), shown(run))
 
 
 @pytest.mark.parametrize("after", [timedelta.max, timedelta.min])
@@ -223,7 +223,7 @@ def test_a_call_that_a_person_lets_go_on_is_looked_up_first(
     calls.finish()
 
     assert (len(calls.arrived), calls.asked) == (1, calls.arrived)
-    assert calls.run.result == "found"
+    assert "found" == calls.run.result
 
 
 def test_a_call_that_nobody_can_ask_about_is_made_once_by_a_persons_word(bench: Bench):
@@ -235,18 +235,18 @@ def test_a_call_that_nobody_can_ask_about_is_made_once_by_a_persons_word(bench: 
     calls = Calls(bench, times=2)
     calls.run.retry()
     calls.finish()
-    assert (calls.run.state, len(calls.arrived)) == ("failed", 2)
+    assert ("failed", 2) == (calls.run.state, len(calls.arrived))
     calls.run.retry()
     calls.finish()
 
-    assert (calls.run.result, len(calls.arrived)) == ("call 3", 3)
+    assert ("call 3", 3) == (calls.run.result, len(calls.arrived))
 
 
 def test_a_call_whose_attempt_is_lost_after_a_persons_word_needs_another(bench: Bench):
     """Breaks if the word is not used up by the call that it was given for: the next attempt would call again."""
     calls = Calls(bench, times=2, attempts=2)
-    assert (calls.run.state, len(calls.arrived)) == ("blocked", 1)
+    assert ("blocked", 1) == (calls.run.state, len(calls.arrived))
     calls.run.resume()
     calls.finish()
 
-    assert (calls.run.state, len(calls.arrived)) == ("blocked", 2)
+    assert ("blocked", 2) == (calls.run.state, len(calls.arrived))

@@ -27,10 +27,10 @@ def test_the_same_key_and_input_is_the_same_run(bench: Bench):
     first = review.enqueue(repo="acme/app", number=7)
     again = review.enqueue(PullRequest("acme/app", 7))
 
-    assert (first.created, again.created) == (True, False)
+    assert (True, False) == (first.created, again.created)
     assert first.id == again.id
     assert [due.run_id for due in bench.rung] == [first.id]
-    assert bench.events(first) == ["run.enqueued"]
+    assert ["run.enqueued"] == bench.events(first)
 
 
 def test_the_same_key_with_another_input_is_a_conflict_that_shows_what_differs(bench: Bench):
@@ -40,13 +40,13 @@ def test_the_same_key_with_another_input_is_a_conflict_that_shows_what_differs(b
 
     with pytest.raises(KeyConflict) as refused:
         review.enqueue(repo="acme/app", number=7, base="a2", head="b3")
-    assert refused.value.differs == {"base": ("a1", "a2"), "head": ("b2", "b3")}
+    assert {"base": ("a1", "a2"), "head": ("b2", "b3")} == refused.value.differs
     assert str(refused.value) == (
         f"review already has run {first.id} under the key 'acme/app:pr-7' with another input"
         " (base was 'a1', is 'a2'; head was 'b2', is 'b3')."
         " Put what differs into the key, or enqueue the same input."
     )
-    assert bench.count("runclaim_runs") == 1
+    assert 1 == bench.count("runclaim_runs")
 
 
 def test_a_batch_with_one_conflict_makes_no_run_at_all(bench: Bench):
@@ -56,7 +56,7 @@ def test_a_batch_with_one_conflict_makes_no_run_at_all(bench: Bench):
 
     with pytest.raises(KeyConflict):
         review.enqueue_many([PullRequest("acme/app", n, head="other") for n in (1, 2, 3)])
-    assert bench.count("runclaim_run_keys") == 1
+    assert 1 == bench.count("runclaim_run_keys")
     assert review.enqueue(repo="acme/app", number=1).created
 
 
@@ -74,11 +74,11 @@ def test_many_inputs_give_their_runs_in_order(bench: Bench):
         ]
     )
 
-    assert [run.created for run in runs] == [True, False, True, False]
-    assert [run.view.key for run in runs] == ["acme/app:pr-3", "acme/app:pr-2", "acme/app:pr-1", "acme/app:pr-3"]
+    assert [True, False, True, False] == [run.created for run in runs]
+    assert ["acme/app:pr-3", "acme/app:pr-2", "acme/app:pr-1", "acme/app:pr-3"] == [run.view.key for run in runs]
     assert (runs[1].id, runs[3].id) == (known.id, runs[0].id)
     assert {due.run_id for due in bench.rung} == {runs[0].id, runs[2].id}
-    assert review.enqueue_many([]) == []
+    assert [] == review.enqueue_many([])
 
 
 def test_one_key_in_two_flows_or_two_projects_is_two_runs(bench: Bench):
@@ -91,15 +91,15 @@ def test_one_key_in_two_flows_or_two_projects_is_two_runs(bench: Bench):
         review.using(project="other").enqueue(repo="acme/app", number=7),
     ]
 
-    assert [run.created for run in runs] == [True, True, True]
-    assert len({run.id for run in runs}) == 3
+    assert [True, True, True] == [run.created for run in runs]
+    assert 3 == len({run.id for run in runs})
 
 
 def test_a_delayed_run_rings_when_it_is_due_and_not_before(bench: Bench):
     review = bench.flow()
     review.phase(plan)
     run = review.using(delay=timedelta(hours=1)).enqueue(repo="acme/app", number=7)
-    assert bench.rung == []
+    assert [] == bench.rung
     bench.finish(review, run)
     assert run.state is RunState.QUEUED
     column = "dispatch_due_at = dispatch_due_at - 3600000000, available_at = available_at - 3600000000"
@@ -116,14 +116,14 @@ def test_a_message_carries_what_the_broker_needs(bench: Bench):
     review.using(priority=3).enqueue(repo="acme/app", number=7)
 
     (due,) = bench.rung
-    assert (due.flow, due.phase, due.queue, due.key, due.priority, due.fence) == (
+    assert (
         "review",
         "plan",
         "slow",
         "acme/app:pr-7",
         3,
         0,
-    )
+    ) == (due.flow, due.phase, due.queue, due.key, due.priority, due.fence)
 
 
 def test_an_input_given_twice_is_refused(bench: Bench):
@@ -132,7 +132,7 @@ def test_an_input_given_twice_is_refused(bench: Bench):
 
     with pytest.raises(InputError) as refused:
         review.enqueue(PullRequest("acme/app", 7), head="other")
-    assert str(refused.value) == "input: is given twice: as one value and as head; give one of the two"
+    assert "input: is given twice: as one value and as head; give one of the two" == str(refused.value)
 
 
 REFUSED = {
@@ -156,7 +156,7 @@ def test_a_refused_input_gives_the_same_error_on_both_databases_and_leaves_nothi
     with pytest.raises(InputError) as refused:
         review.enqueue(**given)
     assert expected == str(refused.value)[: len(expected)]
-    assert [bench.count("runclaim_runs"), bench.count("runclaim_run_keys"), bench.rung] == [0, 0, []]
+    assert [0, 0, []] == [bench.count("runclaim_runs"), bench.count("runclaim_run_keys"), bench.rung]
 
 
 def test_the_largest_input_and_the_longest_key_are_taken(bench: Bench):
@@ -177,7 +177,7 @@ def test_a_newer_run_of_a_subject_supersedes_the_one_that_waits(bench: Bench):
     newer = review.enqueue(repo="acme/app", number=7, head="h2")
     other = review.enqueue(repo="acme/web", number=7, head="h1")
 
-    assert [older.state, newer.state, other.state] == [RunState.SUPERSEDED, RunState.QUEUED, RunState.QUEUED]
+    assert [RunState.SUPERSEDED, RunState.QUEUED, RunState.QUEUED] == [older.state, newer.state, other.state]
 
 
 def test_a_newer_run_of_a_subject_stops_the_one_that_runs_and_takes_its_rows_back(bench: Bench):
@@ -199,9 +199,9 @@ def test_a_newer_run_of_a_subject_stops_the_one_that_runs_and_takes_its_rows_bac
     bench.deliver(review)
     bench.rung.clear()
 
-    assert bench.diary.lines == [("deliver", 1, "claimlost", None)]
-    assert (unheard.state, bench.count("told")) == (RunState.SUPERSEDED, 0)
-    assert bench.events(unheard) == ["run.enqueued", "run.started", "phase.started", "run.superseded"]
+    assert [("deliver", 1, "claimlost", None)] == bench.diary.lines
+    assert (RunState.SUPERSEDED, 0) == (unheard.state, bench.count("told"))
+    assert ["run.enqueued", "run.started", "phase.started", "run.superseded"] == bench.events(unheard)
 
 
 def test_a_ledger_whose_file_was_deleted_is_told_and_one_that_took_its_place_is_looked_at_again(laptop: Bench):

@@ -65,18 +65,18 @@ def test_a_run_tells_where_it_stands(bench: Bench, review, queued):
     before = (queued.state, queued.phases, queued.results)
     bench.deliver(review)
 
-    assert before == (RunState.QUEUED, {"plan": "pending", "deliver": "pending"}, {})
+    assert (RunState.QUEUED, {"plan": "pending", "deliver": "pending"}, {}) == before
     assert queued.state is RunState.SUCCEEDED
-    assert queued.phases == {"plan": "complete", "deliver": "complete"}
+    assert {"plan": "complete", "deliver": "complete"} == queued.phases
     assert queued.results == {"plan": Found(["a1"]), "deliver": 1}
-    assert (queued.result, queued.wait(A_SECOND)) == (1, 1)
+    assert (1, 1) == (queued.result, queued.wait(A_SECOND))
 
 
 def test_a_handle_made_from_an_id_knows_what_the_flow_knows(bench: Bench, review, queued):
     bench.deliver(review)
 
     assert review.get(queued.id).results["plan"] == Found(["a1"])
-    assert bench.ledger.handle(queued.id).results["plan"] == {"paths": ["a1"]}
+    assert {"paths": ["a1"]} == bench.ledger.handle(queued.id).results["plan"]
     assert repr(queued) == f"<run {queued.id} (created)>"
 
 
@@ -100,7 +100,7 @@ def test_waiting_ends_with_the_run(bench: Bench, review, queued):
     bench.deliver(review)
     waiter.join(60)
 
-    assert waited == [1]
+    assert [1] == waited
 
 
 def test_waiting_in_vain_says_how_the_run_stands(queued):
@@ -120,11 +120,11 @@ def test_waiting_for_a_run_that_stops_tells_why(bench: Bench, error, state):
 
 
 def test_a_waiting_run_is_canceled_at_once_and_twice_is_fine(bench: Bench, review, queued):
-    assert [queued.cancel(by="ann"), queued.cancel()] == [RunState.CANCELED, RunState.CANCELED]
+    assert [RunState.CANCELED, RunState.CANCELED] == [queued.cancel(by="ann"), queued.cancel()]
     bench.deliver(review)
 
-    assert bench.diary.lines == []
-    assert bench.events(queued) == ["run.enqueued", "run.canceled"]
+    assert [] == bench.diary.lines
+    assert ["run.enqueued", "run.canceled"] == bench.events(queued)
 
 
 def test_a_running_run_is_asked_to_stop(bench: Bench):
@@ -142,8 +142,8 @@ def test_a_running_run_is_asked_to_stop(bench: Bench):
     run = flow.enqueue(repo="acme/app", number=7)
     bench.deliver(flow)
 
-    assert (told, run.state) == (["running", "running"], RunState.CANCELED)
-    assert run.phases == {"deliver": "complete", "never": "pending"}
+    assert (["running", "running"], RunState.CANCELED) == (told, run.state)
+    assert {"deliver": "complete", "never": "pending"} == run.phases
 
 
 def test_a_run_that_has_ended_is_not_canceled(bench: Bench, review, queued):
@@ -162,7 +162,7 @@ def test_a_failed_run_starts_its_phase_again(bench: Bench):
 
     assert [run.id] == [due.run_id for due in bench.rung]
     bench.deliver(flow)
-    assert (run.state, run.result) == (RunState.SUCCEEDED, "done")
+    assert (RunState.SUCCEEDED, "done") == (run.state, run.result)
 
 
 def test_a_blocked_run_goes_on_from_its_phase(bench: Bench):

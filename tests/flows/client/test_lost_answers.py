@@ -106,8 +106,8 @@ def test_a_retry_gives_one_budget_though_its_run_has_failed_again_since(person: 
     person.cut.check()
     person.work()
 
-    assert (run.state, bodies) == ("failed", [1, 2] * 2)
-    assert person.bench.events(run).count("run.retried") == 1
+    assert ("failed", [1, 2] * 2) == (run.state, bodies)
+    assert 1 == person.bench.events(run).count("run.retried")
 
 
 @pytest.mark.parametrize("verb, error", [("retry", ValueError), ("resume", Blocked)])
@@ -119,8 +119,8 @@ def test_what_a_person_started_is_no_conflict_though_it_has_ended_before_the_led
     getattr(person.run(run), verb)()
     person.cut.check()
 
-    assert run.state == "succeeded"
-    assert [each.type for each in run.events].count("run.retried" if verb == "retry" else "run.resumed") == 1
+    assert "succeeded" == run.state
+    assert 1 == [each.type for each in run.events].count("run.retried" if verb == "retry" else "run.resumed")
 
 
 @pytest.mark.parametrize("when", CUTS)
@@ -145,8 +145,8 @@ def test_what_somebody_else_did_meanwhile_is_not_taken_for_ones_own(person: Pers
         person.run(run).retry()
     person.cut.check()
 
-    assert person.bench.events(run).count("run.retried") == 1
-    assert person.rung == []
+    assert 1 == person.bench.events(run).count("run.retried")
+    assert [] == person.rung
 
 
 @pytest.mark.parametrize("when", CUTS)
@@ -195,7 +195,7 @@ def test_a_route_says_that_it_started_a_phase_though_that_has_ended_since(person
 
     assert (routed.run.id, routed.run.created, routed.started) == (triage.run.id, False, True)
     assert rung == (["fix"] if when is When.BEFORE or meanwhile == "nothing" else [])
-    assert triage.run.result == "bug"
+    assert "bug" == triage.run.result
 
 
 def test_a_signal_that_somebody_else_has_sent_is_not_ones_own(person: Person):
@@ -272,7 +272,7 @@ def test_a_duplicate_whose_first_run_cannot_be_read_at_once_is_answered_all_the_
     second = deliver(webhook)
 
     assert (second.outcome, second.run.id) == (Outcome.DUPLICATE, first.id)
-    assert len(begun) == 3
+    assert 3 == len(begun)
 
 
 def _lose(bench: Bench, conn: Any) -> None:
@@ -308,7 +308,7 @@ def test_an_action_is_retried_once_though_it_is_unknown_again_before_the_ledger_
     person.cut.check()
     person.bench.send()
 
-    assert len(arrived) == 2
+    assert 2 == len(arrived)
 
 
 @pytest.mark.parametrize("when", CUTS)
@@ -318,7 +318,7 @@ def test_an_action_that_one_has_resolved_is_no_conflict(person: Person, when: Wh
     told = person.service.resolve_action(run.actions[0].id, "comment-1")
     person.cut.check()
 
-    assert (told["state"], told["upstream_id"]) == ("posted", "comment-1")
+    assert ("posted", "comment-1") == (told["state"], told["upstream_id"])
 
 
 def test_an_action_that_somebody_else_has_resolved_is_a_conflict(person: Person):
@@ -369,7 +369,7 @@ def test_a_call_that_was_never_made_is_the_first(person: Person, when: When):
     begun = notes.begin_act("check")
     person.cut.check()
 
-    assert (begun, notes.begin_act("check")) == ((True, "sending", None), (False, "sending", None))
+    assert ((True, "sending", None), (False, "sending", None)) == (begun, notes.begin_act("check"))
 
 
 @pytest.mark.parametrize("when", CUTS)
@@ -381,4 +381,4 @@ def test_a_persons_word_for_a_call_is_heard_once_though_the_answer_is_lost(perso
     begun = notes.begin_act("check")
     person.cut.check()
 
-    assert (begun, notes.begin_act("check")) == ((False, "released", None), (False, "sending", None))
+    assert ((False, "released", None), (False, "sending", None)) == (begun, notes.begin_act("check"))

@@ -29,8 +29,8 @@ def test_a_recovered_run_is_published_and_runs_like_any_other(bench: Bench, revi
     run = review.using(run_id=ID.upper()).enqueue(repo="acme/app", number=7)
     bench.finish(review, run)
 
-    assert (run.id, run.created, run.result) == (ID, True, ID)
-    assert review.enqueue(repo="acme/app", number=7).id == ID
+    assert (ID, True, ID) == (run.id, run.created, run.result)
+    assert ID == review.enqueue(repo="acme/app", number=7).id
 
 
 def test_a_run_that_is_there_is_never_found_by_a_recovery(bench: Bench, review):
@@ -42,8 +42,8 @@ def test_a_run_that_is_there_is_never_found_by_a_recovery(bench: Bench, review):
         recovery.enqueue(repo="acme/app", number=7)
     with pytest.raises(RunExists) as other:
         review.using(run_id=ID.replace("7", "8")).enqueue(repo="acme/app", number=7)
-    assert (same.value.found, other.value.found, run.state) == (ID, ID, RunState.QUEUED)
-    assert bench.rung == []
+    assert (ID, ID, RunState.QUEUED) == (same.value.found, other.value.found, run.state)
+    assert [] == bench.rung
 
 
 def test_a_recovery_in_the_applications_transaction_is_gone_with_it(bench: Bench, review):

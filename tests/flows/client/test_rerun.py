@@ -40,8 +40,8 @@ def test_a_rerun_runs_everything_again_and_the_key_names_it_from_then_on(bench: 
     again = first.rerun(by="ann")
     bench.finish(review, again)
 
-    assert (first.view.rerun, again.view.rerun) == (0, 1)
-    assert (again.created, again.state, again.result) == (True, RunState.SUCCEEDED, "b2")
+    assert (0, 1) == (first.view.rerun, again.view.rerun)
+    assert (True, RunState.SUCCEEDED, "b2") == (again.created, again.state, again.result)
     assert review.enqueue(repo="acme/app", number=7).id == again.id
     assert first.state is RunState.SUCCEEDED
 
@@ -51,14 +51,14 @@ def test_a_rerun_supersedes_the_keys_run_that_still_waits_and_rings(bench: Bench
     bench.rung.clear()
     again = review.using(rerun=True).enqueue(repo="acme/app", number=7)
 
-    assert (first.state, again.state) == (RunState.SUPERSEDED, RunState.QUEUED)
+    assert (RunState.SUPERSEDED, RunState.QUEUED) == (first.state, again.state)
     assert [due.run_id for due in bench.rung] == [again.id]
 
 
 def test_a_rerun_of_a_key_without_a_run_is_its_run_0(bench: Bench, review):
     run = review.using(rerun=True).enqueue(repo="acme/app", number=7)
 
-    assert (run.created, run.view.rerun) == (True, 0)
+    assert (True, 0) == (run.created, run.view.rerun)
 
 
 def test_a_rerun_in_the_applications_transaction_is_gone_with_it(bench: Bench, review):
@@ -68,15 +68,15 @@ def test_a_rerun_in_the_applications_transaction_is_gone_with_it(bench: Bench, r
         review.using(rerun=True).enqueue(repo="acme/app", number=7, session=session)
         session.rollback()
 
-    assert (first.state, bench.count("runclaim_runs"), bench.rung) == (RunState.QUEUED, 1, [])
-    assert first.rerun().view.rerun == 1
+    assert (RunState.QUEUED, 1, []) == (first.state, bench.count("runclaim_runs"), bench.rung)
+    assert 1 == first.rerun().view.rerun
 
 
 def test_many_reruns_in_one_transaction(bench: Bench, review):
     review.enqueue_many([PullRequest("acme/app", number) for number in (1, 2)])
     again = review.using(rerun=True).enqueue_many([PullRequest("acme/app", number) for number in (2, 3, 1)])
 
-    assert [run.view.rerun for run in again] == [1, 0, 1]
+    assert [1, 0, 1] == [run.view.rerun for run in again]
 
 
 def test_another_input_under_the_key_is_a_conflict_for_a_rerun_too(bench: Bench, review):
@@ -84,7 +84,7 @@ def test_another_input_under_the_key_is_a_conflict_for_a_rerun_too(bench: Bench,
 
     with pytest.raises(KeyConflict):
         review.using(rerun=True).enqueue(repo="acme/app", number=7, head="c3")
-    assert bench.count("runclaim_runs") == 1
+    assert 1 == bench.count("runclaim_runs")
 
 
 def test_a_rerun_takes_the_input_as_recorded_and_the_phases_as_declared_now(bench: Bench, review):
@@ -95,9 +95,9 @@ def test_a_rerun_takes_the_input_as_recorded_and_the_phases_as_declared_now(benc
     deployed.phase(name="deliver")(lambda ctx: len(ctx.input.labels))
     again = bench.ledger.handle(first.id).rerun()
 
-    assert again.view.input == {"repo": "acme/app", "number": 7, "base": "a1", "head": "b2"}
-    assert list(again.phases) == ["plan", "deliver"]
-    assert (again.view.project, again.view.priority, again.view.rerun) == ("acme", 4, 1)
+    assert {"repo": "acme/app", "number": 7, "base": "a1", "head": "b2"} == again.view.input
+    assert ["plan", "deliver"] == list(again.phases)
+    assert ("acme", 4, 1) == (again.view.project, again.view.priority, again.view.rerun)
 
 
 @pytest.mark.parametrize("key", ["{repo}:{number}", "{repo}:pr-{number}:{head}"])
@@ -108,7 +108,7 @@ def test_a_run_whose_flow_makes_another_key_now_is_not_rerun_under_that(bench: B
 
     with pytest.raises(InputError, match="enqueue it anew"):
         bench.ledger.handle(first.id).rerun()
-    assert bench.count("runclaim_runs") == 1
+    assert 1 == bench.count("runclaim_runs")
 
 
 def test_what_is_not_there_cannot_be_rerun(bench: Bench, review):

@@ -189,7 +189,7 @@ def test_a_phase_that_waits_for_nothing_has_no_signal(bench: Bench):
     bench.finish(flow, run)
 
     assert RunState.SUCCEEDED is run.state
-    assert ["waits for no signal" in told[0], "received no signal merged" in told[1]] == [True, True]
+    assert [True, True] == ["waits for no signal" in told[0], "received no signal merged" in told[1]]
 
 
 def test_a_body_under_test_is_given_signals(release: Flow, heard: list[Any]):

@@ -127,7 +127,7 @@ def test_a_second_flow_of_a_name_is_refused(runs, review):
 def test_a_second_attachment_to_one_application_is_refused(runs):
     with pytest.raises(DeclarationError) as refused:
         Runclaim(runs.app)
-    assert str(refused.value) == "the Celery app declared already has a Runclaim; use that one everywhere"
+    assert "the Celery app declared already has a Runclaim; use that one everywhere" == str(refused.value)
 
 
 def test_an_unknown_setting_is_refused(runs):
@@ -152,4 +152,4 @@ class Painted:
 def test_an_enum_in_a_key_is_its_value(runs):
     painted = runs.flow("paint", Painted, key="{colour}-{shade}")
 
-    assert painted.key_of(Painted(Colour.RED, Shade.DARK)).text == "red-dark"
+    assert "red-dark" == painted.key_of(Painted(Colour.RED, Shade.DARK)).text

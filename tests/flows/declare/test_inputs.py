@@ -98,15 +98,15 @@ def test_fields_may_be_given_as_python_has_them():
     its = InputType(Order)
     given = {name: getattr(AN_ORDER, name) for name in its.fields}
 
-    assert its.check(given) == AN_ORDER
-    assert its.check(ChainMap(given)) == AN_ORDER
-    assert InputType(OrderModel).check({"number": 7, "day": date(2031, 5, 1)}).label == "x"
+    assert AN_ORDER == its.check(given)
+    assert AN_ORDER == its.check(ChainMap(given))
+    assert "x" == InputType(OrderModel).check({"number": 7, "day": date(2031, 5, 1)}).label
 
 
 def test_a_field_is_given_by_its_name_whatever_its_alias():
     its = InputType(OrderModel)
 
-    assert its.check({"number": 7, "day": date(2031, 5, 1), "label": "y"}).label == "y"
+    assert "y" == its.check({"number": 7, "day": date(2031, 5, 1), "label": "y"}).label
 
 
 BAD = {
@@ -202,7 +202,7 @@ def test_numbers_as_keys_of_an_object_are_their_text():
     its = InputType(Anything)
     plain = its.dump({"value": {1: "a", "b": 2}})
 
-    assert plain == {"value": {"1": "a", "b": 2}}
+    assert {"value": {"1": "a", "b": 2}} == plain
     assert fingerprint(plain) == fingerprint(json.loads(json.dumps(plain)))
 
 
@@ -229,7 +229,7 @@ def test_a_set_has_the_same_fingerprint_in_every_process():
         for seed in ("1", "2", "3")
     }
 
-    assert len(told) == 1
+    assert 1 == len(told)
 
 
 def test_a_type_that_only_a_type_checker_sees_is_refused():

@@ -124,7 +124,7 @@ def test_a_mistaken_body_is_refused_with_words_that_help(review, mistake):
 def test_a_lambda_needs_a_name(review):
     with pytest.raises(DeclarationError, match=r"^a phase needs a name: write @flow.phase above `def plan"):
         review.phase(lambda ctx: 1)
-    assert review.phase(name="plan")(lambda ctx: 1).name == "plan"
+    assert "plan" == review.phase(name="plan")(lambda ctx: 1).name
 
 
 def test_a_second_phase_of_a_name_is_refused(review):
@@ -132,13 +132,13 @@ def test_a_second_phase_of_a_name_is_refused(review):
 
     with pytest.raises(DeclarationError) as refused:
         review.phase(plan)
-    assert str(refused.value) == "flow review already has a phase plan; give the second another name"
+    assert "flow review already has a phase plan; give the second another name" == str(refused.value)
 
 
 def test_a_flow_without_phases_enqueues_nothing(review):
     with pytest.raises(DeclarationError) as refused:
         review.enqueue(repo="acme/app", number=7)
-    assert str(refused.value) == "flow review has no phases: declare one with @review.phase"
+    assert "flow review has no phases: declare one with @review.phase" == str(refused.value)
 
 
 MISTAKEN_USES = {
@@ -184,13 +184,13 @@ def test_every_option_of_a_phase_is_kept(review):
     )(plan)
 
     kept = phase.options
-    assert (
+    assert ("think", "review.think", 3, 2, "slow") == (
         phase.name,
         phase.task_name,
         kept.max_attempts,
         phase.max_losses,
         kept.queue,
-    ) == ("think", "review.think", 3, 2, "slow")
+    )
     assert (backoff, timedelta(minutes=2), timedelta(minutes=20)) == (kept.backoff, kept.lease, kept.max_duration)
 
 
@@ -198,12 +198,12 @@ def test_phases_keep_the_order_of_their_declarations(review):
     for name in ("third", "first", "second"):
         review.phase(name=name)(plan)
 
-    assert list(review.phases) == ["third", "first", "second"]
-    assert repr(review) == "<flow review: third → first → second>"
+    assert ["third", "first", "second"] == list(review.phases)
+    assert "<flow review: third → first → second>" == repr(review)
 
 
 def test_a_declared_phase_is_still_a_function_of_its_context(review):
     phase: Phase[Any, Any] = review.phase(plan)
     context = type("SomeContext", (), {"input": PullRequest("acme/app", 7, base="a1")})()
 
-    assert phase(context) == ["a1"]
+    assert ["a1"] == phase(context)

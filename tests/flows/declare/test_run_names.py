@@ -32,7 +32,7 @@ def test_a_key_may_be_a_function_of_the_input(laptop: Bench):
     flow = laptop.flow(key=lambda pull: f"{pull.repo}/{pull.number:04}", subject=lambda pull: pull.repo)
     pull = PullRequest("acme/app", 7)
 
-    assert (flow.key_of(pull).text, flow.subject_of(pull)) == ("acme/app/0007", "acme/app")
+    assert ("acme/app/0007", "acme/app") == (flow.key_of(pull).text, flow.subject_of(pull))
 
 
 def test_a_flow_without_a_subject_gives_its_runs_none(laptop: Bench):
@@ -65,7 +65,7 @@ def test_a_text_that_is_no_key_is_refused(laptop: Bench, kind):
 def test_a_subject_has_the_limits_of_a_key(laptop: Bench):
     flow = laptop.flow(subject=lambda pull: pull.repo)
 
-    assert flow.subject_of(PullRequest("é" * 256, 7)) == "é" * 256
+    assert "é" * 256 == flow.subject_of(PullRequest("é" * 256, 7))
     with pytest.raises(InputError, match="subject: has 514 bytes, at most 512 fit"):
         flow.subject_of(PullRequest("é" * 257, 7))
 

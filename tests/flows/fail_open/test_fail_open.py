@@ -125,13 +125,13 @@ def test_a_first_claim_without_an_answer_opens_and_its_result_is_recorded_once_w
     outage.bench.finish(flow, run)
 
     assert ("success", told) == (first.ending, (1, 0))
-    assert (run.state, run.result) == (RunState.SUCCEEDED, "b2!")
-    assert outage.bodies == ["acme/app:pr-7 phase0", "acme/app:pr-7 phase1"]
-    assert [e.type for e in run.events] == [
+    assert (RunState.SUCCEEDED, "b2!") == (run.state, run.result)
+    assert ["acme/app:pr-7 phase0", "acme/app:pr-7 phase1"] == outage.bodies
+    assert [
         "run.enqueued", "run.started", "phase.started", "phase.completed", "phase.started", "phase.completed",
         "run.succeeded",
-    ]  # fmt: skip
-    assert outage.bench.totals() == {("failed_open", "review"): 1}
+    ] == [e.type for e in run.events]  # fmt: skip
+    assert {("failed_open", "review"): 1} == outage.bench.totals()
 
 
 def test_a_flow_fails_closed_unless_it_is_declared_otherwise(outage: Outage):
@@ -144,8 +144,8 @@ def test_a_flow_fails_closed_unless_it_is_declared_otherwise(outage: Outage):
         flow.enqueue(repo="acme/app", number=8)
     outage.end()
 
-    assert (outage.bodies, outage.records.is_empty, run.state) == ([], True, RunState.QUEUED)
-    assert outage.bench.rung == []
+    assert ([], True, RunState.QUEUED) == (outage.bodies, outage.records.is_empty, run.state)
+    assert [] == outage.bench.rung
 
 
 def test_a_definite_not_yours_is_never_overridden(outage: Outage):
@@ -159,8 +159,8 @@ def test_a_definite_not_yours_is_never_overridden(outage: Outage):
     due = message(outage)
     run.cancel()
 
-    assert outage.bench.deliver(flow, due).ending == "duplicate"
-    assert (outage.bodies, outage.records.is_empty) == ([], True)
+    assert "duplicate" == outage.bench.deliver(flow, due).ending
+    assert ([], True) == (outage.bodies, outage.records.is_empty)
 
 
 def test_a_completion_never_fails_open(outage: Outage):
@@ -192,10 +192,10 @@ def test_an_enqueue_goes_to_the_broker_and_two_of_one_key_name_one_run(outage: O
     endings = [outage.bench.deliver(flow).ending for _ in range(3)]
 
     assert first.id == second.id != other.id
-    assert endings == ["success", "duplicate", "success"]
-    assert (first.result, other.result) == ("b2", "b2")
+    assert ["success", "duplicate", "success"] == endings
+    assert ("b2", "b2") == (first.result, other.result)
     assert flow.enqueue(repo="acme/app", number=7).id == first.id
-    assert outage.bodies == ["acme/app:pr-7 phase0", "acme/app:pr-8 phase0"]
+    assert ["acme/app:pr-7 phase0", "acme/app:pr-8 phase0"] == outage.bodies
 
 
 def test_an_enqueue_of_a_key_that_has_a_run_starts_nothing(outage: Outage):
@@ -206,9 +206,9 @@ def test_an_enqueue_of_a_key_that_has_a_run_starts_nothing(outage: Outage):
     again = flow.enqueue(repo="acme/app", number=7)
     outage.end()
 
-    assert outage.bench.deliver(flow).ending == "duplicate"
-    assert (again.id != known.id, outage.bodies) == (True, ["acme/app:pr-7 phase0"])
-    assert outage.bench.count("runclaim_runs") == 1
+    assert "duplicate" == outage.bench.deliver(flow).ending
+    assert (True, ["acme/app:pr-7 phase0"]) == (again.id != known.id, outage.bodies)
+    assert 1 == outage.bench.count("runclaim_runs")
 
 
 def test_a_run_that_was_enqueued_and_run_without_the_ledger_is_inserted_and_completed(outage: Outage):
@@ -220,8 +220,8 @@ def test_a_run_that_was_enqueued_and_run_without_the_ledger_is_inserted_and_comp
     outage.reconcile()
     view = run.view
 
-    assert (run.state, run.result) == (RunState.SUCCEEDED, "b2")
-    assert (view.project, view.priority, view.subject, view.key) == ("acme", 3, "acme/app", "acme/app:pr-7")
+    assert (RunState.SUCCEEDED, "b2") == (run.state, run.result)
+    assert ("acme", 3, "acme/app", "acme/app:pr-7") == (view.project, view.priority, view.subject, view.key)
     assert flow.using(project="acme").enqueue(repo="acme/app", number=7).id == run.id
 
 
@@ -234,8 +234,8 @@ def test_an_open_run_of_a_key_that_has_another_run_is_dropped(outage: Outage, ca
     outage.end()
     outage.reconcile()
 
-    assert (known.state, outage.bench.count("runclaim_phase_results")) == (RunState.QUEUED, 0)
-    assert (outage.records.is_empty, outage.bench.totals()) == (True, {("failed_open", "review"): 1})
+    assert (RunState.QUEUED, 0) == (known.state, outage.bench.count("runclaim_phase_results"))
+    assert (True, {("failed_open", "review"): 1}) == (outage.records.is_empty, outage.bench.totals())
     assert "that result is dropped" in caplog.text
 
 
@@ -256,7 +256,7 @@ def test_a_result_is_dropped_when_somebody_has_gone_on_with_the_run(outage: Outa
     outage.bench.deliver(flow, due)
     outage.records.write(record)
 
-    assert (outage.reconcile(), run.result) == (1, "acme/app:pr-7 phase02")
+    assert (1, "acme/app:pr-7 phase02") == (outage.reconcile(), run.result)
     assert "that result is dropped" in caplog.text
 
 
@@ -269,8 +269,8 @@ def test_a_message_that_comes_again_is_run_once_and_reconciled_at_the_next_deliv
     outage.end()
     late = outage.bench.deliver(flow, due).ending
 
-    assert [*endings, late] == ["success", "duplicate", "duplicate", "duplicate"]
-    assert (outage.bodies, run.state) == (["acme/app:pr-7 phase0"], RunState.SUCCEEDED)
+    assert ["success", "duplicate", "duplicate", "duplicate"] == [*endings, late]
+    assert (["acme/app:pr-7 phase0"], RunState.SUCCEEDED) == (outage.bodies, run.state)
 
 
 def test_a_body_that_fails_without_the_ledger_leaves_its_run_to_wait_for_it(outage: Outage):
@@ -288,8 +288,8 @@ def test_a_body_that_fails_without_the_ledger_leaves_its_run_to_wait_for_it(outa
     outage.bench.execute("UPDATE runclaim_runs SET dispatch_due_at = available_at")
     outage.bench.finish(flow, run)
 
-    assert (ended.ending, waits) == ("retry", [Told.WAITS])
-    assert (run.state, len(outage.bodies)) == (RunState.SUCCEEDED, 2)
+    assert ("retry", [Told.WAITS]) == (ended.ending, waits)
+    assert (RunState.SUCCEEDED, 2) == (run.state, len(outage.bodies))
 
 
 def test_a_worker_that_stops_hears_it_in_an_open_attempt(outage: Outage):
@@ -301,7 +301,7 @@ def test_a_worker_that_stops_hears_it_in_an_open_attempt(outage: Outage):
     flow.enqueue(repo="acme/app", number=7)
     outage.begin()
 
-    assert outage.bench.deliver(flow).ending == "released"
+    assert "released" == outage.bench.deliver(flow).ending
     outage.end()
 
 
@@ -340,7 +340,7 @@ def test_what_only_the_ledger_can_take_or_give_ends_an_open_attempt(outage: Outa
     outage.end()
     outage.reconcile()
 
-    assert (run.state, outage.records.is_empty) == (RunState.QUEUED, True)
+    assert (RunState.QUEUED, True) == (run.state, outage.records.is_empty)
 
 
 def test_findings_and_planned_actions_are_kept_with_the_result_and_written_once(outage: Outage):
@@ -374,9 +374,9 @@ def test_findings_and_planned_actions_are_kept_with_the_result_and_written_once(
     outage.reconcile()
     outage.bench.send()
 
-    assert [(each.title, each.line) for each in run.findings] == [("a race", 7)]
+    assert [("a race", 7)] == [(each.title, each.line) for each in run.findings]
     assert (sent, [each.state for each in run.actions]) == ([f"{run.id}:phase0:0"], ["posted"] * 2)
-    assert [each.phase for each in told] == ["phase0"]
+    assert ["phase0"] == [each.phase for each in told]
     assert run.actions[0].finding_id == run.findings[0].id
 
 
@@ -391,7 +391,7 @@ def test_a_skipped_phase_is_skipped_in_the_ledger_too(outage: Outage):
     outage.end()
     outage.reconcile()
 
-    assert (run.state, run.events[-2].type) == (RunState.SUCCEEDED, "phase.skipped")
+    assert (RunState.SUCCEEDED, "phase.skipped") == (run.state, run.events[-2].type)
 
 
 def test_an_input_above_the_cap_is_not_carried_and_its_run_waits(outage: Outage):
@@ -405,7 +405,7 @@ def test_an_input_above_the_cap_is_not_carried_and_its_run_waits(outage: Outage)
         flow.enqueue(replace(large, number=8))
     outage.end()
 
-    assert (outage.bodies, run.state, outage.bench.rung) == ([], RunState.QUEUED, [])
+    assert ([], RunState.QUEUED, []) == (outage.bodies, run.state, outage.bench.rung)
 
 
 @pytest.mark.parametrize(
@@ -418,7 +418,7 @@ def test_what_only_the_ledger_can_do_is_not_sent_without_it(outage: Outage, how:
         flow.using(**how).enqueue(repo="acme/app", number=7)
     outage.end()
 
-    assert outage.bench.rung == []
+    assert [] == outage.bench.rung
 
 
 def test_an_enqueue_that_reaches_neither_the_ledger_nor_the_broker_says_so(outage: Outage):
@@ -442,7 +442,7 @@ def test_messages_that_the_ledger_dispatches_carry_the_input_too(outage: Outage)
     outage.end()
     outage.reconcile()
 
-    assert (outage.bodies, run.state) == (["acme/app:pr-7 phase0", "acme/app:pr-7 phase1"], RunState.SUCCEEDED)
+    assert (["acme/app:pr-7 phase0", "acme/app:pr-7 phase1"], RunState.SUCCEEDED) == (outage.bodies, run.state)
 
 
 def test_a_claim_that_was_made_after_all_is_adopted(outage: Outage):
@@ -463,7 +463,7 @@ def test_a_claim_that_was_made_after_all_is_adopted(outage: Outage):
     outage.bench.database.run(lambda conn: claim(conn, asked, **how))
     outage.reconcile()
 
-    assert (run.state, run.view.attempts) == (RunState.SUCCEEDED, 1)
+    assert (RunState.SUCCEEDED, 1) == (run.state, run.view.attempts)
 
 
 def test_a_stale_record_of_an_earlier_phase_does_not_keep_a_later_one_from_running(outage: Outage):
@@ -481,7 +481,7 @@ def test_a_stale_record_of_an_earlier_phase_does_not_keep_a_later_one_from_runni
     outage.end()
     outage.reconcile()
 
-    assert (ended.ending, run.state) == ("success", RunState.SUCCEEDED)
+    assert ("success", RunState.SUCCEEDED) == (ended.ending, run.state)
 
 
 def test_many_processes_that_reconcile_at_once_record_a_result_once(outage: Outage):
@@ -494,9 +494,9 @@ def test_many_processes_that_reconcile_at_once_record_a_result_once(outage: Outa
 
     told = together(6, lambda _: Reconciler(outage.bench.ledger, outage.records, patience=20.0).one(record))
 
-    assert set(told) == {Told.COMPLETED}
-    assert (run.state, outage.bench.count("runclaim_phase_results")) == (RunState.SUCCEEDED, 1)
-    assert outage.bench.totals() == {("failed_open", "review"): 1}
+    assert {Told.COMPLETED} == set(told)
+    assert (RunState.SUCCEEDED, 1) == (run.state, outage.bench.count("runclaim_phase_results"))
+    assert {("failed_open", "review"): 1} == outage.bench.totals()
 
 
 def test_any_process_of_the_machine_reconciles_and_leaves_another_ledgers_records_alone(outage: Outage, tmp_path):
@@ -513,7 +513,7 @@ def test_any_process_of_the_machine_reconciles_and_leaves_another_ledgers_record
     told = [Reconciler(each, outage.records).all() for each in (stranger, sibling)]
     sibling.database.close()
 
-    assert (told, run.state) == ([0, 1], RunState.SUCCEEDED)
+    assert ([0, 1], RunState.SUCCEEDED) == (told, run.state)
 
 
 def test_a_record_that_fits_no_more_is_set_aside_for_a_person_and_holds_up_no_other(outage: Outage, caplog):
@@ -527,8 +527,8 @@ def test_a_record_that_fits_no_more_is_set_aside_for_a_person_and_holds_up_no_ot
     outage.records.write(replace(first, outcome=replace(first.outcome, findings=[{"no": "finding"}])))
     (outage.records.folder / "torn.json").write_text("{")
 
-    assert outage.reconcile() == 1
-    assert sorted(run.state for run in runs) == ["queued", "succeeded"]
+    assert 1 == outage.reconcile()
+    assert ["queued", "succeeded"] == sorted(run.state for run in runs)
     assert [path.stem for path in outage.records.folder.glob("*.refused")] == [first.run_id]
     assert "is left in" in caplog.text
 
@@ -549,7 +549,7 @@ def test_a_ledger_that_answers_with_an_error_of_its_own_sets_no_record_aside(out
         outage.reconcile()
     outage.bench.execute("ALTER TABLE elsewhere RENAME TO runclaim_counters")
 
-    assert (outage.reconcile(), run.state) == (1, RunState.SUCCEEDED)
+    assert (1, RunState.SUCCEEDED) == (outage.reconcile(), run.state)
 
 
 def test_of_many_workers_that_hear_of_one_open_run_at_once_one_runs_it(outage: Outage):
@@ -568,8 +568,8 @@ def test_of_many_workers_that_hear_of_one_open_run_at_once_one_runs_it(outage: O
 
     endings = together(8, lambda _: outage.bench.deliver(flow, due).ending)
 
-    assert sorted(endings) == ["duplicate"] * 7 + ["success"]
-    assert (outage.bodies, run.result) == (["acme/app:pr-7 phase0"], "b2")
+    assert ["duplicate"] * 7 + ["success"] == sorted(endings)
+    assert (["acme/app:pr-7 phase0"], "b2") == (outage.bodies, run.result)
 
 
 def test_an_async_application_enqueues_without_the_ledger_too(outage: Outage):
@@ -579,7 +579,7 @@ def test_an_async_application_enqueues_without_the_ledger_too(outage: Outage):
     outage.end()
     outage.bench.deliver(flow)
 
-    assert run.result == "b2"
+    assert "b2" == run.result
 
 
 def test_only_its_owner_reads_a_local_record_and_no_draft_is_left(outage: Outage):
@@ -590,8 +590,8 @@ def test_only_its_owner_reads_a_local_record_and_no_draft_is_left(outage: Outage
     outage.end()
     folder = outage.records.folder
 
-    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    assert stat.S_IMODE((folder / f"{run.id}.json").stat().st_mode) == 0o600
+    assert 0o700 == stat.S_IMODE(folder.stat().st_mode)
+    assert 0o600 == stat.S_IMODE((folder / f"{run.id}.json").stat().st_mode)
     assert sorted(path.name for path in folder.iterdir()) == sorted([".lock", f"{run.id}.json"])
 
 
@@ -609,7 +609,7 @@ def test_where_no_local_record_can_be_kept_the_run_waits(outage: Outage, caplog)
         outage.bench.deliver(flow)
     outage.end()
 
-    assert outage.bodies == []
+    assert [] == outage.bodies
     assert "no local record can be kept" in caplog.text
 
 
@@ -627,7 +627,7 @@ def test_a_sqlite_file_that_somebody_keeps_locked_is_a_ledger_that_is_away(lapto
         holder.rollback()
     Reconciler(laptop.ledger, LocalRecords(tmp_path / "open"), patience=5.0).all()
 
-    assert (ended.ending, run.result) == ("success", "b2")
+    assert ("success", "b2") == (ended.ending, run.result)
 
 
 def test_every_phase_of_such_a_flow_is_declared_idempotent(laptop: Bench):

@@ -35,8 +35,8 @@ def place(records: LocalRecords) -> Path:
 
 
 def test_a_record_is_read_as_it_was_written(records: LocalRecords):
-    assert (records.read(ID), list(records.all()), records.read(OTHER)) == (RECORD, [RECORD], None)
-    assert stat.S_IMODE(place(records).stat().st_mode) == 0o600
+    assert (RECORD, [RECORD], None) == (records.read(ID), list(records.all()), records.read(OTHER))
+    assert 0o600 == stat.S_IMODE(place(records).stat().st_mode)
 
 
 @pytest.mark.parametrize("run_id", ["../x", "/x", "/../x", "a/b", "x\0", "x" * 300, "", ".", ID.upper(), f"{{{ID}}}"])
@@ -58,8 +58,8 @@ def test_a_record_of_another_run_than_its_name_says_is_none(records: LocalRecord
     (records.folder / f"{OTHER}.json").write_text(json.dumps(asdict(RECORD)))
     (records.folder / "lab.json").write_text(json.dumps(asdict(replace(RECORD, run_id="lab"))))
 
-    assert (records.read(OTHER), list(records.all())) == (None, [RECORD])
-    assert caplog.text.count("is no local record and is left for a person") == 3
+    assert (None, [RECORD]) == (records.read(OTHER), list(records.all()))
+    assert 3 == caplog.text.count("is no local record and is left for a person")
 
 
 def test_a_link_to_a_record_is_none(records: LocalRecords, tmp_path: Path):
@@ -103,7 +103,7 @@ def test_a_folder_that_was_there_is_closed_to_others(records: LocalRecords):
     records.folder.chmod(0o755)
     records.write(RECORD)
 
-    assert stat.S_IMODE(records.folder.stat().st_mode) == 0o700
+    assert 0o700 == stat.S_IMODE(records.folder.stat().st_mode)
 
 
 def test_a_file_of_another_user_is_no_record(records: LocalRecords, monkeypatch: pytest.MonkeyPatch, caplog):
@@ -127,7 +127,7 @@ def test_the_lock_follows_no_link_and_empties_no_file(records: LocalRecords, tmp
     with pytest.raises(OSError, match=r"\.lock"):
         records.write(replace(RECORD, opened=2))
 
-    assert (victim.read_text(), records.read(ID)) == ("precious", RECORD)
+    assert ("precious", RECORD) == (victim.read_text(), records.read(ID))
     assert sorted(path.name for path in records.folder.iterdir()) == [".lock", f"{ID}.json"]
 
 
@@ -135,4 +135,4 @@ def test_a_lock_that_is_there_is_not_emptied(records: LocalRecords):
     (records.folder / ".lock").write_text("held")
     records.write(replace(RECORD, opened=2))
 
-    assert ((records.folder / ".lock").read_text(), records.read(ID).opened) == ("held", 2)
+    assert ("held", 2) == ((records.folder / ".lock").read_text(), records.read(ID).opened)

@@ -59,7 +59,7 @@ def test_a_worker_killed_while_it_waits_for_the_ledger_loses_no_run(outage: Outa
     outage.end()
     outage.reconcile()
 
-    assert (run.state, outage.bodies, outage.bench.totals()) == (RunState.QUEUED, [], {})
+    assert (RunState.QUEUED, [], {}) == (run.state, outage.bodies, outage.bench.totals())
 
 
 def test_a_broker_that_forgets_everything_loses_no_run(outage: Outage):  # noqa: F811
@@ -79,7 +79,7 @@ def test_a_broker_that_forgets_everything_loses_no_run(outage: Outage):  # noqa:
     outage.bench.execute("UPDATE runclaim_runs SET dispatch_due_at = available_at")
     outage.bench.finish(flow, run)
 
-    assert (run.state, run.result, outage.records.is_empty) == (RunState.SUCCEEDED, "b2", True)
+    assert (RunState.SUCCEEDED, "b2", True) == (run.state, run.result, outage.records.is_empty)
 
 
 def test_a_process_without_a_worker_tells_the_ledger_itself(outage: Outage, monkeypatch):  # noqa: F811
@@ -101,7 +101,7 @@ def test_an_enqueue_that_cannot_be_written_down_fails_closed(outage: Outage):  #
         flow.enqueue(repo="acme/app", number=7)
     outage.end()
 
-    assert outage.bench.rung == []
+    assert [] == outage.bench.rung
 
 
 def test_an_enqueue_that_was_refused_leaves_no_record(outage: Outage):  # noqa: F811
@@ -124,7 +124,7 @@ def test_a_second_enqueue_takes_no_result_away(outage: Outage):  # noqa: F811
     outage.end()
     outage.reconcile()
 
-    assert (run.state, outage.bodies) == (RunState.SUCCEEDED, ["acme/app:pr-7 phase0"])
+    assert (RunState.SUCCEEDED, ["acme/app:pr-7 phase0"]) == (run.state, outage.bodies)
 
 
 def test_where_neither_ledger_nor_disk_has_the_run_its_message_goes_back(outage: Outage, tmp_path: Path):  # noqa: F811
@@ -147,7 +147,7 @@ def test_where_neither_ledger_nor_disk_has_the_run_its_message_goes_back(outage:
     ended = outage.bench.deliver(flow)
 
     assert (back, ended.ending, run.result) == ([due], "success", "b2")
-    assert outage.bodies == ["acme/app:pr-7 phase0"]
+    assert ["acme/app:pr-7 phase0"] == outage.bodies
 
 
 def test_a_run_that_was_purged_meanwhile_is_not_made_again(outage: Outage):  # noqa: F811
@@ -162,8 +162,8 @@ def test_a_run_that_was_purged_meanwhile_is_not_made_again(outage: Outage):  # n
         outage.bench.execute(f"DELETE FROM runclaim_{table}")
     outage.reconcile()
 
-    assert outage.bodies == ["acme/app:pr-7 phase0", "acme/app:pr-7 phase1"]
-    assert (flow.find("acme/app:pr-7"), outage.records.is_empty) == (None, True)
+    assert ["acme/app:pr-7 phase0", "acme/app:pr-7 phase1"] == outage.bodies
+    assert (None, True) == (flow.find("acme/app:pr-7"), outage.records.is_empty)
     with pytest.raises(RunNotFound):
         _ = run.state
 
@@ -211,7 +211,7 @@ def test_work_that_was_done_with_the_ledger_has_the_same_idempotency_key_without
     outage.bench.deliver(flow)
     outage.end()
 
-    assert (len(seen), len(set(seen))) == (2, 1)
+    assert (2, 1) == (len(seen), len(set(seen)))
 
 
 def test_a_rerun_has_an_idempotency_key_of_its_own_and_keeps_it_without_the_ledger(outage: Outage):  # noqa: F811
@@ -243,8 +243,8 @@ def test_equal_keys_of_two_projects_are_two_runs_with_two_idempotency_keys(outag
     outage.end()
     outage.reconcile()
 
-    assert [run.view.project for run in runs] == ["one", "two"]
-    assert len(set(seen)) == 2
+    assert ["one", "two"] == [run.view.project for run in runs]
+    assert 2 == len(set(seen))
 
 
 def test_a_flow_that_fails_closed_has_keys_of_its_runs_ids(outage: Outage):  # noqa: F811
@@ -262,4 +262,4 @@ def test_a_folder_in_which_no_record_can_be_kept_is_told(tmp_path: Path):
     good = LocalRecords(tmp_path / "folder")
     good.check()
 
-    assert list(good.folder.iterdir()) == []
+    assert [] == list(good.folder.iterdir())

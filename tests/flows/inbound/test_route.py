@@ -229,6 +229,6 @@ def test_one_event_routed_twice_is_one_run_one_body_one_hook_and_one_comment(ben
     bench.finish(flow, routed[-1].run)
     bench.send()
 
-    assert len({each.run.id for each in routed}) == 1
-    assert [each.started for each in routed].count(True) == 1
-    assert sorted(did) == ["body", "comment fix:0", "hook"]
+    assert 1 == len({each.run.id for each in routed})
+    assert 1 == [each.started for each in routed].count(True)
+    assert ["body", "comment fix:0", "hook"] == sorted(did)

@@ -46,7 +46,7 @@ def bell() -> Bell:
 def test_the_first_is_rung_by_the_caller_at_once(bell: Bell):
     Doorbell(bell).ring([due(1)])
 
-    assert bell.messages == [["1"]]
+    assert [["1"]] == bell.messages
     assert bell.threads == [threading.current_thread().name]
 
 
@@ -81,7 +81,7 @@ def test_what_waits_goes_along_first_with_the_next_that_rings_itself(bell: Bell,
     doorbell._pause = Pause(60.0)
     doorbell.ring([due(3)])
 
-    assert bell.messages == [["1"], ["2", "3"]]
+    assert [["1"], ["2", "3"]] == bell.messages
 
 
 def test_a_clock_that_was_frozen_once_holds_up_nothing_later(bell: Bell, monkeypatch: pytest.MonkeyPatch):
@@ -96,7 +96,7 @@ def test_a_clock_that_was_frozen_once_holds_up_nothing_later(bell: Bell, monkeyp
         doorbell.ring([due(1)])
     doorbell.ring([due(2)])
 
-    assert bell.messages == [["1"], ["2"]]
+    assert [["1"], ["2"]] == bell.messages
     assert doorbell._thread is None
 
 
@@ -116,10 +116,10 @@ def test_flush_rings_now(bell: Bell, monkeypatch: pytest.MonkeyPatch):
     doorbell = Doorbell(bell)
     doorbell.ring([due(1)])
     doorbell.ring([due(2), due(3)])
-    assert bell.messages == [["1"]]
+    assert [["1"]] == bell.messages
     doorbell.flush()
 
-    assert bell.messages == [["1"], ["2", "3"]]
+    assert [["1"], ["2", "3"]] == bell.messages
 
 
 def test_flush_waits_for_who_rings_already(bell: Bell):
@@ -154,9 +154,9 @@ def test_a_forked_child_rings_for_its_own_runs_only(bell: Bell, monkeypatch: pyt
         doorbell.flush()
         os._exit(0 if bell.messages == [["3"]] else 1)
 
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert 0 == os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     doorbell.flush()
-    assert bell.messages == [["1"], ["2"]]
+    assert [["1"], ["2"]] == bell.messages
 
 
 ENDS = {
@@ -186,4 +186,4 @@ def test_a_process_that_ends_rings_first(end: str):
     )
     done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True, timeout=60)
 
-    assert done.stdout.split() == ["1", "2"]
+    assert ["1", "2"] == done.stdout.split()

@@ -106,8 +106,8 @@ def test_an_id_that_is_no_uuid_is_refused_and_touches_no_file(lab: Lab, caplog, 
 
     assert (lab.files(), lab.bodies) == (before, [])
     said = [record.getMessage() for record in caplog.records if record.name.startswith("runclaim")]
-    assert ["a message of review.plan is refused and dropped" in line for line in said] == [True]
-    assert [line for line in said if not line.isprintable()] == []
+    assert [True] == ["a message of review.plan is refused and dropped" in line for line in said]
+    assert [] == [line for line in said if not line.isprintable()]
 
 
 @pytest.mark.parametrize(
@@ -148,4 +148,4 @@ def test_whatever_else_no_release_sends_is_refused_by_its_name(arguments: tuple[
 def test_an_id_is_used_in_its_canonical_form(spelled: str):
     assert Message.of(spelled, 3, None) == Message(ID, 3)
     assert Message.of([[spelled, 1], [spelled, 2]], 0, None) == Message(ID, 1, None, ((ID, 2),))
-    assert Message.of(spelled, 0, dict(CARRIED)).carried == CARRIED
+    assert CARRIED == Message.of(spelled, 0, dict(CARRIED)).carried

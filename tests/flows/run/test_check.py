@@ -51,34 +51,34 @@ def told_by_check(bench: Bench, happens, **phase) -> tuple[Run, list[ClaimLost]]
 def test_a_claim_that_is_current_hears_nothing(bench: Bench, eager):
     run, heard = told_by_check(bench, lambda flow, ctx: None)
 
-    assert (heard, run.state) == ([], RunState.SUCCEEDED)
+    assert ([], RunState.SUCCEEDED) == (heard, run.state)
 
 
 def test_a_canceled_run_hears_it_at_its_check(bench: Bench, eager):
     run, heard = told_by_check(bench, lambda flow, ctx: flow.get(ctx.run_id).cancel())
 
     assert [Canceled] == [type(each) for each in heard]
-    assert (run.state, bench.diary.lines) == (RunState.CANCELED, [("deliver", 1, "canceled", "canceled")])
+    assert (RunState.CANCELED, [("deliver", 1, "canceled", "canceled")]) == (run.state, bench.diary.lines)
 
 
 def test_a_superseded_run_hears_it_at_its_check(bench: Bench, eager):
     run, heard = told_by_check(bench, lambda flow, ctx: flow.enqueue(repo="acme/app", number=7, head="h2"))
 
-    assert [each.reason for each in heard] == ["the run is superseded"]
-    assert (run.state, bench.diary.lines) == (RunState.SUPERSEDED, [("deliver", 1, "claimlost", None)])
+    assert ["the run is superseded"] == [each.reason for each in heard]
+    assert (RunState.SUPERSEDED, [("deliver", 1, "claimlost", None)]) == (run.state, bench.diary.lines)
 
 
 def test_a_purged_run_hears_it_at_its_check(bench: Bench, eager):
     _, heard = told_by_check(bench, lambda flow, ctx: bench.execute("DELETE FROM runclaim_runs"))
 
-    assert [each.reason for each in heard] == ["the run is purged"]
+    assert ["the run is purged"] == [each.reason for each in heard]
 
 
 def test_a_claim_that_somebody_else_holds_is_heard_of_at_the_check(bench: Bench, eager):
     stolen = "UPDATE runclaim_runs SET fence = fence + 2, owner = 'somebody else'"
     run, heard = told_by_check(bench, lambda flow, ctx: bench.execute(stolen))
 
-    assert [each.reason for each in heard] == ["the run is running"]
+    assert ["the run is running"] == [each.reason for each in heard]
     assert run.state is RunState.RUNNING
 
 
@@ -88,7 +88,7 @@ def test_a_body_past_its_max_duration_hears_it_at_its_check(bench: Bench):
 
     _, heard = told_by_check(bench, wait, max_duration=timedelta(milliseconds=50))
 
-    assert [each.reason for each in heard] == ["its max_duration has passed"]
+    assert ["its max_duration has passed"] == [each.reason for each in heard]
 
 
 def trouble(bench: Bench) -> ClaimLost | None:
@@ -127,4 +127,4 @@ def test_a_check_while_the_ledger_is_away_lets_the_body_go_on(laptop: Bench, eag
 
     run, heard = told_by_check(laptop, lose_it)
 
-    assert (heard, run.state) == ([], RunState.SUCCEEDED)
+    assert ([], RunState.SUCCEEDED) == (heard, run.state)

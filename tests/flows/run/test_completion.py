@@ -57,7 +57,7 @@ def attempted(bench: Bench, *writes: Callable[[Session], Any], max_attempts: int
 def test_rows_commit_with_the_completion(bench: Bench):
     run = attempted(bench, tell("a"), tell("b"))
 
-    assert (run.state, all_told(bench)) == (RunState.SUCCEEDED, ["a", "b"])
+    assert (RunState.SUCCEEDED, ["a", "b"]) == (run.state, all_told(bench))
 
 
 def test_functions_run_in_order_and_see_each_others_rows(bench: Bench):
@@ -65,7 +65,7 @@ def test_functions_run_in_order_and_see_each_others_rows(bench: Bench):
     count = lambda session: seen.append(session.execute(text("SELECT COUNT(*) FROM told")).scalar_one())  # noqa: E731
     attempted(bench, count, tell("a"), count)
 
-    assert seen == [0, 1]
+    assert [0, 1] == seen
 
 
 def test_a_skipped_phase_writes_its_rows_too(bench: Bench):
@@ -79,7 +79,7 @@ def test_a_skipped_phase_writes_its_rows_too(bench: Bench):
     flow.enqueue(repo="acme/app", number=7)
     bench.deliver(flow)
 
-    assert all_told(bench) == ["skipped"]
+    assert ["skipped"] == all_told(bench)
 
 
 @pytest.mark.parametrize("error", [ValueError, Retry])
@@ -94,7 +94,7 @@ def test_a_body_that_raises_writes_nothing(bench: Bench, error):
     run = flow.enqueue(repo="acme/app", number=7)
     bench.deliver(flow)
 
-    assert (run.state, all_told(bench)) == (RunState.FAILED, [])
+    assert (RunState.FAILED, []) == (run.state, all_told(bench))
 
 
 def test_a_function_that_raises_fails_its_own_attempt_and_takes_all_rows_back(bench: Bench):
@@ -111,14 +111,14 @@ def test_a_function_that_raises_fails_its_own_attempt_and_takes_all_rows_back(be
 
     run = attempted(bench, tell("a"), fail_once, tell("b"), max_attempts=2)
 
-    assert (run.state, all_told(bench)) == (RunState.SUCCEEDED, ["a", "b"])
-    assert bench.diary.lines == [("deliver", 1, "retry", "queued"), ("deliver", 2, "success", "succeeded")]
+    assert (RunState.SUCCEEDED, ["a", "b"]) == (run.state, all_told(bench))
+    assert [("deliver", 1, "retry", "queued"), ("deliver", 2, "success", "succeeded")] == bench.diary.lines
 
 
 def test_a_constraint_of_the_application_fails_the_attempt(bench: Bench):
     run = attempted(bench, tell("a"), tell("a"), max_attempts=2)
 
-    assert (run.state, run.view.error["type"], all_told(bench)) == (RunState.FAILED, "IntegrityError", [])
+    assert (RunState.FAILED, "IntegrityError", []) == (run.state, run.view.error["type"], all_told(bench))
 
 
 def test_rows_of_a_lost_claim_are_rolled_back(bench: Bench):
@@ -138,8 +138,8 @@ def test_rows_of_a_lost_claim_are_rolled_back(bench: Bench):
     run = flow.enqueue(repo="acme/app", number=7)
     bench.deliver(flow)
 
-    assert bench.diary.lines == [("deliver", 1, "claimlost", None)]
-    assert (run.state, all_told(bench), run.results) == (RunState.RUNNING, [], {})
+    assert [("deliver", 1, "claimlost", None)] == bench.diary.lines
+    assert (RunState.RUNNING, [], {}) == (run.state, all_told(bench), run.results)
 
 
 def test_a_commit_inside_a_function_does_not_end_the_ledgers_transaction(bench: Bench):
@@ -164,7 +164,7 @@ def test_a_commit_inside_a_function_does_not_end_the_ledgers_transaction(bench: 
     flow.enqueue(repo="acme/app", number=7)
     bench.deliver(flow)
 
-    assert (bench.diary.lines, all_told(bench)) == ([("deliver", 1, "claimlost", None)], [])
+    assert ([("deliver", 1, "claimlost", None)], []) == (bench.diary.lines, all_told(bench))
 
 
 def test_a_commit_inside_a_function_keeps_its_rows_when_the_completion_stands(bench: Bench):
@@ -174,13 +174,13 @@ def test_a_commit_inside_a_function_keeps_its_rows_when_the_completion_stands(be
 
     run = attempted(bench, commits, tell("b"))
 
-    assert (run.state, all_told(bench)) == (RunState.SUCCEEDED, ["a", "b"])
+    assert (RunState.SUCCEEDED, ["a", "b"]) == (run.state, all_told(bench))
 
 
 def test_a_rollback_inside_a_function_is_an_error_that_says_what_to_do(bench: Bench):
     run = attempted(bench, tell("a"), lambda session: session.rollback(), tell("b"))
 
-    assert (run.state, all_told(bench)) == (RunState.FAILED, [])
+    assert (RunState.FAILED, []) == (run.state, all_told(bench))
     assert run.view.error["message"] == (
         "a function handed to ctx.in_completion rolled its session back, and the completion with it:"
         " use `with session.begin_nested():` around what may fail"
@@ -196,7 +196,7 @@ def test_a_savepoint_inside_a_function_may_fail(bench: Bench):
 
     run = attempted(bench, careful)
 
-    assert (run.state, all_told(bench)) == (RunState.SUCCEEDED, ["b"])
+    assert (RunState.SUCCEEDED, ["b"]) == (run.state, all_told(bench))
 
 
 def test_closing_the_session_inside_a_function_breaks_nothing(bench: Bench):
@@ -206,7 +206,7 @@ def test_closing_the_session_inside_a_function_breaks_nothing(bench: Bench):
 
     run = attempted(bench, closes, tell("b"))
 
-    assert (run.state, all_told(bench)) == (RunState.SUCCEEDED, ["a", "b"])
+    assert (RunState.SUCCEEDED, ["a", "b"]) == (run.state, all_told(bench))
 
 
 def test_something_that_is_no_function_is_refused_in_the_body(bench: Bench):
@@ -236,7 +236,7 @@ def test_a_database_that_asks_for_a_retry_gets_one_and_the_rows_come_once(bench:
 
     run = attempted(bench, busy_once)
 
-    assert (run.state, all_told(bench), run.view.attempts) == (RunState.SUCCEEDED, ["try 2"], 1)
+    assert (RunState.SUCCEEDED, ["try 2"], 1) == (run.state, all_told(bench), run.view.attempts)
 
 
 def raises(error: BaseException) -> Callable[[Session], Any]:
@@ -295,7 +295,7 @@ def test_a_retry_of_a_function_waits_as_long_as_it_says(bench: Bench):
     bench.finish(flow, run)
 
     # With the phase's own backoff it would have been due at once.
-    assert (run.state, bench.diary.lines) == (RunState.QUEUED, [("deliver", 1, "retry", "queued")])
+    assert (RunState.QUEUED, [("deliver", 1, "retry", "queued")]) == (run.state, bench.diary.lines)
 
 
 def test_a_lost_claim_of_another_run_is_an_error_of_the_body_that_raised_it(bench: Bench):
@@ -313,7 +313,7 @@ def test_a_lost_claim_of_another_run_is_an_error_of_the_body_that_raised_it(benc
     run = flow.enqueue(repo="acme/app", number=7)
     bench.deliver(flow)
 
-    assert (run.state, run.view.error["type"]) == (RunState.FAILED, "ClaimLost")
+    assert (RunState.FAILED, "ClaimLost") == (run.state, run.view.error["type"])
 
 
 @pytest.mark.parametrize(
@@ -338,7 +338,7 @@ def test_nobody_but_the_ledger_ends_its_transaction(bench: Bench, ends, words):
 
     run = attempted(bench, commits, raises(ValueError("too late")), max_attempts=2)
 
-    assert (run.state, all_told(bench)) == (RunState.FAILED, [])
+    assert (RunState.FAILED, []) == (run.state, all_told(bench))
     assert words in run.view.error["message"]
     assert "the ledger commits" in run.view.error["message"]
 
@@ -351,7 +351,7 @@ def test_a_commit_that_was_refused_and_caught_completes_nothing(bench: Bench):
 
     run = attempted(bench, stubborn)
 
-    assert (run.state, all_told(bench)) == (RunState.FAILED, [])
+    assert (RunState.FAILED, []) == (run.state, all_told(bench))
 
 
 def test_a_caught_error_of_the_database_is_an_error_that_says_what_to_do(bench: Bench):
@@ -383,4 +383,4 @@ def test_a_deferred_constraint_that_speaks_at_the_commit_is_an_error_of_its_atte
     error = run.view.error["type"]
     bench.execute("DROP TABLE deferred")
 
-    assert (run.state, error, run.view.attempts) == (RunState.FAILED, "IntegrityError", 2)
+    assert (RunState.FAILED, "IntegrityError", 2) == (run.state, error, run.view.attempts)

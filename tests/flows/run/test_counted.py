@@ -78,8 +78,8 @@ def test_a_run_of_three_phases_costs_one_message_and_five_commits(bench: Bench, 
         messages += len(bench.rung)
 
     assert run.state is RunState.SUCCEEDED
-    assert messages == 1
-    assert {"commits": cost["commits"], "rollbacks": cost["rollbacks"]} == {"commits": 5, "rollbacks": 0}
+    assert 1 == messages
+    assert {"commits": 5, "rollbacks": 0} == {"commits": cost["commits"], "rollbacks": cost["rollbacks"]}
     # SQLite's BEGIN counts as one here, PostgreSQL's does not.
     assert cost["statements"] <= 20
 
@@ -97,7 +97,7 @@ def test_the_applications_rows_cost_no_commit_of_their_own(bench: Bench):
     with counted(bench.database.engine, bench.ledger.database.engine) as cost:
         bench.deliver(flow, ring(bench, flow, number=1))
 
-    assert (cost["commits"], bench.count("told")) == (3, 6)
+    assert (3, 6) == (cost["commits"], bench.count("told"))
 
 
 def everything(bench: Bench) -> list[Any]:
@@ -136,7 +136,7 @@ def test_a_message_that_comes_again_changes_no_row(bench: Bench, standing: str):
         before.extend(refuse(bench, flow, message))
 
     assert before[0] == before[1]
-    assert bench.totals() == {("duplicates_refused", "review"): 3}
+    assert {("duplicates_refused", "review"): 3} == bench.totals()
 
 
 def raise_for(standing: str) -> None:

@@ -39,7 +39,7 @@ def test_an_error_that_cannot_be_printed_ends_its_attempt_like_any_other(bench: 
     run = flow.enqueue(repo="acme/app", number=7)
     bench.deliver(flow)
 
-    assert (run.state, run.view.error["type"]) == (RunState.FAILED, "Unprintable")
+    assert (RunState.FAILED, "Unprintable") == (run.state, run.view.error["type"])
 
 
 def test_a_body_that_ends_its_process_spends_its_attempts(bench: Bench):
@@ -60,7 +60,7 @@ def test_a_body_that_ends_its_process_spends_its_attempts(bench: Bench):
             bench.finish(flow, run)
 
     assert run.state is RunState.FAILED
-    assert run.view.error["type"] == "SystemExit"
+    assert "SystemExit" == run.view.error["type"]
 
 
 @pytest.mark.parametrize("hears", ["ctx.check", "the end of its process"])
@@ -82,13 +82,13 @@ def test_a_worker_that_shuts_down_gives_the_attempt_back(bench: Bench, hears: st
     bench.stopping = True
     with contextlib.suppress(SystemExit):
         bench.deliver(flow)
-    assert (run.state, run.view.attempts) == (RunState.QUEUED, 0)
+    assert (RunState.QUEUED, 0) == (run.state, run.view.attempts)
 
     bench.stopping = False
     bench.rung.extend([Due(run.id, run.view.fence, "review", "plan", None, "k", 0)] * 2)
     bench.deliver(flow)
-    assert (run.state, run.view.attempts) == (RunState.SUCCEEDED, 1)
-    assert bench.events(run).count("phase.released") == 1
+    assert (RunState.SUCCEEDED, 1) == (run.state, run.view.attempts)
+    assert 1 == bench.events(run).count("phase.released")
 
 
 def test_a_process_that_is_ended_before_it_hears_of_the_shutdown_waits_to_hear(laptop: Bench):
@@ -115,7 +115,7 @@ def test_a_worker_that_shuts_down_starts_no_further_phase(bench: Bench):
     run = flow.enqueue(repo="acme/app", number=7)
     bench.deliver(flow)
 
-    assert bench.diary.lines == [("plan", 1, "success", "queued")]
+    assert [("plan", 1, "success", "queued")] == bench.diary.lines
     assert [(run.id, "deliver")] == [(due.run_id, due.phase) for due in bench.rung]
 
 
@@ -137,9 +137,9 @@ def test_a_ledger_that_goes_away_during_a_body_is_no_error_of_the_attempt(laptop
         laptop.deliver(flow)
     move(laptop.database, there)
 
-    assert (run.state, run.view.attempts, run.view.error) == (RunState.RUNNING, 1, None)
-    assert laptop.diary.lines == []
-    assert laptop.keeper._kept == {}, "and nobody beats for it: it lapses and is rescued"
+    assert (RunState.RUNNING, 1, None) == (run.state, run.view.attempts, run.view.error)
+    assert [] == laptop.diary.lines
+    assert {} == laptop.keeper._kept, "and nobody beats for it: it lapses and is rescued"
 
 
 def move(database: Database, url: URL) -> None:
@@ -155,6 +155,6 @@ def test_a_phase_that_this_release_does_not_know_is_left_alone(bench: Bench):
     run = newer.enqueue(repo="acme/app", number=7)
     bench.deliver(older)
 
-    assert (run.state, run.view.attempts, run.phases["deliver"]) == (RunState.QUEUED, 0, "pending")
+    assert (RunState.QUEUED, 0, "pending") == (run.state, run.view.attempts, run.phases["deliver"])
     bench.finish(newer, run)
     assert run.state is RunState.SUCCEEDED

@@ -125,8 +125,8 @@ def test_an_enqueue(impatient: Bench):
     flow.enqueue(repo="first", number=1)
     saboteur = Saboteur(impatient.ledger.database)
 
-    assert met(saboteur, lambda state: flow.enqueue(repo=state, number=1)) == EXPECTED
-    assert impatient.count("runclaim_runs") == 1
+    assert EXPECTED == met(saboteur, lambda state: flow.enqueue(repo=state, number=1))
+    assert 1 == impatient.count("runclaim_runs")
 
 
 def test_a_claim(impatient: Bench):
@@ -137,8 +137,8 @@ def test_a_claim(impatient: Bench):
     (due,) = impatient.rung
     saboteur = Saboteur(impatient.database)
 
-    assert met(saboteur, lambda _: impatient.deliver(flow, due)) == EXPECTED
-    assert (bodies, run.state) == ([], RunState.QUEUED)
+    assert EXPECTED == met(saboteur, lambda _: impatient.deliver(flow, due))
+    assert ([], RunState.QUEUED) == (bodies, run.state)
 
 
 def test_a_read(impatient: Bench):
@@ -146,7 +146,7 @@ def test_a_read(impatient: Bench):
     flow.phase(name="plan")(lambda ctx: None)
     run = flow.enqueue(repo="acme/app", number=1)
 
-    assert met(Saboteur(impatient.ledger.database), lambda _: run.state) == EXPECTED
+    assert EXPECTED == met(Saboteur(impatient.ledger.database), lambda _: run.state)
 
 
 def test_a_completion(impatient: Bench):
@@ -200,7 +200,7 @@ def test_a_request(impatient: Bench):
     admin = token(impatient.database, "admin")
     # One connection for all: each of its own costs more than its request.
     with served, closing(http.client.HTTPConnection("127.0.0.1", served.port, timeout=60)) as connection:
-        assert ask(connection, admin)[0] == 200
+        assert 200 == ask(connection, admin)[0]
         saboteur = Saboteur(served.service.database)
         answers = {}
         for state in STATES:
@@ -231,7 +231,7 @@ def test_a_command(impatient: Bench, capsys):
     lines = capsys.readouterr().err.splitlines()
 
     assert found == {state: codes[meaning(state)] for state in STATES}
-    assert [line for line in lines if not line.startswith("runclaim: ")] == []
+    assert [] == [line for line in lines if not line.startswith("runclaim: ")]
 
 
 def test_a_flow_that_fails_open(impatient: Bench):
@@ -251,7 +251,7 @@ def test_a_flow_that_fails_open(impatient: Bench):
         impatient.rung.clear()
         if raised(lambda state=state: flow.enqueue(repo=state, number=1)) == "nothing":
             opened.append(state)
-            assert raised(lambda: impatient.deliver(flow)) == "nothing"
+            assert "nothing" == raised(lambda: impatient.deliver(flow))
     for saboteur in saboteurs:
         saboteur.disarm()
 

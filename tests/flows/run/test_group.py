@@ -79,9 +79,9 @@ def test_a_group_of_short_phases_shares_its_commits(bench: Bench):
     with counted(bench.database.engine) as cost:
         deliver(bench, flow)
 
-    assert states(runs) == [RunState.SUCCEEDED] * MANY
-    assert cost["commits"] == 4
-    assert bench.rung == []
+    assert [RunState.SUCCEEDED] * MANY == states(runs)
+    assert 4 == cost["commits"]
+    assert [] == bench.rung
     assert [run.results for run in runs] == [
         {"plan": number, "deliver": 10 * number, "compound": f"acme/app:pr-{number}"} for number in range(MANY)
     ]
@@ -115,7 +115,7 @@ def test_a_body_that_fails_in_a_group_fails_alone(bench: Bench):
     expected = [RunState.SUCCEEDED] * MANY
     expected[3:5] = [RunState.BLOCKED, RunState.QUEUED]
     assert states(runs) == expected
-    assert attempts(runs) == [1] * MANY
+    assert [1] * MANY == attempts(runs)
 
 
 def test_rows_that_cannot_be_written_fail_their_own_run(bench: Bench):
@@ -142,7 +142,7 @@ def test_rows_that_cannot_be_written_fail_their_own_run(bench: Bench):
     expected[5] = RunState.QUEUED
     assert states(runs) == expected
     with bench.database.read() as conn:
-        assert conn.execute(text("SELECT number FROM told ORDER BY 1")).scalars().all() == [1, 3, 7, 9]
+        assert [1, 3, 7, 9] == conn.execute(text("SELECT number FROM told ORDER BY 1")).scalars().all()
 
 
 def test_a_claim_that_is_lost_in_a_group_is_lost_alone(bench: Bench):
@@ -165,8 +165,8 @@ def test_a_claim_that_is_lost_in_a_group_is_lost_alone(bench: Bench):
     deliver(bench, flow)
 
     assert runs[4].state is RunState.QUEUED
-    assert bench.events(runs[4])[-1] == "phase.released"
-    assert [run.state for run in runs if run not in (runs[2], runs[4])] == [RunState.SUCCEEDED] * (MANY - 2)
+    assert "phase.released" == bench.events(runs[4])[-1]
+    assert [RunState.SUCCEEDED] * (MANY - 2) == [run.state for run in runs if run not in (runs[2], runs[4])]
     assert ("plan", 1, "claimlost", None) in bench.diary.lines
 
 
@@ -203,23 +203,23 @@ def test_a_long_body_holds_up_nobody(bench: Bench, monkeypatch: pytest.MonkeyPat
 
     assert seen.is_set()
     assert runs[4].state is RunState.SUCCEEDED
-    assert attempts(runs[5:]) == [0] * 5
+    assert [0] * 5 == attempts(runs[5:])
     # And they are published for whoever is free, at their new fence, and then run.
     assert {due.run_id for due in bench.rung} == {run.id for run in runs[5:]}
     deliver(bench, flow)
     while bench.rung:
         deliver(bench, flow)
-    assert states(runs) == [RunState.SUCCEEDED] * MANY
+    assert [RunState.SUCCEEDED] * MANY == states(runs)
 
 
 def test_after_a_long_body_the_next_are_not_claimed_behind_one_another(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(pace, "GROUP_SECONDS", GROUP_SECONDS)
     known = Pace()
     known.note("review.plan", GROUP_SECONDS / 1000)
-    assert known.size("review.plan") == MOST_NAMED
+    assert MOST_NAMED == known.size("review.plan")
     known.note("review.plan", 10.0)
-    assert known.size("review.plan") == 1
-    assert known.size("nobody.knows") == 1
+    assert 1 == known.size("review.plan")
+    assert 1 == known.size("nobody.knows")
 
 
 def test_what_cannot_be_started_at_once_is_passed_on_before_the_first_begins(bench: Bench):
@@ -234,7 +234,7 @@ def test_what_cannot_be_started_at_once_is_passed_on_before_the_first_begins(ben
     runs = flow.enqueue_many([{"repo": "acme/app", "number": number} for number in range(MANY)])
     deliver(bench, flow)
 
-    assert rung == [MANY - 1]
+    assert [MANY - 1] == rung
     assert {(due.run_id, due.fence) for due in bench.rung} == {(run.id, 0) for run in runs[1:]}
     assert states(runs) == [RunState.SUCCEEDED, *[RunState.QUEUED] * (MANY - 1)]
 
@@ -276,7 +276,7 @@ def test_what_was_lost_or_has_failed_shares_no_message(bench: Bench):
     dispatch_due(bench.database, bench.rung, flows={flow.name: flow}, spacing=timedelta(seconds=30))
     messages = together(bench.rung, may_share=lambda due: not due.alone)
 
-    assert sorted(map(len, messages)) == [1, 1, MANY - 2]
+    assert [1, 1, MANY - 2] == sorted(map(len, messages))
     assert {message[0].run_id for message in messages if len(message) == 1} == {runs[3].id, runs[6].id}
 
 
@@ -292,7 +292,7 @@ def test_messages_are_bounded_and_keep_phases_and_queues_apart(bench: Bench):
         each.enqueue_many([{"repo": "acme/app", "number": number} for number in range(MOST_NAMED + 1)])
     messages = together(bench.rung, may_share=lambda _due: True)
 
-    assert sorted(map(len, messages)) == [1, 1, MOST_NAMED, MOST_NAMED]
+    assert [1, 1, MOST_NAMED, MOST_NAMED] == sorted(map(len, messages))
     assert all(len({(due.flow, due.queue) for due in message}) == 1 for message in messages)
 
 
@@ -307,7 +307,7 @@ def test_a_worker_that_stops_gives_back_what_has_not_begun(bench: Bench):
     deliver(bench, flow)
 
     assert states(runs) == [*[RunState.SUCCEEDED] * 5, *[RunState.QUEUED] * 5]
-    assert attempts(runs[5:]) == [0] * 5
+    assert [0] * 5 == attempts(runs[5:])
     assert {due.run_id for due in bench.rung} == {run.id for run in runs[5:]}
 
 
@@ -325,7 +325,7 @@ def test_a_process_that_ends_in_a_body_settles_what_ended_and_gives_back_what_wa
 
     assert states(runs) == [*[RunState.SUCCEEDED] * 4, *[RunState.QUEUED] * 6]
     assert attempts(runs[4:]) == [1, *[0] * 5]
-    assert bench.keeper._kept == {}
+    assert {} == bench.keeper._kept
 
 
 def test_findings_and_actions_of_a_group_are_each_its_own_runs(bench: Bench):
@@ -342,13 +342,13 @@ def test_findings_and_actions_of_a_group_are_each_its_own_runs(bench: Bench):
     with counted(bench.database.engine) as cost:
         deliver(bench, flow)
 
-    assert cost["commits"] == 2
-    assert [len(run.findings) for run in runs] == [0, 1, 2, 3]
-    assert [len(run.actions) for run in runs] == [0, 1, 2, 3]
+    assert 2 == cost["commits"]
+    assert [0, 1, 2, 3] == [len(run.findings) for run in runs]
+    assert [0, 1, 2, 3] == [len(run.actions) for run in runs]
     with bench.database.read() as conn:
         pending = conn.execute(text("SELECT pending_actions FROM runclaim_runs ORDER BY id")).scalars().all()
-    assert pending == [0, 1, 2, 3]
-    assert bench.rung.actions == 6
+    assert [0, 1, 2, 3] == pending
+    assert 6 == bench.rung.actions
 
 
 def test_a_shared_commit_that_fails_is_settled_one_by_one(bench: Bench):
@@ -376,7 +376,7 @@ def test_a_shared_commit_that_fails_is_settled_one_by_one(bench: Bench):
     expected[3] = RunState.RUNNING
     assert states(runs) == expected
     assert "phase.failed" not in bench.events(runs[3])
-    assert bench.keeper._kept == {}
+    assert {} == bench.keeper._kept
 
 
 @contextmanager
@@ -415,7 +415,7 @@ def test_a_run_whose_row_somebody_holds_keeps_no_other_from_its_commit(postgres_
             holding.close()
         delivery.result(30)
 
-    assert during == (RunState.RUNNING, False)
+    assert (RunState.RUNNING, False) == during
     assert [(run.state, run.result, run.view.attempts) for run in runs] == [
         (RunState.SUCCEEDED, number, 1) for number in range(3)
     ]
@@ -451,5 +451,5 @@ def test_a_body_whose_rows_wait_for_a_lock_keeps_no_other_of_its_group_waiting(
             holding.close()
         delivery.result(30)
 
-    assert during == ([RunState.RUNNING, RunState.QUEUED, RunState.QUEUED], [0, 0], False)
+    assert ([RunState.RUNNING, RunState.QUEUED, RunState.QUEUED], [0, 0], False) == during
     assert runs[0].state is RunState.SUCCEEDED

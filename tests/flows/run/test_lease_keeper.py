@@ -129,7 +129,7 @@ def test_a_row_that_somebody_holds_stops_no_other_beat_and_is_beaten_for_once_it
     keeper.close()
     database.close()
 
-    assert troubles == [None, None]
+    assert [None, None] == troubles
 
 
 def lease_of(bench: Bench, run: Run) -> datetime:
@@ -149,7 +149,7 @@ def test_the_keeper_hears_of_a_lost_claim_and_why(bench: Bench, keeper: Keeper, 
     bench.execute("UPDATE runclaim_runs SET owner = 'somebody else'")
     keeper.watch(claim, lease=SHORT, max_duration=LONG)
 
-    assert until(lambda: keeper.trouble(claim), "the loss").reason == "the run is running"
+    assert "the run is running" == until(lambda: keeper.trouble(claim), "the loss").reason
 
 
 def test_a_ledger_that_is_away_is_no_loss_and_beats_go_on_when_it_is_back(bench: Bench, claim: Claim):
@@ -195,7 +195,7 @@ def test_a_body_that_ended_just_now_is_not_told_of_as_overdue(bench: Bench, clai
     keeper._tell_overdue(kept)
     keeper.close()
 
-    assert told == []
+    assert [] == told
 
 
 def test_totals_are_written_once_however_many_threads_count(bench: Bench):
@@ -209,8 +209,8 @@ def test_totals_are_written_once_however_many_threads_count(bench: Bench):
     for thread in threads:
         thread.join()
 
-    assert bench.totals() == {("duplicates_refused", "review"): 200}
-    assert bench.totals() == {("duplicates_refused", "review"): 200}
+    assert {("duplicates_refused", "review"): 200} == bench.totals()
+    assert {("duplicates_refused", "review"): 200} == bench.totals()
 
 
 def test_a_forked_process_starts_a_keeper_of_its_own(laptop: Bench):
@@ -230,4 +230,4 @@ def test_a_forked_process_starts_a_keeper_of_its_own(laptop: Bench):
     except AssertionError:
         os.kill(child, signal.SIGKILL)
         raise
-    assert laptop.totals() == {("duplicates_refused", "review"): 2}
+    assert {("duplicates_refused", "review"): 2} == laptop.totals()

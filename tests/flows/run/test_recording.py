@@ -91,8 +91,8 @@ def test_a_body_that_ended_well_is_recorded_once_the_database_takes_it(on_postgr
             administrator.do("ALTER TABLE runclaim_runs ALTER COLUMN attempts TYPE integer")
         administrator.engine.dispose()
 
-    assert (run.state, run.result, bodies) == (RunState.SUCCEEDED, "done", [1])
-    assert bench.diary.lines == [("deliver", 1, "success", "succeeded")]
+    assert (RunState.SUCCEEDED, "done", [1]) == (run.state, run.result, bodies)
+    assert [("deliver", 1, "success", "succeeded")] == bench.diary.lines
 
 
 def test_a_statement_time_out_while_somebody_holds_the_run_is_waited_out(on_postgres: Bench):
@@ -128,7 +128,7 @@ def test_a_statement_time_out_while_somebody_holds_the_run_is_waited_out(on_post
         administrator.do("ALTER DATABASE {database} RESET statement_timeout")
         administrator.engine.dispose()
 
-    assert (run.state, run.view.attempts) == (RunState.SUCCEEDED, 1)
+    assert (RunState.SUCCEEDED, 1) == (run.state, run.view.attempts)
 
 
 def test_what_the_database_says_of_a_value_is_raised_and_fails_no_attempt(on_postgres: Bench):
@@ -146,7 +146,7 @@ def test_what_the_database_says_of_a_value_is_raised_and_fails_no_attempt(on_pos
         administrator.do("ALTER TABLE runclaim_phase_results DROP CONSTRAINT test_no")
         administrator.engine.dispose()
 
-    assert (run.state, bench.keeper._kept) == (RunState.RUNNING, {})
+    assert (RunState.RUNNING, {}) == (run.state, bench.keeper._kept)
     assert "phase.failed" not in bench.events(run)
 
 

@@ -33,14 +33,14 @@ def test_phases_follow_each_other_in_one_delivery(bench: Bench):
     run = flow.enqueue(repo="acme/app", number=7)
     bench.deliver(flow)
 
-    assert lines(bench) == [
+    assert [
         ("plan", 1, "success", "running"),
         ("deliver", 1, "success", "running"),
         ("compound", 1, "success", "succeeded"),
-    ]
-    assert bench.rung == []
-    assert run.results == {"plan": "a1", "deliver": "a1b2", "compound": "acme/app:pr-7"}
-    assert bench.keeper._kept == {}, "and nobody beats any more"
+    ] == lines(bench)
+    assert [] == bench.rung
+    assert {"plan": "a1", "deliver": "a1b2", "compound": "acme/app:pr-7"} == run.results
+    assert {} == bench.keeper._kept, "and nobody beats any more"
 
 
 def test_a_phase_that_may_not_follow_goes_through_the_broker(bench: Bench):
@@ -52,7 +52,7 @@ def test_a_phase_that_may_not_follow_goes_through_the_broker(bench: Bench):
 
     (due,) = bench.rung
     assert (due.run_id, due.phase, due.queue, due.fence) == (run.id, "deliver", "deliver", 2)
-    assert lines(bench) == [("plan", 1, "success", "queued")]
+    assert [("plan", 1, "success", "queued")] == lines(bench)
     bench.deliver(flow)
     assert run.state is RunState.SUCCEEDED
 
@@ -71,9 +71,9 @@ def test_a_message_that_comes_again_starts_nothing(bench: Bench):
     message = bench.rung[0]
     endings = [bench.deliver(flow, message).ending for _ in range(3)]
 
-    assert endings == [Ending.SUCCESS, Ending.DUPLICATE, Ending.DUPLICATE]
-    assert starts == ["plan", "deliver"]
-    assert bench.totals() == {("duplicates_refused", "review"): 2}
+    assert [Ending.SUCCESS, Ending.DUPLICATE, Ending.DUPLICATE] == endings
+    assert ["plan", "deliver"] == starts
+    assert {("duplicates_refused", "review"): 2} == bench.totals()
 
 
 @pytest.mark.parametrize("fence", [1, 7, 2**40])
@@ -96,13 +96,13 @@ def test_an_error_is_tried_again_after_its_backoff_until_the_attempts_are_spent(
     run = flow.enqueue(repo="acme/app", number=7)
     bench.finish(flow, run)
 
-    assert lines(bench) == [
+    assert [
         ("plan", 1, "retry", "queued"),
         ("plan", 2, "retry", "queued"),
         ("plan", 3, "failure", "failed"),
-    ]
+    ] == lines(bench)
     error = run.view.error
-    assert (error["type"], error["message"]) == ("ValueError", "attempt 3 of acme/app:pr-7 \ufffd?")
+    assert ("ValueError", "attempt 3 of acme/app:pr-7 \ufffd?") == (error["type"], error["message"])
     assert 'raise ValueError(f"attempt {ctx.attempt}' in error["traceback"]
 
 
@@ -116,7 +116,7 @@ def test_an_error_waits_as_long_as_its_backoff_says(bench: Bench):
     run = flow.enqueue(repo="acme/app", number=7)
     bench.finish(flow, run)
 
-    assert lines(bench) == [("plan", 1, "retry", "queued")]
+    assert [("plan", 1, "retry", "queued")] == lines(bench)
     assert run.state is RunState.QUEUED
 
 
@@ -132,8 +132,8 @@ def test_a_retry_waits_as_long_as_it_asks(bench: Bench):
     run = flow.enqueue(repo="acme/app", number=7)
     bench.finish(flow, run)
 
-    assert lines(bench) == [("plan", 1, "retry", "queued"), ("plan", 2, "success", "succeeded")]
-    assert run.result == "now"
+    assert [("plan", 1, "retry", "queued"), ("plan", 2, "success", "succeeded")] == lines(bench)
+    assert "now" == run.result
 
 
 def test_a_retry_in_seconds_is_a_mistake_that_says_so(bench: Bench):
@@ -160,7 +160,7 @@ def test_a_retry_beyond_the_calendar_waits_for_years_and_no_more(bench: Bench):
     run = flow.enqueue(repo="acme/app", number=7)
     bench.finish(flow, run)
 
-    assert lines(bench) == [("plan", 1, "retry", "queued")]
+    assert [("plan", 1, "retry", "queued")] == lines(bench)
 
 
 def test_a_blocked_run_waits_for_a_person(bench: Bench):
@@ -173,8 +173,8 @@ def test_a_blocked_run_waits_for_a_person(bench: Bench):
     run = flow.enqueue(repo="acme/app", number=7)
     bench.finish(flow, run)
 
-    assert lines(bench) == [("plan", 1, "blocked", "blocked")]
-    assert run.view.error["message"] == "who pays?"
+    assert [("plan", 1, "blocked", "blocked")] == lines(bench)
+    assert "who pays?" == run.view.error["message"]
 
 
 def test_a_skipped_phase_completes_without_a_result(bench: Bench):
@@ -188,9 +188,9 @@ def test_a_skipped_phase_completes_without_a_result(bench: Bench):
     run = flow.enqueue(repo="acme/app", number=7)
     bench.deliver(flow)
 
-    assert lines(bench) == [("plan", 1, "skipped", "running"), ("deliver", 1, "success", "succeeded")]
+    assert [("plan", 1, "skipped", "running"), ("deliver", 1, "success", "succeeded")] == lines(bench)
     assert "phase.skipped" in bench.events(run)
-    assert run.result == [None]
+    assert [None] == run.result
 
 
 def test_a_result_that_is_no_json_fails_at_once_and_says_so(bench: Bench):
@@ -199,8 +199,8 @@ def test_a_result_that_is_no_json_fails_at_once_and_says_so(bench: Bench):
     run = flow.enqueue(repo="acme/app", number=7)
     bench.deliver(flow)
 
-    assert lines(bench) == [("plan", 1, "failure", "failed")]
-    assert run.view.error["message"][:44] == "the result of review.plan: is no JSON: Encod"
+    assert [("plan", 1, "failure", "failed")] == lines(bench)
+    assert "the result of review.plan: is no JSON: Encod" == run.view.error["message"][:44]
 
 
 def test_an_input_that_no_longer_fits_its_declaration_fails_at_once_and_says_so(bench: Bench):
@@ -212,7 +212,7 @@ def test_an_input_that_no_longer_fits_its_declaration_fails_at_once_and_says_so(
     bench.deliver(flow)
 
     assert run.state is RunState.FAILED
-    assert run.view.error["message"] == "number: Object missing required field `number`"
+    assert "number: Object missing required field `number`" == run.view.error["message"]
 
 
 def test_a_result_of_a_phase_that_is_not_complete_is_an_error_that_names_it(bench: Bench):
@@ -242,9 +242,9 @@ def test_a_run_that_somebody_holds_holds_up_no_other_of_its_message(postgres_ben
         during = [held.state, free.state]
     bench.deliver(flow, Due(held.id, 0, "review", "deliver", None, "pr-1", 0))
 
-    assert during == [RunState.QUEUED, RunState.SUCCEEDED]
+    assert [RunState.QUEUED, RunState.SUCCEEDED] == during
     assert held.state is RunState.SUCCEEDED
-    assert bench.totals() == {}
+    assert {} == bench.totals()
 
 
 @pytest.mark.postgres
@@ -261,7 +261,7 @@ def test_a_run_that_somebody_holds_for_a_moment_is_claimed_by_the_same_delivery(
         bench.deliver(flow)
 
     assert run.state is RunState.SUCCEEDED
-    assert run.view.attempts == 1
+    assert 1 == run.view.attempts
 
 
 def deliver(bench: Bench, flow: Flow) -> None:

@@ -106,4 +106,4 @@ def test_a_call_that_fails_at_any_of_its_statements_leaves_every_table_as_it_was
         assert len(sent) >= 3
     assert before != tables(database)
     assert bench.rung
-    assert {standing.view.rerun, older.view.rerun} == {0}
+    assert {0} == {standing.view.rerun, older.view.rerun}

@@ -43,7 +43,7 @@ def test_a_database_of_a_steady_speed_is_never_held_for_longer_than_aimed_at(fir
     """
     size = next_size(first, first * timedelta(seconds=seconds_a_run))
 
-    assert size == 10 or size * timedelta(seconds=seconds_a_run) <= AIM + timedelta(microseconds=size)
+    assert 10 == size or size * timedelta(seconds=seconds_a_run) <= AIM + timedelta(microseconds=size)
 
 
 def test_batches_grow_to_what_fits_and_shrink_at_once_when_the_database_slows_down():
@@ -65,9 +65,9 @@ def test_batches_are_made_until_one_is_not_full(database):
         left -= gone
         return gone
 
-    assert in_batches(database, verb) == 70
-    assert limits[0] == 20
-    assert left == 0
+    assert 70 == in_batches(database, verb)
+    assert 20 == limits[0]
+    assert 0 == left
     assert sum(limits) > 70
 
 
@@ -93,7 +93,7 @@ def test_all_that_is_past_its_retention_goes_and_then_the_keys_of_what_is_gone(d
                 succeeded_run(conn, keep_key=timedelta(0))
             queued_runs(conn, 2)
 
-    assert purge_all(database, dict.fromkeys(TERMINAL, timedelta(0))) == 27
+    assert 27 == purge_all(database, dict.fromkeys(TERMINAL, timedelta(0)))
     with database.read() as conn:
         assert {"runs": 6, "run_keys": 6, "events": 6} == {
             table: count(conn, table) for table in ("runs", "run_keys", "events")
