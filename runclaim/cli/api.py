@@ -8,10 +8,12 @@ import sys
 
 import click
 
+from runclaim.cli.environment import APP, LEDGER_URL
+
 
 @click.command()
-@click.option("-A", "--app", metavar="MODULE", envvar="RUNCLAIM_APP", help="Publish at once, and take its webhooks.")
-@click.option("--url", metavar="URL", help="The ledger's database; default: RUNCLAIM_DATABASE_URL.")
+@click.option("-A", "--app", metavar="MODULE", envvar=APP, help="Publish at once, and take its webhooks.")
+@click.option("--url", metavar="URL", help=f"The ledger's database; default: {LEDGER_URL}.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Any other needs a token in the ledger.")
 @click.option("--port", default=8400, show_default=True, help="The port.")
 @click.option("--trust-proxy", metavar="ADDRESS", multiple=True, help="Believe X-Forwarded-For of this address.")
@@ -32,7 +34,7 @@ def command(
     told += [("--trust-proxy", each) for each in trust_proxy]
     words = [word for name, value in told if value is not None for word in (name, value)]
     # Not as a word: every user of the machine sees those, for as long as the server runs.
-    named = {} if url is None else {"RUNCLAIM_DATABASE_URL": url}
+    named = {} if url is None else {LEDGER_URL: url}
     sys.stdout.flush()
     # This process becomes the server: signals reach it as they are sent.
     os.execve(sys.executable, [sys.executable, "-m", "runclaim.api", *words], os.environ | named)  # noqa: S606 - our own words

@@ -13,8 +13,8 @@ from typing import Final, NoReturn
 
 import click
 
+from runclaim.cli.environment import APP
 from runclaim.cli.exits import Refused
-from runclaim.cli.options import APP
 
 #: Flower hides the arguments, where the run key stands, unless it is asked for them.
 FLOWER_COLUMNS: Final = "--tasks_columns=name,args,state,result,received,runtime,worker"

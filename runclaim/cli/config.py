@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from runclaim.cli.options import API_URL, APP, TOKEN, app_option, config_of, find_app, json_option, url_option
+from runclaim.cli.environment import API_URL, APP, TOKEN
+from runclaim.cli.options import app_option, config_of, find_app, json_option, url_option
 from runclaim.cli.terminal import Table, give_json
 from runclaim.config import Config, sources
 from runclaim.urls import masked

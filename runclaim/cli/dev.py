@@ -17,14 +17,14 @@ from pathlib import Path
 
 import click
 
-from runclaim.cli.options import APP
+from runclaim.cli.environment import APP, LEDGER_URL
 from runclaim.cli.processes import Processes
 from runclaim.servers import ServerMissing, valkey
 from runclaim.urls import masked
 
 #: Flower hides the arguments, where the run key stands, unless it is asked for them.
 _COLUMNS = "name,args,state,result,received,runtime,worker"
-_ENV_LEDGER, _ENV_BROKER = "RUNCLAIM_DATABASE_URL", "CELERY_BROKER_URL"
+_BROKER_URL = "CELERY_BROKER_URL"
 
 
 @click.command()
@@ -67,24 +67,24 @@ def _environment(stack: ExitStack, home: Path, app: str) -> dict[str, str]:
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     # The app's module lies here, as for `celery -A` itself.
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path.cwd()), os.environ.get("PYTHONPATH")]))
-    if _ENV_LEDGER in environment:
-        ledger_from = f"from {_ENV_LEDGER}"
+    if LEDGER_URL in environment:
+        ledger_from = f"from {LEDGER_URL}"
     else:
-        environment[_ENV_LEDGER] = URL.create("sqlite", database=str(home / "ledger.db")).render_as_string()
+        environment[LEDGER_URL] = URL.create("sqlite", database=str(home / "ledger.db")).render_as_string()
         ledger_from = "a SQLite file"
-    if _ENV_BROKER in environment:
-        broker_from = f"from {_ENV_BROKER}"
+    if _BROKER_URL in environment:
+        broker_from = f"from {_BROKER_URL}"
     else:
         try:
             broker = stack.enter_context(valkey(password=secrets.token_urlsafe(24)))
         except ServerMissing as missing:
-            raise click.ClickException(f"{missing}\nOr name a broker: export {_ENV_BROKER}=redis://…") from missing
-        environment[_ENV_BROKER], broker_from = broker.url, f"private, {broker.how}"
-    _say(f"ledger  {masked(environment[_ENV_LEDGER])}  ({ledger_from})")
-    _say(f"broker  {masked(environment[_ENV_BROKER])}  ({broker_from})")
+            raise click.ClickException(f"{missing}\nOr name a broker: export {_BROKER_URL}=redis://…") from missing
+        environment[_BROKER_URL], broker_from = broker.url, f"private, {broker.how}"
+    _say(f"ledger  {masked(environment[LEDGER_URL])}  ({ledger_from})")
+    _say(f"broker  {masked(environment[_BROKER_URL])}  ({broker_from})")
     environment[APP] = app
     _say("to enqueue from another terminal, paste these lines there:")
-    for name in (_ENV_LEDGER, _ENV_BROKER, APP):
+    for name in (LEDGER_URL, _BROKER_URL, APP):
         if name not in os.environ:
             # Nothing before it: the line is for a shell.
             click.echo(f"export {name}={shlex.quote(environment[name])}", err=True)

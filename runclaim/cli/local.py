@@ -9,12 +9,13 @@ from dataclasses import asdict
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, Self
 
-from runclaim.cli.exits import NotFound, Refused
+from runclaim.cli.environment import API_URL, LEDGER_URL
+from runclaim.cli.exits import NotFound, Refused, Unreachable
 from runclaim.cli.local_enqueue import make, make_again
-from runclaim.cli.options import require_file
 from runclaim.cli.service import ENDS, Asked, Filter, Json
 from runclaim.errors import RunNotFound
 from runclaim.flows.client.access import Ledger
+from runclaim.flows.messages.no_broker import NoBroker
 from runclaim.keys import nonce
 from runclaim.ledger.actions import decide as decisions
 from runclaim.ledger.actions.settle import ActionState
@@ -22,33 +23,19 @@ from runclaim.ledger.doors import run_pages as listing
 from runclaim.ledger.doors.follow import event_json, journal_after
 from runclaim.ledger.listeners import untold
 from runclaim.states import RunState
+from runclaim.urls import sqlite_file
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Iterator
 
     from runclaim.app import Runclaim
     from runclaim.config import Config
     from runclaim.ledger.actions.decide import ActionView
-    from runclaim.ledger.dispatch import Due
     from runclaim.ledger.doors.run_pages import RunLine
     from runclaim.ledger.read import EventView
 
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 0.5
-
-
-class _NoBroker:
-    """Rings nobody: beat finds what is due."""
-
-    def publish(self, due: Collection[Due]) -> int:  # noqa: ARG002 - a Publisher
-        """Nothing goes."""
-        return 0
-
-    def publish_soon(self, due: Collection[Due]) -> None:
-        """Nothing goes."""
-
-    def ring_actions(self, many: int) -> None:
-        """Nothing goes."""
 
 
 class LocalService:
@@ -65,8 +52,8 @@ class LocalService:
         if runs is not None:
             ledger = runs.ledger
         else:
-            require_file(config)
-            nobody = _NoBroker()
+            _require_file(config)
+            nobody = NoBroker()
             ledger = Ledger(lambda: config, lambda: nobody)
         try:
             # Reached now, so that a ledger that is not there is told before anything is asked of a person.
@@ -241,3 +228,13 @@ def _person() -> str:
         return getpass.getuser()
     except (KeyError, OSError):  # a container whose user has no name
         return "somebody"
+
+
+def _require_file(config: Config) -> None:
+    """Raises: Unreachable when the ledger is a SQLite file that is not there: looking at it would make it."""
+    file = sqlite_file(config.database_url)
+    if file is not None and not file.exists():
+        raise Unreachable(
+            f"there is no ledger {config.database_url}. Name yours: set {LEDGER_URL}, or give --url or -A;"
+            f" an API: set {API_URL}. A new one is made by: runclaim db upgrade"
+        )

@@ -11,15 +11,15 @@ import functools
 import os
 import sys
 from contextlib import contextmanager, redirect_stdout
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
-from runclaim.cli.exits import Unreachable
+from runclaim.cli.environment import API_URL, APP, LEDGER_URL, TOKEN
 from runclaim.cli.terminal import say
 from runclaim.config import resolve
-from runclaim.urls import masked, sqlite_file
+from runclaim.urls import masked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,18 +30,13 @@ if TYPE_CHECKING:
 
     Function = Callable[..., None]
 
-APP: Final = "RUNCLAIM_APP"
-API_URL: Final = "RUNCLAIM_API_URL"
-TOKEN: Final = "RUNCLAIM_TOKEN"  # noqa: S105 - the name of the variable that has it
-_LEDGER_URL: Final = "RUNCLAIM_DATABASE_URL"
-
 app_option = click.option(
     "-A", "--app", metavar="MODULE", envvar=APP, help=f"Your application, as for celery -A; default: {APP}."
 )
 url_option = click.option(
     "--url",
     metavar="URL",
-    help=f"The ledger's database; default: {_LEDGER_URL}, then sqlite:///runclaim.db here.",
+    help=f"The ledger's database; default: {LEDGER_URL}, then sqlite:///runclaim.db here.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON: one object, or one a line.")
 yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
@@ -77,7 +72,7 @@ def _opened(*, app: str | None, url: str | None, remote: bool | None) -> Iterato
             f"--remote asks the API, which knows its ledger: leave out {' and '.join(typed) or 'it'}"
         )
     if remote is None:
-        named = app or url or os.environ.get(_LEDGER_URL) or loaded_app()
+        named = app or url or os.environ.get(LEDGER_URL) or loaded_app()
         remote = bool(os.environ.get(API_URL)) and not named
     if remote:
         from runclaim.cli.remote import RemoteService
@@ -112,15 +107,5 @@ def find_app(app: str | None, url: str | None) -> Runclaim | None:
 def config_of(url: str | None) -> Config:
     """The settings without an application. Raises: ConfigError."""
     if url is not None and masked(url) != url:
-        say(f"--url with a password is shown to every user of this machine by ps: set {_LEDGER_URL} instead")
+        say(f"--url with a password is shown to every user of this machine by ps: set {LEDGER_URL} instead")
     return resolve({"database_url": url}, os.environ, {})
-
-
-def require_file(config: Config) -> None:
-    """Raises: Unreachable when the ledger is a SQLite file that is not there: looking at it would make it."""
-    file = sqlite_file(config.database_url)
-    if file is not None and not file.exists():
-        raise Unreachable(
-            f"there is no ledger {config.database_url}. Name yours: set {_LEDGER_URL}, or give --url or -A;"
-            f" an API: set {API_URL}. A new one is made by: runclaim db upgrade"
-        )

@@ -7,9 +7,9 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from runclaim.cli.answers import Action, ActionsPage, Event, Run, RunLine, RunsPage, fitting
+from runclaim.cli.environment import API_URL, TOKEN
 from runclaim.cli.exits import Refused, Unreachable
 from runclaim.cli.http import Api
-from runclaim.cli.options import API_URL, TOKEN
 from runclaim.cli.service import ENDS, Asked, Filter, Json
 from runclaim.cli.terminal import say
 from runclaim.config import from_environment
