@@ -25,7 +25,7 @@ from runclaim import migrations
 from runclaim.database import Database
 from runclaim.flows.messages.publisher import MOST_NAMED
 from runclaim.keys import nonce, uuid7
-from runclaim.ledger.claim import Claim, Wanted
+from runclaim.ledger.claim import Wanted
 from runclaim.ledger.complete import complete
 from runclaim.ledger.enqueue import enqueue, enqueue_at_once
 from tests.ledger import factories
@@ -34,6 +34,7 @@ from tests.servers.postgres import postgres
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from runclaim.ledger.fence import Claim
     from runclaim.ledger.new_run import NewRun
 
 #: How many runs share a statement.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from benchmarks.growth_history import History
     from runclaim.database import Database
-    from runclaim.ledger.claim import Claim
+    from runclaim.ledger.fence import Claim
 
 RUNNING, LAPSED, QUEUED, DUE, TOMBSTONES = 2_000, 500, 4_000, 1_000, 5_000
 _BATCH: Final = 500

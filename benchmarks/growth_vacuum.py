@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from benchmarks.growth_live import Ledger
-    from runclaim.ledger.claim import Claim
+    from runclaim.ledger.fence import Claim
 
 #: Updates of live rows after which the verbs are timed, each beside those before.
 CHURN: Final = (100_000, 900_000)

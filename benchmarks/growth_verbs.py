@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from benchmarks.growth_live import Ledger
-    from runclaim.ledger.claim import Claim
+    from runclaim.ledger.fence import Claim
 
 #: What one call takes, as its limit.
 DISPATCHED, RESCUED, PURGED, TOLD, BEATS = 100, 50, 2, 500, 20

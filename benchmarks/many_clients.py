@@ -20,7 +20,7 @@ from tests.ledger import factories
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from runclaim.ledger.claim import Claim
+    from runclaim.ledger.fence import Claim
 
 _PATIENCE: Final = timedelta(seconds=60)
 _PROCESSES: Final = 4

@@ -20,7 +20,7 @@ from runclaim.flows.run.attempt import Ended, Ending, delay_after, ending_of
 from runclaim.flows.run.check import Check
 from runclaim.flows.run.settlement import Settled, give_up, record
 from runclaim.keys import check_name, check_text, dump_json, fingerprint, nonce, run_key, uuid7
-from runclaim.ledger.claim import Claim, Wanted, claimed
+from runclaim.ledger.claim import Wanted, claimed
 from runclaim.ledger.new_run import NewRun
 from runclaim.ledger.plain_call import take
 from runclaim.secrets import refuse_secrets
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from runclaim.flows.client.access import Ledger
     from runclaim.flows.declare.phase import PhaseOptions
     from runclaim.flows.run.lease_keeper import Keeper
+    from runclaim.ledger.fence import Claim
 
 logger: Final = logs.logger("runclaim.plain")
 

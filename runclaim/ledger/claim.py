@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import BigInteger, Double, Integer, Text, and_, bindparam, case, func, select, update
 
 from runclaim.events import EventType
-from runclaim.ledger.fence import locked, stands_in, state
+from runclaim.ledger.fence import Claim, locked, stands_in, state
 from runclaim.ledger.journal import Entry, append, beside, told
 from runclaim.ledger.priority import PRIORITY
 from runclaim.ledger.received_signals import waits
 from runclaim.models import runs
-from runclaim.sql.clock import now, shifted
+from runclaim.sql.clock import earlier, now, shifted
 from runclaim.sql.prepared import Prepared
 from runclaim.sql.rowset import Id, as_id, few, pack, rowset
 from runclaim.states import RunState
@@ -38,42 +38,6 @@ class Wanted:
     run_id: str
     seen: int
     owner: str
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """The right to run the current phase of a run, and what its body needs to know."""
-
-    run_id: str
-    fence: int
-    owner: str
-    flow: str
-    key: str
-    subject: str | None
-    phases: tuple[str, ...]
-    cursor: int
-    phase: str
-    queue: str | None
-    attempt: int
-    max_attempts: int
-    priority: int | None
-    input: Any
-    #: The enqueuer's trace, as the headers of W3C Trace Context.
-    trace_context: dict[str, str] | None = None
-    #: See `NewRun.headers`.
-    headers: dict[str, Any] | None = None
-    project: str = ""
-    #: Its number among the runs of its key.
-    rerun: int = 0
-
-    def proof(self) -> dict[str, Any]:
-        """The columns that `fence.held` compares."""
-        return {"run_id": self.run_id, "fence": self.fence, "owner": self.owner}
-
-    @property
-    def is_last(self) -> bool:
-        """Whether the run ends when this phase completes."""
-        return self.cursor + 1 >= len(self.phases)
 
 
 #: 1, or 2 after a signal; a run that was claimed before is claimed again at 3 or later.
@@ -98,11 +62,6 @@ _CLAIM_COLUMNS: Final = (
     runs.c.project,
     runs.c.rerun,
 )
-
-
-def earlier(left: ColumnElement[Any], right: ColumnElement[Any]) -> ColumnElement[Any]:
-    """The earlier of two instants."""
-    return case((left < right, left), else_=right)
 
 
 _asked: Final = few(rowset("asked", run_id=Id(), seen=BigInteger(), owner=Text(), entries=Text()))

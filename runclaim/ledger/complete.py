@@ -8,76 +8,30 @@ to go through the broker, or waits for a signal that the run has not received.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Double, Integer, Text, and_, case, null, select, update
 
 from runclaim.ledger.actions.plan import add_actions
 from runclaim.ledger.body.findings import add_findings
-from runclaim.ledger.claim import Claim, earlier
+from runclaim.ledger.completion import Completion, Moved
 from runclaim.ledger.completion_journal import entries, possible_entries
 from runclaim.ledger.fence import PROOF, held, locked, proofs, stands_in, state
 from runclaim.ledger.journal import append, beside, told, who_canceled
 from runclaim.ledger.received_signals import waits
 from runclaim.ledger.results import RESULT, record, result_row, results_of
 from runclaim.models import phase_results, runs
-from runclaim.sql.clock import now, shifted
+from runclaim.sql.clock import earlier, now, shifted
 from runclaim.sql.prepared import Prepared
 from runclaim.sql.rowset import pack
 from runclaim.states import RunState
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
-    from datetime import timedelta
 
     from sqlalchemy import CTE, Connection
     from sqlalchemy.sql.dml import ReturningUpdate
-
-    from runclaim.ledger.actions.plan import NewAction
-    from runclaim.ledger.body.findings import NewFinding
-
-
-@dataclass(frozen=True, slots=True)
-class NextPhase:
-    """Where a run goes on: with `owner` it is claimed at once, without it goes through the broker."""
-
-    phase: str
-    queue: str | None
-    max_attempts: int
-    max_losses: int
-    lease: timedelta
-    max_duration: timedelta
-    #: The nonce of the next claim; `None` when the phase has to go through the broker.
-    owner: str | None
-    #: When the ledger publishes the run if nobody else has.
-    dispatch_after: timedelta
-    #: The signal that the phase waits for, unless the run has received it.
-    waits_for: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """A phase whose body ended well: its claim, its result as JSON text, and where the run goes next."""
-
-    claim: Claim
-    result: str
-    worker: str
-    ran: timedelta
-    next: NextPhase | None
-    skipped: str | None = None
-    findings: tuple[NewFinding, ...] = ()
-    actions: tuple[NewAction, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Moved:
-    """What a completion did: the run's state now, its fence, and the claim of the next phase if it was taken."""
-
-    run_id: str
-    state: RunState
-    fence: int
-    claim: Claim | None
 
 
 _ended: Final = proofs(

@@ -11,7 +11,7 @@ from runclaim.states import RunState
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from runclaim.ledger.complete import Completion
+    from runclaim.ledger.completion import Completion
 
 #: Of what a run may be after a phase that is not its last, the states that the journal is told of.
 _GOES_ON: Final = (RunState.RUNNING, RunState.CANCELED)

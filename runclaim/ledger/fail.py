@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from runclaim.ledger.claim import Claim
+    from runclaim.ledger.fence import Claim
 
 
 class Verdict(StrEnum):

@@ -8,6 +8,7 @@ the owner tells two claims apart that a database failover gave the same fence.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import BigInteger, Text, and_, literal_column, null, select
@@ -23,7 +24,42 @@ if TYPE_CHECKING:
     from sqlalchemy import CTE, ColumnElement, Connection, FromClause
     from sqlalchemy.types import TypeEngine
 
-    from runclaim.ledger.claim import Claim
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right to run the current phase of a run, and what its body needs to know."""
+
+    run_id: str
+    fence: int
+    owner: str
+    flow: str
+    key: str
+    subject: str | None
+    phases: tuple[str, ...]
+    cursor: int
+    phase: str
+    queue: str | None
+    attempt: int
+    max_attempts: int
+    priority: int | None
+    input: Any
+    #: The enqueuer's trace, as the headers of W3C Trace Context.
+    trace_context: dict[str, str] | None = None
+    #: See `NewRun.headers`.
+    headers: dict[str, Any] | None = None
+    project: str = ""
+    #: Its number among the runs of its key.
+    rerun: int = 0
+
+    def proof(self) -> dict[str, Any]:
+        """The columns that `fence.held` compares."""
+        return {"run_id": self.run_id, "fence": self.fence, "owner": self.owner}
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the run ends when this phase completes."""
+        return self.cursor + 1 >= len(self.phases)
+
 
 PROOF: Final[dict[str, TypeEngine[Any]]] = {"run_id": Id(), "fence": BigInteger(), "owner": Text()}
 #: What a run has that nobody holds.

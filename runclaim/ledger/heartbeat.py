@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Double, and_, select, update
 
-from runclaim.ledger.claim import Claim, earlier
-from runclaim.ledger.fence import held, locked, proofs
+from runclaim.ledger.fence import Claim, held, locked, proofs
 from runclaim.models import runs
-from runclaim.sql.clock import now, shifted
+from runclaim.sql.clock import earlier, now, shifted
 from runclaim.sql.rowset import pack
 
 if TYPE_CHECKING:

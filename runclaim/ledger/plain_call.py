@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from runclaim.ledger import read
-from runclaim.ledger.claim import Claim, Wanted, claim
+from runclaim.ledger.claim import Wanted, claim
 from runclaim.ledger.enqueue import enqueue
 from runclaim.ledger.rescue import rescue_run
 from runclaim.states import RunState
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from runclaim.ledger.fence import Claim
     from runclaim.ledger.new_run import NewRun
 
 

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import BigInteger, Double, Text, and_, bindparam, case, update
 
-from runclaim.ledger.claim import earlier
 from runclaim.ledger.fence import locked, stands_in
 from runclaim.models import runs
-from runclaim.sql.clock import now, shifted
+from runclaim.sql.clock import earlier, now, shifted
 from runclaim.sql.rowset import Id, as_id, few, pack, rowset
 from runclaim.states import RunState
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from runclaim.ledger.claim import Claim
+    from runclaim.ledger.fence import Claim
 
 _given: Final = proofs("given")
 _canceled: Final = runs.c.cancel_requested_at.is_not(None)

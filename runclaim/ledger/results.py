@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, FromClause, Insert
     from sqlalchemy.types import TypeEngine
 
-    from runclaim.ledger.complete import Completion
+    from runclaim.ledger.completion import Completion
 
 #: What a result's row is made of, beside the proof of its claim.
 RESULT: Final[dict[str, TypeEngine[Any]]] = {

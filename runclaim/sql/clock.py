@@ -11,7 +11,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import BigInteger, DateTime, Double, TypeDecorator, type_coerce
+from sqlalchemy import BigInteger, DateTime, Double, TypeDecorator, case, type_coerce
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
@@ -87,3 +87,8 @@ def _shifted_postgresql(element: shifted, compiler: SQLCompiler, **kw: Any) -> s
 def _shifted_sqlite(element: shifted, compiler: SQLCompiler, **kw: Any) -> str:
     instant, seconds = (compiler.process(clause, **kw) for clause in element.clauses)
     return f"({instant} + CAST(({seconds}) * 1000000 AS INTEGER))"
+
+
+def earlier(left: ColumnElement[Any], right: ColumnElement[Any]) -> ColumnElement[Any]:
+    """The earlier of two instants."""
+    return case((left < right, left), else_=right)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from runclaim.flows.run.attempt import Ended
     from runclaim.flows.run.body import Body
     from runclaim.flows.run.execution import Execution
-    from runclaim.ledger.claim import Claim
+    from runclaim.ledger.fence import Claim
 
 
 def attributes(carry: Callable[..., Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from runclaim import logs
 from runclaim.tasks.flags import Flags
 
 if TYPE_CHECKING:
-    from runclaim.ledger.claim import Claim
+    from runclaim.ledger.fence import Claim
 
 logger: Final = logs.logger("runclaim.worker")
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from kombu import Producer
 
     from runclaim.flows.run.body import Body
-    from runclaim.ledger.claim import Claim
+    from runclaim.ledger.fence import Claim
     from runclaim.tasks.runtime import Runtime
 
 logger: Final = logs.logger("runclaim.worker")

@@ -18,7 +18,7 @@ from tests.harness import build
 if TYPE_CHECKING:
     from runclaim.flows.run.attempt import Ended
     from runclaim.flows.run.body import Body
-    from runclaim.ledger.claim import Claim
+    from runclaim.ledger.fence import Claim
 
 
 class Nobody:

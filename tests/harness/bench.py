@@ -44,8 +44,8 @@ if TYPE_CHECKING:
     from runclaim.flows.run.attempt import Ended
     from runclaim.flows.run.body import Body
     from runclaim.flows.run.execution import Execution
-    from runclaim.ledger.claim import Claim
     from runclaim.ledger.dispatch import Due
+    from runclaim.ledger.fence import Claim
     from runclaim.states import RunState
 
 NO_WAIT = timedelta(0)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from runclaim.ledger.claim import Claim
+    from runclaim.ledger.fence import Claim
 
 TABLES = (
     "phase_results",

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from runclaim.keys import RunKey, fingerprint, nonce, run_key, uuid7
 from runclaim.ledger import read
 from runclaim.ledger.cancel import cancel
-from runclaim.ledger.claim import Claim, Wanted, claim
-from runclaim.ledger.complete import Completion, Moved, NextPhase, complete
+from runclaim.ledger.claim import Wanted, claim
+from runclaim.ledger.complete import complete
+from runclaim.ledger.completion import Completion, Moved, NextPhase
 from runclaim.ledger.dispatch import Due, dispatch
 from runclaim.ledger.enqueue import enqueue
 from runclaim.ledger.fail import Failure, Verdict, fail
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from runclaim.ledger.actions.plan import NewAction
     from runclaim.ledger.body.findings import NewFinding
+    from runclaim.ledger.fence import Claim
 
 FLOW = "review"
 PHASES = ("plan", "deliver", "compound")

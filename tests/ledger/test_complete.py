@@ -13,7 +13,8 @@ from runclaim.keys import nonce
 from runclaim.ledger import read
 from runclaim.ledger.cancel import cancel
 from runclaim.ledger.claim import Wanted
-from runclaim.ledger.complete import Moved, complete, completed
+from runclaim.ledger.complete import complete, completed
+from runclaim.ledger.completion import Moved
 from runclaim.ledger.fail import fail
 from runclaim.ledger.release import release
 from runclaim.ledger.rescue import rescue

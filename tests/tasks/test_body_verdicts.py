@@ -15,7 +15,7 @@ from runclaim import RunState
 from runclaim.errors import LedgerUnavailable
 from runclaim.flows.run.attempt import Ended, Ending
 from runclaim.flows.run.body import Body
-from runclaim.ledger.claim import Claim
+from runclaim.ledger.fence import Claim
 from runclaim.tasks.body_task import perform, request_of, tracer_of
 from runclaim.tasks.handlers import is_hung_on
 from tests.harness.shop import Order, Shop, fails, quiet

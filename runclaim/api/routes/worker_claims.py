@@ -15,12 +15,14 @@ from runclaim.flows.actions.hooks import HookEvent, plan_hooks, plan_stopped
 from runclaim.flows.client.registered_flow import identity_of
 from runclaim.keys import dump_json, fingerprint, nonce
 from runclaim.ledger import read
-from runclaim.ledger.claim import Claim, Wanted, claim, claimed
-from runclaim.ledger.complete import Completion, NextPhase, complete
+from runclaim.ledger.claim import Wanted, claim, claimed
+from runclaim.ledger.complete import complete
+from runclaim.ledger.completion import Completion, NextPhase
 from runclaim.ledger.doors.idempotency_keys import Kept, find, keep
 from runclaim.ledger.doors.outside_workers import Lease, held_claim, lease_of, ready, recorded_by
 from runclaim.ledger.doors.run_pages import RunLine, instant, run_line
 from runclaim.ledger.fail import Failure, Verdict, fail
+from runclaim.ledger.fence import Claim
 from runclaim.retries import Backoff
 from runclaim.states import RunState
 from runclaim.tracebacks import kept_error

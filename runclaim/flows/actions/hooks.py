@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from runclaim.flows.declare.flow import Flow
-    from runclaim.ledger.claim import Claim
+    from runclaim.ledger.fence import Claim
 
 _WORDS: Final = {RunState.BLOCKED: "on_blocked", RunState.FAILED: "on_failed"}
 

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from runclaim.keys import RunKey
-    from runclaim.ledger.claim import Claim
     from runclaim.ledger.doors.registered_flows import FlowRecord
+    from runclaim.ledger.fence import Claim
     from runclaim.ledger.read import RunView
 
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from runclaim.flows.client.options import AnyAsyncSession, AnySession
     from runclaim.flows.declare.secret_references import Resolver
     from runclaim.flows.inbound.route import Event, Routed
-    from runclaim.ledger.claim import Claim
+    from runclaim.ledger.fence import Claim
     from runclaim.retries import Backoff
 
 InputT = TypeVar("InputT")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from runclaim.flows.declare.flow import Flow
     from runclaim.flows.declare.phase import Phase
     from runclaim.flows.run.attempt import Ended
-    from runclaim.ledger.claim import Claim
+    from runclaim.ledger.fence import Claim
 
 
 class _Refusing:

@@ -24,9 +24,11 @@ from runclaim.flows.run.next_phase import following
 from runclaim.ledger import counters, read
 from runclaim.ledger.actions.plan import NewAction
 from runclaim.ledger.body.findings import NewFinding
-from runclaim.ledger.claim import Claim, Wanted, claim, claimed
-from runclaim.ledger.complete import Completion, Moved, complete, completed
+from runclaim.ledger.claim import Wanted, claim, claimed
+from runclaim.ledger.complete import complete, completed
+from runclaim.ledger.completion import Completion, Moved
 from runclaim.ledger.dispatch import Due
+from runclaim.ledger.fence import Claim
 from runclaim.ledger.recover import recover
 from runclaim.states import RunState
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from runclaim.database import Database
     from runclaim.flows.declare.flow import Flow
-    from runclaim.ledger.claim import Claim
     from runclaim.ledger.dispatch import Due
+    from runclaim.ledger.fence import Claim
 
 #: In bytes of JSON. Brokers keep messages in memory.
 MAX_CARRIED_BYTES: Final = 64 * 1024

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from runclaim.flows.run.lease_keeper import Keeper
     from runclaim.ledger.actions.plan import NewAction
     from runclaim.ledger.body.findings import NewFinding
-    from runclaim.ledger.claim import Claim
+    from runclaim.ledger.fence import Claim
     from runclaim.retries import Backoff
 
 

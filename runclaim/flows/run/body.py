@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from runclaim.flows.run.attempt import Attempt, Ended
     from runclaim.flows.run.execution import Execution
-    from runclaim.ledger.claim import Claim
+    from runclaim.ledger.fence import Claim
 
 
 class Record(Protocol):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from runclaim.database import Database
     from runclaim.flows.run.lease_keeper import Keeper
-    from runclaim.ledger.claim import Claim
+    from runclaim.ledger.fence import Claim
 
 logger: Final = logs.logger("runclaim.runner")
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from runclaim.database import Database
-    from runclaim.ledger.claim import Claim
+    from runclaim.ledger.fence import Claim
 
 T = TypeVar("T")
 

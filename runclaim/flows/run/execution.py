@@ -10,7 +10,7 @@ from runclaim.flows.run.attempt import Ended, Ending
 
 if TYPE_CHECKING:
     from runclaim.flows.run.body import Body
-    from runclaim.ledger.claim import Claim
+    from runclaim.ledger.fence import Claim
     from runclaim.states import RunState
 
 

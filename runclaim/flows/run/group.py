@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from runclaim.flows.run.execution import Watcher
     from runclaim.flows.run.runner import Runner
     from runclaim.flows.run.settler import Inline
-    from runclaim.ledger.claim import Claim
+    from runclaim.ledger.fence import Claim
 
 logger = logs.logger("runclaim.runner")
 

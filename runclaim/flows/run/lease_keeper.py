@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from runclaim.database import Database
-    from runclaim.ledger.claim import Claim
+    from runclaim.ledger.fence import Claim
 
 logger = logs.logger("runclaim.keeper")
 

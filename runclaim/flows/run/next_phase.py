@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from runclaim.ledger.complete import NextPhase
+from runclaim.ledger.completion import NextPhase
 
 if TYPE_CHECKING:
     from runclaim.config import Config
     from runclaim.flows.declare.flow import Flow
-    from runclaim.ledger.claim import Claim
+    from runclaim.ledger.fence import Claim
 
 
 def following(flow: Flow[Any], taken: Claim, *, config: Config, owner: str | None) -> NextPhase | None:

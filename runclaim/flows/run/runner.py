@@ -20,7 +20,7 @@ from runclaim.flows.run.execution import Execution, Unanswered, Watcher
 from runclaim.flows.run.group import Group
 from runclaim.flows.run.next_phase import following
 from runclaim.keys import nonce
-from runclaim.ledger.claim import Claim, Wanted, claim, claimed, passed_over
+from runclaim.ledger.claim import Wanted, claim, claimed, passed_over
 from runclaim.ledger.dispatch import Due
 from runclaim.secrets import kind_of
 
@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     from runclaim.flows.run.lease_keeper import Keeper
     from runclaim.flows.run.pace import Pace
     from runclaim.flows.run.settler import Inline
-    from runclaim.ledger.complete import NextPhase
+    from runclaim.ledger.completion import NextPhase
+    from runclaim.ledger.fence import Claim
 
 #: How long a delivery waits before it asks once more for runs whose rows others hold. What is held for longer waits in
 #: the ledger until it is dispatched.

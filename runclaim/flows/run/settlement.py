@@ -18,7 +18,8 @@ from runclaim.events import EventType
 from runclaim.flows.run.application_writes import CompletionFailed, Writes
 from runclaim.flows.run.attempt import Ended, Ending
 from runclaim.ledger import read
-from runclaim.ledger.complete import Completion, Moved, NextPhase, complete, completed
+from runclaim.ledger.complete import complete, completed
+from runclaim.ledger.completion import Completion, Moved, NextPhase
 from runclaim.ledger.fail import Failure, Verdict, fail
 from runclaim.ledger.release import release
 from runclaim.sql.trouble import Trouble, is_of_data, trouble
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
     from runclaim.database import Database
     from runclaim.ledger.actions.plan import Hooks
-    from runclaim.ledger.claim import Claim
+    from runclaim.ledger.fence import Claim
 
 logger: Final = logs.logger("runclaim.runner")
 

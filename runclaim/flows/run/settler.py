@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from runclaim.flows.declare.phase import Phase
     from runclaim.flows.run.execution import Watcher
     from runclaim.flows.run.runner import Runner
-    from runclaim.ledger.claim import Claim
-    from runclaim.ledger.complete import Moved, NextPhase
+    from runclaim.ledger.completion import Moved, NextPhase
+    from runclaim.ledger.fence import Claim
 
     Inline = Callable[[Phase[Any, Any], Phase[Any, Any]], bool]
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import TracebackType
 
-    from runclaim.ledger.claim import Claim
+    from runclaim.ledger.fence import Claim
 
 _ERRORS: Final = frozenset({Ending.RETRY, Ending.FAILURE})
 

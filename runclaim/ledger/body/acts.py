@@ -21,7 +21,7 @@ from runclaim.sql.rowset import Id, verbatim
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from runclaim.ledger.claim import Claim
+    from runclaim.ledger.fence import Claim
 
 _its_place: Final = (
     acts.c.run_id == bindparam("its_run", type_=Id()),

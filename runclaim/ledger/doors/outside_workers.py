@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Text, bindparam, select
 
-from runclaim.ledger.claim import Claim, Wanted, claimed
-from runclaim.ledger.fence import in_state, is_live_in
+from runclaim.ledger.claim import Wanted, claimed
+from runclaim.ledger.fence import Claim, in_state, is_live_in
 from runclaim.models import phase_results, runs
 from runclaim.sql.clock import now
 from runclaim.sql.rowset import Id, pack, rowset

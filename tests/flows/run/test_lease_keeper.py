@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from runclaim import Run
-    from runclaim.ledger.claim import Claim
+    from runclaim.ledger.fence import Claim
     from tests.harness.bench import Bench
 
 SHORT = timedelta(seconds=0.4)
