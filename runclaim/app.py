@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from celery import Celery
 
-    from runclaim.flows.declare.flow import Flow
+    from runclaim.flows.declare.declared_flow import DeclaredFlow
     from runclaim.flows.declare.phase import Phase
 
 #: Of two on one app only the first would have its rescue and dispatch.
@@ -121,5 +121,5 @@ class Runclaim(Declarations):
         self._runtime.close(for_good=True)
         self._broker.close()
 
-    def _make_task(self, flow: Flow[Any], phase: Phase[Any, Any]) -> None:
+    def _make_task(self, flow: DeclaredFlow[Any], phase: Phase[Any, Any]) -> None:
         phase_task.register(self.app, self._runtime, flow, phase)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from kombu import Producer
 
     from runclaim.config import Config
-    from runclaim.flows.declare.flow import Flow
+    from runclaim.flows.declare.declared_flow import DeclaredFlow
     from runclaim.ledger.dispatch import Due
 
 logger: Final = logs.logger("runclaim.broker")
@@ -43,7 +43,9 @@ _MOST_RINGS: Final = 4
 class Broker:
     """Publishes for one Celery app. Safe across threads and forks."""
 
-    def __init__(self, app: Celery, config: Callable[[], Config], flows: Callable[[], Mapping[str, Flow[Any]]]) -> None:
+    def __init__(
+        self, app: Celery, config: Callable[[], Config], flows: Callable[[], Mapping[str, DeclaredFlow[Any]]]
+    ) -> None:
         self._app, self._config, self._flows = app, config, flows
         self._connections = Connections(app, config)
         self._doorbell = Doorbell(self.publish)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from runclaim.app import Runclaim
     from runclaim.config import Config
-    from runclaim.flows.declare.flow import Flow
+    from runclaim.flows.flow import Flow
     from runclaim.ledger.doors.run_pages import RunLine
     from runclaim.ledger.new_run import NewRun
 

@@ -10,10 +10,11 @@ from runclaim.flows.actions.action import Action, ActionOptions
 from runclaim.flows.application_listeners import Hearing
 from runclaim.flows.client.access import Ledger
 from runclaim.flows.client.signal import flow_for
-from runclaim.flows.declare.flow import Flow, OnPhase
+from runclaim.flows.declare.declared_flow import FlowOptions, OnPhase
 from runclaim.flows.declare.place import Places
 from runclaim.flows.declare.retention import Retention
 from runclaim.flows.declare.secret_references import BUILT_IN, Resolver, Secrets
+from runclaim.flows.flow import Flow
 from runclaim.flows.inbound.webhook import MAX_BODY_BYTES, Delivery, Mapped, Webhook
 from runclaim.keys import check_name
 from runclaim.retries import Backoff
@@ -86,19 +87,15 @@ class Declarations(Hearing):
             keep_canceled=keep_canceled,
             keep_superseded=keep_superseded,
         )
-        flow = Flow(
-            name,
-            input_type,
+        options = FlowOptions(
             key=key,
             subject=subject,
-            ledger=self.ledger,
-            on_phase=self._on_phase,
             retention=retention,
             fail_open=fail_open,
             allow_secrets=allow_secrets,
-            secrets=secrets,
-            resolvers=self._resolvers,
+            secrets=secrets or {},
         )
+        flow = Flow(name, input_type, options, ledger=self.ledger, resolvers=self._resolvers, on_phase=self._on_phase)
         self.flows[name] = flow
         self._places.note("flow", name)
         return flow

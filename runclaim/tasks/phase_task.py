@@ -31,14 +31,14 @@ if TYPE_CHECKING:
     from celery import Celery
     from celery.app.task import Task
 
-    from runclaim.flows.declare.flow import Flow
+    from runclaim.flows.declare.declared_flow import DeclaredFlow
     from runclaim.flows.declare.phase import Phase
     from runclaim.tasks.runtime import Runtime
 
 logger: Final = logs.logger("runclaim.worker")
 
 
-def register(app: Celery, runtime: Runtime, flow: Flow[Any], phase: Phase[Any, Any]) -> None:
+def register(app: Celery, runtime: Runtime, flow: DeclaredFlow[Any], phase: Phase[Any, Any]) -> None:
     """Make the task `flow.phase` in the application's registry; as for its own tasks, Celery does so when it must."""
 
     def deliver(
@@ -95,7 +95,9 @@ def _message(phase: Phase[Any, Any], named: object, fence: object = 0, carried: 
         raise Ignore from None
 
 
-def _deliver(monitor: Monitor, runtime: Runtime, flow: Flow[Any], phase: Phase[Any, Any], message: Message) -> str:
+def _deliver(
+    monitor: Monitor, runtime: Runtime, flow: DeclaredFlow[Any], phase: Phase[Any, Any], message: Message
+) -> str:
     try:
         deliverer = runtime.deliverer(monitor.hostname or "local")
         first = deliverer.deliver(flow, phase, message, inline=_inline(runtime, message), watcher=monitor)

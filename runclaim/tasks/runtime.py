@@ -34,11 +34,13 @@ from runclaim.tasks.limits import limit_of
 from runclaim.tasks.process import Process
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from celery import Celery
 
     from runclaim.broker import Broker
     from runclaim.flows.client.access import Ledger
-    from runclaim.flows.declare.flow import Flow
+    from runclaim.flows.declare.declared_flow import DeclaredFlow
 
 logger: Final = logs.logger("runclaim.worker")
 
@@ -51,7 +53,7 @@ _DELIVER_AT_MOST: Final = timedelta(seconds=30)
 class Runtime:
     """One for each attached app; a forked pool child goes on with its copy."""
 
-    def __init__(self, app: Celery, ledger: Ledger, broker: Broker, flows: dict[str, Flow[Any]]) -> None:
+    def __init__(self, app: Celery, ledger: Ledger, broker: Broker, flows: Mapping[str, DeclaredFlow[Any]]) -> None:
         self.app, self.ledger, self.broker, self.flows = app, ledger, broker, flows
         self.process = Process()
         self.flags = self.process.flags

@@ -18,8 +18,8 @@ from runclaim.testing.memory import Memory
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from runclaim.flows.declare.flow import Flow
     from runclaim.flows.declare.phase import Phase
+    from runclaim.flows.flow import Flow
 
 InputT = TypeVar("InputT")
 _RUN_ID: Final = "00000000-0000-7000-8000-000000000000"

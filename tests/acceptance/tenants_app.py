@@ -16,7 +16,7 @@ from tests.harness.app import Stage, Work, build
 
 if TYPE_CHECKING:
     from runclaim import Context
-    from runclaim.flows.declare.flow import Flow
+    from runclaim.flows.flow import Flow
 
 #: Whoever acts here; a task's own is taken from its request.
 tenant: ContextVar[str] = ContextVar("tenant", default="public")

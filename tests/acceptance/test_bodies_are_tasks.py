@@ -15,7 +15,7 @@ from tests.harness import Site, until
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from runclaim.flows.declare.flow import Flow
+    from runclaim.flows.flow import Flow
     from tests.harness.app import Stage, Work
 
 TENANTS = ("emil", "fred", "gert")

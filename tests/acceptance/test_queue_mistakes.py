@@ -16,7 +16,7 @@ from runclaim import Runclaim
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from runclaim.flows.declare.flow import Flow
+    from runclaim.flows.flow import Flow
 
     Attach = Callable[..., "Shop"]
 

@@ -19,7 +19,7 @@ from tests.servers import database
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from runclaim.flows.declare.flow import Flow
+    from runclaim.flows.flow import Flow
 
 _NONE = {
     "RUNCLAIM_API_URL": None,

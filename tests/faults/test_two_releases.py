@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from runclaim import Run
-    from runclaim.flows.declare.flow import Flow
+    from runclaim.flows.flow import Flow
     from tests.harness import Process, Site
 
 #: Each lacks a phase of the other, and the budgets of all three differ.

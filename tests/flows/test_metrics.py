@@ -15,7 +15,7 @@ from runclaim.metrics import LedgerCollector, exposition
 from tests.harness.bench import NO_WAIT, Bench
 
 if TYPE_CHECKING:
-    from runclaim.flows.declare.flow import Flow
+    from runclaim.flows.flow import Flow
 
 
 def scrape(bench: Bench) -> dict[tuple[str, ...], float]:

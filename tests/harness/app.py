@@ -21,7 +21,7 @@ from runclaim import Backoff, Context, Runclaim
 from tests.harness.bodies import perform
 
 if TYPE_CHECKING:
-    from runclaim.flows.declare.flow import Flow
+    from runclaim.flows.flow import Flow
 
 metadata = MetaData()
 #: Written by `ctx.in_completion`, read by the tests in the order of writing. A second completion is a second row.

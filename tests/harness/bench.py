@@ -23,9 +23,10 @@ from runclaim.flows.actions.action import Action, ActionOptions
 from runclaim.flows.actions.outcomes import Outcomes
 from runclaim.flows.actions.sender import Sender
 from runclaim.flows.client.access import Ledger
-from runclaim.flows.declare.flow import Flow
+from runclaim.flows.declare.declared_flow import FlowOptions
 from runclaim.flows.fail_open.deliverer import Deliverer, Message
 from runclaim.flows.fail_open.local_records import LocalRecords
+from runclaim.flows.flow import Flow
 from runclaim.flows.messages.publisher import dispatch_due
 from runclaim.flows.run.group_minder import Minder
 from runclaim.flows.run.lease_keeper import Keeper
@@ -114,8 +115,8 @@ class Bench:
         self.diary = Diary()
 
     def flow(self, name: str = "review", input_type: type[Any] = PullRequest, **how: Any) -> Flow[Any]:
-        how = {"key": "{repo}:pr-{number}", "subject": None} | how
-        made = Flow(name, input_type, ledger=self.ledger, on_phase=lambda flow, phase: None, **how)
+        options = FlowOptions(**{"key": "{repo}:pr-{number}"} | how)
+        made = Flow(name, input_type, options, ledger=self.ledger, on_phase=lambda flow, phase: None)
         self.flows[name] = made
         return made
 

@@ -15,7 +15,7 @@ from runclaim.listeners.listener import Event, Listener
 from tests.harness.bench import NO_WAIT, Bench
 
 if TYPE_CHECKING:
-    from runclaim.flows.declare.flow import Flow
+    from runclaim.flows.flow import Flow
 
 AT_ONCE = (NO_WAIT,) * 3
 

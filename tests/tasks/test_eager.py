@@ -22,7 +22,7 @@ from runclaim.flows.body.in_body import WaitInBody
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from runclaim.flows.declare.flow import Flow
+    from runclaim.flows.flow import Flow
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from runclaim.flows.declare.flow import Flow
+    from runclaim.flows.flow import Flow
 
 
 @dataclass(frozen=True)

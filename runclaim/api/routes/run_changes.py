@@ -171,8 +171,8 @@ def _rerun_of(caller: Caller, line: RunLine) -> NewRun:
     def fingerprint_of(key: tuple[str, str]) -> str | None:
         return service.ask(lambda conn: recorded_fingerprint(conn, *key))
 
-    if flow is not None:
-        return again(flow, view, fingerprint_of)
+    if service.runs is not None and flow is not None:
+        return again(service.runs.ledger, flow, view, fingerprint_of)
     made = rerun_of(record, view, fingerprint_of)
     return made if service.can_ring else due_now(made)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from runclaim.errors import DeclarationError, Retry
 from runclaim.flows.actions.action import Action, ActionOptions
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from runclaim.flows.declare.flow import Flow
     from runclaim.ledger.fence import Claim
 
 _WORDS: Final = {RunState.BLOCKED: "on_blocked", RunState.FAILED: "on_failed"}
@@ -83,6 +82,12 @@ class Hooks:
         return plan_hooks(self.kinds.get(word, ()), event)
 
 
+class HasHooks(Protocol):
+    """A flow, as far as its hooks go."""
+
+    hooks: Hooks
+
+
 def plan_hooks(kinds: Iterable[str], event: HookEvent) -> Iterable[NewAction]:
     """The actions that tell hooks of these kinds of an event."""
     for kind in kinds:
@@ -95,7 +100,7 @@ def plan_stopped(kinds: Mapping[str, Iterable[str]], stopped: Stopped) -> Iterab
     return plan_hooks(kinds.get(_WORDS[stopped.state], ()), HookEvent(**asdict(stopped)))
 
 
-def stopped_hooks(conn: Connection, flows: Mapping[str, Flow[Any]]) -> Callable[[Stopped], Iterable[NewAction]]:
+def stopped_hooks(conn: Connection, flows: Mapping[str, HasHooks]) -> Callable[[Stopped], Iterable[NewAction]]:
     """
     What is planned for any run of the ledger that stops: the hooks that are registered, and those of `flows`.
 

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from runclaim.config import Config
     from runclaim.flows.actions.action import Action
     from runclaim.flows.client.signal import Signal
-    from runclaim.flows.declare.flow import Flow
+    from runclaim.flows.declare.declared_flow import DeclaredFlow
     from runclaim.flows.messages.publisher import Publisher
     from runclaim.ledger.new_run import NewRun
     from runclaim.ledger.read import EventView, RunView
@@ -56,11 +56,11 @@ class Ledger:
         self,
         config: Callable[[], Config],
         publisher: Callable[[], Publisher],
-        flows: Mapping[str, Flow[Any]] | None = None,
+        flows: Mapping[str, DeclaredFlow[Any]] | None = None,
     ) -> None:
         self._config, self._publisher = config, publisher
         #: The application's flows by name; the application adds to them as it declares them.
-        self.flows: Mapping[str, Flow[Any]] = {} if flows is None else flows
+        self.flows: Mapping[str, DeclaredFlow[Any]] = {} if flows is None else flows
         #: What this process has claimed by plain calls.
         self.plain_names: set[str] = set()
         self._database: Database | None = None
@@ -167,7 +167,7 @@ class Ledger:
             ]
         )
 
-    def handle(self, run_id: str, flow: Flow[Any] | None = None, *, created: bool = False) -> Run:
+    def handle(self, run_id: str, flow: DeclaredFlow[Any] | None = None, *, created: bool = False) -> Run:
         """A handle on a run. Raises: LedgerClosed."""
         self.require_open()
         return Run(self, run_id, flow, created=created)
@@ -224,13 +224,13 @@ class Ledger:
         """The ids of the runs that stand under any of these keys."""
         return self.database.ask(lambda conn: find_runs(conn, namespace, hashes))
 
-    def rerun(self, run_id: str, flow: Flow[Any] | None, *, by: str) -> Run:
+    def rerun(self, run_id: str, flow: DeclaredFlow[Any] | None, *, by: str) -> Run:
         """Make a new run of a run's key. Raises: RunNotFound, InputError, DeclarationError."""
         view = self.view(run_id)
         found = flow or self.flows.get(view.flow)
         if found is None:
             raise DeclarationError(f"this application has no flow {view.flow}: rerun run {run_id} where it is declared")
-        new = again(found, view, lambda key: self.database.ask(lambda conn: recorded_fingerprint(conn, *key)))
+        new = again(self, found, view, lambda key: self.database.ask(lambda conn: recorded_fingerprint(conn, *key)))
         made = self.enqueue([new], Way(partial(rerun, by=by), RERUN.read_back))
         return self.handle(made[0].run_id, found, created=True)
 

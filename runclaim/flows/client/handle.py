@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from runclaim.flows.client.access import Ledger
     from runclaim.flows.client.after_commit import Pending
-    from runclaim.flows.declare.flow import Flow
+    from runclaim.flows.declare.declared_flow import DeclaredFlow
     from runclaim.ledger.read import EventView, RunView
 
 
@@ -32,7 +32,7 @@ class Run:
     `created` tells whether the call that made this handle made the run, or found it under its key.
     """
 
-    def __init__(self, ledger: Ledger, run_id: str, flow: Flow[Any] | None, *, created: bool) -> None:
+    def __init__(self, ledger: Ledger, run_id: str, flow: DeclaredFlow[Any] | None, *, created: bool) -> None:
         self.id, self.created = run_id, created
         self._ledger, self._flow = ledger, flow
         #: Of the application's transaction that made the run, if one did.

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from runclaim.flows.client.access import Ledger
     from runclaim.flows.client.after_commit import Pending
     from runclaim.flows.client.handle import Run
-    from runclaim.flows.declare.flow import Flow
+    from runclaim.flows.declare.declared_flow import DeclaredFlow
     from runclaim.ledger.enqueue import Enqueued
 
     AnySession = Session | scoped_session[Session]
@@ -70,7 +70,7 @@ class Options:
 class Enqueuing(Generic[InputT]):
     """A flow with options, ready to enqueue; see `Flow.using`."""
 
-    def __init__(self, flow: Flow[InputT], ledger: Ledger, options: Options) -> None:
+    def __init__(self, flow: DeclaredFlow[InputT], ledger: Ledger, options: Options) -> None:
         self._flow, self._ledger, self._options = flow, ledger, options
 
     @property

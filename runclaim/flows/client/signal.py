@@ -7,7 +7,7 @@ A run is named by its id, or by its key's text; the text is read backwards throu
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from runclaim.errors import DeclarationError, InputError
 from runclaim.flows.declare.secret_fields import refuse_references
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from runclaim.flows.declare.flow import Flow
+    from runclaim.flows.declare.declared_flow import DeclaredFlow
+
+FlowT = TypeVar("FlowT", bound="DeclaredFlow[Any]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ class Signal:
         return delivered(conn, run_id, self.name, signal_id=self.id, call=self.call)
 
 
-def flow_for(flows: Mapping[str, Flow[Any]], name: str, asked: Flow[Any] | str | None) -> Flow[Any]:
+def flow_for(flows: Mapping[str, FlowT], name: str, asked: FlowT | str | None) -> FlowT:
     """The flow that is asked for, or else the only one with a phase that waits for `name`. Raises: InputError."""
     if asked is not None:
         found = flows.get(asked) if isinstance(asked, str) else asked

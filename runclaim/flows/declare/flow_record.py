@@ -10,11 +10,11 @@ from runclaim.ledger.doors.registered_flows import FlowRecord, PhaseRecord
 
 if TYPE_CHECKING:
     from runclaim.config import Config
-    from runclaim.flows.declare.flow import Flow
+    from runclaim.flows.declare.declared_flow import DeclaredFlow
     from runclaim.flows.declare.phase import Phase
 
 
-def describe(flow: Flow[Any], config: Config) -> FlowRecord:
+def describe(flow: DeclaredFlow[Any], config: Config) -> FlowRecord:
     """The flow's record, its phases with the bounds that are in force."""
     key, subject = flow.naming.key, flow.naming.subject
     return FlowRecord(

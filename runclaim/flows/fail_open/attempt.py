@@ -16,7 +16,7 @@ from runclaim.flows.run.attempt import Attempt, secrets_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from runclaim.flows.declare.flow import Flow
+    from runclaim.flows.declare.declared_flow import DeclaredFlow
     from runclaim.flows.declare.phase import Phase
     from runclaim.flows.run.attempt import Ended
     from runclaim.ledger.fence import Claim
@@ -70,7 +70,9 @@ class OpenAttempt(Attempt):
 
     context_type = OpenContext
 
-    def __init__(self, claim: Claim, *, flow: Flow[Any], phase: Phase[Any, Any], stopping: Callable[[], bool]) -> None:
+    def __init__(
+        self, claim: Claim, *, flow: DeclaredFlow[Any], phase: Phase[Any, Any], stopping: Callable[[], bool]
+    ) -> None:
         self.claim, self.flow, self.phase = claim, flow, phase
         self._stopping = stopping
         self._refusing = _Refusing(claim)

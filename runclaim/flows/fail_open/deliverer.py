@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from runclaim.flows.client.access import Ledger
-    from runclaim.flows.declare.flow import Flow
+    from runclaim.flows.declare.declared_flow import DeclaredFlow
     from runclaim.flows.declare.phase import Phase
     from runclaim.flows.run.attempt import Ended
     from runclaim.flows.run.execution import Watcher
@@ -108,7 +108,7 @@ class Deliverer:
     stopping: Callable[[], bool]
 
     def deliver(
-        self, flow: Flow[Any], phase: Phase[Any, Any], message: Message, *, inline: Inline, watcher: Watcher
+        self, flow: DeclaredFlow[Any], phase: Phase[Any, Any], message: Message, *, inline: Inline, watcher: Watcher
     ) -> Execution:
         """
         Run the phase that a message names; returns its first attempt.
@@ -125,7 +125,7 @@ class Deliverer:
             return self._open(flow, phase, message, message.carried, away=away, watcher=watcher)
 
     def _closed(
-        self, flow: Flow[Any], phase: Phase[Any, Any], message: Message, *, inline: Inline, watcher: Watcher
+        self, flow: DeclaredFlow[Any], phase: Phase[Any, Any], message: Message, *, inline: Inline, watcher: Watcher
     ) -> Execution:
         """As for any flow, once the ledger has been told what it missed: a result of this run, or the run itself."""
         if message.is_only_trace:
@@ -139,28 +139,28 @@ class Deliverer:
             raise Unanswered(str(away), nonce()) from away
         return runner.deliver(flow, phase, message.named, inline=inline, watcher=watcher)
 
-    def _write_down(self, flow: Flow[Any], phase: Phase[Any, Any], message: Message) -> None:
+    def _write_down(self, flow: DeclaredFlow[Any], phase: Phase[Any, Any], message: Message) -> None:
         """Before anything waits: the broker has forgotten the message, and nobody else may have the run."""
         try:
             self.records.add(heard(self.ledger, self._due(flow, phase, message), worker=self.worker))
         except OSError as full:
             logger.warning("run %s is in its message only: no local record can be kept (%s)", message.run_id, full)
 
-    def _put_back(self, flow: Flow[Any], phase: Phase[Any, Any], message: Message) -> None:
+    def _put_back(self, flow: DeclaredFlow[Any], phase: Phase[Any, Any], message: Message) -> None:
         """No ledger and no disk has the run: the broker gets its message again."""
         if message.is_only_trace and not self.ledger.publisher.publish([self._due(flow, phase, message)]):
             logger.error("run %s could not be given back to the broker either", message.run_id)
 
-    def _due(self, flow: Flow[Any], phase: Phase[Any, Any], message: Message) -> Due:
+    def _due(self, flow: DeclaredFlow[Any], phase: Phase[Any, Any], message: Message) -> Due:
         carried = message.carried or {}
         queue, key, priority = phase.options.queue, carried["key"], carried["priority"]
         return Due(message.run_id, message.fence, flow.name, phase.name, queue, key, priority, carried=carried)
 
-    def _insert(self, flow: Flow[Any], run_id: str, carried: dict[str, Any]) -> None:
+    def _insert(self, flow: DeclaredFlow[Any], run_id: str, carried: dict[str, Any]) -> None:
         database, mine = self.ledger.database, nonce()
         if database.ask(lambda conn: read.standing(conn, run_id)) is not None:
             return
-        new = run_of(flow, run_id, carried)
+        new = run_of(self.ledger, flow, run_id, carried)
 
         def work(conn: Connection) -> None:
             recover(conn, new, nonce=mine)
@@ -173,7 +173,7 @@ class Deliverer:
 
     def _open(
         self,
-        flow: Flow[Any],
+        flow: DeclaredFlow[Any],
         phase: Phase[Any, Any],
         message: Message,
         carried: dict[str, Any],

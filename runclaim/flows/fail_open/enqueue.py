@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from runclaim.flows.client.access import Ledger
-    from runclaim.flows.declare.flow import Flow
+    from runclaim.flows.declare.declared_flow import DeclaredFlow
     from runclaim.flows.fail_open.local_records import LocalRecords
     from runclaim.ledger.new_run import NewRun
 
@@ -79,7 +79,7 @@ def _write_down(records: LocalRecords, wanted: Sequence[LocalRecord], *, away: L
         ) from full
 
 
-def message(new: NewRun, flow: Flow[Any] | None) -> Due:
+def message(new: NewRun, flow: DeclaredFlow[Any] | None) -> Due:
     """The first message of a run."""
     due = Due(new.run_id, 0, new.flow, new.phases[0], new.queue, new.key.text, new.priority)
     return load(due, flow, project=new.project, subject=new.subject, value=new.input, headers=new.headers)

@@ -19,6 +19,7 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
 from runclaim import logs
 from runclaim.errors import InputError, LedgerRefused, LedgerUnavailable, RunExists
+from runclaim.flows.client.options import Enqueuing, Options
 from runclaim.flows.messages.payload import load_of
 from runclaim.flows.run.next_phase import following
 from runclaim.ledger import counters, read
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
     from runclaim.database import Database
     from runclaim.flows.client.access import Ledger
-    from runclaim.flows.declare.flow import Flow
+    from runclaim.flows.declare.declared_flow import DeclaredFlow
     from runclaim.flows.fail_open.local_records import LocalRecord, LocalRecords, Outcome
     from runclaim.ledger.new_run import NewRun
 
@@ -72,9 +73,11 @@ def name_of_ledger(database_url: str) -> str:
     return hashlib.sha256(address.encode()).hexdigest()[:16]
 
 
-def run_of(flow: Flow[Any], run_id: str, carried: dict[str, Any]) -> NewRun:
+def run_of(ledger: Ledger, flow: DeclaredFlow[Any], run_id: str, carried: dict[str, Any]) -> NewRun:
     """The run that a message describes, as its flow is declared now. Raises: InputError."""
-    enqueuing = flow.using(run_id=run_id, project=carried["project"], priority=carried["priority"])
+    enqueuing = Enqueuing(
+        flow, ledger, Options(run_id=run_id, project=carried["project"], priority=carried["priority"])
+    )
     new = enqueuing.new_run(flow.input_type.load(carried["input"]))
     # Whoever enqueued it is not here.
     return replace(new, headers=carried.get("headers"))
@@ -122,7 +125,7 @@ class Reconciler:
             self._ring(flow, answer.moved, answer.completion)
         return answer.told
 
-    def _tell(self, database: Database, flow: Flow[Any], record: LocalRecord) -> _Answer:
+    def _tell(self, database: Database, flow: DeclaredFlow[Any], record: LocalRecord) -> _Answer:
         expected = self._expected(flow, record)
 
         def count(conn: Connection) -> None:
@@ -149,12 +152,12 @@ class Reconciler:
                 database.run(count, patience=self.patience)
             return _Answer(Told.REFUSED)
 
-    def _settle(self, conn: Connection, flow: Flow[Any], record: LocalRecord) -> _Answer:
+    def _settle(self, conn: Connection, flow: DeclaredFlow[Any], record: LocalRecord) -> _Answer:
         if read.standing(conn, record.run_id) is None:
             if record.fence > 0:
                 # It was there once and is purged.
                 return _Answer(Told.REFUSED)
-            recover(conn, run_of(flow, record.run_id, record.carried), nonce=record.owner)
+            recover(conn, run_of(self.ledger, flow, record.run_id, record.carried), nonce=record.owner)
         if record.outcome is None:
             return _Answer(Told.WAITS)
         taken = self._claim(conn, flow, record)
@@ -164,7 +167,7 @@ class Reconciler:
         completion = self._completion(flow, taken, record.outcome, record.worker)
         return _Answer(Told.COMPLETED, complete(conn, [completion])[record.run_id], completion)
 
-    def _claim(self, conn: Connection, flow: Flow[Any], record: LocalRecord) -> Claim | None:
+    def _claim(self, conn: Connection, flow: DeclaredFlow[Any], record: LocalRecord) -> Claim | None:
         """The claim that the open attempt would have had, or that it has had without hearing of it."""
         wanted = [Wanted(record.run_id, record.fence, record.owner)]
         config, phase = self.ledger.config, flow.phases.get(record.phase)
@@ -180,14 +183,14 @@ class Reconciler:
         )
         return found[0] if found else None
 
-    def _expected(self, flow: Flow[Any], record: LocalRecord) -> Completion | None:
+    def _expected(self, flow: DeclaredFlow[Any], record: LocalRecord) -> Completion | None:
         """The completion by which it is read back whether this record has been told already."""
         if record.outcome is None or record.phase not in flow.phases:
             return None
         taken = claim_of(flow, record)
         return self._completion(flow, taken, record.outcome, record.worker)
 
-    def _completion(self, flow: Flow[Any], taken: Claim, outcome: Outcome, worker: str) -> Completion:
+    def _completion(self, flow: DeclaredFlow[Any], taken: Claim, outcome: Outcome, worker: str) -> Completion:
         return Completion(
             taken,
             outcome.result,
@@ -200,7 +203,7 @@ class Reconciler:
             (*(NewAction(**each) for each in outcome.actions), *flow.hooks.completed(taken)),
         )
 
-    def _ring(self, flow: Flow[Any], moved: Moved, completion: Completion) -> None:
+    def _ring(self, flow: DeclaredFlow[Any], moved: Moved, completion: Completion) -> None:
         taken, after = completion.claim, completion.next
         if moved.state is RunState.QUEUED and after is not None:
             due = Due(taken.run_id, moved.fence, flow.name, after.phase, after.queue, taken.key, taken.priority)
@@ -208,7 +211,7 @@ class Reconciler:
         self.ledger.publisher.ring_actions(len(completion.actions))
 
 
-def claim_of(flow: Flow[Any], record: LocalRecord) -> Claim:
+def claim_of(flow: DeclaredFlow[Any], record: LocalRecord) -> Claim:
     """The claim that an open attempt stands for. The ledger knows of none."""
     carried, phases = record.carried, tuple(flow.phases)
     cursor = phases.index(record.phase)

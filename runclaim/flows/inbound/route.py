@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from runclaim.errors import InputError
+from runclaim.flows.client.options import Enqueuing, Options
 from runclaim.flows.client.signal import Signal
 from runclaim.flows.declare.phase import Phase
 from runclaim.ledger.enqueue import Enqueued, enqueue
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from runclaim.flows.client.access import Ledger
     from runclaim.flows.client.handle import Run
-    from runclaim.flows.declare.flow import Flow
+    from runclaim.flows.declare.declared_flow import DeclaredFlow
     from runclaim.ledger.dispatch import Due
     from runclaim.ledger.new_run import NewRun
 
@@ -77,9 +78,16 @@ class Route:
     signal: Signal | None
 
     @classmethod
-    def of(cls, flow: Flow[InputT], event: Event[InputT], *, id: str | None = None) -> Self:  # noqa: A002 - an event's
+    def of(
+        cls,
+        ledger: Ledger,
+        flow: DeclaredFlow[InputT],
+        event: Event[InputT],
+        *,
+        id: str | None = None,  # noqa: A002 - an event's
+    ) -> Self:
         """Nothing is read or written. `id` is for an event without one. Raises: InputError."""
-        new, phase = flow.using().new_run(event.input), _phase(flow, event.phase)
+        new, phase = Enqueuing(flow, ledger, Options()).new_run(event.input), _phase(flow, event.phase)
         if phase.options.on is None:
             return cls(new, phase, None)
         signal = Signal.checked(
@@ -95,7 +103,7 @@ class Route:
         told = self.signal.deliver(conn, made.run_id, first_only=True)
         return self._landed(made, told)
 
-    def take(self, ledger: Ledger, flow: Flow[Any]) -> Routed:
+    def take(self, ledger: Ledger, flow: DeclaredFlow[Any]) -> Routed:
         """Write it in a transaction of its own, then publish."""
         landed = ledger.database.run(self.write, read_back=self.read_back)
         self.publish(ledger, landed)
@@ -135,7 +143,7 @@ class Route:
         return Landed(made, made.created and starts)
 
 
-def _phase(flow: Flow[Any], asked: Phase[Any, Any] | str | None) -> Phase[Any, Any]:
+def _phase(flow: DeclaredFlow[Any], asked: Phase[Any, Any] | str | None) -> Phase[Any, Any]:
     """The phase of the flow that an event calls for. Raises: InputError."""
     if asked is None:
         return next(iter(flow.phases.values()))

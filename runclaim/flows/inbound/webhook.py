@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar
 
 from runclaim.errors import DeclarationError, InputError, KeyConflict, SignatureRefused
+from runclaim.flows.client.options import Enqueuing, Options
 from runclaim.flows.inbound.payload import mapped, payload_of
 from runclaim.flows.inbound.route import Event, Landed, Route
 from runclaim.keys import check_name, nonce
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from runclaim.flows.client.access import Ledger
     from runclaim.flows.client.handle import Run
-    from runclaim.flows.declare.flow import Flow
+    from runclaim.flows.declare.declared_flow import DeclaredFlow
     from runclaim.signatures import Signed
 
 InputT = TypeVar("InputT")
@@ -76,7 +77,7 @@ class Webhook(Generic[InputT]):
         self,
         name: str,
         *,
-        flow: Flow[InputT],
+        flow: DeclaredFlow[InputT],
         secrets: Callable[[], Sequence[str]],
         scheme: str,
         to_input: Callable[[Delivery], Mapped[InputT]],
@@ -118,8 +119,8 @@ class Webhook(Generic[InputT]):
 
     def _route(self, found: Any, signed: Signed) -> Route:
         if isinstance(found, Event):
-            return Route.of(self.flow, found, id=signed.delivery_id)
-        return Route(self.flow.using().new_run(found), None, None)
+            return Route.of(self._ledger, self.flow, found, id=signed.delivery_id)
+        return Route(Enqueuing(self.flow, self._ledger, Options()).new_run(found), None, None)
 
     def _earlier(self, sightings: list[Sighting]) -> Run | None:
         run_id = self._ledger.database.ask(lambda conn: seen_run(conn, sightings))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from types import UnionType
 
     from runclaim.database import Database
-    from runclaim.flows.declare.flow import Flow
+    from runclaim.flows.declare.declared_flow import DeclaredFlow
     from runclaim.ledger.dispatch import Due
     from runclaim.ledger.fence import Claim
 
@@ -56,7 +56,7 @@ def check_carried(carried: object) -> dict[str, Any]:
 
 def load(
     due: Due,
-    flow: Flow[Any] | None,
+    flow: DeclaredFlow[Any] | None,
     *,
     project: str | None,
     subject: str | None,
@@ -72,7 +72,7 @@ def load(
     return replace(due, carried=carried) if len(json.dumps(carried)) <= MAX_CARRIED_BYTES else due
 
 
-def load_of(due: Due, flow: Flow[Any], taken: Claim) -> Due:
+def load_of(due: Due, flow: DeclaredFlow[Any], taken: Claim) -> Due:
     """As `load`, for the phase after the one of a claim."""
     return load(
         due,
@@ -85,7 +85,7 @@ def load_of(due: Due, flow: Flow[Any], taken: Claim) -> Due:
     )
 
 
-def load_all(database: Database, flows: Mapping[str, Flow[Any]], due: Sequence[Due]) -> Sequence[Due]:
+def load_all(database: Database, flows: Mapping[str, DeclaredFlow[Any]], due: Sequence[Due]) -> Sequence[Due]:
     """As `load`, with what the ledger knows of each run; without it, should the ledger go away at this moment."""
     ids = [each.run_id for each in due if (flow := flows.get(each.flow)) is not None and flow.fail_open]
     if not ids:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from runclaim.database import Database
-    from runclaim.flows.declare.flow import Flow
+    from runclaim.flows.declare.declared_flow import DeclaredFlow
 
 _BATCH: Final = 500
 #: A message names at most so many runs.
@@ -61,7 +61,7 @@ def dispatch_due(
     database: Database,
     publisher: Publisher,
     *,
-    flows: Mapping[str, Flow[Any]],
+    flows: Mapping[str, DeclaredFlow[Any]],
     spacing: timedelta,
     most: int = 10_000,
 ) -> int:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from runclaim.database import Database
     from runclaim.flows.body.context import Notes as BodyNotes
-    from runclaim.flows.declare.flow import Flow
+    from runclaim.flows.declare.declared_flow import DeclaredFlow
     from runclaim.flows.declare.phase import Phase
     from runclaim.flows.run.lease_keeper import Keeper
     from runclaim.ledger.actions.plan import NewAction
@@ -99,7 +99,7 @@ class Attempt:
         self,
         claim: Claim,
         *,
-        flow: Flow[Any],
+        flow: DeclaredFlow[Any],
         phase: Phase[Any, Any],
         database: Database,
         keeper: Keeper,
@@ -181,7 +181,7 @@ class Attempt:
         return self._database.ask(lambda conn: read.signal(conn, self.claim.run_id, name))
 
 
-def secrets_of(flow: Flow[Any], claim: Claim) -> Secrets:
+def secrets_of(flow: DeclaredFlow[Any], claim: Claim) -> Secrets:
     """What the attempt of a claim may ask for."""
     return Secrets(flow.resolvers, may=lambda reference: flow.secret_fields.may_resolve(reference, claim.input))
 

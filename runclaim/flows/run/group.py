@@ -29,7 +29,7 @@ from runclaim.tracebacks import harmless
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from runclaim.flows.declare.flow import Flow
+    from runclaim.flows.declare.declared_flow import DeclaredFlow
     from runclaim.flows.declare.phase import Phase
     from runclaim.flows.run.execution import Watcher
     from runclaim.flows.run.runner import Runner
@@ -45,7 +45,7 @@ _SETTLE_SECONDS: Final = 1.0
 class Group:
     """The claims of one delivery, from their claim to the end of the last phase that follows inline."""
 
-    def __init__(self, runner: Runner, flow: Flow[Any], *, inline: Inline, watcher: Watcher) -> None:
+    def __init__(self, runner: Runner, flow: DeclaredFlow[Any], *, inline: Inline, watcher: Watcher) -> None:
         self._runner, self._flow, self._watcher = runner, flow, watcher
         self._settler = Settler(runner, flow, inline=inline, watcher=watcher)
         #: Held while anything is settled; never while a body runs.

@@ -9,11 +9,11 @@ from runclaim.ledger.completion import NextPhase
 
 if TYPE_CHECKING:
     from runclaim.config import Config
-    from runclaim.flows.declare.flow import Flow
+    from runclaim.flows.declare.declared_flow import DeclaredFlow
     from runclaim.ledger.fence import Claim
 
 
-def following(flow: Flow[Any], taken: Claim, *, config: Config, owner: str | None) -> NextPhase | None:
+def following(flow: DeclaredFlow[Any], taken: Claim, *, config: Config, owner: str | None) -> NextPhase | None:
     """The phase after a claim's, `None` for the last; with `owner` it is claimed by the completion."""
     if taken.is_last:
         return None

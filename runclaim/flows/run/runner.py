@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from runclaim.config import Config
     from runclaim.database import Database
-    from runclaim.flows.declare.flow import Flow
+    from runclaim.flows.declare.declared_flow import DeclaredFlow
     from runclaim.flows.declare.phase import Phase
     from runclaim.flows.messages.publisher import Publisher
     from runclaim.flows.run.group_minder import Minder
@@ -65,7 +65,7 @@ class Runner:
 
     def deliver(
         self,
-        flow: Flow[Any],
+        flow: DeclaredFlow[Any],
         phase: Phase[Any, Any],
         named: Sequence[tuple[str, int]],
         *,
@@ -167,7 +167,7 @@ class Runner:
             time.sleep(0.02)
         return stopping
 
-    def following(self, flow: Flow[Any], taken: Claim, *, inline: Inline) -> NextPhase | None:
+    def following(self, flow: DeclaredFlow[Any], taken: Claim, *, inline: Inline) -> NextPhase | None:
         """Where the run of a claim goes on, with a nonce if that is here and now; `None` after its last phase."""
         after = None if taken.is_last else flow.phases.get(taken.phases[taken.cursor + 1])
         at_once = after is not None and inline(flow.phases[taken.phase], after) and not self.stopping()

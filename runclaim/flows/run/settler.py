@@ -25,7 +25,7 @@ from runclaim.states import RunState
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from runclaim.flows.declare.flow import Flow
+    from runclaim.flows.declare.declared_flow import DeclaredFlow
     from runclaim.flows.declare.phase import Phase
     from runclaim.flows.run.execution import Watcher
     from runclaim.flows.run.runner import Runner
@@ -42,7 +42,7 @@ COMPLETE: Final = frozenset({Ending.SUCCESS, Ending.SKIPPED})
 class Settler:
     """Of one delivery; not safe across threads: the group holds its lock."""
 
-    def __init__(self, runner: Runner, flow: Flow[Any], *, inline: Inline, watcher: Watcher) -> None:
+    def __init__(self, runner: Runner, flow: DeclaredFlow[Any], *, inline: Inline, watcher: Watcher) -> None:
         self._runner, self._flow, self._inline, self._watcher = runner, flow, inline, watcher
         #: Run id → the results of its phases that are at hand.
         self.known: dict[str, dict[str, Any]] = {}

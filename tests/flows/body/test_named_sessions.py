@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from runclaim import Run
-    from runclaim.flows.declare.flow import Flow
+    from runclaim.flows.flow import Flow
     from tests.harness.bench import Bench
 
 AT_ONCE = Backoff(first=timedelta(0), jitter=False)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from runclaim.flows.declare.flow import Flow
+    from runclaim.flows.flow import Flow
 
 
 @pytest.fixture

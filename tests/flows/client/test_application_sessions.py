@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Engine
 
-    from runclaim.flows.declare.flow import Flow
+    from runclaim.flows.flow import Flow
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from tests.harness.until import until
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from runclaim.flows.declare.flow import Flow
+    from runclaim.flows.flow import Flow
     from runclaim.ledger.dispatch import Due
     from tests.harness.bench import PullRequest
 

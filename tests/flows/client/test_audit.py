@@ -13,7 +13,7 @@ from runclaim.ledger.rescue import rescue_worker
 
 if TYPE_CHECKING:
     from runclaim import Run
-    from runclaim.flows.declare.flow import Flow
+    from runclaim.flows.flow import Flow
     from tests.harness.bench import Bench
 
 

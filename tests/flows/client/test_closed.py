@@ -18,7 +18,7 @@ from runclaim.flows.client.access import Ledger
 from runclaim.flows.client.handle import Run
 from runclaim.flows.client.options import Enqueuing
 from runclaim.flows.client.signal import Signal
-from runclaim.flows.declare.flow import Flow
+from runclaim.flows.flow import Flow
 from runclaim.flows.inbound.route import Event
 from runclaim.flows.inbound.webhook import Webhook
 from runclaim.flows.plain_calls import Claimed
@@ -130,7 +130,6 @@ REACHES_NOTHING = {
     "Runclaim.secret_resolver",
     "Runclaim.sources",
     "Runclaim.webhook",
-    "Flow.actions",
     "Flow.identity_of",
     "Flow.key_of",
     "Flow.on_blocked",

@@ -17,7 +17,7 @@ from runclaim.keys import uuid7
 
 if TYPE_CHECKING:
     from runclaim import Run
-    from runclaim.flows.declare.flow import Flow
+    from runclaim.flows.flow import Flow
     from tests.harness.bench import Bench
 
 A_SECOND = timedelta(seconds=1)

@@ -12,7 +12,7 @@ from runclaim.errors import DeclarationError
 from tests.harness.bench import PullRequest
 
 if TYPE_CHECKING:
-    from runclaim.flows.declare.flow import Flow
+    from runclaim.flows.flow import Flow
     from tests.harness.bench import Bench
 
 ID = "0195c0de-0000-7000-8000-000000000007"

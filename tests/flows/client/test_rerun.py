@@ -14,7 +14,7 @@ from runclaim.flows.client.access import Ledger
 from tests.harness.bench import PullRequest
 
 if TYPE_CHECKING:
-    from runclaim.flows.declare.flow import Flow
+    from runclaim.flows.flow import Flow
     from tests.harness.bench import Bench
 
 

@@ -15,7 +15,7 @@ from runclaim.errors import ConfigError, DeclarationError
 from tests.harness.bench import PullRequest
 
 if TYPE_CHECKING:
-    from runclaim.flows.declare.flow import Flow
+    from runclaim.flows.flow import Flow
 
 KEY = "{repo}:pr-{number}"
 

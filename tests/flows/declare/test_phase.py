@@ -13,8 +13,8 @@ from runclaim.errors import DeclarationError
 from tests.harness.bench import PullRequest
 
 if TYPE_CHECKING:
-    from runclaim.flows.declare.flow import Flow
     from runclaim.flows.declare.phase import Phase
+    from runclaim.flows.flow import Flow
 
 
 @pytest.fixture

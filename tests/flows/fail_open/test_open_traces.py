@@ -20,7 +20,7 @@ from tests.harness import until
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from runclaim.flows.declare.flow import Flow
+    from runclaim.flows.flow import Flow
 
 
 class Killed(BaseException):

@@ -12,7 +12,7 @@ from tests.harness.bench import Bench, PullRequest
 from tests.ledger.concurrency import together
 
 if TYPE_CHECKING:
-    from runclaim.flows.declare.flow import Flow
+    from runclaim.flows.flow import Flow
 
 ISSUE = PullRequest("acme/app", 7)
 

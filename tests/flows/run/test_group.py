@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from runclaim import Run
-    from runclaim.flows.declare.flow import Flow
+    from runclaim.flows.flow import Flow
     from runclaim.flows.run.execution import Execution
     from tests.harness.bench import Bench
 

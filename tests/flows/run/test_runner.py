@@ -13,7 +13,7 @@ from runclaim.flows.run.attempt import Ending
 from runclaim.ledger.dispatch import Due
 
 if TYPE_CHECKING:
-    from runclaim.flows.declare.flow import Flow
+    from runclaim.flows.flow import Flow
     from tests.harness.bench import Bench
 
 AT_ONCE = Backoff(first=timedelta(0), jitter=False)

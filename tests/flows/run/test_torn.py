@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from runclaim.database import Database
-    from runclaim.flows.declare.flow import Flow
+    from runclaim.flows.flow import Flow
     from tests.harness.bench import Bench
 
 ID = "0195c0de-0000-7000-8000-000000000007"

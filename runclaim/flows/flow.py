@@ -1,0 +1,114 @@
+"""The flow that users hold: a declared flow with the ledger at hand, to enqueue its runs and to find them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from runclaim.errors import DeclarationError, InputError
+from runclaim.flows.client.options import Enqueuing, Options
+from runclaim.flows.declare.declared_flow import DeclaredFlow, FlowOptions
+from runclaim.flows.declare.secret_references import BUILT_IN
+from runclaim.flows.inbound.route import Route
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from datetime import timedelta
+
+    from runclaim.flows.client.access import Ledger
+    from runclaim.flows.client.handle import Run
+    from runclaim.flows.client.options import AnyAsyncSession, AnySession
+    from runclaim.flows.declare.declared_flow import OnPhase
+    from runclaim.flows.declare.secret_references import Resolver
+    from runclaim.flows.inbound.route import Event, Routed
+
+InputT = TypeVar("InputT")
+
+
+class Flow(DeclaredFlow[InputT]):
+    """
+    A declared sequence of phases. Made by `Runclaim.flow`.
+
+    The ledger is reached when a run is made or looked for, so a declared flow is cheap and safe to import.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        input_type: type[InputT],
+        options: FlowOptions[InputT],
+        *,
+        ledger: Ledger,
+        resolvers: Mapping[str, Resolver] = BUILT_IN,
+        on_phase: OnPhase,
+    ) -> None:
+        super().__init__(name, input_type, options, actions=ledger.actions, resolvers=resolvers, on_phase=on_phase)
+        self._ledger = ledger
+
+    def using(
+        self,
+        *,
+        delay: timedelta | None = None,
+        priority: int | None = None,
+        project: str | None = None,
+        rerun: bool = False,
+        run_id: str | None = None,
+    ) -> Enqueuing[InputT]:
+        """
+        Enqueue with options: `flow.using(delay=timedelta(minutes=5)).enqueue(…)`.
+
+        `priority` goes to the broker (0 to 9; higher first on RabbitMQ, lower first on Redis, as in Celery; without
+        one `task_default_priority` holds). `rerun` makes a new run also for a key that has one, under its next number,
+        and supersedes the older one. `run_id` inserts the run under that id or raises RunExists; it never finds one.
+        """
+        if not self.phases:
+            raise DeclarationError(f"flow {self.name} has no phases: declare one with @{self.name}.phase")
+        return Enqueuing(
+            self, self._ledger, Options(delay=delay, priority=priority, project=project, rerun=rerun, run_id=run_id)
+        )
+
+    def enqueue(self, value: InputT | None = None, /, *, session: AnySession | None = None, **fields: Any) -> Run:
+        """
+        Make a run of the input, or find the run its key already has.
+
+        Give the input as one value or by its fields. With `session` the run is made in the application's own
+        transaction and published after its commit. Raises: InputError, KeyConflict, LedgerUnavailable; nothing
+        is written then. A broker that does not answer is no error: the run is queued in the ledger.
+        """
+        return self.using().enqueue(value, session=session, **fields)
+
+    def enqueue_many(
+        self, values: Iterable[InputT | Mapping[str, Any]], *, session: AnySession | None = None
+    ) -> list[Run]:
+        """As `enqueue`, for many inputs in one transaction; the handles come in the order of the inputs."""
+        return self.using().enqueue_many(values, session=session)
+
+    async def aenqueue(
+        self, value: InputT | None = None, /, *, session: AnyAsyncSession | None = None, **fields: Any
+    ) -> Run:
+        """As `enqueue`, without blocking the event loop; `session` is an AsyncSession."""
+        return await self.using().aenqueue(value, session=session, **fields)
+
+    def get(self, run_id: str) -> Run:
+        """A handle on an existing run of this flow; nothing is read yet."""
+        return self._ledger.handle(run_id, self)
+
+    def find(self, key: str, *, project: str | None = None) -> Run | None:
+        """
+        The run of a key, given as the text that people read; `None` when there is none, or it was purged.
+
+        Raises: InputError when the text could be the key of two runs: `"a:b" + "c"`, `"a" + "b:c"`. Use their ids.
+        """
+        hashes = [each.hash for each in self.naming.readings(key)]
+        found = self._ledger.find(f"{project or self._ledger.config.project}/{self.name}", hashes)
+        if len(found) > 1:
+            raise InputError("key", f"names several runs of {self.name} ({', '.join(found)}); use the id of one")
+        return self.get(found[0]) if found else None
+
+    def route(self, event: Event[InputT]) -> Routed:
+        """
+        Start the phase that an outside event calls for, in the run of its input's key, which is made if need be.
+
+        An existing run keeps the state of its phases; a phase that is active or complete is left alone; an event for
+        a phase that is not reached yet is kept for it. Raises: InputError, KeyConflict, LedgerUnavailable.
+        """
+        return Route.of(self._ledger, self, event).take(self._ledger, self)
