@@ -15,10 +15,23 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from runclaim.flows.body.drafts import Finding, Records
-    from runclaim.flows.declare.phase import Phase
 
 InputT = TypeVar("InputT")
 ResultT = TypeVar("ResultT")
+ResultT_co = TypeVar("ResultT_co", covariant=True)
+
+
+class RecordedPhase(Protocol[ResultT_co]):
+    """A phase, as far as its recorded result goes."""
+
+    @property
+    def name(self) -> str:
+        """Its name in the flow."""
+        ...
+
+    def load_result(self, recorded: Any) -> ResultT_co:
+        """What its body returned, as the type that it declares. Raises: InputError."""
+        ...
 
 
 class Notes(Kept, Acts, Protocol):
@@ -68,13 +81,12 @@ class Context(Generic[InputT]):
         """
         return f"{self._identity}:{self.phase}"
 
-    def result(self, phase: Phase[Any, ResultT]) -> ResultT:
+    def result(self, phase: RecordedPhase[ResultT]) -> ResultT:
         """What an earlier phase of this run returned. Raises: KeyError when it is not complete."""
-        found = self._results()
-        if phase.name not in found:
+        results = self._results()
+        if phase.name not in results:
             raise KeyError(f"phase {phase.name} of this run is not complete; {self.phase} runs before it or without it")
-        loaded: ResultT = phase.result_type.load(found[phase.name])
-        return loaded
+        return phase.load_result(results[phase.name])
 
     @property
     def signal(self) -> Any:

@@ -71,7 +71,7 @@ class Run:
         if self._flow is None:
             return found
         phases = self._flow.phases
-        return {name: phases[name].result_type.load(it) if name in phases else it for name, it in found.items()}
+        return {name: phases[name].load_result(it) if name in phases else it for name, it in found.items()}
 
     @property
     def result(self) -> Any:

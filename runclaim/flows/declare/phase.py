@@ -88,6 +88,11 @@ class Phase(Generic[InputT, ResultT]):
         """The budget of dead and stalled workers."""
         return self.options.max_losses or self.options.max_attempts
 
+    def load_result(self, recorded: Any) -> ResultT:
+        """A recorded result as the type that the body declares. Raises: InputError when that has changed since."""
+        loaded: ResultT = self.result_type.load(recorded)
+        return loaded
+
     def __call__(self, ctx: Context[InputT]) -> ResultT:
         """Run the body once, with nothing recorded."""
         return self.body(ctx)
