@@ -123,9 +123,8 @@ def enqueue(db: Session) -> None:
     reveal_type(review.enqueue(PullRequest("a", 1), session=db))  # reveal: runclaim.flows.client.handle.Run
     review.enqueue(repo="a", number=1, session=scoped_session(sessionmaker()))
     reveal_type(review.enqueue_many([PullRequest("a", 1)]))  # reveal: list[runclaim.flows.client.handle.Run]
-    reveal_type(
-        review.using(delay=timedelta(hours=1)).enqueue(repo="a", number=1)
-    )  # reveal: runclaim.flows.client.handle.Run
+    later = review.using(delay=timedelta(hours=1))
+    reveal_type(later.enqueue(repo="a", number=1))  # reveal: runclaim.flows.client.handle.Run
     review.enqueue(Order(number=1))  # error: arg-type
     review.using(delay=5)  # error: arg-type
     review.enqueue(repo="a", number=1, session="db")  # error: arg-type
