@@ -15,8 +15,8 @@ _HERE: Final = "runclaim.cli.runs"
     cls=Lazy,
     table={
         "enqueue": (f"{_HERE}.enqueue", "Make a run of FLOW, or find the run that its key already has."),
-        "status": (f"{_HERE}.look:status", "Show one run: its phases, its error or its result."),
-        "list": (f"{_HERE}.look:list_", "List runs, the newest first."),
+        "status": (f"{_HERE}.read:status", "Show one run: its phases, its error or its result."),
+        "list": (f"{_HERE}.read:list_", "List runs, the newest first."),
         "tail": (f"{_HERE}.tail", "Follow a run's events to its end, then its output or error."),
         "cancel": (f"{_HERE}.change:cancel", "Cancel runs, or ask their workers to stop."),
         "retry": (f"{_HERE}.change:retry", "Start the failed phase of failed runs again."),
