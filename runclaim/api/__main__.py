@@ -95,7 +95,7 @@ def require_addresses(proxies: Sequence[str]) -> None:
         try:
             ipaddress.ip_address(each)
         except ValueError:
-            raise ConfigError(f"--trust-proxy {each!r} is not an IP address: name the proxy's own") from None
+            raise ConfigError(f"--trust-proxy {each!r} is not an IP address; give the address of the proxy") from None
 
 
 def require_safe(service: Service, host: str) -> None:
@@ -108,7 +108,7 @@ def require_safe(service: Service, host: str) -> None:
         logs.logger("runclaim.api").warning("%s", away)
     if not is_guarded and not _is_local(host):
         raise ConfigError(
-            f"{host} is reached by others, and the ledger has no token yet that could be used:"
+            f"{host} can be reached from other machines, and the ledger has no usable token:"
             " run `runclaim token create` first, or listen on 127.0.0.1"
         )
 

@@ -55,7 +55,7 @@ class ActionOut(BaseModel):
 
 
 class ActionBrief(BaseModel):
-    """What a token without `runs:read` is told of an action."""
+    """What a token without `runs:read` sees of an action."""
 
     model_config = ConfigDict(extra="forbid")
 

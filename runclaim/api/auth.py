@@ -59,7 +59,7 @@ class Caller:
             return next(iter(self.token.projects))
         if self.token.sees(self.service.config.project):
             return self.service.config.project
-        raise Problem("bad-request", "the token has several projects: name one as project")
+        raise Problem("bad-request", "the token has several projects; name one of them in `project`")
 
     @property
     def reads(self) -> bool:
@@ -92,12 +92,12 @@ class Caller:
 
 def no_action(action_id: str) -> Problem:
     """The problem of an action that is not there, or not the caller's."""
-    return Problem("not-found", f"no action {action_id}: it never existed here, or was purged with its run")
+    return Problem("not-found", f"no action {action_id}: it never existed, or was purged with its run")
 
 
 def no_run(run_id: str) -> Problem:
     """The problem of a run that is not there, or not the caller's."""
-    return Problem("not-found", f"no run {run_id}: it never existed here, or was purged after its retention")
+    return Problem("not-found", f"no run {run_id}: it never existed, or was purged after its retention")
 
 
 def authenticate(service: Service, request: Request, scope: Scope) -> Caller:
@@ -111,7 +111,7 @@ def authenticate(service: Service, request: Request, scope: Scope) -> Caller:
     if found is None:
         service.quota.guess(whose)
         challenge = {"WWW-Authenticate": f'{_CHALLENGE}, error="invalid_token"'}
-        raise Problem("unauthorized", "this token is not known, has expired or was revoked", headers=challenge)
+        raise Problem("unauthorized", "this token is unknown, expired or revoked", headers=challenge)
     token, is_stale = found
     if not token.may(scope):
         challenge = {"WWW-Authenticate": f'{_CHALLENGE}, error="insufficient_scope", scope="{scope}"'}
@@ -127,7 +127,7 @@ def _bearer(request: Request) -> str:
     """The text of the request's token. Raises: Problem."""
     given = request.headers.getlist("authorization")
     if len(given) > 1:
-        raise Problem("bad-request", "send one Authorization header")
+        raise Problem("bad-request", "send exactly one Authorization header")
     kind, _, text = "".join(given).partition(" ")
     if kind.lower() != "bearer":
         raise Problem("unauthorized", "send Authorization: Bearer <token>", headers={"WWW-Authenticate": _CHALLENGE})

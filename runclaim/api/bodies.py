@@ -35,7 +35,7 @@ class Buffers:
         """Hold so many more. Raises: Problem when there is no room."""
         self.held += size
         if self.held > self.most:
-            raise Problem("busy", "too many bodies are being sent to this server; come back later")
+            raise Problem("busy", "too many request bodies are being sent to this server; try again later")
 
 
 class StrictRequest(Request):
@@ -52,7 +52,7 @@ class StrictRequest(Request):
                 with anyio.fail_after(_BODY_SECONDS):
                     self._body = await _read(self, cap)
             except (Problem, TimeoutError) as refused:
-                late = Problem("request-timeout", "the body did not arrive")
+                late = Problem("request-timeout", f"the body did not arrive within {_BODY_SECONDS:g} s")
                 problem = refused if isinstance(refused, Problem) else late
                 await _drain(self)
                 # What is left of the body is not read: the connection has to go.
@@ -74,9 +74,9 @@ def parse(body: bytes) -> Any:
     except _Refused as refused:
         raise Problem("bad-request", f"the body {refused}") from refused
     except (ValueError, RecursionError) as error:
-        raise Problem("bad-request", "the body is no JSON") from error
+        raise Problem("bad-request", "the body is not JSON") from error
     if _depth(found) > MAX_DEPTH:
-        raise Problem("bad-request", f"the body is nested deeper than {MAX_DEPTH}")
+        raise Problem("bad-request", f"the body is nested more than {MAX_DEPTH} levels deep")
     return found
 
 
@@ -87,12 +87,12 @@ class _Refused(Exception):
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise _Refused("gives a field twice in one object")
+        raise _Refused("has the same field twice in one object")
     return found
 
 
 def _no_constant(constant: str) -> Any:
-    raise _Refused(f"contains {constant}, which is no JSON")
+    raise _Refused(f"contains {constant}, which is not JSON")
 
 
 def _finite(text: str) -> float:
@@ -111,7 +111,7 @@ def _depth(value: Any) -> int:
 
 
 async def _read(request: Request, cap: int) -> bytes:
-    too_large = Problem("too-large", f"the body has more than {cap:,} bytes")
+    too_large = Problem("too-large", f"the body is larger than {cap:,} bytes")
     length = request.headers.get("content-length", "")
     if length.isdigit() and (len(length) > len(str(cap)) or int(length) > cap):
         raise too_large

@@ -40,7 +40,7 @@ _STATUSES: Final = {400: "bad-request", 413: "too-large", 415: "not-json"}
 
 def _of_schema(error: InputRefused) -> Problem:
     found = [Mistake(f"/input{pointer}", detail) for pointer, detail in error.problems]
-    return Problem("invalid", "the input does not fit its flow", found)
+    return Problem("invalid", "the input does not match the schema of its flow", found)
 
 
 def of_input(error: InputError, fields: Collection[str] = ()) -> Problem:
@@ -51,7 +51,9 @@ def of_input(error: InputError, fields: Collection[str] = ()) -> Problem:
 
 
 def _of_key(error: KeyConflict) -> Problem:
-    detail = f"run {error.run_id} has the key {error.key!r} and another input; put what differs into the key"
+    detail = (
+        f"run {error.run_id} already has the key {error.key!r} with a different input; put what differs into the key"
+    )
     # Which fields, and not what they are: who may enqueue may not always read.
     return Problem("key-conflict", detail, more={"run_id": error.run_id, "differs": sorted(error.differs)})
 
@@ -63,7 +65,7 @@ def _of_ledger(_error: LedgerUnavailable) -> Problem:
 
 def _of_refusal(error: LedgerRefused) -> Problem:
     logger.error("%s", error)
-    return Problem("ledger-refused", "nothing was done; the server's log says what its operator has to mend")
+    return Problem("ledger-refused", "nothing was done; the server's log tells its operator what to fix")
 
 
 def _of_state(error: StateConflict) -> Problem:
@@ -90,7 +92,7 @@ def problem_of(error: RunclaimError) -> Problem:
         if isinstance(error, kind):
             return tell(error)
     logger.error("refused: %s", error)
-    return Problem("internal", "the server's log says why")
+    return Problem("internal", "see the server's log for the reason")
 
 
 def add_to(app: FastAPI, allowed: Callable[[str], Sequence[str]]) -> None:
@@ -105,12 +107,12 @@ def add_to(app: FastAPI, allowed: Callable[[str], Sequence[str]]) -> None:
         methods = allowed(request.url.path) if status in {404, 405} else []
         if methods:
             # The router names the methods of the first route only.
-            problem = Problem("method-not-allowed", f"{request.method} is not one of {', '.join(methods)}")
+            problem = Problem("method-not-allowed", f"{request.method} is not supported here; use {', '.join(methods)}")
             problem.headers = {"Allow": ", ".join(methods)}
             return answer(request, problem)
         if status == 404:  # noqa: PLR2004 - its own name
             return answer(request, Problem("not-found", "there is nothing at this address"))
-        return answer(request, Problem(_STATUSES.get(status, "internal"), "the request cannot be answered"))
+        return answer(request, Problem(_STATUSES.get(status, "internal"), "the request could not be processed"))
 
     async def of_validation(request: Request, error: Exception) -> Response:
         found: Sequence[Any] = error.errors() if isinstance(error, RequestValidationError) else ()
@@ -132,7 +134,7 @@ def unforeseen(method: str, path: str, error: Exception) -> Problem:
     """The problem of an error that nobody foresaw; it is logged."""
     # Not the error's own words: they may hold what was sent. The kind and the place help whoever reads the log.
     logger.error("%s %s failed: %s", method, clip(path, _LONGEST_PATH), type(error).__name__, exc_info=_bare(error))
-    return Problem("internal", "the server's log says more")
+    return Problem("internal", "see the server's log for the reason")
 
 
 def _bare(error: Exception) -> Any:

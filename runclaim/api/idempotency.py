@@ -78,7 +78,7 @@ def key_of(request: Request) -> str | None:
             return re.sub(r"\\(.)", r"\1", quoted[1])
         if _BARE.fullmatch(text):
             return text
-    raise Problem("bad-request", "Idempotency-Key is one text of 1 to 255 printable ASCII characters")
+    raise Problem("bad-request", "send one Idempotency-Key of 1 to 255 printable ASCII characters")
 
 
 def once(
@@ -150,7 +150,8 @@ def _kept(conn: Connection, place: str, asked: str) -> Done | None:
         return None
     if found.fingerprint != asked:
         raise Problem(
-            "idempotency-key-reused", "the same key came with another payload; use a new key for a new request"
+            "idempotency-key-reused",
+            "this key was already sent with a different payload; use a new key for a new request",
         )
     return Done(found.status, found.run_id, found.headers, replayed=True)
 
@@ -170,4 +171,4 @@ def _alone(service: Service, place: str) -> Iterator[None]:
 
 
 def _in_flight() -> Problem:
-    return Problem("request-in-flight", "try again in a moment: the answer will be the same")
+    return Problem("request-in-flight", "try again in a moment; you will get the answer to that request")

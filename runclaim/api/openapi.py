@@ -15,12 +15,13 @@ if TYPE_CHECKING:
     from fastapi import FastAPI, Request
 
 _TEXT: Final = (
-    "Durable runs for Celery over HTTP. Every error is `application/problem+json` (RFC 9457); programs read its `code`."
+    "Durable runs for Celery over HTTP. Every error is `application/problem+json` (RFC 9457);"
+    " programs should read its `code`."
 )
 _BEARER: Final = {
     "type": "http",
     "scheme": "bearer",
-    "description": "A token of `runclaim token create`. Each operation names the scope that it needs.",
+    "description": "A token from `runclaim token create`. Each operation names the scope that it requires.",
 }
 _PARAMETERS: Final[dict[str, tuple[str, ...]]] = {
     "enqueue_run": ("idempotency-key",),
@@ -36,9 +37,12 @@ _PARAMETERS: Final[dict[str, tuple[str, ...]]] = {
     "follow": ("last-event-id",),
 }
 _HEADERS: Final[dict[str, tuple[str, str]]] = {
-    "idempotency-key": ("Idempotency-Key", "The same request with the same key is done once."),
-    "prefer": ("Prefer", "`wait=20`: answer when there is something, or after so many seconds, at most 30."),
-    "if-none-match": ("If-None-Match", "The ETag that you have: 304 while it is current."),
+    "idempotency-key": (
+        "Idempotency-Key",
+        "Repeating a request with the same key does the work once and returns the first answer.",
+    ),
+    "prefer": ("Prefer", "`wait=20`: wait up to 20 seconds (at most 30) before answering."),
+    "if-none-match": ("If-None-Match", "The ETag of your copy; the answer is 304 while the run has not changed."),
     "last-event-id": ("Last-Event-ID", "Only events after this one."),
 }
 

@@ -36,7 +36,7 @@ def place_of(key: bytes, question: Sequence[str], token: str) -> str:
         raw, after = b"", ""
     # One spelling a token: base64 has several for the same bytes.
     if not hmac.compare_digest(page_token(key, question, after).encode(), token.encode()) or not after:
-        raise Problem("invalid-page-token", "ask again with the parameters of the first page, or without page_token")
+        raise Problem("invalid-page-token", "repeat the parameters of the first page, or leave out page_token")
     return after
 
 

@@ -59,12 +59,12 @@ class Shares:
         """Raises: Problem when the token, its project or the server has as many as it may."""
         share = SHARES[kind]
         if self._many[kind,] >= share.every:
-            raise Problem("busy", f"this server has {share.every} {kind} already; come back later")
+            raise Problem("busy", f"this server already has {share.every} {kind}; try again later")
         for whose, most in ((("token", token), share.token), (("project", project), share.project)):
             if self._many[kind, *whose] >= most:
                 raise Problem(
                     "quota-exceeded",
-                    f"this {whose[0]} has {most} {kind} already: end one, or come back later",
+                    f"this {whose[0]} already has {most} {kind}; end one, or try again later",
                     more={"violated-policies": [kind]},
                     headers={"Retry-After": "5"},
                 )
@@ -112,7 +112,7 @@ class Quota:
             wait = {"Retry-After": str(max(1, resets))}
             raise Problem(
                 "quota-exceeded",
-                f"at most {self._limit.amount} of these in {self._limit.get_expiry()} s",
+                f"at most {self._limit.amount} of these requests are allowed per {self._limit.get_expiry()} s",
                 more={"violated-policies": [kind]},
                 headers=headers | wait,
             )
@@ -132,7 +132,12 @@ class Quota:
         """The problem of an origin that has."""
         stats = self._own.get_window_stats(self._guesses, "guess", whose)
         wait = {"Retry-After": str(max(1, math.ceil(stats.reset_time - time.time())))}
-        return Problem("quota-exceeded", "too many wrong tokens", more={"violated-policies": ["guess"]}, headers=wait)
+        return Problem(
+            "quota-exceeded",
+            "too many requests with an invalid token; try again later",
+            more={"violated-policies": ["guess"]},
+            headers=wait,
+        )
 
     def _hit(self, item: RateLimitItem, kind: str, who: str) -> tuple[bool, int, int]:
         if time.monotonic() >= self._quiet_until:
@@ -140,7 +145,10 @@ class Quota:
                 return self._count(self._shared, item, kind, who)
             except Exception as error:  # noqa: BLE001 - each store has its own; none may stop the API
                 self._quiet_until = time.monotonic() + _QUIET_SECONDS
-                logger.warning("rate limits: the store does not answer (%s); counting here", type(error).__name__)
+                logger.warning(
+                    "rate limits: the store does not answer (%s); this process counts on its own",
+                    type(error).__name__,
+                )
         return self._count(self._own, item, kind, who)
 
     @staticmethod

@@ -14,7 +14,7 @@ Text = Annotated[str, StringConstraints(min_length=1, max_length=MAX_KEY_BYTES)]
 ClaimText = Annotated[
     str,
     StringConstraints(pattern=r"^[1-9][0-9]{0,17}\.[0-9a-f]{32}$"),
-    Field(description="What `:claim` gave: the proof that the claim is yours.", examples=[CLAIM_EXAMPLE]),
+    Field(description="The `claim` that `:claim` returned: the proof that you hold the run.", examples=[CLAIM_EXAMPLE]),
 ]
 #: An attempt that ends with an error has to end, whatever its words are.
 Words = Annotated[str, BeforeValidator(lambda given: storable(given) if isinstance(given, str) else given)]
@@ -28,7 +28,7 @@ class Body(BaseModel):
 
 
 class Enqueue(Body):
-    """A run that is wanted."""
+    """A run to enqueue."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"flow": "review", "input": RUN_EXAMPLE["input"], "priority": 0}]}
@@ -36,11 +36,13 @@ class Enqueue(Body):
 
     flow: Name
     input: dict[str, Any] = Field(description="The flow's input, at most 256 kB of JSON.")
-    project: Name | None = Field(None, description="One of the token's projects; needed when it has several.")
-    key: Text | None = Field(None, description="The run key, only where the flow makes it by a function.")
-    subject: Text | None = Field(None, description="The subject, only where the flow makes it by a function.")
-    delay_seconds: Seconds = Field(0.0, description="Not before so many seconds have passed.")
-    priority: int | None = Field(None, ge=0, le=9, description="0 to 9, as Celery's; null leaves it to Celery.")
+    project: Name | None = Field(None, description="One of the token's projects; required if it has several.")
+    key: Text | None = Field(None, description="The run key; only for flows whose key is computed by a function.")
+    subject: Text | None = Field(
+        None, description="The subject; only for flows whose subject is computed by a function."
+    )
+    delay_seconds: Seconds = Field(0.0, description="Delay before the run may start, in seconds.")
+    priority: int | None = Field(None, ge=0, le=9, description="Celery's priority, 0 to 9; null uses Celery's default.")
 
 
 class Ids(Body):
@@ -61,11 +63,11 @@ class Resolved(Body):
 
     upstream_id: (
         Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]+$", min_length=1, max_length=MAX_KEY_BYTES)] | None
-    ) = Field(description="What it is called where it arrived; null: it never did.")
+    ) = Field(description="Its id on the other side if it arrived; null if it never did.")
 
 
 class ClaimAsked(Body):
-    """What a worker can do."""
+    """What a worker can work on."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"flow": "review", "phases": ["deliver"], "worker": "go-worker-1"}]}
@@ -84,24 +86,28 @@ class Held(Body):
 
 
 class Succeeded(Held):
-    """A phase that is done."""
+    """A phase that is complete."""
 
-    result: Any = Field(None, description="What the phase gives, at most 256 kB of JSON.")
+    result: Any = Field(None, description="The result of the phase, at most 256 kB of JSON.")
 
 
 class ErrorSaid(Body):
-    """What went wrong. What is too long, or no text that a database takes, is cut and mended and not refused."""
+    """What went wrong. Text that is too long, or that a database cannot store, is cut or cleaned, never refused."""
 
     type: Words = "Error"
-    message: Words = Field("", description="At most 2 kB of it are kept.")
-    traceback: Words = Field("", description="At most 6 kB of it are kept, for whoever reads the ledger.")
+    message: Words = Field("", description="Only the first 2 kB are kept.")
+    traceback: Words = Field("", description="Only the first 6 kB are kept, for people who read the ledger.")
 
 
 class FailedAttempt(Held):
-    """An attempt that gave no result."""
+    """An attempt that ended without a result."""
 
     error: ErrorSaid
     verdict: Literal["retry", "fail", "block"] = Field(
-        "retry", description="`retry` while attempts are left; `fail` for good; `block` until a person resumes the run."
+        "retry",
+        description="`retry`: try again while attempts are left; `fail`: the run fails for good;"
+        " `block`: the run stops until a person resumes it.",
     )
-    retry_after_seconds: Seconds | None = Field(None, description="Instead of the phase's own back-off.")
+    retry_after_seconds: Seconds | None = Field(
+        None, description="Delay before the next attempt, in seconds; default: the backoff of the phase."
+    )

@@ -78,7 +78,7 @@ class RunOut(RunLineOut):
 
 
 class RunBrief(BaseModel):
-    """What a token without `runs:read` is told of a run."""
+    """What a token without `runs:read` sees of a run."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -94,13 +94,13 @@ class RunsOut(BaseModel):
 
 
 class RunsChanged(BaseModel):
-    """Several runs after what was asked of them."""
+    """Several runs after a change to all of them."""
 
     runs: list[RunLineOut | RunBrief]
 
 
 class ClaimOut(BaseModel):
-    """A claimed phase: what to do, and until when it is safe without a heartbeat."""
+    """A claimed phase: what to do, and how long the claim holds without a heartbeat."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -144,7 +144,7 @@ class ClaimOut(BaseModel):
 
 
 class Beat(BaseModel):
-    """A lease after a heartbeat; a worker that sees `cancel_requested` stops and says `:fail`."""
+    """A lease after a heartbeat; a worker that sees `cancel_requested` stops and sends `:fail`."""
 
     id: str
     lease_expires_at: datetime
@@ -153,7 +153,7 @@ class Beat(BaseModel):
 
 
 class Settled(BaseModel):
-    """What a claim has recorded; the same however often it is asked."""
+    """What a claim has recorded; repeated requests get the same answer."""
 
     id: str
     phase: str
@@ -162,14 +162,14 @@ class Settled(BaseModel):
 
 
 class MistakeOut(BaseModel):
-    """One thing that does not fit."""
+    """One thing that is wrong with the request."""
 
     pointer: str
     detail: str
 
 
 class ProblemOut(BaseModel):
-    """What went wrong (RFC 9457). `code` is for programs; more members may come with it."""
+    """What went wrong (RFC 9457). `code` is for programs; some codes have further members."""
 
     model_config = ConfigDict(extra="allow", title="Problem")
 
@@ -194,14 +194,14 @@ class EventOut(BaseModel):
 
 
 class EventsOut(BaseModel):
-    """Some events; give `last_id` as `after` for the next ones."""
+    """Some events; pass `last_id` as `after` to get the next ones."""
 
     events: list[EventOut]
     last_id: int
 
 
 class FlowPhaseOut(BaseModel):
-    """A phase of a registered flow; durations in seconds."""
+    """A phase of a registered flow; durations are in seconds."""
 
     name: str
     queue: str | None
@@ -219,14 +219,14 @@ class FlowOut(BaseModel):
     phases: list[FlowPhaseOut]
     input: dict[str, Any]
     own_code: str | None = Field(
-        description="What of the input's type only the application can do: such a run is made with -A alone."
+        description="Why only the application can check the input; if set, enqueue with its code at hand (`-A`)."
     )
     key: str | None
     subject: str | None
 
 
 class FlowsOut(BaseModel):
-    """Every flow that is known here."""
+    """Every registered flow."""
 
     flows: list[FlowOut]
 
@@ -239,7 +239,7 @@ class ReceivedOut(BaseModel):
 
 
 class Health(BaseModel):
-    """`ok`, or what is not."""
+    """Whether the process can serve requests, and the result of each check."""
 
     status: str
     checks: dict[str, str]

@@ -48,7 +48,7 @@ class Room:
         if many >= most:
             raise Problem(
                 "quota-exceeded",
-                f"the project has {most:,} {words}: no more are taken until some are gone",
+                f"the project already has {most:,} {words}; try again when there are fewer",
                 more={"violated-policies": [what]},
                 headers={"Retry-After": "60"},
             )

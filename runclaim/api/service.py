@@ -91,7 +91,7 @@ class Service:
         if (record := self.ask(lambda conn: registered(conn, name))) is None:
             raise Problem(
                 "unknown-flow",
-                f"no application has registered the flow {name}; its workers do when they start",
+                f"flow {name} is not registered: start a worker of its application, which registers it",
             )
         return record, None
 

@@ -55,7 +55,7 @@ def list_(
 @on_the_ledger
 def retry(*, service: Service, action_id: str, yes: bool, as_json: bool) -> None:
     """
-    Send an action again that failed or is unknown, under its same idempotency key.
+    Send a failed or unknown action again, under the same idempotency key.
 
     Asks you first for one that is unknown: it may have arrived. It is looked up before, where its kind has a lookup;
     otherwise the other side may take it twice.

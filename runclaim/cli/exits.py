@@ -52,7 +52,7 @@ class Refused(RunclaimError):
 
 
 class NotAllowed(RunclaimError):
-    """The token may not do this, or there is none."""
+    """The token does not have the required scope, or no token was sent."""
 
 
 class Unreachable(RunclaimError):

@@ -188,7 +188,7 @@ def test_an_action_that_never_was_is_not_there(desk_office):
     found = desk_office.client.get(f"/v1/actions/{NOBODYS}")
 
     assert (404, "not-found") == (found.status, found.code)
-    assert f"no action {NOBODYS}: it never existed here, or was purged with its run" == found.json["detail"]
+    assert f"no action {NOBODYS}: it never existed, or was purged with its run" == found.json["detail"]
 
 
 def test_an_api_with_the_application_rings_for_an_action_that_is_due(desk_office):

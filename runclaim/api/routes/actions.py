@@ -41,7 +41,7 @@ class Listing(BaseModel):
     project: Name | None = None
     run: UUID | None = Field(None, description="Actions of this run.")
     state: ActionStateName | None = None
-    page_size: int = Field(50, ge=1, description=f"More than {MOST} is {MOST}.")
+    page_size: int = Field(50, ge=1, description=f"Values above {MOST} are treated as {MOST}.")
     page_token: str | None = Field(None, max_length=512, description="From `next_page_token`.")
 
 
@@ -50,11 +50,13 @@ class Listing(BaseModel):
     "/v1/actions",
     scope=Scope.RUNS_READ,
     problems=["invalid-page-token"],
-    answers={200: {"model": ActionsOut, "description": "A page of actions; `Link: …; rel=next` leads to the next."}},
+    answers={
+        200: {"model": ActionsOut, "description": "A page of actions; `Link: …; rel=next` leads to the next page."}
+    },
     tags=["actions"],
 )
 def list_of_actions(asked: Annotated[Listing, Query()], request: Request, caller: Asker) -> JSONResponse:
-    """The planned actions of a project or of a run, the newest first, page by page."""
+    """The planned actions of a project or of a run, newest first, in pages."""
     service, run_id = caller.service, None if asked.run is None else str(asked.run)
     whose = None if run_id is None else caller.run(run_id).project
     project = caller.project(asked.project or whose)
@@ -95,17 +97,17 @@ def get_action(action_id: UUID, caller: Asker) -> JSONResponse:
     answers={
         202: {
             "model": ActionOut | ActionBrief,
-            "description": "It is due now; the action as it is, and when to look again.",
+            "description": "The action is due now; the body shows it, `Retry-After` says when to look again.",
         }
     },
     tags=["actions"],
 )
 def retry_action(action_id: UUID, request: Request, caller: Asker) -> Response:
     """
-    Send an action again that failed or is unknown, under its same idempotency key.
+    Send a failed or unknown action again, under the same idempotency key.
 
-    An unknown one may have arrived. It is looked up before, where its kind has a lookup; otherwise the other side may
-    take it twice.
+    An unknown action may have arrived. If its kind has a lookup, the other side is asked before anything is sent;
+    otherwise it may arrive twice.
     """
     service, (before, project), decision = caller.service, caller.action(str(action_id)), nonce()
 
@@ -136,7 +138,7 @@ def retry_action(action_id: UUID, request: Request, caller: Asker) -> Response:
     tags=["actions"],
 )
 def resolve_action(action_id: UUID, body: Resolved, request: Request, caller: Asker) -> Response:
-    """Say what became of an unknown action: it arrived under `upstream_id`, or never did. Nothing is sent."""
+    """Record what became of an unknown action: it arrived as `upstream_id`, or never arrived. Nothing is sent."""
     (before, project), decision, by = caller.action(str(action_id)), nonce(), caller.name
 
     def resolved(conn: Connection) -> Done:

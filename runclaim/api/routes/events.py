@@ -52,7 +52,7 @@ class After(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     after: int | None = Field(None, ge=0, le=_LARGEST, description="Only events after this id.")
-    limit: int = Field(100, ge=1, le=100, description="Of a page of JSON.")
+    limit: int = Field(100, ge=1, le=100, description="The most events in a JSON response.")
 
 
 @doors.door(
@@ -70,15 +70,15 @@ class After(BaseModel):
                 }
             },
         },
-        204: {"description": "The run has ended and you have seen its last event: do not come back."},
+        204: {"description": "The run has ended and you have seen its last event; do not reconnect."},
     },
     tags=["runs"],
 )
 async def follow(run_id: UUID, asked: Annotated[After, Query()], request: Request, caller: Asker) -> Response:
     """
-    What happens to a run, from its first event or after `Last-Event-ID`.
+    The events of a run as they happen, from the first one or from the one after `Last-Event-ID`.
 
-    The stream ends after the last event of a run that has ended. `Accept: application/json` gets what there is now.
+    The stream ends after the last event of a run. With `Accept: application/json` you get the events so far.
     """
     line = await run_sync(caller.run, str(run_id))
     after = _begin(request, asked)
@@ -101,7 +101,7 @@ def _begin(request: Request, asked: After) -> int:
     if not given:
         return asked.after or 0
     if not (given.isascii() and given.isdigit() and len(given) <= _DIGITS and int(given) <= _LARGEST):
-        raise Problem("bad-request", "Last-Event-ID is the id of an event")
+        raise Problem("bad-request", "Last-Event-ID must be the id of an event")
     return int(given)
 
 

@@ -23,7 +23,7 @@ doors: Final = Doors()
     tags=["flows"],
 )
 def list_flows(caller: Asker) -> JSONResponse:
-    """The flows that applications have registered, each with the JSON Schema of its input."""
+    """The registered flows, each with the JSON Schema of its input."""
     return JSONResponse({"flows": [_shown(record) for record in caller.service.flows()]})
 
 

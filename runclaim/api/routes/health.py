@@ -20,11 +20,11 @@ _AGAIN: Final = {"Retry-After": {"description": "Seconds.", "schema": {"type": "
     "GET",
     "/livez",
     scope=None,
-    answers={200: {"model": Health, "description": "The process lives."}},
+    answers={200: {"model": Health, "description": "The process is alive."}},
     tags=["health"],
 )
 async def livez() -> JSONResponse:
-    """Whether the process lives; it depends on nothing else."""
+    """Whether the process is alive; depends on nothing else."""
     return JSONResponse({"status": "ok", "checks": {}})
 
 
@@ -33,24 +33,24 @@ async def livez() -> JSONResponse:
     "/readyz",
     scope=None,
     answers={
-        200: {"model": Health, "description": "The ledger answers, and its tables fit this release."},
+        200: {"model": Health, "description": "The ledger answers, and its schema matches this release."},
         503: {
             "model": Health,
-            "description": "It does not, or they do not.",
+            "description": "The ledger does not answer, or its schema does not match this release.",
             "headers": {"Retry-After": {"schema": {"type": "integer"}}},
         },
     },
     tags=["health"],
 )
 def readyz(request: Request) -> JSONResponse:
-    """Whether requests can be served. The broker is told of, and is no reason to say no: runs are dispatched later."""
+    """Whether requests can be served. The broker is reported but not required: beat dispatches runs later."""
     service = service_of(request)
     try:
         found = service.ask(migrations.revision)
         ledger = "ok" if found == migrations.HEAD else f"at revision {found}, this release needs {migrations.HEAD}"
     except RunclaimError:
         ledger = "does not answer"
-    checks = {"ledger": ledger, "broker": "left to the application" if service.can_ring else "none: beat dispatches"}
+    checks = {"ledger": ledger, "broker": "not checked" if service.can_ring else "none; beat dispatches runs"}
     is_ready = ledger == "ok"
     return JSONResponse(
         {"status": "ok" if is_ready else "unavailable", "checks": checks},

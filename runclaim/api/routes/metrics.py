@@ -18,15 +18,17 @@ _TEXT: Final = {"text/plain": {"schema": {"type": "string"}, "example": "runclai
     "GET",
     "/metrics",
     scope=Scope.RUNS_READ,
-    answers={200: {"description": "Prometheus' text format.", "content": _TEXT}},
+    answers={200: {"description": "Metrics in the Prometheus text format.", "content": _TEXT}},
     tags=["health"],
 )
 def metrics(request: Request, caller: Asker) -> Response:
-    """Queues, latencies, ends and refusals, over all projects; no run, key, input or project is named."""
+    """Queues, latencies, outcomes and refusals across all projects; runs, keys, inputs and projects are not named."""
     try:
         from runclaim.metrics import CONTENT_TYPE, LedgerCollector, exposition
     except ImportError as missing:
-        raise Problem("not-found", "for metrics, install runclaim[metrics]") from missing
+        raise Problem(
+            "not-found", "metrics are not installed on this server: pip install 'runclaim[metrics]'"
+        ) from missing
     state = request.app.state
     if not hasattr(state, "collector"):
         state.collector = LedgerCollector(lambda: caller.service.database)

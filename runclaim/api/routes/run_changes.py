@@ -39,7 +39,10 @@ doors: Final = Doors()
 _KEYED: Final = ("state-conflict", "request-in-flight", "idempotency-key-reused", "run-purged")
 _LATER: Final = {"Retry-After": "1"}
 _ASKED: Final[dict[int | str, dict[str, Any]]] = {
-    202: {"model": RunOut | RunBrief, "description": "It was asked; the run as it is now, and when to look again."}
+    202: {
+        "model": RunOut | RunBrief,
+        "description": "The request is recorded; the body shows the run, `Retry-After` says when to look again.",
+    }
 }
 
 
@@ -53,7 +56,7 @@ _ASKED: Final[dict[int | str, dict[str, Any]]] = {
     tags=["runs"],
 )
 def cancel_run(run_id: UUID, request: Request, caller: Asker) -> Response:
-    """Cancel a run that nobody works on; ask the worker of a running one to stop. Twice is as good as once."""
+    """Cancel a run, or ask its worker to stop if it is running. Repeating the request is harmless."""
     line, call = caller.run(str(run_id)), nonce()
 
     def work(conn: Connection) -> Done:
@@ -75,11 +78,11 @@ def cancel_run(run_id: UUID, request: Request, caller: Asker) -> Response:
     quota="change",
     takes_json=True,
     problems=_KEYED,
-    answers={202: {"model": RunsChanged, "description": "It was asked of all of them."}},
+    answers={202: {"model": RunsChanged, "description": "The request is recorded for all of these runs."}},
     tags=["runs"],
 )
 def cancel_runs(body: Ids, request: Request, caller: Asker) -> Response:
-    """Cancel up to a hundred runs, all or none: one that is not yours, or has ended otherwise, is an error."""
+    """Cancel up to 100 runs, all or none: if one of them is not yours or has ended otherwise, none is canceled."""
     lines = [caller.run(run_id) for run_id in dict.fromkeys(each.lower() for each in body.ids)]
     ids, call = [line.id for line in lines], nonce()
 
@@ -114,7 +117,7 @@ def cancel_runs(body: Ids, request: Request, caller: Asker) -> Response:
     tags=["runs"],
 )
 def retry_run(run_id: UUID, request: Request, caller: Asker) -> Response:
-    """Start the failed phase of a failed run again, with fresh attempts."""
+    """Restart a failed run at its failed phase, with a fresh budget of attempts."""
     return _move(caller, request, str(run_id), "retry", retry, RunState.FAILED)
 
 
@@ -128,7 +131,7 @@ def retry_run(run_id: UUID, request: Request, caller: Asker) -> Response:
     tags=["runs"],
 )
 def resume_run(run_id: UUID, request: Request, caller: Asker) -> Response:
-    """Go on with a blocked run, from its blocked phase."""
+    """Resume a blocked run at its blocked phase."""
     return _move(caller, request, str(run_id), "resume", resume, RunState.BLOCKED)
 
 
@@ -138,11 +141,11 @@ def resume_run(run_id: UUID, request: Request, caller: Asker) -> Response:
     scope=Scope.RUNS_WRITE,
     quota="enqueue",
     problems=["request-in-flight", "idempotency-key-reused", "unknown-flow", "invalid", "run-purged"],
-    answers={201: {"model": RunOut | RunBrief, "description": "The new run of the key.", "headers": LOCATION}},
+    answers={201: {"model": RunOut | RunBrief, "description": "The new run.", "headers": LOCATION}},
     tags=["runs"],
 )
 def rerun_run(run_id: UUID, request: Request, caller: Asker) -> Response:
-    """Make a new run of a run's key, with its recorded input; the older one ends if it still goes on."""
+    """Enqueue a new run with the key and input of an existing one, which is superseded if it has not ended."""
     line, service = caller.run(str(run_id)), caller.service
     service.room.require("live-runs", line.project)
     new = _rerun_of(caller, line)

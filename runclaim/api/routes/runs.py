@@ -37,9 +37,12 @@ if TYPE_CHECKING:
 
 doors: Final = Doors()
 _ENDS: Final = TERMINAL | {RunState.BLOCKED}
-LOCATION: Final = {"Location": {"description": "Where the run is.", "schema": {"type": "string"}}}
+LOCATION: Final = {"Location": {"description": "The address of the run.", "schema": {"type": "string"}}}
 _REPLAYED: Final = {
-    "Idempotency-Replayed": {"description": "This is the first answer again.", "schema": {"const": "true"}}
+    "Idempotency-Replayed": {
+        "description": "The response to an earlier request with the same key.",
+        "schema": {"const": "true"},
+    }
 }
 
 
@@ -64,7 +67,7 @@ class Listing(BaseModel):
     since: Moment | None = Field(None, description="Enqueued at this time or later (RFC 3339).")
     until: Moment | None = Field(None, description="Enqueued before this time.")
     order_by: Literal["enqueued_at desc", "enqueued_at asc"] = "enqueued_at desc"
-    page_size: int = Field(50, ge=1, description=f"More than {MOST} is {MOST}.")
+    page_size: int = Field(50, ge=1, description=f"Values above {MOST} are treated as {MOST}.")
     page_token: str | None = Field(None, max_length=512, description="From `next_page_token`.")
 
 
@@ -82,7 +85,7 @@ def shown_to(caller: Caller) -> Show:
 
     def show(conn: Connection, run_id: str) -> tuple[Any, dict[str, str]]:
         if (line := run_line(conn, run_id)) is None:
-            detail = f"the key has run {run_id}, which has ended and was purged; nothing was made"
+            detail = f"the key belongs to run {run_id}, which was purged; nothing was enqueued"
             raise Problem("run-purged", detail, more={"run_id": run_id})
         return whole(conn, line) if caller.reads else brief(line), {"ETag": etag(line)}
 
@@ -90,7 +93,7 @@ def shown_to(caller: Caller) -> Show:
 
 
 def brief(line: RunLine) -> dict[str, Any]:
-    """What a token without `runs:read` is told of a run."""
+    """What a token without `runs:read` sees of a run."""
     return {"id": line.id, "state": str(line.state)}
 
 
@@ -110,17 +113,17 @@ def whole(conn: Connection, line: RunLine) -> dict[str, Any]:
     takes_json=True,
     problems=["key-conflict", "request-in-flight", "idempotency-key-reused", "unknown-flow", "run-purged"],
     answers={
-        200: {"model": RunOut | RunBrief, "description": "The key has this run already.", "headers": LOCATION},
-        201: {"model": RunOut | RunBrief, "description": "The run was made.", "headers": LOCATION | _REPLAYED},
+        200: {"model": RunOut | RunBrief, "description": "The key already had this run.", "headers": LOCATION},
+        201: {"model": RunOut | RunBrief, "description": "A new run was enqueued.", "headers": LOCATION | _REPLAYED},
     },
     tags=["runs"],
 )
 def enqueue_run(body: Enqueue, request: Request, caller: Asker) -> Response:
     """
-    Make a run of a flow, or find the run that its key has.
+    Enqueue a run of a flow, or get the run that its key already has.
 
-    With an Idempotency-Key the same request is done once, until a day after the run has ended. Without `runs:read` the
-    answer is the run's id and state.
+    With an Idempotency-Key, a repeated request gets the first answer until a day after the run has ended. A token
+    without `runs:read` gets only the id and state of the run.
     """
     service, project = caller.service, caller.project(body.project)
     service.room.require("live-runs", project)
@@ -165,7 +168,7 @@ def _new_run(caller: Caller, body: Enqueue, project: str) -> NewRun:
 
 def _require_same(name: str, given: str | None, made: str | None) -> None:
     if given not in {None, made}:
-        raise InputError(name, f"is made by the application, {made!r} of this input: leave it out")
+        raise InputError(name, f"is computed by the application ({made!r} for this input); leave it out")
 
 
 @doors.door(
@@ -173,11 +176,11 @@ def _require_same(name: str, given: str | None, made: str | None) -> None:
     "/v1/runs",
     scope=Scope.RUNS_READ,
     problems=["invalid-page-token"],
-    answers={200: {"model": RunsOut, "description": "A page of runs; `Link: …; rel=next` leads to the next."}},
+    answers={200: {"model": RunsOut, "description": "A page of runs; `Link: …; rel=next` leads to the next page."}},
     tags=["runs"],
 )
 def list_of_runs(asked: Annotated[Listing, Query()], request: Request, caller: Asker) -> JSONResponse:
-    """The runs of a project, the newest first, page by page."""
+    """The runs of a project, newest first, in pages."""
     service = caller.service
     wanted = Wanted(
         project=caller.project(asked.project),
@@ -206,7 +209,7 @@ def next_link(request: Request, token: str) -> dict[str, str]:
     scope=Scope.RUNS_READ,
     answers={
         200: {"model": RunOut, "description": "The run.", "headers": {"ETag": {"schema": {"type": "string"}}}},
-        304: {"description": "The run is as you know it (If-None-Match)."},
+        304: {"description": "The run has not changed (If-None-Match)."},
     },
     tags=["runs"],
 )
@@ -214,7 +217,7 @@ async def get_run(run_id: UUID, request: Request, caller: Asker) -> Response:
     """
     A run with its input, and its result once it has succeeded.
 
-    `Prefer: wait=20` answers when the run has ended or needs a person, or after so many seconds, at most 30.
+    With `Prefer: wait=20` the answer comes when the run ends or is blocked, or after 20 seconds (at most 30).
     """
     wait = wait_of(request)
     line = await until(

@@ -24,17 +24,20 @@ _NEW: Final = frozenset({Outcome.ENQUEUED, Outcome.STARTED})
     scope=None,
     problems=["signature-refused", "key-conflict", "too-large", "request-timeout", "invalid", "busy"],
     answers={
-        200: {"model": ReceivedOut, "description": "Nothing new: a repetition, or it concerns no run."},
-        202: {"model": ReceivedOut, "description": "It made a run, or started a phase of one."},
+        200: {
+            "model": ReceivedOut,
+            "description": "Nothing changed: the delivery was a duplicate, or concerns no run.",
+        },
+        202: {"model": ReceivedOut, "description": "The delivery started a new run, or a phase of one."},
     },
     tags=["webhooks"],
 )
 async def receive(request: StrictRequest, trigger: str = Path(max_length=100)) -> JSONResponse:
-    """Take one signed delivery (GitHub or Standard Webhooks, as the application declares the trigger)."""
+    """Receive one signed delivery (GitHub or Standard Webhooks, as the application declares the trigger)."""
     service = service_of(request)
     webhook = service.runs.webhooks.get(trigger) if service.runs is not None else None
     if webhook is None:
-        raise Problem("not-found", "there is no such webhook here")
+        raise Problem("not-found", "there is no webhook with this name")
     # Read only now: a stranger who knows no trigger's name sends nothing that is kept.
     body = await request.body_up_to(webhook.max_body_bytes)
     received = await run_in_threadpool(webhook.receive, body, request.headers)

@@ -162,7 +162,9 @@ def begin_success(caller: Caller, line: RunLine, fence: int, owner: str, said: S
         if found is None:
             return None
         if fingerprint(found.result) != fingerprint(said.result):
-            raise Problem("result-conflict", f"phase {found.phase} has its result from this claim already")
+            raise Problem(
+                "result-conflict", f"this claim has already recorded a different result for phase {found.phase}"
+            )
         return Ended(line.id, found.phase, found.attempt, "succeeded")
 
     return work, read_back
@@ -188,7 +190,7 @@ def begin_failure(caller: Caller, line: RunLine, fence: int, owner: str, said: F
         if (before := find(conn, place)) is None:
             return None
         if before.fingerprint != what:
-            raise Problem("result-conflict", "this claim has ended with another error or verdict already")
+            raise Problem("result-conflict", "this claim has already ended with a different error or verdict")
         # The fence rises by one at each transition, so only this claim can have made that one.
         for event in read.journal(conn, line.id):
             if event.fence == fence + 1 and event.type == EventType.PHASE_FAILED:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 doors: Final = Doors()
 _LOST: Final = ("claim-lost",)
-_SETTLED: Final[dict[int | str, dict[str, Any]]] = {200: {"model": Settled, "description": "It is recorded."}}
+_SETTLED: Final[dict[int | str, dict[str, Any]]] = {200: {"model": Settled, "description": "The outcome is recorded."}}
 
 
 @doors.door(
@@ -41,16 +41,16 @@ _SETTLED: Final[dict[int | str, dict[str, Any]]] = {200: {"model": Settled, "des
     takes_json=True,
     problems=["unknown-flow"],
     answers={
-        200: {"model": ClaimOut, "description": "A phase to work on."},
-        204: {"description": "Nothing is due; with `Prefer: wait=N`, nothing came in that time."},
+        200: {"model": ClaimOut, "description": "You hold the claim of this phase."},
+        204: {"description": "No run is due (with `Prefer: wait=N`: none became due in that time)."},
     },
     tags=["workers"],
 )
 async def claim_run(body: ClaimAsked, request: Request, caller: Asker) -> Response:
     """
-    Claim the run that has waited longest at one of these phases.
+    Claim the run that has been due longest in one of these phases.
 
-    Until it is settled, say `:heartbeat` well within `lease_seconds`. `Prefer: wait=20` waits for work, at most 30 s.
+    Send `:heartbeat` well within `lease_seconds` until you settle it. `Prefer: wait=20` waits for work, up to 30 s.
     """
     wait = wait_of(request)
     job: Job | None = await until(
@@ -71,11 +71,11 @@ async def claim_run(body: ClaimAsked, request: Request, caller: Asker) -> Respon
     scope=Scope.WORKER,
     takes_json=True,
     problems=[*_LOST, "unknown-flow"],
-    answers={200: {"model": Beat, "description": "The claim is yours for another lease."}},
+    answers={200: {"model": Beat, "description": "The lease was extended."}},
     tags=["workers"],
 )
 def beat(run_id: UUID, body: Held, caller: Asker) -> JSONResponse:
-    """Show that you live. No heartbeat passes the deadline; `cancel_requested` asks you to stop and say `:fail`."""
+    """Extend the lease, never past the deadline. If `cancel_requested` is true, stop and send `:fail`."""
     line = caller.run(str(run_id))
     fence, owner = _proof(body)
     record, _ = caller.service.flow(line.flow)
@@ -106,7 +106,7 @@ def beat(run_id: UUID, body: Held, caller: Asker) -> JSONResponse:
     tags=["workers"],
 )
 def succeed(run_id: UUID, body: Succeeded, caller: Asker) -> JSONResponse:
-    """Record the phase's result; the run goes on with its next phase. The same again gets the same answer."""
+    """Record the result of the phase and move the run on. Repeating the request gets the same answer."""
     return _settle(caller, str(run_id), body)
 
 
@@ -120,7 +120,7 @@ def succeed(run_id: UUID, body: Succeeded, caller: Asker) -> JSONResponse:
     tags=["workers"],
 )
 def fail_attempt(run_id: UUID, body: FailedAttempt, caller: Asker) -> JSONResponse:
-    """End the attempt without a result: it is tried again, or the run fails or is blocked, or ends as canceled."""
+    """End the attempt without a result: the phase is retried, or the run fails, is blocked or ends as canceled."""
     return _settle(caller, str(run_id), body)
 
 
