@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import BigInteger, Text, literal_column, select, text, true
-from sqlalchemy.dialects.postgresql import insert as insert_on_postgresql
-from sqlalchemy.dialects.sqlite import insert as insert_on_sqlite
 
 from runclaim.errors import LedgerUnavailable
 from runclaim.models import counters
 from runclaim.sql.rowset import pack, rowset
+from runclaim.sql.upsert import upsert
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,20 +19,19 @@ if TYPE_CHECKING:
 _added: Final = rowset("added", name=Text(), flow=Text(), many=BigInteger())
 
 
-def _add(upsert: Any) -> Any:
-    made = upsert(counters).from_select(
+def _add_to(new: Any) -> Any:
+    inserted = new.from_select(
         ["name", "flow", "value"],
         select(_added.c.name, _added.c.flow, _added.c.many).where(true()).order_by(_added.c.name, _added.c.flow),
     )
-    return made.on_conflict_do_update(
-        index_elements=["name", "flow"], set_={"value": counters.c.value + made.excluded.value}
+    return inserted.on_conflict_do_update(
+        index_elements=["name", "flow"], set_={"value": counters.c.value + inserted.excluded.value}
     )
 
 
-_ADD: Final = {
-    "postgresql": _add(insert_on_postgresql).returning(literal_column("CAST(pg_current_xact_id() AS TEXT)")),
-    "sqlite": _add(insert_on_sqlite),
-}
+_add: Final = upsert(counters, _add_to)
+#: PostgreSQL says in which transaction, so that a commit without an answer can be read back.
+_ADD: Final = _add | {"postgresql": _add["postgresql"].returning(literal_column("CAST(pg_current_xact_id() AS TEXT)"))}
 _COMMITTED: Final = text("SELECT pg_xact_status(CAST(CAST(:number AS TEXT) AS xid8))")
 
 

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Double, Text, bindparam, delete, select, true
-from sqlalchemy.dialects.postgresql import insert as insert_on_postgresql
-from sqlalchemy.dialects.sqlite import insert as insert_on_sqlite
 
 from runclaim.models import dedup_keys
 from runclaim.sql.clock import now, shifted
 from runclaim.sql.rowset import Id, pack, rowset
+from runclaim.sql.upsert import upsert
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -37,22 +36,22 @@ class Sighting:
 _seen: Final = rowset("seen", namespace=Text(), key_hash=Text(), run_id=Id(), nonce=Text(), window_seconds=Double())
 
 
-def _open_windows(upsert: Any) -> Any:
-    made = upsert(dedup_keys).from_select(
+def _open_windows(new: Any) -> Any:
+    inserted = new.from_select(
         ["namespace", "key_hash", "run_id", "nonce", "expires_at"],
         select(*_seen.c["namespace", "key_hash", "run_id", "nonce"], shifted(now(), _seen.c.window_seconds))
         .where(true())
         # Sorted, so that two deliveries with several keys cannot wait for each other.
         .order_by(_seen.c.namespace, _seen.c.key_hash),
     )
-    return made.on_conflict_do_update(
+    return inserted.on_conflict_do_update(
         index_elements=["namespace", "key_hash"],
-        set_={name: made.excluded[name] for name in ("expires_at", "run_id", "nonce")},
+        set_={name: inserted.excluded[name] for name in ("expires_at", "run_id", "nonce")},
         where=dedup_keys.c.expires_at <= now(),
     ).returning(dedup_keys.c.namespace, dedup_keys.c.key_hash)
 
 
-_OPEN: Final = {"postgresql": _open_windows(insert_on_postgresql), "sqlite": _open_windows(insert_on_sqlite)}
+_OPEN: Final = upsert(dedup_keys, _open_windows)
 _FIND: Final = (
     select(dedup_keys.c.run_id, dedup_keys.c.nonce)
     .join_from(

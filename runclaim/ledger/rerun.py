@@ -12,8 +12,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import and_, case, literal_column, select, update
-from sqlalchemy.dialects.postgresql import insert as insert_on_postgresql
-from sqlalchemy.dialects.sqlite import insert as insert_on_sqlite
 
 from runclaim.errors import KeyConflict
 from runclaim.events import EventType
@@ -26,6 +24,7 @@ from runclaim.ledger.run_keys import find_holders, first_of_each_key, key_of, ke
 from runclaim.ledger.subjects import SUPERSEDED
 from runclaim.models import run_keys, runs
 from runclaim.sql.rowset import Id, few, pack, rowset
+from runclaim.sql.upsert import upsert
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -37,25 +36,25 @@ if TYPE_CHECKING:
     Key = tuple[str, str]
 
 
-def _count(upsert: Any) -> Any:
-    made = upsert(run_keys).from_select(identity.KEY_COLUMNS, identity.KEY_ROWS)
-    later = made.excluded.expires_at > run_keys.c.expires_at
-    return made.on_conflict_do_update(
+def _count(new: Any) -> Any:
+    inserted = new.from_select(identity.KEY_COLUMNS, identity.KEY_ROWS)
+    later = inserted.excluded.expires_at > run_keys.c.expires_at
+    return inserted.on_conflict_do_update(
         index_elements=["namespace", "key_hash"],
         set_={
             "rerun": run_keys.c.rerun + 1,
-            "expires_at": case((later, made.excluded.expires_at), else_=run_keys.c.expires_at),
+            "expires_at": case((later, inserted.excluded.expires_at), else_=run_keys.c.expires_at),
         },
         where=and_(
-            run_keys.c.fingerprint == made.excluded.fingerprint,
+            run_keys.c.fingerprint == inserted.excluded.fingerprint,
             # The same rerun again, after a commit whose answer was lost, counts nothing.
-            run_keys.c.run_id != made.excluded.run_id,
+            run_keys.c.run_id != inserted.excluded.run_id,
         ),
         # The older run still: the next statement moves the key to the new one.
     ).returning(run_keys.c.namespace, run_keys.c.key_hash, run_keys.c.run_id, run_keys.c.rerun)
 
 
-_COUNT: Final = {"postgresql": _count(insert_on_postgresql), "sqlite": _count(insert_on_sqlite)}
+_COUNT: Final = upsert(run_keys, _count)
 _MOVE: Final = update(run_keys).where(identity.SAME_KEY).values(run_id=identity.FEW.c.run_id)
 _COUNT_BACK: Final = update(run_keys).where(identity.SAME_KEY).values(rerun=run_keys.c.rerun - 1)
 _gone: Final = few(rowset("gone", run_id=Id()))

@@ -10,8 +10,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Double, Text, and_, delete, exists, select, true, tuple_
-from sqlalchemy.dialects.postgresql import insert as insert_on_postgresql
-from sqlalchemy.dialects.sqlite import insert as insert_on_sqlite
 
 from runclaim.errors import InputError, KeyConflict, LedgerUnavailable
 from runclaim.keys import fingerprint
@@ -19,6 +17,7 @@ from runclaim.models import run_keys, runs
 from runclaim.secrets import redact, veiled
 from runclaim.sql.clock import now, shifted
 from runclaim.sql.rowset import Id, few, pack, rowset
+from runclaim.sql.upsert import upsert
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -40,13 +39,14 @@ KEY_ROWS: Final = (
     .order_by(_keys.c.namespace, _keys.c.key_hash)
 )
 #: Inserts the keys that nobody holds, and returns their runs.
-TAKE_KEYS: Final = {
-    dialect: upsert(run_keys)
-    .from_select(KEY_COLUMNS, KEY_ROWS)
-    .on_conflict_do_nothing(index_elements=["namespace", "key_hash"])
-    .returning(run_keys.c.run_id)
-    for dialect, upsert in (("postgresql", insert_on_postgresql), ("sqlite", insert_on_sqlite))
-}
+TAKE_KEYS: Final = upsert(
+    run_keys,
+    lambda new: (
+        new.from_select(KEY_COLUMNS, KEY_ROWS)
+        .on_conflict_do_nothing(index_elements=["namespace", "key_hash"])
+        .returning(run_keys.c.run_id)
+    ),
+)
 #: The same rows, each to be looked up.
 FEW: Final = few(_keys)
 SAME_KEY: Final = and_(run_keys.c.namespace == FEW.c.namespace, run_keys.c.key_hash == FEW.c.key_hash)

@@ -12,8 +12,6 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Text, and_, bindparam, case, func, or_, select, update
-from sqlalchemy.dialects.postgresql import insert as insert_on_postgresql
-from sqlalchemy.dialects.sqlite import insert as insert_on_sqlite
 
 from runclaim.events import EventType
 from runclaim.ledger import read
@@ -24,6 +22,7 @@ from runclaim.ledger.received_signals import barred, received
 from runclaim.models import runs, signals
 from runclaim.sql.clock import now, shifted
 from runclaim.sql.rowset import Id, verbatim
+from runclaim.sql.upsert import upsert
 from runclaim.states import LIVE, RunState
 
 if TYPE_CHECKING:
@@ -93,18 +92,18 @@ _latest: Final = (
 )
 
 
-def _keep(upsert: Any) -> Any:
+def _keep(new: Any) -> Any:
     row = (
         select(runs.c.id, _its_name, _its_signal, verbatim(bindparam("its_payload", type_=Text())))
         # Clocks are coarse, and the first of a name is what its phase reads.
         .add_columns(case((_latest >= now(), shifted(_latest, bindparam("a_moment"))), else_=now()))
         .where(runs.c.id == _its_id, _live)
     )
-    made = upsert(signals).from_select(["run_id", "name", "signal_id", "payload", "received_at"], row)
-    return made.on_conflict_do_nothing(index_elements=["run_id", "name", "signal_id"]).returning(signals.c.run_id)
+    inserted = new.from_select(["run_id", "name", "signal_id", "payload", "received_at"], row)
+    return inserted.on_conflict_do_nothing(index_elements=["run_id", "name", "signal_id"]).returning(signals.c.run_id)
 
 
-_KEEP: Final = {"postgresql": _keep(insert_on_postgresql), "sqlite": _keep(insert_on_sqlite)}
+_KEEP: Final = upsert(signals, _keep)
 _KEPT: Final = (
     select(*_OUTCOME)
     .join_from(runs, signals, signals.c.run_id == runs.c.id)

@@ -11,8 +11,6 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import BigInteger, Integer, Text, and_, select, true, update
-from sqlalchemy.dialects.postgresql import insert as insert_on_postgresql
-from sqlalchemy.dialects.sqlite import insert as insert_on_sqlite
 
 from runclaim.events import EventType
 from runclaim.ledger.actions.plan import drop_actions
@@ -21,6 +19,7 @@ from runclaim.ledger.journal import Entry, append
 from runclaim.models import runs, subjects
 from runclaim.sql.clock import now
 from runclaim.sql.rowset import pack, rowset
+from runclaim.sql.upsert import upsert
 from runclaim.states import RunState
 
 if TYPE_CHECKING:
@@ -38,18 +37,15 @@ _ABOUT_ROWS: Final = (
 )
 
 
-def _count_subjects(upsert: Any) -> Any:
-    made = upsert(subjects).from_select(["project", "flow", "subject", "generation"], _ABOUT_ROWS)
-    return made.on_conflict_do_update(
+def _count_subjects(new: Any) -> Any:
+    inserted = new.from_select(["project", "flow", "subject", "generation"], _ABOUT_ROWS)
+    return inserted.on_conflict_do_update(
         index_elements=["project", "flow", "subject"],
-        set_={"generation": subjects.c.generation + made.excluded.generation},
+        set_={"generation": subjects.c.generation + inserted.excluded.generation},
     ).returning(subjects.c.project, subjects.c.flow, subjects.c.subject, subjects.c.generation)
 
 
-_COUNT_SUBJECTS: Final = {
-    "postgresql": _count_subjects(insert_on_postgresql),
-    "sqlite": _count_subjects(insert_on_sqlite),
-}
+_COUNT_SUBJECTS: Final = upsert(subjects, _count_subjects)
 
 _newest: Final = rowset("newest", project=Text(), flow=Text(), subject=Text(), generation=BigInteger())
 _outdated: Final = (

@@ -11,12 +11,11 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import BigInteger, Text, and_, case, false, insert, literal_column, null, select, true, update
-from sqlalchemy.dialects.postgresql import insert as insert_on_postgresql
-from sqlalchemy.dialects.sqlite import insert as insert_on_sqlite
 
 from runclaim.models import actions, runs
 from runclaim.sql.clock import now
 from runclaim.sql.rowset import Id, as_json, pack, rowset, verbatim
+from runclaim.sql.upsert import upsert
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -95,13 +94,14 @@ _ADD_ROWS: Final = (
     .where(true())
 )
 _ADD: Final = insert(actions).from_select(_ADD_COLUMNS, _ADD_ROWS, include_defaults=False)
-_ADD_ONCE: Final = {
-    dialect: upsert(actions)
-    .from_select(_ADD_COLUMNS, _ADD_ROWS, include_defaults=False)
-    .on_conflict_do_nothing(index_elements=["run_id", "phase", "name"])
-    .returning(actions.c.run_id)
-    for dialect, upsert in (("postgresql", insert_on_postgresql), ("sqlite", insert_on_sqlite))
-}
+_ADD_ONCE: Final = upsert(
+    actions,
+    lambda new: (
+        new.from_select(_ADD_COLUMNS, _ADD_ROWS, include_defaults=False)
+        .on_conflict_do_nothing(index_elements=["run_id", "phase", "name"])
+        .returning(actions.c.run_id)
+    ),
+)
 
 OPEN: Final = actions.c.state.in_([action_state("planned"), action_state("sending")])
 

@@ -10,13 +10,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Text, bindparam, delete, false, select, true, update
-from sqlalchemy.dialects.postgresql import insert as insert_on_postgresql
-from sqlalchemy.dialects.sqlite import insert as insert_on_sqlite
 
 from runclaim.ledger.fence import require_held
 from runclaim.models import acts
 from runclaim.sql.clock import now
 from runclaim.sql.rowset import Id, verbatim
+from runclaim.sql.upsert import upsert
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -45,10 +44,9 @@ _USE_RELEASE: Final = (
 )
 
 
-def _begin(upsert: Any) -> Any:
+def _begin(new: Any) -> Any:
     return (
-        upsert(acts)
-        .values(
+        new.values(
             run_id=bindparam("its_run", type_=Id()),
             phase=bindparam("its_phase"),
             name=bindparam("its_name"),
@@ -60,7 +58,7 @@ def _begin(upsert: Any) -> Any:
     )
 
 
-_BEGIN: Final = {"postgresql": _begin(insert_on_postgresql), "sqlite": _begin(insert_on_sqlite)}
+_BEGIN: Final = upsert(acts, _begin)
 
 
 def begin_act(conn: Connection, claim: Claim, name: str) -> tuple[bool, str, Any]:

@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import bindparam, select, update
-from sqlalchemy.dialects.postgresql import insert as insert_on_postgresql
-from sqlalchemy.dialects.sqlite import insert as insert_on_sqlite
 
 from runclaim.ledger.fence import require_held
 from runclaim.models import named_sessions, runs
 from runclaim.sql.clock import now
 from runclaim.sql.rowset import Id
+from runclaim.sql.upsert import upsert
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -61,10 +60,9 @@ _MOVE: Final = (
 )
 
 
-def _keep(upsert: Any) -> Any:
+def _keep(new: Any) -> Any:
     return (
-        upsert(named_sessions)
-        .values(
+        new.values(
             project=_project,
             name=bindparam("its_name"),
             provider_session_id=bindparam("its_session"),
@@ -77,7 +75,7 @@ def _keep(upsert: Any) -> Any:
     )
 
 
-_KEEP: Final = {"postgresql": _keep(insert_on_postgresql), "sqlite": _keep(insert_on_sqlite)}
+_KEEP: Final = upsert(named_sessions, _keep)
 
 
 def read_named(conn: Connection, run_id: str, name: str) -> NamedSessionView | None:

@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Integer, Text, bindparam, case, null, select, update
-from sqlalchemy.dialects.postgresql import insert as insert_on_postgresql
-from sqlalchemy.dialects.sqlite import insert as insert_on_sqlite
 
 from runclaim.ledger.fence import require_held
 from runclaim.models import sessions
 from runclaim.sql.clock import now
 from runclaim.sql.rowset import Id
+from runclaim.sql.upsert import upsert
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -77,23 +76,19 @@ _NOTE: Final = (
 )
 
 
-def _open(upsert: Any) -> Any:
-    return (
-        upsert(sessions)
-        .values(
-            id=bindparam("its_id", type_=Id()),
-            run_id=bindparam("its_run", type_=Id()),
-            phase=bindparam("its_phase"),
-            role=bindparam("its_role"),
-            status="started",
-            blocking_count=0,
-            started_at=now(),
-        )
-        .on_conflict_do_nothing(index_elements=["run_id", "phase", "role"])
-    )
+def _open(new: Any) -> Any:
+    return new.values(
+        id=bindparam("its_id", type_=Id()),
+        run_id=bindparam("its_run", type_=Id()),
+        phase=bindparam("its_phase"),
+        role=bindparam("its_role"),
+        status="started",
+        blocking_count=0,
+        started_at=now(),
+    ).on_conflict_do_nothing(index_elements=["run_id", "phase", "role"])
 
 
-_OPEN: Final = {"postgresql": _open(insert_on_postgresql), "sqlite": _open(insert_on_sqlite)}
+_OPEN: Final = upsert(sessions, _open)
 
 
 def open_session(conn: Connection, claim: Claim, role: str, *, session_id: str) -> SessionView:

@@ -27,12 +27,11 @@ from sqlalchemy import (
     true,
     update,
 )
-from sqlalchemy.dialects.postgresql import insert as insert_on_postgresql
-from sqlalchemy.dialects.sqlite import insert as insert_on_sqlite
 
 from runclaim.models import answers, runs
 from runclaim.sql.clock import now, shifted
 from runclaim.sql.rowset import Id, as_json, pack, rowset
+from runclaim.sql.upsert import upsert
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -61,18 +60,19 @@ _answer: Final = rowset(
     project=Text(),
     keep_seconds=Double(),
 )
-_KEEP: Final = {
-    dialect: upsert(answers)
-    .from_select(
-        ["key_hash", "fingerprint", "run_id", "status", "headers", "project", "expires_at"],
-        select(_answer.c.key_hash, _answer.c.fingerprint, _answer.c.run_id, _answer.c.status)
-        .add_columns(as_json(_answer.c.headers), _answer.c.project, shifted(now(), _answer.c.keep_seconds))
-        .where(true()),
-    )
-    .on_conflict_do_nothing(index_elements=["key_hash"])
-    .returning(answers.c.key_hash)
-    for dialect, upsert in (("postgresql", insert_on_postgresql), ("sqlite", insert_on_sqlite))
-}
+_KEEP: Final = upsert(
+    answers,
+    lambda new: (
+        new.from_select(
+            ["key_hash", "fingerprint", "run_id", "status", "headers", "project", "expires_at"],
+            select(_answer.c.key_hash, _answer.c.fingerprint, _answer.c.run_id, _answer.c.status)
+            .add_columns(as_json(_answer.c.headers), _answer.c.project, shifted(now(), _answer.c.keep_seconds))
+            .where(true()),
+        )
+        .on_conflict_do_nothing(index_elements=["key_hash"])
+        .returning(answers.c.key_hash)
+    ),
+)
 _FIND: Final = select(
     answers.c.fingerprint, answers.c.run_id, answers.c.status, answers.c.headers, answers.c.project
 ).where(answers.c.key_hash == bindparam("its_hash"))

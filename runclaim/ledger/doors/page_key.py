@@ -10,21 +10,20 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import bindparam, literal, select
-from sqlalchemy.dialects.postgresql import insert as insert_on_postgresql
-from sqlalchemy.dialects.sqlite import insert as insert_on_sqlite
 
 from runclaim.models import signing_keys
 from runclaim.sql.clock import now
+from runclaim.sql.upsert import upsert
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-_MAKE: Final = {
-    dialect: upsert(signing_keys)
-    .from_select(["name", "key", "made_at"], select(literal("pages"), bindparam("fresh"), now()))
-    .on_conflict_do_nothing(index_elements=["name"])
-    for dialect, upsert in (("postgresql", insert_on_postgresql), ("sqlite", insert_on_sqlite))
-}
+_MAKE: Final = upsert(
+    signing_keys,
+    lambda new: new.from_select(
+        ["name", "key", "made_at"], select(literal("pages"), bindparam("fresh"), now())
+    ).on_conflict_do_nothing(index_elements=["name"]),
+)
 _READ: Final = select(signing_keys.c.key).where(signing_keys.c.name == "pages")
 
 

@@ -12,13 +12,12 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Text, select, true
-from sqlalchemy.dialects.postgresql import insert as insert_on_postgresql
-from sqlalchemy.dialects.sqlite import insert as insert_on_sqlite
 
 from runclaim.keys import fingerprint
 from runclaim.models import flows
 from runclaim.sql.clock import now
 from runclaim.sql.rowset import as_json, pack, rowset
+from runclaim.sql.upsert import upsert
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -75,16 +74,16 @@ class FlowRecord:
 _told: Final = rowset("told", name=Text(), declared=Text(), fingerprint=Text())
 
 
-def _register(upsert: Any) -> Any:
-    made = upsert(flows).from_select(
+def _register(new: Any) -> Any:
+    inserted = new.from_select(
         ["name", "declared", "fingerprint", "registered_at"],
         select(_told.c.name, as_json(_told.c.declared), _told.c.fingerprint, now())
         .where(true())
         # Sorted, so that two workers that start at once do not wait for each other.
         .order_by(_told.c.name),
     )
-    excluded = made.excluded
-    return made.on_conflict_do_update(
+    excluded = inserted.excluded
+    return inserted.on_conflict_do_update(
         index_elements=["name"],
         set_={
             "declared": excluded.declared,
@@ -95,7 +94,7 @@ def _register(upsert: Any) -> Any:
     ).returning(flows.c.name)
 
 
-_REGISTER: Final = {"postgresql": _register(insert_on_postgresql), "sqlite": _register(insert_on_sqlite)}
+_REGISTER: Final = upsert(flows, _register)
 _PRINTS: Final = select(flows.c.name, flows.c.fingerprint)
 _ALL: Final = select(flows).order_by(flows.c.name)
 

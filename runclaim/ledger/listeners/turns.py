@@ -24,11 +24,10 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.dialects.postgresql import insert as insert_on_postgresql
-from sqlalchemy.dialects.sqlite import insert as insert_on_sqlite
 
 from runclaim.models import events, listeners
 from runclaim.sql.clock import now, shifted
+from runclaim.sql.upsert import upsert
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -40,14 +39,12 @@ _name: Final = bindparam("its_name", type_=Text())
 _to: Final = bindparam("its_cursor", type_=BigInteger())
 _held: Final = and_(listeners.c.name == _name, listeners.c.owner == bindparam("its_owner", type_=Text()))
 _hold: Final = shifted(now(), bindparam("hold_seconds", type_=Double()))
-_ADD: Final = {
-    dialect: upsert(listeners)
-    .from_select(
+_ADD: Final = upsert(
+    listeners,
+    lambda new: new.from_select(
         ["name", "cursor", "failures", "available_at"], select(_name, _to, _zero, now()), include_defaults=False
-    )
-    .on_conflict_do_nothing(index_elements=["name"])
-    for dialect, upsert in (("postgresql", insert_on_postgresql), ("sqlite", insert_on_sqlite))
-}
+    ).on_conflict_do_nothing(index_elements=["name"]),
+)
 _CURSOR: Final = select(listeners.c.cursor).where(listeners.c.name == _name)
 _ADVANCE: Final = (
     update(listeners)

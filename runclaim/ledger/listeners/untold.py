@@ -26,14 +26,13 @@ from sqlalchemy import (
     true,
     update,
 )
-from sqlalchemy.dialects.postgresql import insert as insert_on_postgresql
-from sqlalchemy.dialects.sqlite import insert as insert_on_sqlite
 
 from runclaim.ledger.listeners.tail import LINE, Line
 from runclaim.ledger.listeners.turns import BEHIND
 from runclaim.models import events, listeners, runs, untold
 from runclaim.sql.clock import now, shifted
 from runclaim.sql.rowset import Id, as_json, pack, rowset
+from runclaim.sql.upsert import upsert
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -80,8 +79,8 @@ _aside: Final = rowset(
 )
 
 
-def _set_aside(upsert: Any) -> Any:
-    made = upsert(untold).from_select(
+def _set_aside(new: Any) -> Any:
+    inserted = new.from_select(
         ["listener", "event_id", "run_id", "state", "attempts", "available_at", "error"],
         select(
             _listener,
@@ -94,13 +93,13 @@ def _set_aside(upsert: Any) -> Any:
         ).where(true()),
         include_defaults=False,
     )
-    return made.on_conflict_do_update(
+    return inserted.on_conflict_do_update(
         index_elements=["listener", "event_id"],
-        set_={name: made.excluded[name] for name in ("state", "attempts", "available_at", "error")},
+        set_={name: inserted.excluded[name] for name in ("state", "attempts", "available_at", "error")},
     )
 
 
-_SET_ASIDE: Final = {"postgresql": _set_aside(insert_on_postgresql), "sqlite": _set_aside(insert_on_sqlite)}
+_SET_ASIDE: Final = upsert(untold, _set_aside)
 _FORGET: Final = delete(untold).where(
     untold.c.listener == _listener, untold.c.event_id == bindparam("its_event", type_=BigInteger())
 )
