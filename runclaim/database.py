@@ -50,6 +50,7 @@ class Database:
         #: The file of a ledger on SQLite.
         self.file = sqlite_file(url)
         _DATABASES.add(self)
+        forks.in_child(self._leave)
 
     def __str__(self) -> str:
         return masked(self.url.render_as_string(hide_password=True))
@@ -190,6 +191,11 @@ class Database:
         if self._engine is not None:
             self._engine.dispose()
 
+    def _leave(self) -> None:
+        """In a forked child: the sockets belong to the parent, which goes on using them."""
+        if self._engine is not None:
+            self._engine.dispose(close=False)
+
     def shut(self) -> None:
         """Close for good: whatever comes later raises LedgerClosed."""
         self._is_shut = True
@@ -203,16 +209,6 @@ def _forget(engine: Engine, pid: int) -> None:
 
 
 _DATABASES: Final[weakref.WeakSet[Database]] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for database in list(_DATABASES):
-        if database._engine is not None:  # noqa: SLF001 - the class's own hook
-            # close=False: the sockets belong to the parent, which goes on using them.
-            database._engine.dispose(close=False)  # noqa: SLF001
-
-
-os.register_at_fork(after_in_child=_after_fork)
 
 
 def _close_idle_sqlite() -> None:

@@ -1,4 +1,9 @@
 """
+Forks: what a child makes anew, and when there is none.
+
+What an object has that was made before a fork is the parent's, and a lock of it may be held by a thread that is not in
+the child: `in_child` names the method that makes it anew.
+
 No fork in the middle of a SQLite transaction, nor beside an open SQLite connection.
 
 SQLite keeps the locks of a process in its memory, and a forked child inherits that memory without the operating
@@ -13,7 +18,7 @@ import os
 import threading
 import weakref
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -23,25 +28,35 @@ if TYPE_CHECKING:
 _LONGEST: Final = 20.0
 
 
+#: Each under its own identity, so that two of equal objects are two.
+_RESETS: Final[dict[int, weakref.WeakMethod[Callable[[], None]]]] = {}
+
+
+def in_child(reset: Callable[[], None]) -> None:
+    """
+    Have a method called in every forked child, in the order of these calls, while its object is in use.
+
+    The object is not kept alive by it. The method takes no lock that was made before the fork.
+    """
+    method = weakref.WeakMethod(reset, lambda gone: _RESETS.pop(id(gone), None))
+    _RESETS[id(method)] = method
+
+
 class Lock:
     """A lock that a forked child finds open, whoever held it in the parent."""
 
     def __init__(self) -> None:
+        self._open()
+        in_child(self._open)
+
+    def _open(self) -> None:
         self._lock = threading.Lock()
-        _LOCKS.add(self)
 
     def __enter__(self) -> None:
         self._lock.acquire()
 
     def __exit__(self, *_: object) -> None:
         self._lock.release()
-
-    def open_in_child(self) -> None:
-        """After a fork; the thread that held it is not here."""
-        self._lock = threading.Lock()
-
-
-_LOCKS: Final[weakref.WeakSet[Lock]] = weakref.WeakSet()
 
 
 class _Forks:
@@ -78,11 +93,13 @@ class _Forks:
         self._changed.release()
 
     def after_in_child(self) -> None:
-        for lock in list(_LOCKS):
-            lock.open_in_child()
         mine = self._open[threading.get_ident()]
         self._changed = threading.Condition(threading.Lock())
         self._open = Counter({threading.get_ident(): mine})
+        with ExitStack() as resets:  # each is called, whatever another raises; the last that is pushed first
+            for method in reversed(list(_RESETS.values())):
+                if reset := method():
+                    resets.callback(reset)
 
 
 _FORKS: Final = _Forks()

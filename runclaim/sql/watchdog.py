@@ -16,6 +16,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from runclaim import forks
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -131,4 +133,4 @@ def _cut(session: Any) -> None:
 
 
 WATCHDOG: Final = Watchdog()
-os.register_at_fork(after_in_child=WATCHDOG.reset)
+forks.in_child(WATCHDOG.reset)

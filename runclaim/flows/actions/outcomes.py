@@ -9,14 +9,12 @@ lapses, and then is looked up or unknown, as after a crash.
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
-import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from runclaim import logs
+from runclaim import forks, logs
 from runclaim.errors import LedgerClosed
 from runclaim.ledger.actions.settle import ActionState, Sent, passed_over, settle_actions, settled_actions
 
@@ -53,7 +51,8 @@ class Outcomes:
     ) -> None:
         self._database, self._count, self._patience = database, count, patience
         self._reset()
-        _OUTCOMES.add(self)
+        # What waits is the parent's to record.
+        forks.in_child(self._reset)
 
     def _reset(self) -> None:
         self._changed = threading.Condition()
@@ -155,15 +154,3 @@ def _is_given_up(waiting: _Waiting) -> bool:
             waiting.sent.state,
         )
     return True
-
-
-_OUTCOMES: Final[weakref.WeakSet[Outcomes]] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    # What waits is the parent's to record; its lock may have been held by a thread that is not here.
-    for outcomes in list(_OUTCOMES):
-        outcomes._reset()  # noqa: SLF001 - the class's own hook
-
-
-os.register_at_fork(after_in_child=_after_fork)

@@ -15,6 +15,7 @@ import weakref
 from multiprocessing.util import Finalize
 from typing import TYPE_CHECKING, Final
 
+from runclaim import forks
 from runclaim.pause import Pause
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ class Doorbell:
         self._publish = publish
         self._reset()
         _DOORBELLS.add(self)
+        # What waits is the parent's to ring.
+        forks.in_child(self._reset)
 
     def _reset(self) -> None:
         self._changed = threading.Condition(threading.Lock())
@@ -119,11 +122,4 @@ def _flush() -> None:
         doorbell.flush()
 
 
-def _after_fork() -> None:
-    # What waits is the parent's to ring; its lock may have been held by a thread that is not here.
-    for doorbell in list(_DOORBELLS):
-        doorbell._reset()  # noqa: SLF001 - the class's own hook
-
-
 atexit.register(_flush)
-os.register_at_fork(after_in_child=_after_fork)

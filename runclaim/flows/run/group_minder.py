@@ -7,13 +7,11 @@ what waits behind it: a long phase holds up nobody.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
-import weakref
 from typing import Final, Protocol
 
-from runclaim import logs
+from runclaim import forks, logs
 
 logger: Final = logs.logger("runclaim.runner")
 
@@ -34,7 +32,7 @@ class Minder:
 
     def __init__(self) -> None:
         self._reset()
-        _MINDERS.add(self)
+        forks.in_child(self._reset)
 
     def _reset(self) -> None:
         self._changed = threading.Condition(threading.Lock())
@@ -68,14 +66,3 @@ class Minder:
                     # Its own thread settles what is left, or the claims lapse.
                     logger.warning("a group could not be settled beside its long body", exc_info=True)
             time.sleep(_EVERY)
-
-
-_MINDERS: Final[weakref.WeakSet[Minder]] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for minder in list(_MINDERS):
-        minder._reset()  # noqa: SLF001 - the class's own hook
-
-
-os.register_at_fork(after_in_child=_after_fork)

@@ -8,15 +8,13 @@ beaten for again within a second. Started at the first claim after a fork.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
-import weakref
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
-from runclaim import logs
+from runclaim import forks, logs
 from runclaim.errors import Canceled, ClaimLost, LedgerClosed
 from runclaim.flows.run.tally import Tally
 from runclaim.ledger import read
@@ -70,7 +68,8 @@ class Keeper:
         self._on_overdue = on_overdue
         self._is_shut = False
         self._reset()
-        _KEEPERS.add(self)
+        # A forked child has its parent's claims and counts, but not its thread.
+        forks.in_child(self._reset)
 
     def _reset(self) -> None:
         self._kept: dict[str, _Kept] = {}
@@ -207,15 +206,3 @@ class Keeper:
     def _flush(self) -> None:
         self._flushed_at = time.monotonic()
         self._tally.write(patience=_PATIENCE)
-
-
-_KEEPERS: Final[weakref.WeakSet[Keeper]] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    # A forked child has its parent's claims, counts and locks, which some thread may have held, but not its thread.
-    for keeper in list(_KEEPERS):
-        keeper._reset()  # noqa: SLF001 - the class's own hook
-
-
-os.register_at_fork(after_in_child=_after_fork)
