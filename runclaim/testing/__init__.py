@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from runclaim.errors import SecretUnavailable
 from runclaim.flows.body.context import Context
-from runclaim.flows.body.drafts import Records
+from runclaim.flows.body.drafts import Drafts
 from runclaim.flows.declare.secret_references import parts
 from runclaim.testing.memory import Memory
 
@@ -63,7 +63,7 @@ def context(
         input=checked,
         results=lambda: recorded,
         check=lambda: None,
-        records=Records(_RUN_ID, current, flow.actions),
+        records=Drafts(_RUN_ID, current, flow.actions),
         notes=Memory(_RUN_ID, current),
         on=flow.phases[current].options.on,
         signal=lambda name: (heard[name],) if name in heard else None,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
-    from runclaim.flows.body.drafts import Finding, Records
+    from runclaim.flows.body.drafts import Drafts, Finding
 
 InputT = TypeVar("InputT")
 ResultT = TypeVar("ResultT")
@@ -58,7 +58,7 @@ class Context(Generic[InputT]):
         input: InputT,  # noqa: A002 - the word that users read
         results: Callable[[], Mapping[str, Any]],
         check: Callable[[], None],
-        records: Records,
+        records: Drafts,
         notes: Notes,
         on: str | None,
         signal: Callable[[str], tuple[Any] | None],
@@ -130,7 +130,10 @@ class Context(Generic[InputT]):
 
         `severity` is a word of yours, `line` counts from 1. Raises: InputError that names what does not fit.
         """
-        return self.records.finding(severity=severity, title=title, body=body, path=path, line=line, session=session)
+        session_id = None if session is None else session.id
+        return self.records.finding(
+            severity=severity, title=title, body=body, path=path, line=line, session_id=session_id
+        )
 
     def plan_action(self, kind: str, payload: Any, *, name: str | None = None, finding: Finding | None = None) -> str:
         """

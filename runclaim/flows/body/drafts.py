@@ -17,8 +17,6 @@ from runclaim.ledger.body.findings import NewFinding
 if TYPE_CHECKING:
     from collections.abc import Container
 
-    from runclaim.flows.body.sessions import Session
-
 #: A phase that finds more has found a report: store it, and record where it is.
 MOST_RECORDS: Final = 10_000
 _MOST_TEXT: Final = 64 * 1024
@@ -31,7 +29,7 @@ class Finding:
     id: str
 
 
-class Records:
+class Drafts:
     """The findings and actions of one attempt, in order. `kinds` are the declared actions."""
 
     def __init__(self, run_id: str, phase: str, kinds: Container[str]) -> None:
@@ -47,7 +45,7 @@ class Records:
         body: str | None = None,
         path: str | None = None,
         line: int | None = None,
-        session: Session | None = None,
+        session_id: str | None = None,
     ) -> Finding:
         """See `Context.finding`."""
         if len(self.findings) >= MOST_RECORDS:
@@ -63,7 +61,7 @@ class Records:
             id=uuid7(),
             run_id=self._run_id,
             phase=self._phase,
-            session_id=None if session is None else session.id,
+            session_id=session_id,
             severity=severity,
             title=title,
             body=body,

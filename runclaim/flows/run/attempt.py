@@ -25,7 +25,7 @@ from runclaim.errors import (
     Skip,
 )
 from runclaim.flows.body.context import Context
-from runclaim.flows.body.drafts import Records
+from runclaim.flows.body.drafts import Drafts
 from runclaim.flows.body.in_body import in_body
 from runclaim.flows.declare.secret_references import Secrets
 from runclaim.flows.run.check import Check
@@ -159,7 +159,7 @@ class Attempt:
             input=value,
             results=self._results,
             check=self._check(),
-            records=Records(claim.run_id, claim.phase, self.flow.actions),
+            records=Drafts(claim.run_id, claim.phase, self.flow.actions),
             notes=self._notes(),
             on=self.phase.options.on,
             signal=self._signal,
