@@ -169,6 +169,7 @@ class Broker:
 
     def _send(self, producer: Producer | None, named: Sequence[Due], **how: Any) -> None:
         due, others = named[0], len(named) - 1
+        label = due.key or due.run_id
         options: dict[str, Any] = how if due.queue is None else how | {"queue": due.queue}
         if due.priority is not None:
             options["priority"] = due.priority
@@ -180,7 +181,7 @@ class Broker:
             args=([[each.run_id, each.fence] for each in named],) if others else (due.run_id, due.fence),
             kwargs={} if due.carried is None else {"carried": due.carried},
             producer=producer,
-            argsrepr=redact(f"{due.key} and {others} more" if others else due.key),
+            argsrepr=redact(f"{label} and {others} more" if others else label),
             kwargsrepr="{}",
             retry=False,
             ignore_result=True,

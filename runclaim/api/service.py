@@ -20,9 +20,9 @@ from runclaim.api.quota import Quota, Shares
 from runclaim.api.room import Room
 from runclaim.database import Database
 from runclaim.flows.declare.flow_record import describe
-from runclaim.ledger.dispatch import Due
 from runclaim.ledger.doors.page_key import find_page_key, page_key
 from runclaim.ledger.doors.registered_flows import FlowRecord, all_registered, registered
+from runclaim.ledger.enqueue import Enqueued
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from runclaim.app import Runclaim
     from runclaim.config import Config
     from runclaim.flows.flow import Flow
-    from runclaim.ledger.doors.run_pages import RunLine
+    from runclaim.ledger.dispatch import Due
     from runclaim.ledger.new_run import NewRun
 
 logger: Final = logs.logger("runclaim.api")
@@ -107,17 +107,19 @@ class Service:
         """Whether there is a broker to tell of a run; else beat dispatches it."""
         return self.runs is not None
 
-    def ring(self, run_id: str, fence: int, line: RunLine, queue: str | None) -> None:
+    def declared(self, name: str) -> Flow[Any] | None:
+        """The declaration of a flow, where it is at hand."""
+        return None if self.runs is None else self.runs.flows.get(name)
+
+    def ring(self, due: Due) -> None:
         """Publish the message of a run that is due now. Never raises for a broker that does not answer."""
-        if self.runs is not None and line.flow in self.runs.flows:
-            due = Due(run_id, fence, line.flow, line.phase, queue, line.key, line.priority)
+        if self.runs is not None and self.declared(due.flow) is not None:
             self.runs.ledger.publisher.publish([due])
 
-    def ring_new(self, new: NewRun) -> None:
-        """Publish the message of a run that was made just now, if it is due."""
-        if self.runs is not None and new.flow in self.runs.flows and not new.delay and new.waits_for is None:
-            due = Due(new.run_id, 0, new.flow, new.phases[0], new.queue, new.key.text, new.priority)
-            self.runs.ledger.publisher.publish([due])
+    def ring_new(self, new: NewRun, *, is_first: bool) -> None:
+        """Publish the message of a run that was made just now, if it is due; `is_first` says that its key had none."""
+        if self.runs is not None and new.flow in self.runs.flows:
+            self.runs.ledger.publish([new], [Enqueued(new.run_id, created=True)], are_first=is_first)
 
     def ring_actions(self) -> None:
         """Say that an action is due now. Never raises for a broker that does not answer."""

@@ -51,7 +51,8 @@ class Due:
     flow: str
     phase: str
     queue: str | None
-    key: str
+    #: `None` where only the run's id is at hand; monitors are told that then.
+    key: str | None
     priority: int | None
     #: The run's input and identity, in messages of flows that fail open.
     carried: dict[str, Any] | None = None

@@ -14,7 +14,7 @@ from celery.exceptions import Ignore
 from runclaim import logs
 from runclaim.broker import is_limited
 from runclaim.errors import InputError, LedgerRefused, LedgerUnavailable
-from runclaim.flows.fail_open.deliverer import Message
+from runclaim.flows.messages.message import Message
 from runclaim.flows.run.attempt import Ending
 from runclaim.tasks import eager, remote_limits
 from runclaim.tasks.body_task import attributes, body_here, fail, ignored, said

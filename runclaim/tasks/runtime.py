@@ -17,11 +17,11 @@ from runclaim.flows.actions.sender import Sender
 from runclaim.flows.declare.flow_record import describe
 from runclaim.flows.declare.retention import Retention, of_strangers
 from runclaim.flows.fail_open.deliverer import Deliverer
-from runclaim.flows.messages.publisher import dispatch_due
 from runclaim.flows.run.group_minder import Minder
 from runclaim.flows.run.lease_keeper import PATIENCE, Keeper
 from runclaim.flows.run.pace import Pace
 from runclaim.flows.run.runner import Runner
+from runclaim.flows.upkeep.dispatch import dispatch_due
 from runclaim.flows.upkeep.purge import purge_all
 from runclaim.ledger.dedup import forget
 from runclaim.ledger.doors.idempotency_keys import forget_answers

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from celery import signals
 
 from runclaim import logs
-from runclaim.flows.fail_open.deliverer import Message
+from runclaim.flows.messages.message import Message
 from runclaim.ledger.put_back import put_back
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from sqlalchemy import text
 from runclaim import Backoff, RunState
 from runclaim.flows.actions.hooks import stopped_hooks
 from runclaim.flows.declare.flow_record import describe
-from runclaim.flows.messages.publisher import dispatch_due
+from runclaim.flows.upkeep.dispatch import dispatch_due
 from runclaim.ledger.doors.registered_flows import register
 from runclaim.ledger.rescue import rescue
 from tests.harness.bench import Bench

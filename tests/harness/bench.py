@@ -24,14 +24,15 @@ from runclaim.flows.actions.outcomes import Outcomes
 from runclaim.flows.actions.sender import Sender
 from runclaim.flows.client.access import Ledger
 from runclaim.flows.declare.declared_flow import FlowOptions
-from runclaim.flows.fail_open.deliverer import Deliverer, Message
+from runclaim.flows.fail_open.deliverer import Deliverer
 from runclaim.flows.fail_open.local_records import LocalRecords
 from runclaim.flows.flow import Flow
-from runclaim.flows.messages.publisher import dispatch_due
+from runclaim.flows.messages.message import Message
 from runclaim.flows.run.group_minder import Minder
 from runclaim.flows.run.lease_keeper import Keeper
 from runclaim.flows.run.pace import Pace
 from runclaim.flows.run.runner import Runner
+from runclaim.flows.upkeep.dispatch import dispatch_due
 from runclaim.ledger import counters, read
 from runclaim.listeners.tell import tell
 from runclaim.retries import Backoff

@@ -16,6 +16,7 @@ from runclaim.api.routing import Asker, Doors
 from runclaim.errors import StateConflict
 from runclaim.flows.client.registered_flow import due_now, rerun_of
 from runclaim.flows.client.rerun import again
+from runclaim.flows.messages.message import of_view
 from runclaim.keys import nonce
 from runclaim.ledger import read
 from runclaim.ledger.cancel import cancel, canceled
@@ -151,7 +152,7 @@ def rerun_run(run_id: UUID, request: Request, caller: Asker) -> Response:
     new = _rerun_of(caller, line)
 
     def made() -> Done:
-        return Done(201, new.run_id, {"Location": new.run_id}, then=lambda: service.ring_new(new))
+        return Done(201, new.run_id, {"Location": new.run_id}, then=lambda: service.ring_new(new, is_first=False))
 
     def work(conn: Connection) -> Done:
         rerun(conn, [new], by=caller.name)
@@ -194,19 +195,16 @@ def _move(
         return moved(conn)
 
     def moved(conn: Connection) -> Done:
-        line, queue = _again(conn, run_id), _queue(conn, run_id)
-        return Done(202, run_id, _LATER, then=lambda: service.ring(run_id, line.fence, line, queue))
+        if (view := read.run(conn, run_id)) is None:
+            raise no_run(run_id)
+        due = of_view(view=view, flow=service.declared(view.flow))
+        return Done(202, run_id, _LATER, then=lambda: service.ring(due))
 
     def read_back(conn: Connection) -> Done | None:
         return moved(conn) if entries_of(conn, [run_id], call=call) else None
 
     show = shown_to(caller)
     return once(caller, request, project=line.project, payload=None, work=work, show=show, read_back=read_back)
-
-
-def _queue(conn: Connection, run_id: str) -> str | None:
-    view = read.run(conn, run_id)
-    return view.queue if view else None
 
 
 def _again(conn: Connection, run_id: str) -> RunLine:

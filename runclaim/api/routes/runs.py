@@ -136,7 +136,7 @@ def enqueue_run(body: Enqueue, request: Request, caller: Asker) -> Response:
         headers = {"Location": f"runs/{made.run_id}"}
         if not made.created:
             return Done(200, made.run_id, headers)
-        return Done(201, made.run_id, headers, then=lambda: service.ring_new(new))
+        return Done(201, made.run_id, headers, then=lambda: service.ring_new(new, is_first=True))
 
     return once(caller, request, project=project, payload=body.model_dump(), work=work, show=shown_to(caller))
 

@@ -13,6 +13,7 @@ from runclaim.errors import ClaimLost
 from runclaim.events import EventType
 from runclaim.flows.actions.hooks import HookEvent, plan_hooks, plan_stopped
 from runclaim.flows.client.registered_flow import identity_of
+from runclaim.flows.messages.message import of_claim
 from runclaim.keys import dump_json, fingerprint, nonce
 from runclaim.ledger import read
 from runclaim.ledger.claim import Wanted, claim, claimed
@@ -20,7 +21,7 @@ from runclaim.ledger.complete import complete
 from runclaim.ledger.completion import Completion, NextPhase
 from runclaim.ledger.doors.idempotency_keys import Kept, find, keep
 from runclaim.ledger.doors.outside_workers import Lease, held_claim, lease_of, ready, recorded_by
-from runclaim.ledger.doors.run_pages import RunLine, instant, run_line
+from runclaim.ledger.doors.run_pages import RunLine, instant
 from runclaim.ledger.fail import Failure, Verdict, fail
 from runclaim.ledger.fence import Claim
 from runclaim.retries import Backoff
@@ -148,12 +149,11 @@ def begin_success(caller: Caller, line: RunLine, fence: int, owner: str, said: S
         moved = complete(conn, [completion]).get(line.id)
         if moved is None:
             raise ClaimLost(line.id, taken.phase, fence)
-        after = run_line(conn, line.id)
-        queue = following.queue if following else None
+        flow = service.declared(line.flow)
 
         def ring() -> None:
-            if after is not None and moved.state is RunState.QUEUED:
-                service.ring(line.id, moved.fence, after, queue)
+            if moved.state is RunState.QUEUED:
+                service.ring(of_claim(claim=taken, flow=flow, fence=moved.fence, next_phase=following))
 
         return Ended(line.id, taken.phase, taken.attempt, "succeeded", ring)
 

@@ -17,11 +17,11 @@ from runclaim.flows.client.handle import Run
 from runclaim.flows.client.rerun import again
 from runclaim.flows.client.ways import ENQUEUE, RERUN, Way
 from runclaim.flows.fail_open.backlog import Backlog
-from runclaim.flows.fail_open.enqueue import message, send
+from runclaim.flows.fail_open.enqueue import send
+from runclaim.flows.messages import message
 from runclaim.keys import nonce
 from runclaim.ledger import read
 from runclaim.ledger.cancel import cancel, canceled
-from runclaim.ledger.dispatch import Due
 from runclaim.ledger.enqueue import Enqueued, enqueue_at_once
 from runclaim.ledger.journal import entries_of
 from runclaim.ledger.rerun import rerun
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from runclaim.flows.client.signal import Signal
     from runclaim.flows.declare.declared_flow import DeclaredFlow
     from runclaim.flows.messages.publisher import Publisher
+    from runclaim.ledger.dispatch import Due
     from runclaim.ledger.new_run import NewRun
     from runclaim.ledger.read import EventView, RunView
     from runclaim.sql.ledger_file import Opened
@@ -140,7 +141,7 @@ class Ledger:
                 raise
             return send(self, wanted, away=away)
         failpoints.hit("enqueue.after_commit")
-        self.publish(wanted, made, carries=way is ENQUEUE)
+        self.publish(wanted, made, are_first=way is ENQUEUE)
         return made
 
     def _enqueue_one(self, run: NewRun) -> list[Enqueued] | None:
@@ -154,18 +155,25 @@ class Ledger:
 
         return [Enqueued(run.run_id, created=True)] if self.database.run(work, at_once=True) else None
 
-    def publish(self, wanted: Sequence[NewRun], made: Sequence[Enqueued], *, carries: bool = True) -> None:
-        """Ring for every run that was created and is due now. Never raises for a silent broker."""
+    def publish(self, wanted: Sequence[NewRun], made: Sequence[Enqueued], *, are_first: bool = True) -> None:
+        """
+        Ring for every run that was created and is due now. Never raises for a silent broker.
+
+        `are_first` says that their keys had no runs before; what else such a message carries only the ledger knows.
+        """
         if self._is_closed:
             # The commit of an application that has closed us already; dispatch will ring.
             return
-        self.publisher.publish_soon(
-            [
-                message(new, self.flows.get(new.flow) if carries else None)
-                for new, found in zip(wanted, made, strict=True)
-                if found.created and not new.delay and new.waits_for is None
-            ]
-        )
+        due = [
+            message.first(new=new, flow=self.flows.get(new.flow) if are_first else None)
+            for new, found in zip(wanted, made, strict=True)
+            if found.created and not new.delay and new.waits_for is None
+        ]
+        self.publisher.publish_soon(due if are_first else self.with_inputs(due))
+
+    def with_inputs(self, due: Collection[Due]) -> list[Due]:
+        """These messages, each with its run's input where its flow fails open; see `message.with_inputs`."""
+        return message.with_inputs(lambda: self.database, flows=self.flows, due=due)
 
     def handle(self, run_id: str, flow: DeclaredFlow[Any] | None = None, *, created: bool = False) -> Run:
         """A handle on a run. Raises: LedgerClosed."""
@@ -218,7 +226,7 @@ class Ledger:
         if told.answer is Answer.NOT_LIVE:
             raise StateConflict(run_id, "signal", self.view(run_id).state)
         if told.due is not None:
-            self.publisher.publish([told.due])
+            self.publisher.publish(self.with_inputs([told.due]))
 
     def find(self, namespace: str, hashes: Collection[str]) -> list[str]:
         """The ids of the runs that stand under any of these keys."""
@@ -242,7 +250,7 @@ class Ledger:
         )
         view = self.view(run_id)
         if moved:
-            self.publisher.publish([Due(run_id, view.fence, view.flow, view.phase, view.queue, view.key, 0)])
+            self.publisher.publish([message.of_view(view=view, flow=self.flows.get(view.flow))])
             return
         wanted = RunState.FAILED if verb == "retry" else RunState.BLOCKED
         newer = f"its {'subject' if view.subject else 'key'} has a newer run"

@@ -142,7 +142,7 @@ class Enqueuing(Generic[InputT]):
                 own.admit(conn, own_place or own.own_place())
             made = self._way.make(conn, wanted)
 
-        publish = partial(self._ledger.publish, wanted, made, carries=self._way is ENQUEUE)
+        publish = partial(self._ledger.publish, wanted, made, are_first=self._way is ENQUEUE)
 
         def ring() -> None:
             if loop is None:

@@ -7,24 +7,21 @@ The only error that opens that way is a first claim without an answer. An answer
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final
 
 from runclaim import logs
-from runclaim.errors import InputError, LedgerUnavailable, RunExists
+from runclaim.errors import LedgerUnavailable, RunExists
 from runclaim.flows.fail_open.attempt import OpenAttempt
 from runclaim.flows.fail_open.enqueue import heard
 from runclaim.flows.fail_open.local_records import LocalRecord, LocalRecords, Outcome
 from runclaim.flows.fail_open.reconcile import Reconciler, claim_of, name_of_ledger, reconcile_quietly, run_of
-from runclaim.flows.messages.payload import check_carried
-from runclaim.flows.messages.publisher import MOST_NAMED
+from runclaim.flows.messages.message import of_message
 from runclaim.flows.run.attempt import Ending
 from runclaim.flows.run.body import Body
 from runclaim.flows.run.execution import Execution, Unanswered
-from runclaim.keys import check_id, is_key_id, nonce
+from runclaim.keys import nonce
 from runclaim.ledger import read
-from runclaim.ledger.dispatch import Due
 from runclaim.ledger.recover import recover
-from runclaim.sql.rowset import as_id
 from runclaim.states import RunState
 
 if TYPE_CHECKING:
@@ -35,6 +32,7 @@ if TYPE_CHECKING:
     from runclaim.flows.client.access import Ledger
     from runclaim.flows.declare.declared_flow import DeclaredFlow
     from runclaim.flows.declare.phase import Phase
+    from runclaim.flows.messages.message import Message
     from runclaim.flows.run.attempt import Ended
     from runclaim.flows.run.execution import Watcher
     from runclaim.flows.run.runner import Runner
@@ -42,59 +40,6 @@ if TYPE_CHECKING:
     Inline = Callable[[Phase[Any, Any], Phase[Any, Any]], bool]
 
 logger: Final = logs.logger("runclaim.fail_open")
-
-#: Both databases keep fences in 64 bits.
-_HIGHEST_FENCE: Final = 2**63 - 1
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """
-    What a message says: the run, the fence it was sent at, and, for a flow that fails open, the run's input.
-
-    `more` are the other runs that share it, each with its fence; a message that carries an input has none.
-    """
-
-    run_id: str
-    fence: int
-    carried: dict[str, Any] | None = None
-    more: tuple[tuple[str, int], ...] = ()
-
-    @classmethod
-    def of(cls, named: object, fence: object, carried: object) -> Self:
-        """
-        The message that a broker's arguments spell; its ids are UUIDs in their canonical form.
-
-        Whoever writes to the broker chose every text of it, so nothing is used before it was checked here. Raises:
-        InputError, whose text holds no control character.
-        """
-        runs = [(named, fence)] if isinstance(named, str) else named
-        if not isinstance(runs, list) or not 0 < len(runs) <= MOST_NAMED:
-            raise InputError("message", f"is {named!r:.60}; it names one run, or a list of at most {MOST_NAMED}")
-        first, *more = [_named(each) for each in runs]
-        if carried is not None and (more or isinstance(named, list)):
-            raise InputError("carried", f"comes with {len(runs)} runs; a message that carries an input names one run")
-        return cls(*first, None if carried is None else check_carried(carried), tuple(more))
-
-    @property
-    def is_only_trace(self) -> bool:
-        """Whether its run was enqueued without the ledger, which may not have it yet."""
-        return self.carried is not None and self.fence == 0 and is_key_id(self.run_id)
-
-    @property
-    def named(self) -> list[tuple[str, int]]:
-        """Every run that it names."""
-        return [(self.run_id, self.fence), *self.more]
-
-
-def _named(pair: object) -> tuple[str, int]:
-    """A run's id and its fence. Raises: InputError."""
-    if not isinstance(pair, list | tuple) or len(pair) != 2:  # noqa: PLR2004 - a pair
-        raise InputError("message", f"names {pair!r:.60}; each run is a pair of its id and its fence")
-    run_id, fence = pair
-    if not isinstance(fence, int) or isinstance(fence, bool) or not 0 <= fence <= _HIGHEST_FENCE:
-        raise InputError("fence", f"is {fence!r:.60}; it is a whole number from 0")
-    return as_id(check_id("run_id", run_id)), fence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +74,7 @@ class Deliverer:
     ) -> Execution:
         """As for any flow, once the ledger has been told what it missed: a result of this run, or the run itself."""
         if message.is_only_trace:
-            self._write_down(flow, phase, message)
+            self._write_down(phase, message)
         try:
             runner = self.runner()
             reconcile_quietly(Reconciler(self.ledger, self.records), message.run_id)
@@ -139,22 +84,17 @@ class Deliverer:
             raise Unanswered(str(away), nonce()) from away
         return runner.deliver(flow, phase, message.named, inline=inline, watcher=watcher)
 
-    def _write_down(self, flow: DeclaredFlow[Any], phase: Phase[Any, Any], message: Message) -> None:
+    def _write_down(self, phase: Phase[Any, Any], message: Message) -> None:
         """Before anything waits: the broker has forgotten the message, and nobody else may have the run."""
         try:
-            self.records.add(heard(self.ledger, self._due(flow, phase, message), worker=self.worker))
+            self.records.add(heard(self.ledger, of_message(message=message, phase=phase), worker=self.worker))
         except OSError as full:
             logger.warning("run %s is in its message only: no local record can be kept (%s)", message.run_id, full)
 
-    def _put_back(self, flow: DeclaredFlow[Any], phase: Phase[Any, Any], message: Message) -> None:
+    def _put_back(self, phase: Phase[Any, Any], message: Message) -> None:
         """No ledger and no disk has the run: the broker gets its message again."""
-        if message.is_only_trace and not self.ledger.publisher.publish([self._due(flow, phase, message)]):
+        if message.is_only_trace and not self.ledger.publisher.publish([of_message(message=message, phase=phase)]):
             logger.error("run %s could not be given back to the broker either", message.run_id)
-
-    def _due(self, flow: DeclaredFlow[Any], phase: Phase[Any, Any], message: Message) -> Due:
-        carried = message.carried or {}
-        queue, key, priority = phase.options.queue, carried["key"], carried["priority"]
-        return Due(message.run_id, message.fence, flow.name, phase.name, queue, key, priority, carried=carried)
 
     def _insert(self, flow: DeclaredFlow[Any], run_id: str, carried: dict[str, Any]) -> None:
         database, mine = self.ledger.database, nonce()
@@ -201,7 +141,7 @@ class Deliverer:
             self.records.write(record)
         except OSError as full:
             logger.error("no local record can be kept in %s (%s): the run waits", self.records.folder, full)  # noqa: TRY400
-            self._put_back(flow, phase, message)
+            self._put_back(phase, message)
             raise away from full
         logger.warning("%s/%s runs without the ledger: %s", flow.name, phase.name, away)
         claim = claim_of(flow, record)

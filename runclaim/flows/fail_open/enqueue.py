@@ -8,23 +8,22 @@ with its record or a worker with the message, inserts the run, or finds that its
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from runclaim import logs
 from runclaim.errors import LedgerUnavailable
 from runclaim.flows.fail_open.local_records import LocalRecord
 from runclaim.flows.fail_open.reconcile import name_of_ledger
-from runclaim.flows.messages.payload import load
+from runclaim.flows.messages import message
 from runclaim.keys import key_id, nonce
-from runclaim.ledger.dispatch import Due
 from runclaim.ledger.enqueue import Enqueued
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from runclaim.flows.client.access import Ledger
-    from runclaim.flows.declare.declared_flow import DeclaredFlow
     from runclaim.flows.fail_open.local_records import LocalRecords
+    from runclaim.ledger.dispatch import Due
     from runclaim.ledger.new_run import NewRun
 
 logger: Final = logs.logger("runclaim.fail_open")
@@ -39,7 +38,7 @@ def send(ledger: Ledger, wanted: Sequence[NewRun], *, away: LedgerUnavailable) -
     the same runs.
     """
     named = [replace(new, run_id=key_id(new.namespace, new.key)) for new in wanted]
-    messages = [message(new, ledger.flows.get(new.flow)) for new in named]
+    messages = [message.first(new=new, flow=ledger.flows.get(new.flow)) for new in named]
     if any(new.delay for new in wanted) or any(each.carried is None for each in messages):
         raise away
     records = ledger.backlog.records
@@ -77,9 +76,3 @@ def _write_down(records: LocalRecords, wanted: Sequence[LocalRecord], *, away: L
             f"{away}; and no local record can be kept in {records.folder} ({full}), without which nothing fails open:"
             " set RUNCLAIM_FAIL_OPEN_FOLDER to a folder that this process may write"
         ) from full
-
-
-def message(new: NewRun, flow: DeclaredFlow[Any] | None) -> Due:
-    """The first message of a run."""
-    due = Due(new.run_id, 0, new.flow, new.phases[0], new.queue, new.key.text, new.priority)
-    return load(due, flow, project=new.project, subject=new.subject, value=new.input, headers=new.headers)

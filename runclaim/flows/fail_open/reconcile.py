@@ -20,7 +20,7 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from runclaim import logs
 from runclaim.errors import InputError, LedgerRefused, LedgerUnavailable, RunExists
 from runclaim.flows.client.options import Enqueuing, Options
-from runclaim.flows.messages.payload import load_of
+from runclaim.flows.messages import message
 from runclaim.flows.run.next_phase import following
 from runclaim.ledger import counters, read
 from runclaim.ledger.actions.plan import NewAction
@@ -28,7 +28,6 @@ from runclaim.ledger.body.findings import NewFinding
 from runclaim.ledger.claim import Wanted, claim, claimed
 from runclaim.ledger.complete import complete, completed
 from runclaim.ledger.completion import Completion, Moved
-from runclaim.ledger.dispatch import Due
 from runclaim.ledger.fence import Claim
 from runclaim.ledger.recover import recover
 from runclaim.states import RunState
@@ -206,8 +205,8 @@ class Reconciler:
     def _ring(self, flow: DeclaredFlow[Any], moved: Moved, completion: Completion) -> None:
         taken, after = completion.claim, completion.next
         if moved.state is RunState.QUEUED and after is not None:
-            due = Due(taken.run_id, moved.fence, flow.name, after.phase, after.queue, taken.key, taken.priority)
-            self.ledger.publisher.publish([load_of(due, flow, taken)])
+            due = message.of_claim(claim=taken, flow=flow, fence=moved.fence, next_phase=after)
+            self.ledger.publisher.publish([due])
         self.ledger.publisher.ring_actions(len(completion.actions))
 
 

@@ -113,7 +113,7 @@ class Route:
         """Ring for a run that was made or goes on. Never raises for a silent broker."""
         ledger.publish([self.new], [landed.made])
         if landed.due is not None:
-            ledger.publisher.publish([landed.due])
+            ledger.publisher.publish(ledger.with_inputs([landed.due]))
 
     def _landed(self, made: Enqueued, told: Signaled) -> Landed:
         # Another phase may wait for the same name.

@@ -7,20 +7,13 @@ lost, is dispatched from the ledger.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Protocol
-
-from runclaim import failpoints
-from runclaim.flows.messages.payload import load_all
-from runclaim.ledger.dispatch import Due, dispatch
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
-    from datetime import timedelta
+    from collections.abc import Callable, Collection
 
-    from runclaim.database import Database
-    from runclaim.flows.declare.declared_flow import DeclaredFlow
+    from runclaim.ledger.dispatch import Due
 
-_BATCH: Final = 500
 #: A message names at most so many runs.
 MOST_NAMED: Final = 100
 
@@ -55,28 +48,3 @@ def together(due: Collection[Due], *, may_share: Callable[[Due], bool]) -> list[
         if may_share(each):
             open_[kind] = found[-1]
     return found
-
-
-def dispatch_due(
-    database: Database,
-    publisher: Publisher,
-    *,
-    flows: Mapping[str, DeclaredFlow[Any]],
-    spacing: timedelta,
-    most: int = 10_000,
-) -> int:
-    """
-    Publish what is due of `flows`, in batches, each stamped in the ledger first; stops when the broker does not answer.
-
-    Returns: how many runs went.
-    """
-    phases = [(flow.name, phase) for flow in flows.values() for phase in flow.phases]
-    sent = 0
-    while sent < most:
-        due = database.run(lambda conn: dispatch(conn, phases=phases, spacing=spacing, limit=_BATCH))
-        failpoints.hit("dispatch.after_commit")
-        went = publisher.publish(load_all(database, flows, due))
-        sent += went
-        if len(due) < _BATCH or went < len(due):
-            break
-    return sent

@@ -16,12 +16,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from runclaim import logs
+from runclaim.flows.messages import message
 from runclaim.flows.run.attempt import Attempt, Ended
 from runclaim.flows.run.body import Body
 from runclaim.flows.run.execution import Execution
 from runclaim.flows.run.pace import GROUP_SECONDS
 from runclaim.flows.run.settlement import give_back
-from runclaim.flows.run.settler import COMPLETE, Settler, due_at
+from runclaim.flows.run.settler import COMPLETE, Settler
 from runclaim.flows.run.spans import Told
 from runclaim.secrets import redact
 from runclaim.tracebacks import harmless
@@ -216,7 +217,11 @@ class Group:
             self._runner.keeper.forget(claim)
         queued = give_back(self._runner.database, waiting, patience=2.0)
         self._runner.publisher.publish(
-            [due_at(each, each.fence + 1, each.phase, each.queue) for each in waiting if each.run_id in queued]
+            [
+                message.of_claim(claim=each, flow=self._flow, fence=each.fence + 1)
+                for each in waiting
+                if each.run_id in queued
+            ]
         )
 
     def _abandon(self, gone: BaseException) -> Callable[[str], str]:

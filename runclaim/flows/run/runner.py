@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from runclaim import failpoints
 from runclaim.errors import LedgerUnavailable, Released
+from runclaim.flows.messages.message import passed_on
 from runclaim.flows.run.attempt import Ended, Ending
 from runclaim.flows.run.execution import Execution, Unanswered, Watcher
 from runclaim.flows.run.group import Group
 from runclaim.flows.run.next_phase import following
 from runclaim.keys import nonce
 from runclaim.ledger.claim import Wanted, claim, claimed, passed_over
-from runclaim.ledger.dispatch import Due
+from runclaim.ledger.fence import Claim
 from runclaim.secrets import kind_of
 
 if TYPE_CHECKING:
@@ -137,9 +138,7 @@ class Runner:
         """Give runs that were not claimed to others, in two halves, so that they spread over a pool quickly."""
         half = (len(named) + 1) // 2
         for part in (named[:half], named[half:]):
-            self.publisher.publish(
-                [Due(run_id, seen, like.flow, like.phase, like.queue, run_id, like.priority) for run_id, seen in part]
-            )
+            self.publisher.publish(passed_on(like=like, named=part))
 
     def size(self, phase: Phase[Any, Any], *, inline: Inline) -> int:
         """How many runs of `phase` are started in one go: one where a group could spend somebody else's budget."""

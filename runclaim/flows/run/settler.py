@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from runclaim import logs
 from runclaim.errors import ClaimLost, LedgerRefused, LedgerUnavailable
-from runclaim.flows.messages.payload import load_of
+from runclaim.flows.messages import message
 from runclaim.flows.run.application_writes import CompletionFailed
 from runclaim.flows.run.attempt import Ended, Ending, ended_in_completion
 from runclaim.flows.run.execution import Execution
 from runclaim.flows.run.settlement import Settled, give_up, record
-from runclaim.ledger.dispatch import Due
 from runclaim.states import RunState
 
 if TYPE_CHECKING:
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from runclaim.flows.run.execution import Watcher
     from runclaim.flows.run.runner import Runner
     from runclaim.ledger.completion import Moved, NextPhase
+    from runclaim.ledger.dispatch import Due
     from runclaim.ledger.fence import Claim
 
     Inline = Callable[[Phase[Any, Any], Phase[Any, Any]], bool]
@@ -134,8 +134,7 @@ class Settler:
             if moved.claim is not None:
                 here.append(moved.claim)
             elif moved.state is RunState.QUEUED and following is not None:
-                named = due_at(taken, moved.fence, following.phase, following.queue)
-                due.append(load_of(named, self._flow, taken))
+                due.append(message.of_claim(claim=taken, flow=self._flow, fence=moved.fence, next_phase=following))
         self._runner.publisher.publish(due)
         self._runner.publisher.ring_actions(planned)
         return here
@@ -168,11 +167,6 @@ class Settler:
         """End an attempt that has no result; see `settle.give_up`."""
         hooks, worker = self._flow.hooks.stopped, self._runner.worker
         return give_up(self._runner.database, taken, ended, hooks=hooks, worker=worker, patience=patience)
-
-
-def due_at(claim: Claim, fence: int, phase: str, queue: str | None) -> Due:
-    """What names the run of a claim in a message, at this fence and phase."""
-    return Due(claim.run_id, fence, claim.flow, phase, queue, claim.key, claim.priority)
 
 
 def _nowhere(_before: Phase[Any, Any], _after: Phase[Any, Any]) -> bool:

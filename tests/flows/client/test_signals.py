@@ -11,7 +11,7 @@ from celery import Celery
 
 from runclaim import Context, InputError, Runclaim, RunState, testing
 from runclaim.errors import DeclarationError, KeyNotFound, RunNotFound, StateConflict
-from runclaim.flows.messages.publisher import dispatch_due
+from runclaim.flows.upkeep.dispatch import dispatch_due
 from runclaim.keys import MAX_JSON_BYTES, uuid7
 from tests.harness.bench import PullRequest
 from tests.ledger.concurrency import together

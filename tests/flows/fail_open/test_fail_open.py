@@ -20,7 +20,7 @@ from runclaim.flows.fail_open import backlog
 from runclaim.flows.fail_open.local_records import LocalRecords
 from runclaim.flows.fail_open.reconcile import Reconciler, Told
 from runclaim.flows.messages.payload import MAX_CARRIED_BYTES
-from runclaim.flows.messages.publisher import dispatch_due
+from runclaim.flows.upkeep.dispatch import dispatch_due
 from runclaim.ledger.claim import Wanted, claim
 from tests.gate import Gate
 from tests.harness.bench import Bench, PullRequest

@@ -11,9 +11,9 @@ import pytest
 from runclaim import RunState
 from runclaim.errors import LedgerUnavailable, RunNotFound
 from runclaim.flows.fail_open import backlog
-from runclaim.flows.fail_open.deliverer import Message
 from runclaim.flows.fail_open.local_records import LocalRecords
-from runclaim.flows.messages.publisher import dispatch_due
+from runclaim.flows.messages.message import Message
+from runclaim.flows.upkeep.dispatch import dispatch_due
 from tests.flows.fail_open.test_fail_open import MINUTE, Outage, outage, unwatched  # noqa: F401 - fixtures
 from tests.harness import until
 

@@ -14,7 +14,7 @@ from celery.exceptions import Ignore
 from runclaim import Context, Runclaim, migrations
 from runclaim.database import Database
 from runclaim.errors import InputError
-from runclaim.flows.fail_open.deliverer import Message
+from runclaim.flows.messages.message import Message
 from runclaim.flows.messages.publisher import MOST_NAMED
 from tests.harness.bench import PullRequest
 

@@ -12,9 +12,10 @@ import pytest
 from sqlalchemy import text
 
 from runclaim import Blocked, RunState, Skip
-from runclaim.flows.messages.publisher import MOST_NAMED, dispatch_due, together
+from runclaim.flows.messages.publisher import MOST_NAMED, together
 from runclaim.flows.run import group, pace
 from runclaim.flows.run.pace import GROUP_SECONDS, Pace
+from runclaim.flows.upkeep.dispatch import dispatch_due
 from runclaim.ledger.release import release
 from tests.flows.run.test_counted import counted
 from tests.harness import until
