@@ -17,7 +17,6 @@ import time
 import uuid
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
 from enum import Enum
 from functools import cache
 from itertools import islice
@@ -33,8 +32,6 @@ MAX_KEY_BYTES: Final = 512
 #: In UTF-8 bytes of JSON. Larger things belong in a store of their own, with a reference in the input.
 MAX_JSON_BYTES: Final = 256 * 1024
 MAX_ERROR_BYTES: Final = 8 * 1024
-#: A delay above this is a mistake, and at some length no date that both databases have.
-LONGEST: Final = timedelta(days=3650)
 
 _COMPACT: Final = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 _CANONICAL: Final = json.JSONEncoder(allow_nan=False, sort_keys=True, separators=(",", ":"))

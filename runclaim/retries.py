@@ -11,6 +11,10 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Final
+
+#: A delay above this is a mistake, and at some length no date that both databases have.
+LONGEST: Final = timedelta(days=3650)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,3 +34,7 @@ class Backoff:
             seconds = self.ceiling.total_seconds()
         # Spreads load; nothing secret hangs on it.
         return timedelta(seconds=random.uniform(0, seconds) if self.jitter else seconds)  # noqa: S311
+
+    def delay_after(self, attempt: int, *, wanted: timedelta | None) -> timedelta:
+        """The wait before the next attempt: `wanted` by whatever ended this one, within bounds, else `delay`."""
+        return max(min(self.delay(attempt) if wanted is None else wanted, LONGEST), timedelta(0))

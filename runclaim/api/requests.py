@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from runclaim.api.responses import CLAIM_EXAMPLE, RUN_EXAMPLE, RUN_ID
-from runclaim.keys import LONGEST, MAX_KEY_BYTES, storable
+from runclaim.keys import MAX_KEY_BYTES, storable
+from runclaim.retries import LONGEST
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,99}$")]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=MAX_KEY_BYTES)]

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from runclaim.errors import DeclarationError
 from runclaim.events import EventType
-from runclaim.keys import LONGEST
 from runclaim.ledger.journal import shown_data
+from runclaim.retries import LONGEST
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -14,10 +14,10 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 from runclaim.errors import GiveUp, Retry
-from runclaim.keys import LONGEST
 from runclaim.listeners.addresses import Target
 from runclaim.listeners.cloudevents import CONTENT_TYPE, body
 from runclaim.listeners.http_post import post
+from runclaim.retries import LONGEST
 from runclaim.signatures import check_secrets, sign_standard
 
 if TYPE_CHECKING:

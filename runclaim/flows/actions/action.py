@@ -13,8 +13,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from runclaim.errors import DeclarationError
-from runclaim.keys import LONGEST, check_name
-from runclaim.retries import Backoff
+from runclaim.keys import check_name
+from runclaim.retries import LONGEST, Backoff
 
 if TYPE_CHECKING:
     from collections.abc import Callable

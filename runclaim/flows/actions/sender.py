@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from runclaim import failpoints, logs
 from runclaim.errors import ActionRejected, Retry
-from runclaim.flows.run.attempt import delay_after
 from runclaim.keys import clip, nonce
 from runclaim.ledger.actions.claim import ActionClaim, claim_actions, claimed_actions
 from runclaim.ledger.actions.settle import ActionState, Sent
@@ -126,7 +125,8 @@ class Sender:
 
     def _again(self, claim: ActionClaim, action: Action, error: Exception, *, uncertain: bool) -> Sent:
         """Plan it again; the next claim decides what may still be done."""
-        delay = delay_after(error, action.options.backoff, claim.attempt)
+        wanted = error.after if isinstance(error, Retry) else None
+        delay = action.options.backoff.delay_after(claim.attempt, wanted=wanted)
         is_spent = claim.attempt >= action.options.max_attempts
         if uncertain and action.looks_up is None and (is_spent or not action.options.idempotent):
             return _unknown(claim, f"it may have arrived, and nobody can be asked: {kind_of(error)}: {_said(error)}")

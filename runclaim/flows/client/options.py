@@ -20,8 +20,9 @@ from runclaim.errors import DeclarationError, InputError
 from runclaim.flows.client.after_commit import after_commit
 from runclaim.flows.client.application_sessions import untranslated
 from runclaim.flows.client.ways import ENQUEUE, RERUN, Way, recovery
-from runclaim.keys import LONGEST, check_id, check_name, dump_json, fingerprint, uuid7
+from runclaim.keys import check_id, check_name, dump_json, fingerprint, uuid7
 from runclaim.ledger.new_run import NewRun
+from runclaim.retries import LONGEST
 from runclaim.sql.rowset import as_id
 
 if TYPE_CHECKING:

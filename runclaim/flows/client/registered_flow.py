@@ -16,9 +16,10 @@ from runclaim.errors import InputError
 from runclaim.flows.declare.input_forms import Form
 from runclaim.flows.declare.secret_fields import SecretFields
 from runclaim.flows.declare.validator import problems_of
-from runclaim.keys import LONGEST, Template, check_text, dump_json, fingerprint, key_id, run_key, uuid7
+from runclaim.keys import Template, check_text, dump_json, fingerprint, key_id, run_key, uuid7
 from runclaim.ledger.new_run import NewRun
 from runclaim.ledger.run_keys import key_of
+from runclaim.retries import LONGEST
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

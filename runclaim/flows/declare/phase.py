@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from runclaim.errors import DeclarationError
 from runclaim.flows.declare.results import ResultType
-from runclaim.keys import LONGEST, check_name
-from runclaim.retries import Backoff
+from runclaim.keys import check_name
+from runclaim.retries import LONGEST, Backoff
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from runclaim.errors import DeclarationError
-from runclaim.keys import LONGEST
+from runclaim.retries import LONGEST
 from runclaim.states import RunState
 
 if TYPE_CHECKING:

@@ -30,7 +30,6 @@ from runclaim.flows.body.in_body import in_body
 from runclaim.flows.declare.secret_references import Secrets
 from runclaim.flows.run.check import Check
 from runclaim.flows.run.claimed_writes import Notes
-from runclaim.keys import LONGEST
 from runclaim.ledger import read
 from runclaim.secrets import redact
 from runclaim.tracebacks import said, told
@@ -218,5 +217,4 @@ def ended_in_completion(error: Exception, ended: Ended, claim: Claim, backoff: B
 
 def delay_after(error: BaseException | None, backoff: Backoff, attempt: int) -> timedelta:
     """How long the next attempt waits: what the error asks for, else the backoff."""
-    asked = error.after if isinstance(error, Retry) else None
-    return max(min(backoff.delay(attempt) if asked is None else asked, LONGEST), timedelta(0))
+    return backoff.delay_after(attempt, wanted=error.after if isinstance(error, Retry) else None)

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from runclaim import Backoff, Blocked, Retry
-from runclaim.keys import LONGEST, nonce
+from runclaim.keys import nonce
 from runclaim.ledger.actions.claim import claim_actions
 from runclaim.ledger.actions.decide import retry_action
+from runclaim.retries import LONGEST
 from tests.flows.actions.test_actions import OtherSide, planned, shown
 
 if TYPE_CHECKING:
