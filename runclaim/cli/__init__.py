@@ -16,19 +16,19 @@ from runclaim.cli.lazy import Outermost
 #: What is there on the application's side too, as `celery -A app runclaim …`.
 SHARED: Final = {
     "runs": ("runclaim.cli.runs", "Enqueue, watch and stop runs."),
-    "actions": ("runclaim.cli.actions", "See planned actions, and decide those that ended unsent."),
-    "listeners": ("runclaim.cli.listeners", "See who is told of events, and tell again what was given up."),
-    "db": ("runclaim.cli.db", "Make and check the ledger's tables."),
-    "config": ("runclaim.cli.config", "Show the settings in force."),
-    "token": ("runclaim.cli.token", "Make, list and revoke tokens of the HTTP API."),
+    "actions": ("runclaim.cli.actions", "List planned actions; retry or resolve those that failed or are unknown."),
+    "listeners": ("runclaim.cli.listeners", "List event listeners; tell them again the events that were given up."),
+    "db": ("runclaim.cli.db", "Create, upgrade and check the ledger's tables."),
+    "config": ("runclaim.cli.config", "Show the current settings."),
+    "token": ("runclaim.cli.token", "Create, list and revoke tokens for the HTTP API."),
 }
 _OWN: Final = {
     "worker": ("runclaim.cli.celery_programs:worker", "Run a Celery worker."),
-    "beat": ("runclaim.cli.celery_programs:beat", "Run Celery's beat, which sends rescue, dispatch and delivery."),
-    "flower": ("runclaim.cli.celery_programs:flower", "Run Flower, with run keys in its list."),
+    "beat": ("runclaim.cli.celery_programs:beat", "Run Celery beat, which schedules rescue, dispatch and delivery."),
+    "flower": ("runclaim.cli.celery_programs:flower", "Run Flower, with run keys in its task list."),
     "api": ("runclaim.cli.api", "Serve the HTTP API."),
     "dev": ("runclaim.cli.dev", "Run worker, beat and a private broker in one command."),
-    "completion": ("runclaim.cli.completion", "Print the completion script of a shell."),
+    "completion": ("runclaim.cli.completion", "Print the completion script for a shell."),
 }
 
 
@@ -36,11 +36,11 @@ _OWN: Final = {
     cls=Outermost,
     table=SHARED | _OWN,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 refused, 5 not allowed, 6 unreachable,"
-    " 7 the run failed, 8 the wait timed out.",
+    epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 refused, 5 not allowed, 6 unreachable,"
+    " 7 the run did not succeed, 8 the wait timed out.",
 )
 @click.version_option(package_name="runclaim")
-@click.option("--no-color", is_flag=True, help="No colours; NO_COLOR in the environment does the same.")
+@click.option("--no-color", is_flag=True, help="Turn colours off; so does NO_COLOR in the environment.")
 @click.pass_context
 def command(ctx: click.Context, *, no_color: bool) -> None:
     """Durable runs for Celery."""

@@ -22,23 +22,27 @@ _id = click.argument("action_id", metavar="ID", type=Identifier("action"))
 
 @click.group()
 def command() -> None:
-    """See planned actions, and decide those that ended unsent."""
+    """List planned actions; retry or resolve those that failed or are unknown."""
 
 
 @command.command("list")
-@click.option("--run", "run_id", metavar="ID", type=Identifier("run"), help="Actions of this run, in their order.")
-@click.option("--project", metavar="NAME", help="Of this project; default: all here, through the API the token's.")
+@click.option("--run", "run_id", metavar="ID", type=Identifier("run"), help="Actions of this run, in order.")
+@click.option(
+    "--project",
+    metavar="NAME",
+    help="Actions of this project; default: every project, or through the API the token's project.",
+)
 @click.option("--state", type=click.Choice(_STATES), help="Actions in this state.")
-@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="At most so many.")
+@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="Show at most this many.")
 @json_option
 @on_the_ledger
 def list_(
     *, service: Service, run_id: str | None, project: str | None, state: str | None, limit: int, as_json: bool
 ) -> None:
     """
-    List actions, the newest first, or those of a run in their order.
+    List actions, newest first, or those of one run in order.
 
-    In a pipe: a line for each action, its id, state, kind, run, phase, attempts and upstream id, with tabs between.
+    In a pipe, each line is one action: id, state, kind, run, phase, attempts and upstream id, separated by tabs.
     """
     found = service.actions(project=project, run_id=run_id, state=state, limit=limit)
     if as_json:
@@ -55,10 +59,10 @@ def list_(
 @on_the_ledger
 def retry(*, service: Service, action_id: str, yes: bool, as_json: bool) -> None:
     """
-    Send a failed or unknown action again, under the same idempotency key.
+    Send a failed or unknown action again. Its idempotency key stays the same.
 
-    Asks you first for one that is unknown: it may have arrived. It is looked up before, where its kind has a lookup;
-    otherwise the other side may take it twice.
+    Asks for confirmation if the action is unknown, because it may have arrived. If its kind has a lookup, the other
+    side is asked before anything is sent; otherwise it may arrive twice.
     """
     action = service.action(action_id)
     question = f"{action['kind']} {action_id} may have arrived. Send it again?"
@@ -66,19 +70,21 @@ def retry(*, service: Service, action_id: str, yes: bool, as_json: bool) -> None
         say("nothing was sent")
         raise click.exceptions.Exit(Exit.FAILED)
     _give(service.retry_action(action_id), as_json=as_json)
-    say(f"action {action_id} is sent {service.sends}")
+    say(f"action {action_id} will be sent {service.sends}")
 
 
 @command.command()
 @_id
-@click.option("--posted", "upstream_id", metavar="UPSTREAM_ID", help="It arrived, and is called so there.")
-@click.option("--never", is_flag=True, help="It never arrived; it ends as failed.")
+@click.option(
+    "--posted", "upstream_id", metavar="UPSTREAM_ID", help="The action arrived; this is its id on the other side."
+)
+@click.option("--never", is_flag=True, help="The action never arrived; it ends as failed.")
 @json_option
 @on_the_ledger
 def resolve(*, service: Service, action_id: str, upstream_id: str | None, never: bool, as_json: bool) -> None:
-    """Say what became of an unknown action; nothing is sent."""
+    """Record what became of an unknown action; nothing is sent."""
     if (upstream_id is None) is not never:
-        raise click.UsageError("say what became of it: --posted UPSTREAM_ID or --never")
+        raise click.UsageError("give either --posted UPSTREAM_ID or --never")
     action = service.resolve_action(action_id, upstream_id)
     say(f"action {action_id} is {action['state']}")
     _give(action, as_json=as_json)

@@ -98,5 +98,5 @@ def fitting(answer: Any, kind: type[Any], *, url: str) -> dict[str, Any]:
     try:
         msgspec.convert(answer, kind)
     except msgspec.ValidationError as mistake:
-        raise Unreachable(f"what {url} answers is not a runclaim API's ({mistake}): check RUNCLAIM_API_URL") from None
+        raise Unreachable(f"{url} is not a runclaim API ({mistake}); check RUNCLAIM_API_URL") from None
     return cast("dict[str, Any]", answer)

@@ -12,24 +12,37 @@ from runclaim.cli.environment import APP, LEDGER_URL
 
 
 @click.command()
-@click.option("-A", "--app", metavar="MODULE", envvar=APP, help="Publish at once, and take its webhooks.")
-@click.option("--url", metavar="URL", help=f"The ledger's database; default: {LEDGER_URL}.")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Any other needs a token in the ledger.")
-@click.option("--port", default=8400, show_default=True, help="The port.")
-@click.option("--trust-proxy", metavar="ADDRESS", multiple=True, help="Believe X-Forwarded-For of this address.")
-@click.option("--root-path", metavar="/PATH", default="", help="The prefix that a proxy strips.")
+@click.option(
+    "-A",
+    "--app",
+    metavar="MODULE",
+    envvar=APP,
+    help="Your application: publishes runs at once and serves its webhooks.",
+)
+@click.option("--url", metavar="URL", help=f"The database of the ledger; default: {LEDGER_URL}.")
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to listen on; beyond this machine, the ledger must have a token.",
+)
+@click.option("--port", default=8400, show_default=True, help="Port to listen on.")
+@click.option(
+    "--trust-proxy", metavar="ADDRESS", multiple=True, help="Trust X-Forwarded-For from this address; repeatable."
+)
+@click.option("--root-path", metavar="/PATH", default="", help="Path prefix that the proxy strips.")
 def command(
     *, app: str | None, url: str | None, host: str, port: int, trust_proxy: tuple[str, ...], root_path: str
 ) -> None:
     """
     Serve the HTTP API until SIGTERM or Ctrl-C.
 
-    Without an application, runs that are enqueued here are published by beat, within its dispatch_every.
+    Without an application, beat publishes the runs that are enqueued here, within its dispatch_every.
     """
     if missing := [name for name in ("fastapi", "uvicorn", "limits") if importlib.util.find_spec(name) is None]:
         raise click.ClickException(f"the API needs {missing[0]}: pip install 'runclaim[api]'")
     if app and url:
-        raise click.UsageError("--app has a ledger of its own: leave out --url")
+        raise click.UsageError("--app brings its own ledger; leave out --url")
     told = [("--app", app), ("--host", host), ("--port", str(port)), ("--root-path", root_path or None)]
     told += [("--trust-proxy", each) for each in trust_proxy]
     words = [word for name, value in told if value is not None for word in (name, value)]

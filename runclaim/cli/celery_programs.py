@@ -26,7 +26,7 @@ _app = click.option(
     required=True,
     help=f"Your application, as for celery -A; default: {APP}.",
 )
-_rest = click.argument("options", nargs=-1, type=click.UNPROCESSED)
+_rest = click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[CELERY_OPTIONS]...")
 _passes: Final = {"ignore_unknown_options": True}
 
 
@@ -37,7 +37,7 @@ def worker(*, app: str, options: tuple[str, ...]) -> None:
     """
     Run a Celery worker: `celery -A MODULE worker`, with the options that follow.
 
-    For example: runclaim worker -A reviews -c 8 -P threads -l info. What it takes: celery worker --help.
+    For example: runclaim worker -A reviews -c 8 -P threads -l info. All options: celery worker --help.
     """
     _become(app, "worker", options)
 
@@ -47,9 +47,9 @@ def worker(*, app: str, options: tuple[str, ...]) -> None:
 @_rest
 def beat(*, app: str, options: tuple[str, ...]) -> None:
     """
-    Run Celery's beat: `celery -A MODULE beat`, with the options that follow.
+    Run Celery beat: `celery -A MODULE beat`, with the options that follow.
 
-    It sends rescue, dispatch and delivery beside your own schedule; any number of beats is harmless.
+    It schedules rescue, dispatch and delivery next to your own tasks; running several is harmless.
     """
     _become(app, "beat", options)
 
@@ -61,7 +61,7 @@ def flower(*, app: str, options: tuple[str, ...]) -> None:
     """
     Run Flower: `celery -A MODULE flower`, with the options that follow.
 
-    Listens on 127.0.0.1 and shows run keys in its list, unless the options say otherwise.
+    Listens on 127.0.0.1 and shows run keys in its task list, unless the options say otherwise.
     """
     if importlib.util.find_spec("flower") is None:
         raise Refused('Flower is not installed: pip install "runclaim[flower]"')

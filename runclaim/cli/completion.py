@@ -18,12 +18,15 @@ _PROGRAM: Final = "runclaim"
 @click.pass_context
 def command(ctx: click.Context, *, shell: str) -> None:
     """
-    Print the completion script of a shell.
+    Print the completion script for a shell.
 
-    bash: eval "$(runclaim completion bash)" in ~/.bashrc; zsh: the same with zsh in ~/.zshrc; fish: runclaim
-    completion fish > ~/.config/fish/completions/runclaim.fish.
+    bash: put eval "$(runclaim completion bash)" into ~/.bashrc.
+
+    zsh: put eval "$(runclaim completion zsh)" into ~/.zshrc.
+
+    fish: runclaim completion fish > ~/.config/fish/completions/runclaim.fish
     """
     kind = get_completion_class(shell)
     if kind is None:
-        raise Refused(f"this release of click has no completion for {shell}")
+        raise Refused(f"the installed release of click has no completion for {shell}; upgrade click")
     give(kind(ctx.find_root().command, {}, _PROGRAM, f"_{_PROGRAM.upper()}_COMPLETE").source())

@@ -26,7 +26,7 @@ _UNITS: Final = ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s"))
 
 @click.group()
 def command() -> None:
-    """Show the settings in force."""
+    """Show the current settings."""
 
 
 @command.command()
@@ -35,9 +35,9 @@ def command() -> None:
 @json_option
 def show(*, app: str | None, url: str | None, as_json: bool) -> None:
     """
-    Print each setting, its value and where it comes from; passwords and tokens are masked.
+    Print each setting, its value and its source. Passwords and tokens are masked.
 
-    With -A the settings of the application, else those of this shell.
+    With -A: the settings of the application; without: those of this shell.
     """
     rows = _rows(find_app(app, url), url)
     if as_json:

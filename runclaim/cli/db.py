@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 @click.group()
 def command() -> None:
-    """Make and check the ledger's tables."""
+    """Create, upgrade and check the ledger's tables."""
 
 
 @command.command()
@@ -30,12 +30,12 @@ def command() -> None:
 @url_option
 @json_option
 def upgrade(*, app: str | None, url: str | None, as_json: bool) -> None:
-    """Bring the tables to this release. Safe to repeat, and from several places at once."""
+    """Create or upgrade the tables for this release. Safe to repeat and to run from several places at once."""
     with _database(app, url) as database:
         from runclaim import migrations
 
         before, after = _reach(database, lambda: migrations.upgrade(database))
-    done = "was up to date" if before == after else f"upgraded from {before or 'nothing'}"
+    done = "already up to date" if before == after else f"upgraded from {before or 'nothing'}"
     say(f"{database}: schema {after}, {done}")
     if as_json:
         give_json({"before": before, "after": after})
@@ -46,7 +46,7 @@ def upgrade(*, app: str | None, url: str | None, as_json: bool) -> None:
 @url_option
 @json_option
 def current(*, app: str | None, url: str | None, as_json: bool) -> None:
-    """Print the revision of the tables, or `none`."""
+    """Print the schema revision of the ledger, or `none`."""
     with _database(app, url) as database:
         from runclaim import migrations
 
@@ -62,7 +62,7 @@ def current(*, app: str | None, url: str | None, as_json: bool) -> None:
 @url_option
 @json_option
 def check(*, app: str | None, url: str | None, as_json: bool) -> None:
-    """Exit 0 when the tables are exactly what this release needs; else say what differs and exit 1."""
+    """Check that the tables are exactly what this release needs. Exits with 1 and lists the differences if not."""
     with _database(app, url) as database:
         from runclaim import migrations
 
@@ -73,11 +73,11 @@ def check(*, app: str | None, url: str | None, as_json: bool) -> None:
     if found != migrations.HEAD:
         raise SchemaBehind(found, migrations.HEAD, str(database))
     if differences:
-        say(f"{database}: schema {found}, but its tables were changed by hand:")
+        say(f"{database}: schema {found}, but the tables were changed by hand:")
         for each in [] if as_json else differences:
             give(each)
         sys.exit(1)
-    say(f"{database}: schema {found}, as this release needs it")
+    say(f"{database}: schema {found}, exactly what this release needs")
 
 
 @contextmanager

@@ -30,15 +30,17 @@ _BROKER_URL = "CELERY_BROKER_URL"
 @click.command()
 @click.option("-A", "--app", required=True, metavar="MODULE", help="The module with your Celery app, as for celery -A.")
 @click.option("-c", "--concurrency", default=4, show_default=True, help="Pool slots of the worker.")
-@click.option("-P", "--pool", default="prefork", show_default=True, help="prefork, threads or solo.")
+@click.option(
+    "-P", "--pool", default="prefork", show_default=True, help="Pool of the worker: prefork, threads or solo."
+)
 @click.option("-l", "--loglevel", default="info", show_default=True, help="Celery's log level.")
-@click.option("--dir", "folder", default=".runclaim", show_default=True, help="Where the SQLite file lives.")
-@click.option("--flower/--no-flower", default=None, help="Flower on 127.0.0.1:5555; default: when it is installed.")
+@click.option("--dir", "folder", default=".runclaim", show_default=True, help="Folder of the SQLite file.")
+@click.option("--flower/--no-flower", default=None, help="Run Flower on 127.0.0.1:5555; default: if it is installed.")
 def command(*, app: str, concurrency: int, pool: str, loglevel: str, folder: str, flower: bool | None) -> None:
     """
     Run worker, beat and a private broker in one command.
 
-    Uses RUNCLAIM_DATABASE_URL and CELERY_BROKER_URL where they are set. Stops cleanly at Ctrl-C.
+    Uses RUNCLAIM_DATABASE_URL and CELERY_BROKER_URL if they are set. Ctrl-C stops everything.
     """
     home = Path(folder).absolute()
     # What runs are given, and what they answer, is nobody else's.
@@ -78,17 +80,19 @@ def _environment(stack: ExitStack, home: Path, app: str) -> dict[str, str]:
         try:
             broker = stack.enter_context(valkey(password=secrets.token_urlsafe(24)))
         except ServerMissing as missing:
-            raise click.ClickException(f"{missing}\nOr name a broker: export {_BROKER_URL}=redis://…") from missing
+            raise click.ClickException(
+                f"{missing}\nOr use a broker of your own: export {_BROKER_URL}=redis://…"
+            ) from missing
         environment[_BROKER_URL], broker_from = broker.url, f"private, {broker.how}"
     _say(f"ledger  {masked(environment[LEDGER_URL])}  ({ledger_from})")
     _say(f"broker  {masked(environment[_BROKER_URL])}  ({broker_from})")
     environment[APP] = app
-    _say("to enqueue from another terminal, paste these lines there:")
+    _say("to enqueue from another terminal, paste these lines there first:")
     for name in (LEDGER_URL, _BROKER_URL, APP):
         if name not in os.environ:
             # Nothing before it: the line is for a shell.
             click.echo(f"export {name}={shlex.quote(environment[name])}", err=True)
-    _say("and look at your runs with: runclaim runs list")
+    _say("then list your runs with: runclaim runs list")
     _say("Ctrl-C stops everything.")
     return environment
 

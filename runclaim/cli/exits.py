@@ -99,7 +99,7 @@ def told() -> Iterator[None]:
     except Exception as error:
         if (words := _of_database(error)) is None:
             raise
-        say(f"runclaim: the ledger answers with an error: {words}")
+        say(f"runclaim: the ledger returned an error: {words}")
         sys.exit(Exit.FAILED)
 
 

@@ -138,7 +138,7 @@ class Api:
     def _refusal(self, problem: urllib.error.HTTPError) -> RunclaimError:
         if HTTPStatus.MULTIPLE_CHOICES <= problem.code < HTTPStatus.BAD_REQUEST:
             where = one_line(problem.headers.get("Location", ""))
-            return Refused(f"{self.url} is somewhere else: set RUNCLAIM_API_URL to where {where} is")
+            return Refused(f"{self.url} redirects to {where}; set RUNCLAIM_API_URL to the new address")
         try:
             told = json.loads(problem.read(_MOST_BYTES))
             said = "; ".join(
@@ -149,7 +149,7 @@ class Api:
         if (later := problem.headers.get("Retry-After")) and later.isdecimal():
             said += f" (try again in {later} s)"
         if problem.code == HTTPStatus.UNAUTHORIZED:
-            said += ". RUNCLAIM_TOKEN is where a token goes"
+            said += "; set RUNCLAIM_TOKEN to a valid token"
         if told.get("code") == "unknown-flow":
             return NotFound(one_line(said))
         server_error = problem.code >= HTTPStatus.INTERNAL_SERVER_ERROR
@@ -164,7 +164,7 @@ class Api:
         return found
 
     def _no_api(self, status: int) -> Unreachable:
-        return Unreachable(f"{self.url} answers {status} but is not a runclaim API: check RUNCLAIM_API_URL")
+        return Unreachable(f"{self.url} is not a runclaim API (it answered {status}); check RUNCLAIM_API_URL")
 
     def _gone(self, lost: Exception) -> Unreachable:
         reason = getattr(lost, "reason", None) or lost
@@ -180,9 +180,9 @@ def _address(url: str) -> tuple[bool, str]:
     except ValueError:
         is_usable = False
     if not is_usable or parts.query or parts.fragment or not _VISIBLE.fullmatch(url):
-        raise ConfigError(f"RUNCLAIM_API_URL is not the address of an API: {write}")
+        raise ConfigError(f"RUNCLAIM_API_URL is not a valid address: {write}")
     if parts.username is not None or parts.password is not None:
-        raise ConfigError(f"RUNCLAIM_API_URL has a user or a password, which no API asks for: {write}")
+        raise ConfigError(f"RUNCLAIM_API_URL contains a user or a password, which the API does not use: {write}")
     return parts.scheme == "https", str(parts.hostname)
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def command() -> None:
-    """See who is told of events, and tell again what was given up."""
+    """List event listeners; tell them again the events that were given up."""
 
 
 @command.command("list")
@@ -27,10 +27,10 @@ def command() -> None:
 @json_option
 def list_(*, app: str | None, url: str | None, as_json: bool) -> None:
     """
-    List who is told of events, by name.
+    List event listeners by name.
 
-    In a pipe: a line for each listener, its name, how many events it is behind at most, how many it did not take and
-    is told again, and how many were given up, with tabs between.
+    In a pipe, each line is one listener: name, how many events it is behind at most, how many failed and will be told
+    again, and how many were given up, separated by tabs.
     """
     with _ledger(app, url) as service:
         found = service.listeners()
@@ -50,9 +50,10 @@ def list_(*, app: str | None, url: str | None, as_json: bool) -> None:
 @json_option
 def retry(*, name: str, app: str | None, url: str | None, as_json: bool) -> None:
     """
-    Tell a listener again what was given up for it, from the first attempt, each event under its same id.
+    Tell a listener again the events that were given up. Prints how many.
 
-    Prints how many. It may have had the later events of their runs already: what is given up holds up nothing.
+    Their attempts start anew and their ids stay the same. The listener may already have been told later events of the
+    same runs.
     """
     with _ledger(app, url) as service:
         many, tells = service.tell_again(name), service.tells
@@ -60,8 +61,8 @@ def retry(*, name: str, app: str | None, url: str | None, as_json: bool) -> None
         give_json({"name": name, "told_again": many})
     else:
         give(f"{name}\t{many}")
-    events = "1 event is" if many == 1 else f"{many} events are"
-    say(f"{events} told again; {tells}" if many else f"nothing was given up for {name}")
+    events = "1 event" if many == 1 else f"{many} events"
+    say(f"{events} will be told again; {tells}" if many else f"no events were given up for {name}")
 
 
 @contextmanager

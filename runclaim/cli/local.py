@@ -76,12 +76,12 @@ class LocalService:
     def sends(self) -> str:
         """When an action that became due just now is sent."""
         seconds = self._ledger.config.deliver_every.total_seconds()
-        return "at once" if self._rings else f"when beat asks for it, within {seconds:g} s"
+        return "at once" if self._rings else f"when beat schedules it, within {seconds:g} s"
 
     @property
     def tells(self) -> str:
         """When listeners are told of what is due."""
-        return f"beat looks every {self._ledger.config.tell_every.total_seconds():g} s"
+        return f"beat checks every {self._ledger.config.tell_every.total_seconds():g} s"
 
     @property
     def _rings(self) -> bool:
@@ -178,7 +178,7 @@ class LocalService:
     def _action(self, action_id: str) -> ActionView:
         found = self._ledger.ask(lambda conn: decisions.action(conn, action_id))
         if found is None:
-            raise NotFound(f"no action {action_id}; `runclaim actions list` shows them")
+            raise NotFound(f"there is no action {action_id}; list them with: runclaim actions list")
         return found
 
     def retry_action(self, action_id: str) -> Json:
@@ -219,7 +219,7 @@ class LocalService:
     def tell_again(self, name: str) -> int:
         """Have what was given up for a listener told again; how many events. Raises: NotFound."""
         if all(each["name"] != name for each in self.listeners()):
-            raise NotFound(f"no listener {name}; `runclaim listeners list` shows them")
+            raise NotFound(f"there is no listener {name}; list them with: runclaim listeners list")
         return self._ledger.database.run(lambda conn: untold.tell_again(conn, name))
 
 

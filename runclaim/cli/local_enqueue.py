@@ -63,7 +63,9 @@ def _once(conn: Connection, new: NewRun, place: str, asked: Asked) -> Enqueued:
     what = fingerprint([new.flow, new.input, new.key.text, asked.delay and asked.delay.total_seconds(), new.priority])
     if found := answers.find(conn, place):
         if found.fingerprint != what:
-            raise Refused(f"the idempotency key {asked.idempotency_key!r} was used for another run; use a new one")
+            raise Refused(
+                f"the idempotency key {asked.idempotency_key!r} was already used for a different run; use a new key"
+            )
         return Enqueued(found.run_id, created=found.status == _CREATED)
     made = enqueue(conn, [new])[0]
     kept = answers.Kept(what, made.run_id, _CREATED if made.created else _FOUND, {}, new.project)
@@ -73,7 +75,7 @@ def _once(conn: Connection, new: NewRun, place: str, asked: Asked) -> Enqueued:
 
 
 def _in_flight(asked: Asked) -> Refused:
-    return Refused(f"another command with the idempotency key {asked.idempotency_key!r} is at work; try again")
+    return Refused(f"another command with the idempotency key {asked.idempotency_key!r} is still running; try again")
 
 
 def _of_application(runs: Runclaim, asked: Asked) -> NewRun:
@@ -82,7 +84,7 @@ def _of_application(runs: Runclaim, asked: Asked) -> NewRun:
     new = flow.using(delay=asked.delay, priority=asked.priority, project=asked.project).new_run(asked.input)
     for name, given, made in (("key", asked.key, new.key.text), ("subject", asked.subject, new.subject)):
         if given not in {None, made}:
-            raise InputError(name, f"the application makes {made!r} of this input; leave --{name} out")
+            raise InputError(name, f"is computed by the application ({made!r} for this input); leave out --{name}")
     return new
 
 
@@ -106,7 +108,10 @@ def _registered(ledger: Ledger, asked: Asked) -> NewRun:
 
 def _unregistered(ledger: Ledger, flow: str) -> NotFound:
     known = [each.name for each in ledger.ask(all_registered)]
-    return _no_flow(f"no application has registered the flow {flow}: its workers do when they start, or give -A", known)
+    return _no_flow(
+        f"flow {flow} is not registered: start a worker of its application, or name the application with -A",
+        known,
+    )
 
 
 def _no_flow(what: str, known: list[str]) -> NotFound:

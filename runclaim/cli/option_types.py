@@ -53,7 +53,11 @@ class Moment(ParamType):
         try:
             found = datetime.fromisoformat(value)
         except ValueError:
-            self.fail(f"{value!r}: write 2h or 7d for so long ago, or 2026-11-21T17:00:00Z", param, ctx)
+            self.fail(
+                f"{value!r} is not a time; write 2h or 7d for that long ago, or 2026-11-21T17:00:00Z",
+                param,
+                ctx,
+            )
         return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
 
 
@@ -70,19 +74,19 @@ class Identifier(ParamType):
         try:
             return str(UUID(value))
         except ValueError:
-            self.fail(f"{value!r} is no id; `runclaim {self._of}s list` shows those of {self._of}s", param, ctx)
+            self.fail(f"{value!r} is not an id; list the ids with: runclaim {self._of}s list", param, ctx)
 
 
 def input_from(given: str | None, *, stdin: bool, file: str | None) -> Any:
     """The JSON input of a run from the one place that names it; `{}` without any. Raises: click.UsageError."""
     places = [given is not None, stdin, file is not None]
     if sum(places) > 1:
-        raise click.UsageError("give the input once: --input, --stdin or --input-file")
+        raise click.UsageError("give the input exactly once: with --input, --stdin or --input-file")
     if stdin or file is not None:
         with click.open_file(file or "-", "rb") as opened:
             text = opened.read(_LONGEST_INPUT + 1)
         if len(text) > _LONGEST_INPUT:
-            raise click.UsageError("the input has more than 1 MB: store it and pass a reference")
+            raise click.UsageError("the input is larger than 1 MB; store it elsewhere and pass a reference")
         return parsed(text)
     return {} if given is None else parsed(given)
 
@@ -92,14 +96,14 @@ def parsed(text: str | bytes) -> Any:
     try:
         found = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_once_each)
     except (ValueError, RecursionError) as error:
-        raise click.UsageError(f"the input is no JSON: {error}") from error
+        raise click.UsageError(f"the input is not JSON: {error}") from error
     if not isinstance(found, dict):
-        raise click.UsageError('the input of a flow is a JSON object, such as {"number": 7}')
+        raise click.UsageError('the input must be a JSON object, such as {"number": 7}')
     return found
 
 
 def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is none of its values; use null or text")
+    raise ValueError(f"JSON has no {name}; use null or text")
 
 
 def _once_each(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
@@ -107,5 +111,5 @@ def _once_each(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{twice!r} is given twice")
+        raise ValueError(f"the field {twice!r} occurs twice in one object")
     return found

@@ -36,15 +36,17 @@ app_option = click.option(
 url_option = click.option(
     "--url",
     metavar="URL",
-    help=f"The ledger's database; default: {LEDGER_URL}, then sqlite:///runclaim.db here.",
+    help=f"The database of the ledger; default: {LEDGER_URL}, else sqlite:///runclaim.db here.",
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="JSON: one object, or one a line.")
-yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
-project_option = click.option("--project", metavar="NAME", help="Of this project; default: yours.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON: one object, or one per line.")
+yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")
+project_option = click.option(
+    "--project", metavar="NAME", help="Project of the runs; default: the configured project, or the token's."
+)
 _remote_option = click.option(
     "--remote/--local",
     default=None,
-    help=f"Ask the HTTP API at {API_URL} with {TOKEN}, or the ledger itself;"
+    help=f"Use the HTTP API at {API_URL} with {TOKEN}, or the ledger itself;"
     f" default: the API when {API_URL} is set and no ledger is named.",
 )
 
@@ -69,7 +71,7 @@ def _opened(*, app: str | None, url: str | None, remote: bool | None) -> Iterato
     typed = [name for name in ("app", "url") if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE]
     if remote and (typed or loaded_app()):
         raise click.UsageError(
-            f"--remote asks the API, which knows its ledger: leave out {' and '.join(typed) or 'it'}"
+            f"--remote uses the API, which has its own ledger; leave out {' and '.join(typed) or 'it'}"
         )
     if remote is None:
         named = app or url or os.environ.get(LEDGER_URL) or loaded_app()
@@ -96,7 +98,7 @@ def find_app(app: str | None, url: str | None) -> Runclaim | None:
     if named is None:
         return None
     if url is not None:
-        raise click.UsageError("--app has a ledger of its own: leave out --url")
+        raise click.UsageError("--app brings its own ledger; leave out --url")
     from runclaim.attached import find
 
     # What the module prints while it is imported is no data of ours.
@@ -107,5 +109,5 @@ def find_app(app: str | None, url: str | None) -> Runclaim | None:
 def config_of(url: str | None) -> Config:
     """The settings without an application. Raises: ConfigError."""
     if url is not None and masked(url) != url:
-        say(f"--url with a password is shown to every user of this machine by ps: set {LEDGER_URL} instead")
+        say(f"--url with a password is visible to every user of this machine; set {LEDGER_URL} instead")
     return resolve({"database_url": url}, os.environ, {})

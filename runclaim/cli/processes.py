@@ -68,10 +68,10 @@ class Processes:
         name = self._ended.get()
         signal.signal(signal.SIGINT, signal.default_int_handler)
         if not name:
-            click.echo("dev     | stopping; Ctrl-C again to kill", err=True)
+            click.echo("dev     | stopping; press Ctrl-C again to kill", err=True)
             return 0
         code = self._children[name].wait()
-        click.echo(f"dev     | {name} ended with status {code}; its last lines above say why. Stopping.", err=True)
+        click.echo(f"dev     | {name} exited with status {code}; see its last lines above. Stopping.", err=True)
         return 1
 
     def __enter__(self) -> Self:
@@ -84,7 +84,9 @@ class Processes:
             for child in self._children.values():
                 child.wait(max(0.1, ends - time.monotonic()))
         except (subprocess.TimeoutExpired, KeyboardInterrupt):
-            click.echo("dev     | not all ended in time: killing the rest; the ledger recovers what they ran", err=True)
+            click.echo(
+                "dev     | some processes did not stop in time; killing them (the ledger recovers their runs)", err=True
+            )
         finally:
             self._kill()
         for reader in self._readers:

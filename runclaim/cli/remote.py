@@ -37,7 +37,7 @@ class RemoteService:
     def __init__(self, api: Api) -> None:
         self._api = api
         if api.is_open:
-            say(f"the token goes to {api.url} unencrypted; use https:// unless the network is yours")
+            say(f"the token is sent to {api.url} unencrypted; use https:// unless you trust the network")
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> Self:
@@ -168,5 +168,5 @@ def _once(key: str | None) -> dict[str, str]:
 
 def _quoted(key: str) -> str:
     if not key.isascii() or not key.isprintable():
-        raise Refused("--idempotency-key is text of printable ASCII characters")
+        raise Refused("--idempotency-key must consist of printable ASCII characters")
     return key.replace("\\", "\\\\").replace('"', '\\"')

@@ -101,7 +101,7 @@ def one_line(text: str) -> str:
 def confirmed(question: str) -> bool:
     """Whether somebody at the terminal says yes. Raises: click.UsageError where nobody can."""
     if not sys.stdin.isatty():
-        raise click.UsageError("this asks first, and nobody is there to answer: give --yes")
+        raise click.UsageError("this command asks for confirmation, and there is no terminal to ask on; give --yes")
     # Not click's: its prompt leaves a space on stdout, among the data.
     click.echo(f"{printable(question)} [y/N] ", nl=False, err=True)
     return sys.stdin.readline().strip().lower() in {"y", "yes"}

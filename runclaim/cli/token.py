@@ -24,16 +24,22 @@ _SCOPES = ("runs:read", "runs:write", "worker", "admin")
 
 @click.group()
 def command() -> None:
-    """Make, list and revoke tokens of the HTTP API."""
+    """Create, list and revoke tokens for the HTTP API."""
 
 
 @command.command()
-@click.option("--name", help="What it is for, for people; needed unless it replaces another.")
-@click.option("--scope", "scopes", multiple=True, type=click.Choice(_SCOPES), help="What it may do; repeatable.")
-@click.option("--project", "projects", multiple=True, help="Its project, '*' for every one; repeatable.")
-@click.option("--expires", type=Duration(), help="How long it is good, such as 90d; default: until it is revoked.")
-@click.option("--replaces", metavar="ID", help="In the place of that token: its name, scopes and projects.")
-@click.option("--overlap", type=Duration(), default="1h", show_default=True, help="How long that one stays good.")
+@click.option("--name", help="What the token is for, in your words; required unless --replaces is given.")
+@click.option("--scope", "scopes", multiple=True, type=click.Choice(_SCOPES), help="What the token may do; repeatable.")
+@click.option("--project", "projects", multiple=True, help="A project that it may use, '*' for all; repeatable.")
+@click.option("--expires", type=Duration(), help="How long it is valid, such as 90d; default: until it is revoked.")
+@click.option("--replaces", metavar="ID", help="Replace this token: the new one gets its name, scopes and projects.")
+@click.option(
+    "--overlap",
+    type=Duration(),
+    default="1h",
+    show_default=True,
+    help="With --replaces: how long the old token stays valid.",
+)
 @app_option
 @url_option
 @json_option
@@ -49,27 +55,29 @@ def create(
     url: str | None,
     as_json: bool,
 ) -> None:
-    """Make a token and print it. It is not shown again; the ledger keeps its hash."""
+    """Create a token and print it. It is not shown again; the ledger keeps only its hash."""
     from runclaim.ledger.doors import tokens
 
     with _ledger(app, url) as (database, project):
         if replaces is None:
             if not scopes or not name:
-                raise click.UsageError("a token is for something: give --name and --scope")
+                raise click.UsageError("give --name and at least one --scope")
             wanted, where = [tokens.Scope(scope) for scope in scopes], projects or (project,)
             text = database.run(
                 lambda conn: tokens.create(conn, name=name, scopes=wanted, projects=where, lasts=expires)
             )
         else:
             if scopes or projects or name:
-                raise click.UsageError("--replaces keeps name, scopes and projects: leave them out")
+                raise click.UsageError(
+                    "--replaces keeps the name, scopes and projects; leave out --name, --scope and --project"
+                )
             found = database.run(lambda conn: tokens.replace(conn, replaces, overlap=overlap, lasts=expires))
             text = _there(found, replaces)
     if as_json:
         give_json({"id": text.split("_")[1], "token": text})
     else:
         give(text)
-    say("this is the only time it is shown: set RUNCLAIM_TOKEN to it, or send it as Authorization: Bearer <token>")
+    say("copy the token now, it is not shown again: set RUNCLAIM_TOKEN to it, or send Authorization: Bearer <token>")
 
 
 @command.command(name="list")
@@ -78,10 +86,10 @@ def create(
 @json_option
 def list_tokens(*, app: str | None, url: str | None, as_json: bool) -> None:
     """
-    List all tokens, the newest first; also those that are over.
+    List all tokens, newest first, including expired and revoked ones.
 
-    In a pipe: a line for each token, its id, name, scopes, projects, and when it was made, expires, was last used and
-    was revoked, with tabs between.
+    In a pipe, each line is one token: id, name, scopes, projects, and the times when it was created, expires, was last
+    used and was revoked, separated by tabs.
     """
     from runclaim.ledger.doors import tokens
 
@@ -96,7 +104,7 @@ def list_tokens(*, app: str | None, url: str | None, as_json: bool) -> None:
             [[value or "" for value in each.values()] for each in found]
         )
     if not found:
-        say("no tokens; make one: runclaim token create --name me --scope runs:write")
+        say("no tokens yet; create one: runclaim token create --name me --scope runs:write")
 
 
 @command.command()
@@ -105,7 +113,7 @@ def list_tokens(*, app: str | None, url: str | None, as_json: bool) -> None:
 @url_option
 @json_option
 def revoke(*, token_id: str, app: str | None, url: str | None, as_json: bool) -> None:
-    """End a token at once, by its id."""
+    """Revoke a token by its id, with immediate effect."""
     from runclaim.ledger.doors import tokens
 
     with _ledger(app, url) as (database, _):
@@ -117,7 +125,7 @@ def revoke(*, token_id: str, app: str | None, url: str | None, as_json: bool) ->
 
 def _there(found: Any, token_id: str) -> Any:
     if found is None:
-        raise NotFound(f"no token {token_id} that could still be used; `runclaim token list` shows them all")
+        raise NotFound(f"there is no usable token {token_id}; list all tokens with: runclaim token list")
     return found
 
 

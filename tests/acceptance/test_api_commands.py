@@ -102,7 +102,7 @@ def test_any_other_address_is_refused_until_there_is_a_token(shell):
         (["token", "create", "--name", "x", "--scope", "admin", "--project", "a b"], 1, "use letters"),
         (["token", "revoke", "nobody"], 3, "no token nobody"),
         (["token", "create", "--replaces", "nobody"], 3, "no token nobody"),
-        (["token", "create", "--replaces", "nobody", "--scope", "admin"], 2, "leave them out"),
+        (["token", "create", "--replaces", "nobody", "--scope", "admin"], 2, "leave out --name, --scope and --project"),
         (["api", "-A", "nothing"], 1, "no module nothing"),
         (["api", "-A", "x", "--url", "sqlite:///y"], 2, "leave out --url"),
     ],

@@ -73,7 +73,7 @@ def test_the_tables_are_checked_made_and_checked_again(database_url: str, tmp_pa
     assert "has no runclaim tables" in before.stderr
     assert "runclaim db upgrade" in before.stderr
     assert [0, 0] == [upgrade.returncode for upgrade in upgrades]
-    assert ["upgraded from nothing", "was up to date"] == [each.stderr.strip().split(", ")[-1] for each in upgrades]
+    assert ["upgraded from nothing", "already up to date"] == [each.stderr.strip().split(", ")[-1] for each in upgrades]
     assert (0, f"{migrations.HEAD}\n") == (after.returncode, run("db", "current", **told).stdout)
 
 
@@ -164,7 +164,7 @@ def test_a_module_that_does_not_exist_ends_the_command_and_says_why(tmp_path: Pa
     told = run("dev", "-A", "nothing", "--no-flower", cwd=tmp_path)
 
     assert 1 == told.returncode
-    assert "ended with status" in told.stderr
+    assert "exited with status" in told.stderr
     assert "nothing" in told.stdout
 
 

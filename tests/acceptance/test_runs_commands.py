@@ -65,7 +65,7 @@ def test_a_run_is_enqueued_looked_at_and_followed_to_its_output(site: Site, shel
     again = shell("runs", "enqueue", "steps", "--input", doing("a", second="gate"), "--wait")
 
     assert (0, f"{run_id}\n") == (made.code, made.out)
-    assert f"run {run_id} is queued, starts at once" in made.err
+    assert f"run {run_id} is queued; starts at once" in made.err
     assert f"runclaim runs tail {run_id}" in made.err
     assert ("running", "second") == (running.json["state"], running.json["phase"])
     assert ["complete", "active", "pending"] == [phase["status"] for phase in running.json["phases"]]
@@ -76,7 +76,7 @@ def test_a_run_is_enqueued_looked_at_and_followed_to_its_output(site: Site, shel
     assert "third of a" == out.splitlines()[-1]
     assert ("succeeded", "third of a") == (done.json["state"], done.json["result"])
     assert (0, "third of a\n") == (again.code, again.out)
-    assert f"run {run_id} was there already: it is succeeded" in again.err
+    assert f"run {run_id} already existed; it is succeeded" in again.err
 
 
 def test_a_queued_run_is_canceled_at_once_and_a_running_one_by_its_worker(site: Site, shell: Shell, outside: Shell):
@@ -112,7 +112,7 @@ def test_a_failed_run_is_retried_and_a_blocked_one_resumed(site: Site, shell: Sh
     after = shell("runs", "enqueue", "steps", "--input", doing("b", second="block"), "--wait")
 
     assert (7, "") == (failed.code, failed.out)
-    assert f"failed in second: ValueError: told to fail. Once its cause is mended: runclaim runs retry {ids['f']}" in (
+    assert f"failed in second: ValueError: told to fail. After fixing the cause: runclaim runs retry {ids['f']}" in (
         failed.err
     )
     assert (7, "blocked", True) == (blocked.code, blocked.json["state"], blocked.json["created"])
@@ -198,7 +198,7 @@ def test_celery_itself_has_the_same_commands(site: Site, shell: Shell, outside: 
     assert outside("runs", "list", "--json").out == listed.out
     assert (3, 3) == (missing.code, unheard.code)
     assert "runclaim: no run 01a1ff2d" in missing.err
-    assert "runclaim: no listener pager" in unheard.err
+    assert "runclaim: there is no listener pager" in unheard.err
     assert "Traceback" not in missing.err + unheard.err
 
 
@@ -256,7 +256,7 @@ def test_a_token_that_may_not_is_told_apart_from_none_at_all(site: Site, shell: 
     assert (5, "") == (refused.code, refused.out)
     assert "the token needs the scope runs:write" in refused.err
     assert [5, 5, 5] == [unknown.code, none.code, after.code]
-    assert "RUNCLAIM_TOKEN is where a token goes" in none.err
+    assert "set RUNCLAIM_TOKEN to a valid token" in none.err
     assert (0, True) == (revoked.code, revoked.json["revoked"])
     assert run.state is RunState.QUEUED
 

@@ -59,7 +59,7 @@ def test_a_failed_action_is_sent_again_without_a_question(line: Line, planned: C
 
     assert ("failed", "closed") == (action["state"], action["error"]["message"])
     assert (0, f"{action['id']}\tplanned\n") == (told.exit_code, told.stdout)
-    assert f"is sent {'soon' if line.is_remote else 'when beat asks for it, within 5 s'}" in told.stderr
+    assert f"will be sent {'soon' if line.is_remote else 'when beat schedules it, within 5 s'}" in told.stderr
     assert 4 == again.exit_code
     assert f"cannot retry action {action['id']}: it is posted (only a failed or unknown one can be)" in again.stderr
 
@@ -90,7 +90,7 @@ def test_an_unknown_action_is_resolved_once(
     after = json.loads(line("actions", "list", "--json").stdout)
 
     assert 2 == unsaid.exit_code
-    assert "say what became of it: --posted UPSTREAM_ID or --never" in unsaid.stderr
+    assert "give either --posted UPSTREAM_ID or --never" in unsaid.stderr
     assert (0, state, upstream) == (told.exit_code, (found := json.loads(told.stdout))["state"], found["upstream_id"])
     assert 4 == twice.exit_code
     assert f"it is {state} (only an unknown one can be)" in twice.stderr

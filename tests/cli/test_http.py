@@ -117,7 +117,7 @@ def test_a_token_is_not_carried_to_where_a_redirect_points(serve: Callable[..., 
     assert [] == thief.asked
     assert f"Bearer {TOKEN}" == api.asked[0][1]["Authorization"]
     assert 4 == told.exit_code
-    assert f"set RUNCLAIM_API_URL to where {thief.url}/v1/runs is" in told.stderr
+    assert f"redirects to {thief.url}/v1/runs; set RUNCLAIM_API_URL to the new address" in told.stderr
 
 
 def test_a_change_is_asked_again_under_the_same_key_while_the_api_is_busy(serve: Callable[..., Standin]):
@@ -133,7 +133,7 @@ def test_a_change_is_asked_again_under_the_same_key_while_the_api_is_busy(serve:
     "answer, code, said",
     [
         (problem(400), 4, "what 400 means"),
-        (problem(401), 5, "what 401 means. RUNCLAIM_TOKEN is where a token goes"),
+        (problem(401), 5, "what 401 means; set RUNCLAIM_TOKEN to a valid token"),
         (problem(403), 5, "what 403 means"),
         (problem(404), 3, "what 404 means"),
         (problem(409), 4, "what 409 means"),
@@ -142,9 +142,9 @@ def test_a_change_is_asked_again_under_the_same_key_while_the_api_is_busy(serve:
         (problem(429, Retry_After="7"), 4, "what 429 means (try again in 7 s)"),
         (problem(500), 1, "what 500 means"),
         (problem(503), 6, "what 503 means"),
-        ((404, {}, "<html>nginx</html>"), 6, "answers 404 but is not a runclaim API: check RUNCLAIM_API_URL"),
-        ((200, {}, "<html>login</html>"), 6, "answers 200 but is not a runclaim API: check RUNCLAIM_API_URL"),
-        ((200, {}, "[]"), 6, "answers 200 but is not a runclaim API: check RUNCLAIM_API_URL"),
+        ((404, {}, "<html>nginx</html>"), 6, "is not a runclaim API (it answered 404); check RUNCLAIM_API_URL"),
+        ((200, {}, "<html>login</html>"), 6, "is not a runclaim API (it answered 200); check RUNCLAIM_API_URL"),
+        ((200, {}, "[]"), 6, "is not a runclaim API (it answered 200); check RUNCLAIM_API_URL"),
         ((200, {"Content-Length": "100"}, "{}"), 6, "does not answer"),
     ],
 )
@@ -159,7 +159,7 @@ def test_each_answer_has_its_exit_code(serve: Callable[..., Standin], answer: An
 def test_a_token_that_could_be_read_on_its_way_is_said(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("runclaim.cli.http.Api.ask", lambda *_, **__: (200, {"runs": [], "next_page_token": ""}))
 
-    assert "goes to http://10.0.0.1:8400 unencrypted" in ask("http://10.0.0.1:8400", "runs", "list").stderr
+    assert "the token is sent to http://10.0.0.1:8400 unencrypted" in ask("http://10.0.0.1:8400", "runs", "list").stderr
     assert "unencrypted" not in ask("http://localhost:8400", "runs", "list").stderr
     assert "unencrypted" not in ask("https://10.0.0.1", "runs", "list").stderr
 

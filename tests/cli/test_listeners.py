@@ -78,10 +78,10 @@ def test_what_was_given_up_is_told_again_once_and_to_its_listener_only(local: Li
 
     assert [] == before
     assert (0, "pager\t2\n") == (told.exit_code, told.stdout)
-    assert "2 events are told again; beat looks every 5 s" in told.stderr
+    assert "2 events will be told again; beat checks every 5 s" in told.stderr
     assert (runs, []) == (pager.heard, other.heard)
     assert (0, {"name": "pager", "told_again": 0}) == (again.exit_code, json.loads(again.stdout))
-    assert "nothing was given up for pager" in again.stderr
+    assert "no events were given up for pager" in again.stderr
     assert {"pager": 0, "other": 2, "runclaim.totals": 0} == {
         name: each["given_up"] for name, each in listed(local).items()
     }
@@ -95,7 +95,7 @@ def test_what_is_told_again_begins_its_schedule_anew_and_may_be_given_up_again(l
         local.bench.tell()
         after = local.bench.execute("SELECT state, attempts FROM runclaim_untold").one()
 
-        assert "1 event is told again" in told.stderr
+        assert "1 event will be told again" in told.stderr
         assert (("waiting", 0), ("given_up", 1)) == (tuple(due), tuple(after))
 
 
@@ -103,7 +103,7 @@ def test_a_listener_that_is_not_there_is_not_found(local: Line):
     told = local("listeners", "retry", "pgaer")
 
     assert (3, "") == (told.exit_code, told.stdout)
-    assert "no listener pgaer; `runclaim listeners list` shows them" in told.stderr
+    assert "there is no listener pgaer; list them with: runclaim listeners list" in told.stderr
 
 
 @pytest.mark.parametrize("words", [["list"], ["retry", "pager"]])

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 @pytest.mark.parametrize(
     "words, code, said",
     [
-        ("runs list --remote --url sqlite:///x", 2, "--remote asks the API, which knows its ledger: leave out url"),
-        ("runs list -A shop --url sqlite:///x", 2, "--app has a ledger of its own: leave out --url"),
+        ("runs list --remote --url sqlite:///x", 2, "--remote uses the API, which has its own ledger; leave out url"),
+        ("runs list -A shop --url sqlite:///x", 2, "--app brings its own ledger; leave out --url"),
         (
             "runs list -A nothing_here",
             1,
@@ -72,7 +72,7 @@ def test_a_password_among_the_words_is_warned_of_as_ps_shows_it(local: Line, url
     warned = local("config", "show", "--url", url)
     silent = local("config", "show", "--url", "postgresql+psycopg://me@h/x")
 
-    assert "is shown to every user of this machine by ps: set RUNCLAIM_DATABASE_URL instead" in warned.stderr
+    assert "is visible to every user of this machine; set RUNCLAIM_DATABASE_URL instead" in warned.stderr
     assert [True, ""] == ["hidden" not in warned.output, silent.stderr]
 
 
@@ -103,7 +103,7 @@ def test_a_definition_that_was_changed_by_hand_is_told_and_the_exit_code_says_so
     mended = local.local("db", "check")
 
     assert [1, 0] == [told.exit_code, mended.exit_code]
-    assert "its tables were changed by hand" in told.stderr
+    assert "but the tables were changed by hand" in told.stderr
     assert told.stdout.startswith("runclaim_runs, index ix_runclaim_runs_live: is CREATE INDEX")
     assert 1 == len(told.stdout.splitlines())
 

@@ -78,11 +78,11 @@ def test_the_input_comes_from_the_command_from_stdin_or_from_a_file(line: Line, 
 @pytest.mark.parametrize(
     "given, said",
     [
-        ("[1]", "is a JSON object"),
-        ('{"number": NaN}', "NaN is none of its values"),
-        ('{"number": 1, "number": 2}', "'number' is given twice"),
-        ("{", "is no JSON"),
-        ("[" * 100_000, "is no JSON"),
+        ("[1]", "must be a JSON object"),
+        ('{"number": NaN}', "JSON has no NaN"),
+        ('{"number": 1, "number": 2}', "the field 'number' occurs twice in one object"),
+        ("{", "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
     ],
 )
 def test_an_input_that_is_no_json_object_is_a_usage_error(line: Line, given: str, said: str):
@@ -142,7 +142,7 @@ def test_a_line_in_a_pipe_has_tabs_between_and_nothing_that_steers_a_terminal(li
     assert f"error\tValueError: {said}" in status.stdout.splitlines()
     assert f"ValueError: {said}" in [each.split("\t")[-1] for each in tail.stdout.splitlines()]
     assert 7 == tail.exit_code
-    assert f"failed in plan: ValueError: {said}. Once its cause is mended" in tail.stderr
+    assert f"failed in plan: ValueError: {said}. After fixing the cause" in tail.stderr
     assert "red \x1b[31m\ttab \x9b0m\nline" == json.loads(as_json.stdout)["error"]["message"]
     assert not set("\x1b\x9b") & set(listed + as_json.stdout + status.stdout + tail.output)
 
@@ -150,16 +150,20 @@ def test_a_line_in_a_pipe_has_tabs_between_and_nothing_that_steers_a_terminal(li
 @pytest.mark.parametrize(
     "words, code, said",
     [
-        ("runs status 17", 2, "'17' is no id; `runclaim runs list` shows those of runs"),
-        ("runs cancel ID", 2, "this asks first, and nobody is there to answer: give --yes"),
-        ("runs list --since yesterday", 2, "write 2h or 7d for so long ago, or 2026-11-21T17:00:00Z"),
-        ("runs enqueue review --timeout 2s", 2, "--timeout goes with --wait"),
+        ("runs status 17", 2, "'17' is not an id; list the ids with: runclaim runs list"),
+        ("runs cancel ID", 2, "this command asks for confirmation, and there is no terminal to ask on; give --yes"),
+        (
+            "runs list --since yesterday",
+            2,
+            "is not a time; write 2h or 7d for that long ago, or 2026-11-21T17:00:00Z",
+        ),
+        ("runs enqueue review --timeout 2s", 2, "--timeout only works with --wait"),
         ("runs enqueue review --delay soon", 2, "write seconds or a number with ms, s, m, h or d, such as 90s"),
-        ("runs enqueue review --stdin --input {}", 2, "give the input once"),
+        ("runs enqueue review --stdin --input {}", 2, "give the input exactly once"),
         (f"runs status {NOBODYS}", 3, f"no run {NOBODYS}: it never existed"),
         (f"runs tail {NOBODYS}", 3, f"no run {NOBODYS}"),
         (f"runs cancel {NOBODYS} --yes", 3, f"no run {NOBODYS}"),
-        ("runs enqueue order", 3, "has registered the flow order"),
+        ("runs enqueue order", 3, "flow order is not registered"),
         ("runs retry ID", 4, "cannot retry run ID: it is queued (only a failed run can be)"),
         ("runs resume ID", 4, "cannot resume run ID: it is queued (only a blocked run can be)"),
         ('runs enqueue review --input {"repo":"a","number":"x"}', 4, "'x' is not of type 'integer'"),
@@ -197,11 +201,11 @@ def test_a_rerun_is_a_new_run_of_the_key_and_supersedes_the_one_that_still_goes_
     again = line("runs", "enqueue", "review", "--input", '{"repo": "a", "number": 7}', "--wait")
 
     assert 0 == told.exit_code, told.stderr
-    assert f"run {new.id}: number 1 starts" in told.stderr
+    assert f"run {new.id}: rerun 1, starts" in told.stderr
     assert "key\ta:pr-7 (rerun 1)" in status.stdout.splitlines()
     assert ("superseded", {"delivered": 7}) == (old.state, new.result)
     assert (0, '{"delivered": 7}\n') == (again.exit_code, again.stdout)
-    assert f"run {new.id} was there already" in again.stderr
+    assert f"run {new.id} already existed" in again.stderr
 
 
 def test_waiting_for_a_run_that_blocks_or_fails_says_what_mends_it(line: Line):
@@ -216,7 +220,7 @@ def test_waiting_for_a_run_that_blocks_or_fails_says_what_mends_it(line: Line):
     assert (7, "") == (told.exit_code, told.stdout)
     assert (
         f"runclaim: run {run.id} is blocked in plan: Blocked: ask somebody."
-        f" Once its cause is mended: runclaim runs resume {run.id}\n"
+        f" After fixing the cause: runclaim runs resume {run.id}\n"
     ) in told.stderr
     assert (0, "queued", 0) == (resumed.exit_code, (found := json.loads(resumed.stdout))["state"], found["attempts"])
 

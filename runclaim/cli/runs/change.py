@@ -27,7 +27,7 @@ _ids = click.argument("run_ids", metavar="ID...", nargs=-1, required=True, type=
 @on_the_ledger
 def cancel(*, service: Service, run_ids: tuple[str, ...], yes: bool, as_json: bool) -> None:
     """
-    Cancel runs, or ask their workers to stop. Asks before it does.
+    Cancel runs; workers of running ones are asked to stop. Asks for confirmation.
 
     A run that nobody holds ends at once. A running one is asked to stop, and ends when its body asks the ledger
     next; doing it twice is fine.
@@ -40,7 +40,7 @@ def cancel(*, service: Service, run_ids: tuple[str, ...], yes: bool, as_json: bo
             raise click.exceptions.Exit(Exit.FAILED)
 
     def what(run: Json) -> str:
-        return "canceled" if run["state"] == "canceled" else f"{run['state']}, its worker is asked to stop"
+        return "canceled" if run["state"] == "canceled" else f"{run['state']}; its worker was asked to stop"
 
     _each(service, "cancel", run_ids, what, as_json=as_json)
 
@@ -51,9 +51,9 @@ def cancel(*, service: Service, run_ids: tuple[str, ...], yes: bool, as_json: bo
 @on_the_ledger
 def retry(*, service: Service, run_ids: tuple[str, ...], as_json: bool) -> None:
     """
-    Start the failed phase of failed runs again, with fresh attempts.
+    Restart failed runs at their failed phase, with a fresh budget of attempts.
 
-    Phases that are complete stay complete.
+    Completed phases are not run again.
     """
     _each(service, "retry", run_ids, lambda _: f"starts {service.starts}", as_json=as_json)
 
@@ -63,7 +63,7 @@ def retry(*, service: Service, run_ids: tuple[str, ...], as_json: bool) -> None:
 @json_option
 @on_the_ledger
 def resume(*, service: Service, run_ids: tuple[str, ...], as_json: bool) -> None:
-    """Go on with blocked runs, from their blocked phase, with fresh attempts."""
+    """Resume blocked runs at their blocked phase, with a fresh budget of attempts."""
     _each(service, "resume", run_ids, lambda _: f"starts {service.starts}", as_json=as_json)
 
 
@@ -73,11 +73,11 @@ def resume(*, service: Service, run_ids: tuple[str, ...], as_json: bool) -> None
 @on_the_ledger
 def rerun(*, service: Service, run_ids: tuple[str, ...], as_json: bool) -> None:
     """
-    Do runs again: new ones of the same keys and inputs, from their first phase.
+    Enqueue new runs with the keys and inputs of existing ones; they start at their first phase.
 
-    Prints the ids of the new runs. A run of the key that is still live is superseded.
+    Prints the ids of the new runs. A run of the same key that has not ended is superseded.
     """
-    _each(service, "rerun", run_ids, lambda run: f"number {run['rerun']} starts {service.starts}", as_json=as_json)
+    _each(service, "rerun", run_ids, lambda run: f"rerun {run['rerun']}, starts {service.starts}", as_json=as_json)
 
 
 def _each(service: Service, verb: str, run_ids: tuple[str, ...], what: Callable[[Json], str], *, as_json: bool) -> None:

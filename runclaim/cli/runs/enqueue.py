@@ -23,16 +23,16 @@ _FRESH: Final = frozenset({"queued", "waiting"})
 @click.command()
 @click.argument("flow")
 @project_option
-@click.option("--input", "given", metavar="JSON", help="The input, a JSON object.")
+@click.option("--input", "given", metavar="JSON", help="The input as a JSON object.")
 @click.option("--stdin", is_flag=True, help="Read the input from stdin.")
 @click.option("--input-file", type=click.Path(exists=True, dir_okay=False), help="Read the input from a file.")
-@click.option("--key", help="The run key, where the flow makes it by a function.")
-@click.option("--subject", help="The subject, where the flow makes it by a function.")
-@click.option("--idempotency-key", metavar="KEY", help="The same key again gives the same answer.")
-@click.option("--delay", type=Duration(), help="Start after so long: 90s, 5m, 2h.")
+@click.option("--key", help="The run key, for flows whose key is computed by a function.")
+@click.option("--subject", help="The subject, for flows whose subject is computed by a function.")
+@click.option("--idempotency-key", metavar="KEY", help="Repeating the command with the same key gets the same run.")
+@click.option("--delay", type=Duration(), help="Delay before the run may start, such as 90s, 5m or 2h.")
 @click.option("--priority", type=click.IntRange(0, 9), default=None, help="The broker's priority, 0 to 9.")
-@click.option("--wait", is_flag=True, help="Wait for the end and print the result.")
-@click.option("--timeout", type=Duration(), help="With --wait: at most so long, then exit 8.")
+@click.option("--wait", is_flag=True, help="Wait until the run ends and print its result.")
+@click.option("--timeout", type=Duration(), help="With --wait: give up after this long and exit with 8.")
 @json_option
 @on_the_ledger
 def command(
@@ -53,12 +53,12 @@ def command(
     as_json: bool,
 ) -> None:
     """
-    Make a run of FLOW, or find the run that its key already has.
+    Enqueue a run of FLOW, or get the run that its key already has.
 
-    Prints the run's id; with --wait the run's result. The same input again is the same run, so it is safe to repeat.
+    Prints the id of the run, or with --wait its result. The same input always gets the same run, so repeating is safe.
     """
     if timeout is not None and not wait:
-        raise click.UsageError("--timeout goes with --wait")
+        raise click.UsageError("--timeout only works with --wait")
     asked = Asked(
         flow=flow,
         input=input_from(given, stdin=stdin, file=input_file),
@@ -90,7 +90,7 @@ def _what(service: Service, run: Json, asked: Asked, *, created: bool) -> str:
     is_fresh = run["state"] in _FRESH
     # Under an idempotency key the answer is that of the first call, which may be an earlier one.
     if not created or (asked.idempotency_key is not None and not is_fresh):
-        return f"was there already: it is {run['state']}"
+        return f"already existed; it is {run['state']}"
     if not is_fresh:
         return f"is {run['state']}"  # a worker was faster than this line
-    return "is queued" if asked.delay else f"is queued, starts {service.starts}"
+    return "is queued" if asked.delay else f"is queued; starts {service.starts}"

@@ -32,7 +32,7 @@ def status(*, service: Service, run_id: str, as_json: bool) -> None:
     """
     Show one run: its phases, its error or its result.
 
-    Exits 0 whatever state the run is in; `runclaim runs tail` tells by its exit code how a run ended.
+    Exits with 0 whatever the state of the run; the exit code of `runclaim runs tail` says how a run ended.
     """
     run = service.run(run_id)
     if as_json:
@@ -49,11 +49,15 @@ def status(*, service: Service, run_id: str, as_json: bool) -> None:
     "states",
     multiple=True,
     type=click.Choice([state.value for state in RunState]),
-    help="Runs in this state; may be repeated.",
+    help="Runs in this state; repeatable.",
 )
-@click.option("--since", type=Moment(), help="Enqueued since: 2h, 7d, or 2026-11-21T17:00:00Z.")
-@click.option("--until", type=Moment(), help="Enqueued before that, written likewise.")
-@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="At most so many.")
+@click.option(
+    "--since",
+    type=Moment(),
+    help="Enqueued since this time, such as 2026-11-21T17:00:00Z, or 2h for the last two hours.",
+)
+@click.option("--until", type=Moment(), help="Enqueued before this time; same format.")
+@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="Show at most this many.")
 @json_option
 @on_the_ledger
 def list_(
@@ -68,9 +72,9 @@ def list_(
     as_json: bool,
 ) -> None:
     """
-    List runs, the newest first.
+    List runs, newest first.
 
-    In a pipe: a line for each run, its id, state, flow, key, phase and time of enqueueing, with tabs between.
+    In a pipe, each line is one run: id, state, flow, key, phase and enqueue time, separated by tabs.
     """
     wanted = Filter(project=project, flow=flow, states=states, since=since, until=until, limit=limit + 1)
     found = service.runs(wanted)
@@ -81,7 +85,7 @@ def list_(
     elif not _table().show(_rows(shown)):
         say("no runs")
     if next(found, None) is not None:
-        say(f"there are more than {limit}: narrow them with --flow, --state, --since or --until, or raise --limit")
+        say(f"there are more than {limit} runs; filter with --flow, --state, --since or --until, or raise --limit")
 
 
 def _table() -> Table:

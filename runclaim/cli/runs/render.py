@@ -25,9 +25,9 @@ def ending(run: Json) -> str:
     """How a run ended without success, and what mends it, as one line."""
     state, why = run["state"], f": {_error(run)}" if run["error"] else ""
     if state == "blocked":
-        said = f"is blocked in {run['phase']}{why}. Once its cause is mended: runclaim runs resume {run['id']}"
+        said = f"is blocked in {run['phase']}{why}. After fixing the cause: runclaim runs resume {run['id']}"
     elif state == "failed":
-        said = f"failed in {run['phase']}{why}. Once its cause is mended: runclaim runs retry {run['id']}"
+        said = f"failed in {run['phase']}{why}. After fixing the cause: runclaim runs retry {run['id']}"
     else:
         said = f"ended {state}{why}"
     return one_line(said)

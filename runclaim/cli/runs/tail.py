@@ -26,10 +26,10 @@ _CLOCK: Final = slice(len("2026-11-21T"), len("2026-11-21T17:00:00"))
 @on_the_ledger
 def command(*, service: Service, run_id: str, as_json: bool) -> None:
     """
-    Follow a run's events to its end, then print its output or its error.
+    Follow the events of a run until it ends, then print its result or error.
 
-    With --json a line for each event, which has a `type`, and last the run, which has a `state`. Exits 0 when the run
-    has succeeded, 7 when it ended otherwise or needs a person.
+    With --json, each line is one event, which has a `type`; the last line is the run, which has a `state`. Exits with
+    0 if the run succeeded, and with 7 if it ended otherwise or is blocked.
     """
     for event in service.follow(run_id):
         if as_json:
