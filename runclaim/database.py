@@ -50,7 +50,7 @@ class Database:
         #: The file of a ledger on SQLite.
         self.file = sqlite_file(url)
         _DATABASES.add(self)
-        forks.in_child(self._leave)
+        forks.in_child(self, Database._leave)
 
     def __str__(self) -> str:
         return masked(self.url.render_as_string(hide_password=True))

@@ -19,27 +19,26 @@ import threading
 import weakref
 from collections import Counter
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+T = TypeVar("T")
 #: A transaction that takes longer than this waits for another process; the fork goes on without it.
 _LONGEST: Final = 20.0
 
 
-#: Each under its own identity, so that two of equal objects are two.
-_RESETS: Final[dict[int, weakref.WeakMethod[Callable[[], None]]]] = {}
+_RESETS: Final[weakref.WeakKeyDictionary[Any, Callable[[Any], None]]] = weakref.WeakKeyDictionary()
 
 
-def in_child(reset: Callable[[], None]) -> None:
+def in_child(owner: T, reset: Callable[[T], None]) -> None:
     """
-    Have a method called in every forked child, in the order of these calls, while its object is in use.
+    Have `reset(owner)` called in every forked child, in the order of these calls, while the owner is in use.
 
-    The object is not kept alive by it. The method takes no lock that was made before the fork.
+    The owner is not kept alive by it. The method takes no lock that was made before the fork.
     """
-    method = weakref.WeakMethod(reset, lambda gone: _RESETS.pop(id(gone), None))
-    _RESETS[id(method)] = method
+    _RESETS[owner] = reset
 
 
 class Lock:
@@ -47,7 +46,7 @@ class Lock:
 
     def __init__(self) -> None:
         self._open()
-        in_child(self._open)
+        in_child(self, Lock._open)
 
     def _open(self) -> None:
         self._lock = threading.Lock()
@@ -97,9 +96,8 @@ class _Forks:
         self._changed = threading.Condition(threading.Lock())
         self._open = Counter({threading.get_ident(): mine})
         with ExitStack() as resets:  # each is called, whatever another raises; the last that is pushed first
-            for method in reversed(list(_RESETS.values())):
-                if reset := method():
-                    resets.callback(reset)
+            for owner, reset in reversed(list(_RESETS.items())):
+                resets.callback(reset, owner)
 
 
 _FORKS: Final = _Forks()

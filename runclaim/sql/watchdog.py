@@ -133,4 +133,4 @@ def _cut(session: Any) -> None:
 
 
 WATCHDOG: Final = Watchdog()
-forks.in_child(WATCHDOG.reset)
+forks.in_child(WATCHDOG, Watchdog.reset)

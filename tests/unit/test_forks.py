@@ -29,7 +29,7 @@ class Held:
 
     def __init__(self, *, raises: bool = False) -> None:
         self.resets, self._raises = 0, raises
-        forks.in_child(self._reset)
+        forks.in_child(self, Held._reset)
 
     def _reset(self) -> None:
         self.resets += 1

@@ -52,7 +52,7 @@ class Outcomes:
         self._database, self._count, self._patience = database, count, patience
         self._reset()
         # What waits is the parent's to record.
-        forks.in_child(self._reset)
+        forks.in_child(self, Outcomes._reset)
 
     def _reset(self) -> None:
         self._changed = threading.Condition()

@@ -39,7 +39,7 @@ class Doorbell:
         self._reset()
         _DOORBELLS.add(self)
         # What waits is the parent's to ring.
-        forks.in_child(self._reset)
+        forks.in_child(self, Doorbell._reset)
 
     def _reset(self) -> None:
         self._changed = threading.Condition(threading.Lock())

@@ -32,7 +32,7 @@ class Minder:
 
     def __init__(self) -> None:
         self._reset()
-        forks.in_child(self._reset)
+        forks.in_child(self, Minder._reset)
 
     def _reset(self) -> None:
         self._changed = threading.Condition(threading.Lock())

@@ -69,7 +69,7 @@ class Keeper:
         self._is_shut = False
         self._reset()
         # A forked child has its parent's claims and counts, but not its thread.
-        forks.in_child(self._reset)
+        forks.in_child(self, Keeper._reset)
 
     def _reset(self) -> None:
         self._kept: dict[str, _Kept] = {}
