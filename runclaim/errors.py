@@ -1,17 +1,23 @@
 """
-What can be refused, and the three outcomes a phase's body may raise.
+What can be refused; and from here also what a body, a handler or a receiver raises to end its attempt on purpose.
 
 Every error is built from data and says what to do. `None` means "not ours" and is no error; an
-exception means "refused". Nothing here imports anything.
+exception means "refused". Nothing here imports anything but those outcomes.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from runclaim.outcomes import ActionRejected as ActionRejected
+from runclaim.outcomes import Blocked as Blocked
+from runclaim.outcomes import GiveUp as GiveUp
+from runclaim.outcomes import Outcome as Outcome
+from runclaim.outcomes import Retry as Retry
+from runclaim.outcomes import Skip as Skip
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from datetime import timedelta
 
 
 class RunclaimError(Exception):
@@ -219,31 +225,16 @@ class WaitTimeout(RunclaimError):
         super().__init__(f"run {run_id} is still {state} after {seconds:g} s{last}")
 
 
-class Outcome(Exception):
-    """Base of what a phase's body raises to end its attempt on purpose."""
+class WaitInBody(RunclaimError, RuntimeError):
+    """
+    A body waits for a run, which may need the very slot that the body holds; Celery refuses `get()` in a task likewise.
 
+    Let the run go on by itself, and a phase of its own wait for a signal.
+    """
 
-class Blocked(Outcome):
-    """The run needs a person: it stops in this phase until someone resumes it."""
-
-
-class Retry(Outcome):
-    """Try this phase again after a while. The attempt counts."""
-
-    def __init__(self, reason: str = "asked for another attempt", *, after: timedelta | None = None) -> None:
-        if after is not None and not hasattr(after, "total_seconds"):
-            raise TypeError(f"Retry(after=…) takes a timedelta such as timedelta(minutes=5), not {after!r}")
-        self.after = after
-        super().__init__(reason)
-
-
-class ActionRejected(Outcome):
-    """The other side will never take this action: it ends as failed. Raised by an action's handler."""
-
-
-class GiveUp(Outcome):
-    """The listener will never take this event: it is not told again. Raised by a receiver."""
-
-
-class Skip(Outcome):
-    """The phase has nothing to do: it completes with the result `None` and the run goes on."""
+    def __init__(self, run_id: str, body: str) -> None:
+        self.run_id = run_id
+        super().__init__(
+            f"the body of {body} waits for run {run_id}, which may need the slot that this body holds."
+            " Have a phase of its own wait for a signal instead: @flow.phase(on=…)"
+        )

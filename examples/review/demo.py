@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from trial.deliveries import Delivery
 
     from runclaim import Run, Runclaim
-    from runclaim.flows.inbound.webhook import Received
+    from runclaim.types import Received
 
 _ROOT = Path(__file__).resolve().parents[2]
 

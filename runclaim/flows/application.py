@@ -110,7 +110,7 @@ class Declarations(Hearing):
         max_body_bytes: int = MAX_BODY_BYTES,
     ) -> Callable[[Callable[[Delivery], Mapped[InputT]]], Webhook[InputT]]:
         """
-        Declare a webhook: the decorated function maps a verified delivery to the flow's input, an `Event`, or `None`.
+        Declare a webhook: the decorated function maps a verified delivery to the input, an `OutsideEvent`, or `None`.
 
         `scheme` is `github` or `standard` (Standard Webhooks). Several secrets may be given while one replaces the
         other; a function is asked at each delivery. Raises: DeclarationError, and ConfigError for a weak secret.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from runclaim.flows.client.options import AnyAsyncSession, AnySession
     from runclaim.flows.declare.declared_flow import OnPhase
     from runclaim.flows.declare.secret_references import Resolver
-    from runclaim.flows.inbound.route import Event, Routed
+    from runclaim.flows.inbound.route import OutsideEvent, Routed
 
 InputT = TypeVar("InputT")
 
@@ -104,7 +104,7 @@ class Flow(DeclaredFlow[InputT]):
             raise InputError("key", f"names several runs of {self.name} ({', '.join(found)}); use the id of one")
         return self.get(found[0]) if found else None
 
-    def route(self, event: Event[InputT]) -> Routed:
+    def route(self, event: OutsideEvent[InputT]) -> Routed:
         """
         Start the phase that an outside event calls for, in the run of its input's key, which is made if need be.
 

@@ -15,7 +15,7 @@ from trial.payloads import pull_request
 
 from runclaim import Context, Runclaim
 from runclaim.errors import SignatureRefused
-from runclaim.flows.inbound.webhook import Delivery, Outcome, Webhook
+from runclaim.flows.inbound.webhook import Delivery, DeliveryOutcome, Webhook
 from tests.examples.conftest import git
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def test_a_double_click_makes_one_run_of_the_pair(trigger: Webhook[PullRequest],
     click = sender.delivery(pull_request("opened", pull))
     first, second = at_once(trigger.receive, click, click)
 
-    assert {Outcome.ENQUEUED, Outcome.DUPLICATE} == {first.outcome, second.outcome}
+    assert {DeliveryOutcome.ENQUEUED, DeliveryOutcome.DUPLICATE} == {first.outcome, second.outcome}
     assert first.run.id == second.run.id
     assert f"acme/app:pr-7:base-{pull.base}:head-{pull.head}" == first.run.view.key
 
@@ -105,7 +105,7 @@ def test_a_later_delivery_about_the_same_pair_finds_its_run(
     found = trigger.receive(again.body, again.headers)
 
     assert first.headers["X-GitHub-Delivery"] != again.headers["X-GitHub-Delivery"]
-    assert Outcome.EXISTING == found.outcome
+    assert DeliveryOutcome.EXISTING == found.outcome
     assert made.run is not None
     assert found.run is not None
     assert made.run.id == found.run.id

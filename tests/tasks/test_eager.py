@@ -16,8 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
 from runclaim import Backoff, Context, Runclaim, RunState
-from runclaim.errors import RunFailed, WaitTimeout
-from runclaim.flows.body.in_body import WaitInBody
+from runclaim.errors import RunFailed, WaitInBody, WaitTimeout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

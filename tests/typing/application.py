@@ -17,13 +17,13 @@ from sqlalchemy import text
 from sqlalchemy.orm import scoped_session, sessionmaker
 
 from runclaim import Backoff, Context, Run, Runclaim, RunState
-from runclaim.flows.inbound.route import Event
+from runclaim.types import OutsideEvent
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
     from sqlalchemy.orm import Session
 
-    from runclaim.flows.inbound.webhook import Delivery
+    from runclaim.types import Delivery
 
 app = Celery("reviews")
 runs = Runclaim(app, lease=timedelta(seconds=30))
@@ -136,17 +136,17 @@ async def enqueue_from_async(db: AsyncSession) -> None:
 
 
 def route(pull: PullRequest) -> Run | None:
-    reveal_type(review.route(Event(pull, phase=compound)))  # reveal: runclaim.flows.inbound.route.Routed
-    review.route(Event({"repo": "a", "number": 1}, phase="compound", id="1", payload=[1]))
-    review.route(Event(Order(number=1), phase=pack))  # error: arg-type
+    reveal_type(review.route(OutsideEvent(pull, phase=compound)))  # reveal: runclaim.flows.inbound.route.Routed
+    review.route(OutsideEvent({"repo": "a", "number": 1}, phase="compound", id="1", payload=[1]))
+    review.route(OutsideEvent(Order(number=1), phase=pack))  # error: arg-type
     review.phase(on=1)  # error: call-overload
     reveal_type(runs.signal("a:1", "approved", flow=review))  # reveal: runclaim.flows.client.handle.Run
     return review.find("a:1")
 
 
 @runs.webhook("github", flow=review, secret="a secret of thirty-two characters")
-def hook(delivery: Delivery) -> Event[PullRequest] | None:
-    return Event(PullRequest("a", 1), phase=compound) if delivery.event else None
+def hook(delivery: Delivery) -> OutsideEvent[PullRequest] | None:
+    return OutsideEvent(PullRequest("a", 1), phase=compound) if delivery.event else None
 
 
 def claim_plainly(db: Session) -> None:

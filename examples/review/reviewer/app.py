@@ -19,7 +19,7 @@ from reviewer.work import Comment, PullRequest
 from runclaim import Backoff, Context, Runclaim
 
 if TYPE_CHECKING:
-    from runclaim.flows.inbound.webhook import Delivery
+    from runclaim.types import Delivery
 
 app = Celery("reviewer", include=["reviewer.chain"])  # broker: CELERY_BROKER_URL
 app.conf.update(worker_prefetch_multiplier=1, broker_connection_retry_on_startup=True, task_ignore_result=True)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
-from runclaim.events import EventType
 from runclaim.ledger import counters, read
-from runclaim.states import PhaseStatus
+from runclaim.types import EventType, PhaseStatus
 from trial.plan import Kind
 from trial.pulls import short
 from trial.screen import Table, many

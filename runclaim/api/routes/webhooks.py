@@ -12,10 +12,10 @@ from runclaim.api.bodies import StrictRequest
 from runclaim.api.problems import Problem
 from runclaim.api.responses import ReceivedOut
 from runclaim.api.routing import Doors, service_of
-from runclaim.flows.inbound.webhook import Outcome
+from runclaim.flows.inbound.webhook import DeliveryOutcome
 
 doors: Final = Doors()
-_NEW: Final = frozenset({Outcome.ENQUEUED, Outcome.STARTED})
+_NEW: Final = frozenset({DeliveryOutcome.ENQUEUED, DeliveryOutcome.STARTED})
 
 
 @doors.door(

@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final
 
 from runclaim import logs
-from runclaim.errors import RunclaimError
+from runclaim.errors import WaitInBody
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,21 +18,6 @@ if TYPE_CHECKING:
 logger: Final = logs.logger("runclaim.runner")
 
 _BODY: Final[ContextVar[str | None]] = ContextVar("runclaim_body", default=None)
-
-
-class WaitInBody(RunclaimError, RuntimeError):
-    """
-    A body waits for a run, which may need the very slot that the body holds; Celery refuses `get()` in a task likewise.
-
-    Let the run go on by itself, and a phase of its own wait for a signal.
-    """
-
-    def __init__(self, run_id: str, body: str) -> None:
-        self.run_id = run_id
-        super().__init__(
-            f"the body of {body} waits for run {run_id}, which may need the slot that this body holds."
-            " Have a phase of its own wait for a signal instead: @flow.phase(on=…)"
-        )
 
 
 @contextmanager

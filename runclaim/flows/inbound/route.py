@@ -34,7 +34,7 @@ InputT = TypeVar("InputT")
 
 
 @dataclass(frozen=True, slots=True)
-class Event(Generic[InputT]):
+class OutsideEvent(Generic[InputT]):
     """
     Something that happened outside, and which phase of which run it calls for.
 
@@ -82,7 +82,7 @@ class Route:
         cls,
         ledger: Ledger,
         flow: DeclaredFlow[InputT],
-        event: Event[InputT],
+        event: OutsideEvent[InputT],
         *,
         id: str | None = None,  # noqa: A002 - an event's
     ) -> Self:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar
 from runclaim.errors import DeclarationError, InputError, KeyConflict, SignatureRefused
 from runclaim.flows.client.options import Enqueuing, Options
 from runclaim.flows.inbound.payload import mapped, payload_of
-from runclaim.flows.inbound.route import Event, Landed, Route
+from runclaim.flows.inbound.route import Landed, OutsideEvent, Route
 from runclaim.keys import check_name, nonce
 from runclaim.ledger.dedup import Sighting, first_sighting, seen_run, sighted
 from runclaim.signatures import GITHUB_HEADERS, STANDARD_HEADERS, check_github, check_secrets, check_standard
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 InputT = TypeVar("InputT")
 #: What a mapping function returns: the flow's input, its fields, an event of it, or that it concerns no run.
-Mapped: TypeAlias = InputT | Mapping[str, Any] | Event[InputT] | None
+Mapped: TypeAlias = InputT | Mapping[str, Any] | OutsideEvent[InputT] | None
 
 #: GitHub caps its payloads at 25 MB; a pull request's is some 30 kB.
 MAX_BODY_BYTES: Final = 1024 * 1024
@@ -43,7 +43,7 @@ _READ: Final = frozenset({*GITHUB_HEADERS, *STANDARD_HEADERS, "content-type"})
 _SCHEMES: Final = {"github": check_github, "standard": check_standard}
 
 
-class Outcome(StrEnum):
+class DeliveryOutcome(StrEnum):
     """What became of a delivery."""
 
     ENQUEUED = "enqueued"  #: it made a run
@@ -66,7 +66,7 @@ class Delivery:
 class Received:
     """The answer to a delivery; `run` is `None` when it was ignored."""
 
-    outcome: Outcome
+    outcome: DeliveryOutcome
     run: Run | None
 
 
@@ -108,17 +108,19 @@ class Webhook(Generic[InputT]):
         try:
             found = mapped(self._to_input, Delivery(signed.delivery_id, signed.event, payload))
             return (
-                Received(Outcome.IGNORED, None) if found is None else self._take(self._route(found, signed), sightings)
+                Received(DeliveryOutcome.IGNORED, None)
+                if found is None
+                else self._take(self._route(found, signed), sightings)
             )
         except (InputError, KeyConflict):
             # A delivery id counts once, also where the mapping is not the same twice: it may read the clock.
             earlier = self._earlier(sightings[:1])
             if earlier is None:
                 raise
-            return Received(Outcome.DUPLICATE, earlier)
+            return Received(DeliveryOutcome.DUPLICATE, earlier)
 
     def _route(self, found: Any, signed: Signed) -> Route:
-        if isinstance(found, Event):
+        if isinstance(found, OutsideEvent):
             return Route.of(self._ledger, self.flow, found, id=signed.delivery_id)
         return Route(Enqueuing(self.flow, self._ledger, Options()).new_run(found), None, None)
 
@@ -151,12 +153,12 @@ class Webhook(Generic[InputT]):
 
         landed = database.run(work, read_back=read_back)
         if landed is None:
-            return Received(Outcome.DUPLICATE, self._earlier(sightings))
+            return Received(DeliveryOutcome.DUPLICATE, self._earlier(sightings))
         route.publish(self._ledger, landed)
         run = self._ledger.handle(landed.made.run_id, self.flow, created=landed.made.created)
         if landed.made.created:
-            return Received(Outcome.ENQUEUED, run)
-        return Received(Outcome.STARTED if landed.started else Outcome.EXISTING, run)
+            return Received(DeliveryOutcome.ENQUEUED, run)
+        return Received(DeliveryOutcome.STARTED if landed.started else DeliveryOutcome.EXISTING, run)
 
 
 def _sighting(namespace: str, what: bytes, window: timedelta) -> Sighting:

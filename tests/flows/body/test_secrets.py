@@ -18,7 +18,7 @@ from sqlalchemy import inspect, text
 from sqlalchemy.orm import Session
 
 from runclaim import Backoff, Blocked, InputError, KeyConflict, Retry, RunState, Skip
-from runclaim.flows.inbound.route import Event
+from runclaim.flows.inbound.route import OutsideEvent
 from runclaim.tracebacks import told
 
 if TYPE_CHECKING:
@@ -234,6 +234,6 @@ def test_a_signal_carries_no_secret_unless_its_flow_allows_it(bench: Bench, allo
             run.signal("approved", {"token": CANARY})
         assert CANARY not in str(refused.value)
     with pytest.raises(InputError, match="token") if not allowed else nullcontext():
-        flow.route(Event({"name": "b"}, payload={"token": CANARY}))
+        flow.route(OutsideEvent({"name": "b"}, payload={"token": CANARY}))
 
     assert bool(leaks(dump(bench), CANARY)) is allowed

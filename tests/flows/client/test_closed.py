@@ -19,7 +19,7 @@ from runclaim.flows.client.handle import Run
 from runclaim.flows.client.options import Enqueuing
 from runclaim.flows.client.signal import Signal
 from runclaim.flows.flow import Flow
-from runclaim.flows.inbound.route import Event
+from runclaim.flows.inbound.route import OutsideEvent
 from runclaim.flows.inbound.webhook import Webhook
 from runclaim.flows.plain_calls import Claimed
 from runclaim.tasks.runtime import Runtime
@@ -102,7 +102,7 @@ CALLS: dict[str, Callable[[Any], Any]] = {
     "Webhook.receive": lambda hook: hook.receive(b"{}", {}),
     "Runclaim.signal": lambda runs: runs.signal("acme/app:pr-7", "approved", flow="review"),
     "Flow.find": lambda flow: flow.find("acme/app:pr-7"),
-    "Flow.route": lambda flow: flow.route(Event(INPUT)),
+    "Flow.route": lambda flow: flow.route(OutsideEvent(INPUT)),
     "Ledger.find": lambda ledger: ledger.find("default/review", ["0"]),
     "Ledger.signal": lambda ledger: ledger.signal(ID, Signal.checked("approved", None, None)),
     "Run.signal": lambda run: run.signal("approved"),

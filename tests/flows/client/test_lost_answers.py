@@ -20,8 +20,8 @@ from runclaim.cli.exits import Refused
 from runclaim.cli.local import LocalService
 from runclaim.errors import StateConflict
 from runclaim.flows.client.access import Ledger
-from runclaim.flows.inbound.route import Event
-from runclaim.flows.inbound.webhook import Outcome, Webhook
+from runclaim.flows.inbound.route import OutsideEvent
+from runclaim.flows.inbound.webhook import DeliveryOutcome, Webhook
 from runclaim.flows.run.claimed_writes import Notes
 from runclaim.keys import nonce
 from runclaim.ledger.claim import Wanted, claim
@@ -180,7 +180,7 @@ class Triage:
         self.flow._ledger = person.ledger
         self.flow.phase(name="read")(lambda ctx: None)
         self.flow.phase(name="fix", on="labeled")(lambda ctx: ctx.signal)
-        self.event = Event(PullRequest("acme/app", 7), phase="fix", id="label-1", payload="bug")
+        self.event = OutsideEvent(PullRequest("acme/app", 7), phase="fix", id="label-1", payload="bug")
 
 
 @pytest.mark.parametrize("meanwhile", ["the phase runs", "nothing"])
@@ -247,10 +247,10 @@ def test_a_delivery_is_no_duplicate_of_itself(person: Person, when: When, what: 
     received = deliver(webhook)
     person.cut.check()
 
-    assert received.outcome is Outcome[what]
+    assert received.outcome is DeliveryOutcome[what]
     assert (received.run.id == triage.run.id, received.run.created) == (what != "ENQUEUED", what == "ENQUEUED")
     assert [due.phase for due in person.rung] == {"ENQUEUED": ["read"], "STARTED": ["fix"], "EXISTING": []}[what]
-    assert deliver(webhook).outcome is Outcome.DUPLICATE
+    assert deliver(webhook).outcome is DeliveryOutcome.DUPLICATE
 
 
 def test_a_duplicate_whose_first_run_cannot_be_read_at_once_is_answered_all_the_same(person: Person):
@@ -271,7 +271,7 @@ def test_a_duplicate_whose_first_run_cannot_be_read_at_once_is_answered_all_the_
     event.listen(engine, "engine_connect", lose)
     second = deliver(webhook)
 
-    assert (second.outcome, second.run.id) == (Outcome.DUPLICATE, first.id)
+    assert (second.outcome, second.run.id) == (DeliveryOutcome.DUPLICATE, first.id)
     assert 3 == len(begun)
 
 

@@ -12,7 +12,7 @@ from runclaim.errors import DeclarationError
 from runclaim.flows.client import registered_flow as outside
 from runclaim.flows.declare.flow_record import describe
 from runclaim.flows.declare.secret_fields import SecretFields
-from runclaim.flows.inbound.route import Event
+from runclaim.flows.inbound.route import OutsideEvent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,7 +42,7 @@ DOORS: dict[str, Callable[[Any, Any, dict[str, Any]], Any]] = {
     "fields": lambda flow, bench, fields: flow.enqueue(**fields),
     "a value": lambda flow, bench, fields: flow.enqueue(Job(**fields)),
     "many": lambda flow, bench, fields: flow.enqueue_many([Job("other"), fields]),
-    "an event": lambda flow, bench, fields: flow.route(Event(fields)),
+    "an event": lambda flow, bench, fields: flow.route(OutsideEvent(fields)),
     "outside": enqueue_outside,
 }
 NOT_DECLARED = [

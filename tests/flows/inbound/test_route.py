@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from runclaim import Context, InputError, KeyConflict, RunState
-from runclaim.flows.inbound.route import Event
+from runclaim.flows.inbound.route import OutsideEvent
 from tests.harness.bench import Bench, PullRequest
 from tests.ledger.concurrency import together
 
@@ -41,7 +41,7 @@ def triage(bench: Bench) -> Triage:
 
 
 def test_an_event_for_no_phase_makes_the_run_once_and_starts_the_first(bench: Bench, triage: Triage):
-    first, second = (triage.flow.route(Event(ISSUE)) for _ in range(2))
+    first, second = (triage.flow.route(OutsideEvent(ISSUE)) for _ in range(2))
 
     assert [True, False] == [first.started, second.started]
     assert (first.run.id, True, False) == (second.run.id, first.run.created, second.run.created)
@@ -51,9 +51,9 @@ def test_an_event_for_no_phase_makes_the_run_once_and_starts_the_first(bench: Be
 
 
 def test_an_event_starts_the_phase_that_waits_for_it(bench: Bench, triage: Triage):
-    run = triage.flow.route(Event({"repo": "acme/app", "number": 7})).run
+    run = triage.flow.route(OutsideEvent({"repo": "acme/app", "number": 7})).run
     bench.finish(triage.flow, run)
-    routed = triage.flow.route(Event(ISSUE, phase=triage.fix, id="label-1", payload="bug"))
+    routed = triage.flow.route(OutsideEvent(ISSUE, phase=triage.fix, id="label-1", payload="bug"))
 
     assert (run.id, True, False) == (routed.run.id, routed.started, routed.run.created)
     assert [(run.id, "fix")] == [(due.run_id, due.phase) for due in bench.rung]
@@ -62,11 +62,11 @@ def test_an_event_starts_the_phase_that_waits_for_it(bench: Bench, triage: Triag
 
 
 def test_an_event_that_comes_before_everything_makes_the_run_and_is_kept(bench: Bench, triage: Triage):
-    routed = triage.flow.route(Event(ISSUE, phase="close", id="1", payload="merged"))
+    routed = triage.flow.route(OutsideEvent(ISSUE, phase="close", id="1", payload="merged"))
     assert (True, False) == (routed.run.created, routed.started)
     bench.finish(triage.flow, routed.run)
     assert (RunState.WAITING, "labeled") == (routed.run.state, routed.run.view.waits_for)
-    triage.flow.route(Event(ISSUE, phase="fix"))
+    triage.flow.route(OutsideEvent(ISSUE, phase="fix"))
     bench.finish(triage.flow, routed.run)
 
     assert (["read", "fix", "close"], RunState.SUCCEEDED) == ([name for name, _ in triage.did], routed.run.state)
@@ -80,7 +80,7 @@ def test_an_event_for_a_phase_that_has_started_does_nothing(bench: Bench, triage
 
     Breaks if an event is recorded, or a run queued again, for a phase that had its signal.
     """
-    event = Event(ISSUE, phase="fix", payload="bug")
+    event = OutsideEvent(ISSUE, phase="fix", payload="bug")
     run = triage.flow.route(event).run
     if state == "active":
         bench.deliver(triage.flow, inline=lambda before, after: False)
@@ -93,13 +93,15 @@ def test_an_event_for_a_phase_that_has_started_does_nothing(bench: Bench, triage
     else:
         bench.finish(triage.flow, run)
     if state == "succeeded":
-        triage.flow.route(Event(ISSUE, phase="close"))
+        triage.flow.route(OutsideEvent(ISSUE, phase="close"))
         bench.finish(triage.flow, run)
     if state == "blocked":
         bench.execute("UPDATE runclaim_runs SET state = 'blocked'")
     bench.rung.clear()
     before, signals, events = run.view, bench.count("runclaim_signals"), bench.events(run)
-    again = [triage.flow.route(each) for each in (event, Event(ISSUE, phase="fix", id="another"), Event(ISSUE))]
+    again = [
+        triage.flow.route(each) for each in (event, OutsideEvent(ISSUE, phase="fix", id="another"), OutsideEvent(ISSUE))
+    ]
 
     assert [(run.id, False)] * 3 == [(routed.run.id, routed.started) for routed in again]
     assert (before, signals, events) == (run.view, bench.count("runclaim_signals"), bench.events(run))
@@ -116,8 +118,8 @@ def test_one_event_routed_by_16_at_once_is_one_run_one_body_and_one_completion(
     Breaks if route looks for the run or its phase before it writes.
     """
     if waits:
-        bench.finish(triage.flow, triage.flow.route(Event(ISSUE)).run)
-    routed = together(16, lambda _: triage.flow.route(Event(ISSUE, phase="fix", id="label-1", payload="bug")))
+        bench.finish(triage.flow, triage.flow.route(OutsideEvent(ISSUE)).run)
+    routed = together(16, lambda _: triage.flow.route(OutsideEvent(ISSUE, phase="fix", id="label-1", payload="bug")))
     run = routed[0].run
     bench.finish(triage.flow, run)
 
@@ -130,7 +132,7 @@ def test_one_event_routed_by_16_at_once_is_one_run_one_body_and_one_completion(
 def test_a_run_that_waits_before_its_first_phase_is_made_and_started_by_one_event(bench: Bench):
     flow, did = bench.flow("opened"), []
     flow.phase(on="opened", name="read")(lambda ctx: did.append(ctx.signal))
-    routed = flow.route(Event(ISSUE, payload=1))
+    routed = flow.route(OutsideEvent(ISSUE, payload=1))
 
     assert (True, True, 1) == (routed.run.created, routed.started, len(bench.rung))
     bench.finish(flow, routed.run)
@@ -141,7 +143,7 @@ def test_an_event_for_one_of_two_phases_that_wait_for_a_name_says_which_it_start
     flow = bench.flow("twice")
     flow.phase(on="labeled", name="one")(lambda ctx: None)
     flow.phase(on="labeled", name="two")(lambda ctx: None)
-    routed = flow.route(Event(ISSUE, phase="two"))
+    routed = flow.route(OutsideEvent(ISSUE, phase="two"))
 
     assert (False, RunState.QUEUED) == (routed.started, routed.run.state)
 
@@ -150,7 +152,7 @@ def test_an_event_for_a_phase_that_waits_for_nothing_leaves_it_to_its_turn(bench
     flow, did = bench.flow("plain"), []
     flow.phase(name="one")(lambda ctx: did.append("one"))
     flow.phase(name="two")(lambda ctx: did.append("two"))
-    routed = flow.route(Event(ISSUE, phase="two"))
+    routed = flow.route(OutsideEvent(ISSUE, phase="two"))
     bench.finish(flow, routed.run)
 
     assert (False, ["one", "two"]) == (routed.started, did)
@@ -161,16 +163,16 @@ def test_an_unknown_phase_is_refused_and_nothing_is_written(bench: Bench, triage
     if phase == "another's":
         phase = Triage(bench).fix
     with pytest.raises(InputError, match=r"phase: .* is no phase of triage; it has read, fix, close"):
-        triage.flow.route(Event(ISSUE, phase=phase))
+        triage.flow.route(OutsideEvent(ISSUE, phase=phase))
 
     assert (0, 0) == (bench.count("runclaim_runs"), bench.count("runclaim_run_keys"))
 
 
 def test_an_event_that_cannot_be_recorded_writes_nothing(bench: Bench, triage: Triage):
     for event in (
-        Event({"repo": "acme/app"}),
-        Event(ISSUE, phase="fix", payload=object()),
-        Event(ISSUE, phase="fix", id="\n"),
+        OutsideEvent({"repo": "acme/app"}),
+        OutsideEvent(ISSUE, phase="fix", payload=object()),
+        OutsideEvent(ISSUE, phase="fix", id="\n"),
     ):
         with pytest.raises(InputError):
             triage.flow.route(event)
@@ -179,18 +181,18 @@ def test_an_event_that_cannot_be_recorded_writes_nothing(bench: Bench, triage: T
 
 
 def test_an_event_whose_key_has_another_input_is_a_conflict_and_sends_nothing(bench: Bench, triage: Triage):
-    triage.flow.route(Event(ISSUE))
+    triage.flow.route(OutsideEvent(ISSUE))
     with pytest.raises(KeyConflict):
-        triage.flow.route(Event(PullRequest("acme/app", 7, base="other"), phase="fix"))
+        triage.flow.route(OutsideEvent(PullRequest("acme/app", 7, base="other"), phase="fix"))
 
     assert 0 == bench.count("runclaim_signals")
 
 
 def test_what_is_lost_of_a_route_is_dispatched(bench: Bench, triage: Triage):
-    run = triage.flow.route(Event(ISSUE)).run
+    run = triage.flow.route(OutsideEvent(ISSUE)).run
     bench.finish(triage.flow, run)
     bench.rung.silent = True
-    triage.flow.route(Event(ISSUE, phase="fix", payload="bug"))
+    triage.flow.route(OutsideEvent(ISSUE, phase="fix", payload="bug"))
     bench.rung.silent = False
     bench.finish(triage.flow, run)
 
@@ -219,7 +221,7 @@ def test_one_event_routed_twice_is_one_run_one_body_one_hook_and_one_comment(ben
     def tell(_event):
         did.append("hook")
 
-    event = Event(ISSUE, phase=fix, id="label-1", payload="bug")
+    event = OutsideEvent(ISSUE, phase=fix, id="label-1", payload="bug")
     routed = [*together(16, lambda _: flow.route(event)), flow.route(event)]
     messages = list(bench.rung)
     for message in [*messages, *messages]:

@@ -11,8 +11,8 @@ import pytest
 from celery import Celery
 
 from runclaim import Context, InputError, Runclaim, RunState
-from runclaim.flows.inbound.route import Event
-from runclaim.flows.inbound.webhook import Delivery, Outcome, Received
+from runclaim.flows.inbound.route import OutsideEvent
+from runclaim.flows.inbound.webhook import Delivery, DeliveryOutcome, Received
 from runclaim.ledger import read
 from tests.harness.bench import PullRequest
 from tests.ledger.concurrency import together
@@ -42,9 +42,11 @@ class Hooked:
             """Nothing to do here."""
 
         @self.runs.webhook("github", flow=self.review, secret=SECRET)
-        def pull_request(delivery: Delivery) -> Event[PullRequest]:
+        def pull_request(delivery: Delivery) -> OutsideEvent[PullRequest]:
             found = delivery.payload
-            return Event(PullRequest("acme/app", found["number"]), phase=CALLS[found["action"]], payload=found["by"])
+            return OutsideEvent(
+                PullRequest("acme/app", found["number"]), phase=CALLS[found["action"]], payload=found["by"]
+            )
 
         self.hook = pull_request
 
@@ -85,7 +87,7 @@ def test_a_delivery_starts_the_phase_that_its_event_calls_for(hooked: Hooked):
 
     assert first.run is not None
     assert second.run is not None
-    assert [Outcome.ENQUEUED, Outcome.STARTED] == [first.outcome, second.outcome]
+    assert [DeliveryOutcome.ENQUEUED, DeliveryOutcome.STARTED] == [first.outcome, second.outcome]
     assert (first.run.id, RunState.QUEUED) == (second.run.id, second.run.state)
     assert [("approved", "2")] == hooked.signals()
 
@@ -95,7 +97,7 @@ def test_a_delivery_for_a_phase_that_has_started_finds_its_run(hooked: Hooked):
     hooked.wait()
     outcomes = [hooked.receive("labeled", of=each, by=each).outcome for each in ("2", "3")]
 
-    assert [Outcome.STARTED, Outcome.EXISTING] == outcomes
+    assert [DeliveryOutcome.STARTED, DeliveryOutcome.EXISTING] == outcomes
     assert [("approved", "2")] == hooked.signals()
 
 
@@ -105,7 +107,7 @@ def test_a_delivery_that_comes_before_its_phase_is_kept(hooked: Hooked):
     with hooked.runs.ledger.database.read() as conn:
         kept = read.signal(conn, received.run.id, "approved")
 
-    assert (Outcome.ENQUEUED, ("bob",)) == (received.outcome, kept)
+    assert (DeliveryOutcome.ENQUEUED, ("bob",)) == (received.outcome, kept)
 
 
 def test_32_simultaneous_identical_deliveries_start_a_waiting_phase_once(hooked: Hooked):
@@ -119,7 +121,7 @@ def test_32_simultaneous_identical_deliveries_start_a_waiting_phase_once(hooked:
     hooked.wait()
     outcomes = [each.outcome for each in together(32, lambda _: hooked.receive("labeled", of="2"))]
 
-    assert [Outcome.STARTED] == [outcome for outcome in outcomes if outcome is not Outcome.DUPLICATE]
+    assert [DeliveryOutcome.STARTED] == [outcome for outcome in outcomes if outcome is not DeliveryOutcome.DUPLICATE]
     assert (1, 1, 1) == (hooked.count("runs"), hooked.count("signals"), first.view.fence)
 
 
@@ -131,7 +133,7 @@ def test_a_dropped_delivery_sends_no_signal(hooked: Hooked):
         conn.exec_driver_sql("UPDATE runclaim_runs SET signals = ''")
     again = hooked.receive("labeled", of="2")
 
-    assert (Outcome.DUPLICATE, []) == (again.outcome, hooked.signals())
+    assert (DeliveryOutcome.DUPLICATE, []) == (again.outcome, hooked.signals())
 
 
 def test_an_event_for_an_unknown_phase_is_refused_and_the_sender_may_deliver_again(hooked: Hooked):

@@ -16,7 +16,7 @@ from starlette.datastructures import Headers
 
 from runclaim import Context, InputError, KeyConflict, Runclaim
 from runclaim.errors import ConfigError, DeclarationError, SignatureRefused
-from runclaim.flows.inbound.webhook import MAX_BODY_BYTES, Delivery, Outcome, Webhook
+from runclaim.flows.inbound.webhook import MAX_BODY_BYTES, Delivery, DeliveryOutcome, Webhook
 from tests.ledger.concurrency import together
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def test_a_delivery_makes_a_run_of_the_pair_of_commits(hooked: Hooked):
     body = delivery()
     received = hooked.hook.receive(body, headers(body))
 
-    assert Outcome.ENQUEUED == received.outcome
+    assert DeliveryOutcome.ENQUEUED == received.outcome
     assert received.run is not None
     assert ("acme/app:pr-7:a1:b2", "acme/app:pr-7") == (received.run.view.key, received.run.view.subject)
 
@@ -106,7 +106,7 @@ def test_the_same_delivery_or_payload_is_dropped_and_names_the_first_run(hooked:
 
     assert first is not None
     assert second.run is not None
-    assert (Outcome.DUPLICATE, first.id) == (second.outcome, second.run.id)
+    assert (DeliveryOutcome.DUPLICATE, first.id) == (second.outcome, second.run.id)
     assert {"runs": 1, "run_keys": 1, "dedup_keys": 2, "events": 1, "subjects": 1} == hooked.counts()
 
 
@@ -118,7 +118,7 @@ def test_another_delivery_of_the_same_pair_finds_its_run(hooked: Hooked):
 
     assert first is not None
     assert second.run is not None
-    assert (Outcome.EXISTING, first.id) == (second.outcome, second.run.id)
+    assert (DeliveryOutcome.EXISTING, first.id) == (second.outcome, second.run.id)
 
 
 def test_a_force_push_supersedes_the_older_run(hooked: Hooked):
@@ -135,7 +135,7 @@ def test_32_simultaneous_identical_deliveries_give_one_run(hooked: Hooked):
     body = delivery()
     outcomes = [each.outcome for each in together(32, lambda _: hooked.hook.receive(body, headers(body)))]
 
-    assert [Outcome.ENQUEUED] == [outcome for outcome in outcomes if outcome is not Outcome.DUPLICATE]
+    assert [DeliveryOutcome.ENQUEUED] == [outcome for outcome in outcomes if outcome is not DeliveryOutcome.DUPLICATE]
     assert 1 == hooked.counts()["runs"]
 
 
@@ -143,7 +143,7 @@ def test_an_event_that_concerns_no_run_writes_nothing(hooked: Hooked):
     body = delivery()
     received = hooked.hook.receive(body, headers(body, event="ping"))
 
-    assert (Outcome.IGNORED, None) == (received.outcome, received.run)
+    assert (DeliveryOutcome.IGNORED, None) == (received.outcome, received.run)
     assert 0 == sum(hooked.counts().values())
 
 
@@ -209,7 +209,7 @@ def test_a_form_as_github_sends_it_by_default_makes_the_run_of_its_payload(hooke
     body = urlencode({"payload": delivery().decode()}).encode()
     received = hooked.hook.receive(body, headers(body) | {"Content-Type": "application/x-www-form-urlencoded"})
 
-    assert Outcome.ENQUEUED == received.outcome
+    assert DeliveryOutcome.ENQUEUED == received.outcome
 
 
 @pytest.mark.parametrize("pull", [None, [], "b2", {"number": 7, "base": None}])
@@ -235,7 +235,7 @@ def test_a_delivery_id_counts_once_where_the_mapping_is_not_the_same_twice(hooke
     first = clock.receive(body, headers(body))
     again = clock.receive(other, headers(other))
 
-    assert (Outcome.ENQUEUED, Outcome.DUPLICATE) == (first.outcome, again.outcome)
+    assert (DeliveryOutcome.ENQUEUED, DeliveryOutcome.DUPLICATE) == (first.outcome, again.outcome)
     assert first.run is not None
     assert again.run is not None
     assert first.run.id == again.run.id
@@ -252,7 +252,7 @@ def test_a_key_conflict_leaves_no_window_behind(hooked: Hooked):
     with pytest.raises(KeyConflict):
         hooked.hook.receive(changed, headers(changed, of="delivery-2"))
 
-    assert Outcome.ENQUEUED == first.outcome
+    assert DeliveryOutcome.ENQUEUED == first.outcome
     assert before["dedup_keys"] + 2 == hooked.counts()["dedup_keys"]
 
 
@@ -261,7 +261,7 @@ def test_windows_survive_a_restart(hooked: Hooked, ledger_url: str):
     hooked.hook.receive(body, headers(body))
     restarted = Hooked(ledger_url)
 
-    assert Outcome.DUPLICATE == restarted.hook.receive(body, headers(body)).outcome
+    assert DeliveryOutcome.DUPLICATE == restarted.hook.receive(body, headers(body)).outcome
     restarted.runs.ledger.database.close()
 
 

@@ -13,7 +13,7 @@ from runclaim import Blocked, InputError, RunState
 from runclaim.errors import LedgerUnavailable
 from runclaim.flows.fail_open.local_records import LocalRecord, LocalRecords, Outcome
 from runclaim.flows.fail_open.reconcile import Reconciler, Told, name_of_ledger
-from runclaim.flows.inbound.route import Event
+from runclaim.flows.inbound.route import OutsideEvent
 from runclaim.flows.messages.message import Message, with_inputs
 from runclaim.flows.messages.payload import MAX_CARRIED_BYTES
 from runclaim.flows.upkeep.dispatch import dispatch_due
@@ -110,14 +110,14 @@ def signaled(bench: Bench, flow: Flow) -> Run:
 
 def routed(_bench: Bench, flow: Flow) -> Run:
     """By an event that makes the run."""
-    return flow.route(Event(PULL)).run
+    return flow.route(OutsideEvent(PULL)).run
 
 
 def routed_on(bench: Bench, flow: Flow) -> Run:
     """By an event that the run waits for."""
     run = flow.enqueue(PULL)
     bench.deliver(flow, inline=same_queue)
-    assert flow.route(Event(PULL, phase="deliver")).started
+    assert flow.route(OutsideEvent(PULL, phase="deliver")).started
     return run
 
 
