@@ -25,7 +25,7 @@ from runclaim import migrations
 from runclaim.database import Database
 from runclaim.flows.messages.publisher import MOST_NAMED
 from runclaim.keys import nonce, uuid7
-from runclaim.ledger.claim import Wanted
+from runclaim.ledger.claim import ClaimRequest
 from runclaim.ledger.complete import complete
 from runclaim.ledger.enqueue import enqueue, enqueue_at_once
 from tests.ledger import factories
@@ -113,7 +113,7 @@ def _batches(runs: int, together: int) -> Iterable[list[NewRun]]:
 
 
 def _claimed(conn: Any, new: Sequence[NewRun]) -> list[Claim]:
-    asked = [Wanted(each.run_id, 0, nonce()) for each in new]
+    asked = [ClaimRequest(each.run_id, 0, nonce()) for each in new]
     return factories.take_all(conn, asked)
 
 

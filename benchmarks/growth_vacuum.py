@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from benchmarks.growth_timing import timed
 from benchmarks.growth_verbs import VERBS
 from runclaim.keys import nonce
-from runclaim.ledger.claim import Wanted
+from runclaim.ledger.claim import ClaimRequest
 from runclaim.ledger.complete import complete
 from runclaim.ledger.heartbeat import heartbeat
 from tests.ledger import factories
@@ -132,7 +132,7 @@ def _churn(ledger: Ledger, updates: int) -> None:
 
 def _claimed(conn: Connection) -> list[Claim]:
     made = factories.queued_runs(conn, _AT_ONCE)
-    return factories.take_all(conn, [Wanted(run_id, 0, nonce()) for run_id in made])
+    return factories.take_all(conn, [ClaimRequest(run_id, 0, nonce()) for run_id in made])
 
 
 def _completed(conn: Connection, claims: list[Claim]) -> list[Claim]:

@@ -18,7 +18,7 @@ from runclaim.ledger import read
 from runclaim.ledger.complete import complete
 from runclaim.ledger.doors.gauges import gauges
 from runclaim.ledger.doors.outside_workers import ready
-from runclaim.ledger.doors.run_pages import Wanted, list_runs
+from runclaim.ledger.doors.run_pages import RunFilter, list_runs
 from runclaim.ledger.enqueue import enqueue
 from runclaim.ledger.fail import Verdict, fail
 from runclaim.ledger.heartbeat import heartbeat
@@ -104,7 +104,7 @@ def _listed(**how: Any) -> Callable[[Connection, Ledger, Any], Any]:
             until = datetime.fromtimestamp(ledger.history.ends_at / 1e6, UTC) - days * _DAY
             bounds = {"since": until - _DAY, "until": until}
         after = None if share is None else ledger.history.place(share)
-        return list_runs(conn, Wanted(**{"project": "default"} | how | bounds), after=after)
+        return list_runs(conn, RunFilter(**{"project": "default"} | how | bounds), after=after)
 
     return act
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from runclaim.database import Database
 from runclaim.keys import nonce
-from runclaim.ledger.claim import Wanted
+from runclaim.ledger.claim import ClaimRequest
 from runclaim.ledger.complete import complete
 from runclaim.ledger.enqueue import enqueue
 from tests.ledger import factories
@@ -67,7 +67,7 @@ def cycle(database: Database, group: int) -> float:
     """Enqueue so many runs of three phases, claim them, complete each phase. Returns: milliseconds of the claim."""
     fresh = [factories.new_run(nonce()) for _ in range(group)]
     made = database.run(lambda conn: enqueue(conn, fresh), at_once=True)
-    asked = [Wanted(each.run_id, 0, nonce()) for each in made]
+    asked = [ClaimRequest(each.run_id, 0, nonce()) for each in made]
     began = time.perf_counter()
     claims = database.run(lambda conn: factories.take_all(conn, asked), at_once=True)
     took = time.perf_counter() - began

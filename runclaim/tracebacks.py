@@ -23,7 +23,7 @@ _MAX_TRACEBACK_BYTES: Final = MAX_ERROR_BYTES - _MAX_MESSAGE_BYTES - _MAX_TYPE_B
 _MAX_SHOWN_BYTES: Final = 500
 
 
-def told(error: BaseException, hide: Callable[[str], str]) -> dict[str, Any]:
+def error_data(error: BaseException, hide: Callable[[str], str]) -> dict[str, Any]:
     """The exception as the ledger keeps it: type, message and traceback, at most 8 kB in all."""
     return {
         "type": clip(hide(type(error).__name__), _MAX_TYPE_BYTES),
@@ -32,7 +32,7 @@ def told(error: BaseException, hide: Callable[[str], str]) -> dict[str, Any]:
     }
 
 
-def kept_error(kind: str, message: str, trace: str) -> dict[str, Any]:
+def reported_error_data(kind: str, message: str, trace: str) -> dict[str, Any]:
     """An error that somebody else tells of, as the ledger keeps it: redacted, then cut, so that half a secret shows."""
     return {
         "type": clip(redact(kind), _MAX_TYPE_BYTES) or "Error",
@@ -65,7 +65,7 @@ def harmless(error: BaseException, hide: Callable[[str], str]) -> BaseException:
     if not isinstance(error, Exception):
         return error
     redacted = Redacted(f"{hide(type(error).__name__)}: {said(error, hide)}")
-    redacted.add_note(told(error, hide)["traceback"])
+    redacted.add_note(error_data(error, hide)["traceback"])
     return redacted
 
 

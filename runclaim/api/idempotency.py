@@ -19,7 +19,7 @@ from starlette.responses import JSONResponse, Response
 from runclaim.api.problems import Problem
 from runclaim.keys import fingerprint
 from runclaim.ledger.doors import idempotency_keys as answers
-from runclaim.ledger.doors.idempotency_keys import Kept
+from runclaim.ledger.doors.idempotency_keys import KeptAnswer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -139,7 +139,7 @@ def _keyed(conn: Connection, place: str, asked: str, project: str, work: Work) -
     if found := _kept(conn, place, asked):
         return found
     made = work(conn)
-    if not answers.keep(conn, place, Kept(asked, made.run_id, made.status, made.headers, project)):
+    if not answers.keep(conn, place, KeptAnswer(asked, made.run_id, made.status, made.headers, project)):
         raise _in_flight()
     return made
 

@@ -17,7 +17,7 @@ from runclaim.api.problems import Problem
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from runclaim.ledger.doors.run_pages import Wanted
+    from runclaim.ledger.doors.run_pages import RunFilter
 
 _BYTES: Final = 32
 
@@ -40,7 +40,7 @@ def place_of(key: bytes, question: Sequence[str], token: str) -> str:
     return after
 
 
-def question_of(wanted: Wanted) -> list[str]:
+def question_of(wanted: RunFilter) -> list[str]:
     """The whole question of a listing of runs. Another kind of listing has another number of parts."""
     return [
         wanted.project,

@@ -102,7 +102,7 @@ class LocalService:
 
     def runs(self, wanted: Filter) -> Iterator[Json]:
         """Runs, the newest first, as their pages are read."""
-        asked = listing.Wanted(
+        asked = listing.RunFilter(
             project=wanted.project or self._ledger.config.project,
             flow=wanted.flow,
             states=frozenset(RunState(state) for state in wanted.states),
@@ -117,7 +117,7 @@ class LocalService:
             if (after := page.next_after) is None:
                 return
 
-    def _page(self, asked: listing.Wanted, after: str | None, limit: int) -> listing.Page:
+    def _page(self, asked: listing.RunFilter, after: str | None, limit: int) -> listing.Page:
         return self._ledger.ask(lambda conn: listing.list_runs(conn, asked, after=after, limit=limit))
 
     def change(self, verb: str, run_id: str) -> Json:

@@ -68,7 +68,7 @@ def _once(conn: Connection, new: NewRun, place: str, asked: Asked) -> Enqueued:
             )
         return Enqueued(found.run_id, created=found.status == _CREATED)
     made = enqueue(conn, [new])[0]
-    kept = answers.Kept(what, made.run_id, _CREATED if made.created else _FOUND, {}, new.project)
+    kept = answers.KeptAnswer(what, made.run_id, _CREATED if made.created else _FOUND, {}, new.project)
     if not answers.keep(conn, place, kept):
         raise _in_flight(asked)
     return made

@@ -20,7 +20,7 @@ from runclaim.flows.run.attempt import Ended, Ending, delay_after, ending_of
 from runclaim.flows.run.check import Check
 from runclaim.flows.run.settlement import Settled, give_up, record
 from runclaim.keys import check_name, check_text, dump_json, fingerprint, nonce, run_key, uuid7
-from runclaim.ledger.claim import Wanted, claimed
+from runclaim.ledger.claim import ClaimRequest, claimed
 from runclaim.ledger.new_run import NewRun
 from runclaim.ledger.plain_call import take
 from runclaim.secrets import refuse_secrets
@@ -121,7 +121,7 @@ class PlainCalls:
             return [] if found is None else [found]
 
         def read_back(conn: Connection) -> list[Claim] | None:
-            return claimed(conn, [Wanted(asked[0], 0, owner)]) or None
+            return claimed(conn, [ClaimRequest(asked[0], 0, owner)]) or None
 
         found = database.run(work, read_back=read_back)
         if not found:

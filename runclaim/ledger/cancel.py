@@ -8,7 +8,7 @@ from sqlalchemy import and_, case, func, null, or_, update
 
 from runclaim.events import EventType
 from runclaim.ledger.fence import in_state, locked, state
-from runclaim.ledger.journal import Entry, append, entries_of, told_by
+from runclaim.ledger.journal import Entry, append, entries_of, request_data
 from runclaim.models import runs
 from runclaim.sql.clock import now
 from runclaim.sql.rowset import Id, as_id, few, pack, rowset
@@ -53,9 +53,9 @@ def cancel(conn: Connection, run_ids: Collection[str], *, by: str = "", call: st
     was asked before, or does not exist. `by` goes into the journal. The caller owns the transaction, and after an
     ambiguous commit asks `canceled` with the same nonce `call`.
     """
-    asked = told_by(by, call)
+    data = request_data(by, call)
     found = conn.execute(_CANCEL, {"named": pack({"run_id": as_id(run_id)} for run_id in run_ids)}).all()
-    append(conn, [Entry(run_id, _KINDS[RunState(after)], fence, data=asked) for run_id, after, fence in found])
+    append(conn, [Entry(run_id, _KINDS[RunState(after)], fence, data=data) for run_id, after, fence in found])
     return {run_id: RunState(after) for run_id, after, _ in found}
 
 

@@ -14,7 +14,7 @@ from sqlalchemy import BigInteger, Double, Integer, Text, and_, bindparam, case,
 
 from runclaim.events import EventType
 from runclaim.ledger.fence import Claim, locked, stands_in, state
-from runclaim.ledger.journal import Entry, append, beside, told
+from runclaim.ledger.journal import Entry, append, beside, packed_entries
 from runclaim.ledger.priority import PRIORITY
 from runclaim.ledger.received_signals import waits
 from runclaim.models import runs
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ClaimRequest:
     """A run that a message names, the fence it was sent at, and the nonce that will own the claim."""
 
     run_id: str
@@ -130,7 +130,7 @@ _READ_BACK: Final = select(*_CLAIM_COLUMNS).where(
 
 def claim(
     conn: Connection,
-    wanted: Collection[Wanted],
+    wanted: Collection[ClaimRequest],
     *,
     flow: str,
     phase: str,
@@ -166,7 +166,7 @@ def claim(
     }
     if conn.dialect.name == "postgresql":
         for row, each in zip(rows, wanted, strict=True):
-            row["entries"] = told((entry, None) for entry in _starts(each.run_id, each.seen + 1, phase, None))
+            row["entries"] = packed_entries((entry, None) for entry in _starts(each.run_id, each.seen + 1, phase, None))
         found = _claims(_CLAIM_AT_ONCE[pass_over].execute(conn, {"asked": rows}, values).all())
         # PostgreSQL gives them in the order of its joins.
         place = {row["run_id"]: number for number, row in enumerate(rows)}
@@ -176,13 +176,13 @@ def claim(
     return claims
 
 
-def claimed(conn: Connection, wanted: Collection[Wanted]) -> list[Claim]:
+def claimed(conn: Connection, wanted: Collection[ClaimRequest]) -> list[Claim]:
     """Read back: those of `wanted` that the ledger shows as claimed by their very nonces."""
     rows = [{"run_id": as_id(each.run_id), "owner": each.owner} for each in wanted]
     return _claims(conn.execute(_READ_BACK, {"owners": pack(rows)}).all())
 
 
-def passed_over(conn: Connection, wanted: Collection[Wanted]) -> set[str]:
+def passed_over(conn: Connection, wanted: Collection[ClaimRequest]) -> set[str]:
     """Those of `wanted`, by their runs, that could be claimed: another transaction holds their rows. Only reads."""
     rows = [{"run_id": as_id(each.run_id), "seen": each.seen} for each in wanted]
     return set(conn.execute(_STANDING, {"asked": pack(rows)}).scalars())
@@ -193,7 +193,7 @@ def _claims(rows: Iterable[Any]) -> list[Claim]:
 
 
 def _starts(run_id: str, fence: int, phase: str, attempt: int | None) -> Iterable[Entry]:
-    """What is told of a claim; with no attempt it is the claimed row's."""
+    """What the journal is told of a claim; with no attempt it is the claimed row's."""
     # What else moves a run that was never claimed is the signal that it waits for first, or ends it. An attempt that
     # was given back is no second start.
     if fence <= _FIRST_FENCES:

@@ -18,7 +18,7 @@ from runclaim.ledger.body.findings import add_findings
 from runclaim.ledger.completion import Completion, Moved
 from runclaim.ledger.completion_journal import entries, possible_entries
 from runclaim.ledger.fence import PROOF, held, locked, proofs, stands_in, state
-from runclaim.ledger.journal import append, beside, told, who_canceled
+from runclaim.ledger.journal import append, beside, packed_entries, who_canceled
 from runclaim.ledger.received_signals import waits
 from runclaim.ledger.results import RESULT, record, result_row, results_of
 from runclaim.models import phase_results, runs
@@ -136,7 +136,7 @@ def complete(conn: Connection, completions: Collection[Completion], *, pass_over
     by_run, rows = {each.claim.run_id: each for each in completions}, [_done_row(each) for each in completions]
     if at_once := conn.dialect.name == "postgresql":
         for row, each in zip(rows, completions, strict=True):
-            row["entries"] = told(possible_entries(each))
+            row["entries"] = packed_entries(possible_entries(each))
         found: Iterable[Any] = _COMPLETE_AT_ONCE[pass_over].execute(conn, {"ended": rows})
     else:
         found = conn.execute(_COMPLETE, {"ended": pack(rows)})

@@ -29,7 +29,7 @@ from runclaim.errors import KeyConflict
 from runclaim.events import EventType
 from runclaim.ledger.fence import state
 from runclaim.ledger.journal import Entry, append, append_of
-from runclaim.ledger.priority import kept
+from runclaim.ledger.priority import stored
 from runclaim.ledger.run_keys import FEW, GIVE_BACK, TAKE_KEYS, first_of_each_key, key_of, key_row, take_keys
 from runclaim.ledger.subjects import count_generations, supersede
 from runclaim.models import runs
@@ -234,7 +234,7 @@ def _call_row(run: NewRun) -> dict[str, Any]:
     return {
         "project": run.project,
         "flow": run.flow,
-        "priority": kept(run.priority),
+        "priority": stored(run.priority),
         "phases": json.dumps(run.phases),
         "phase": run.phases[0],
         "queue": run.queue,

@@ -42,7 +42,7 @@ _APPEND: Final = insert(events).from_select(
 
 
 #: The columns of a run's `entries`; their run is the one that moves.
-_TOLD: Final = (
+_ENTRY_COLUMNS: Final = (
     column("number", Integer()),
     column("type", Text()),
     column("phase", Text()),
@@ -58,7 +58,7 @@ _REQUESTS: Final = (
     .where(events.c.type == EventType.RUN_CANCEL_REQUESTED.value)
     .order_by(events.c.id)
 )
-_TOLD_OF: Final = (
+_OF_RUNS: Final = (
     select(events.c.run_id, events.c.type, events.c.phase, events.c.attempt, events.c.fence, events.c.data)
     .join_from(events, _asked, events.c.run_id == _asked.c.run_id)
     .order_by(events.c.id)
@@ -90,7 +90,7 @@ def shown_data(data: Any) -> Any:
     return {name: value for name, value in data.items() if name != CALL} if isinstance(data, dict) else data
 
 
-def told_by(by: str, call: str = "") -> dict[str, str]:
+def request_data(by: str, call: str = "") -> dict[str, str]:
     """
     The data of an event that somebody asked for; `call` is a nonce by which `entries_of` finds it.
 
@@ -103,11 +103,11 @@ def told_by(by: str, call: str = "") -> dict[str, str]:
 
 def entries_of(conn: Connection, run_ids: Collection[str], *, call: str) -> list[Entry]:
     """
-    Read back: what the transaction that was given this nonce has told of these runs; empty when it has not committed.
+    Read back: what the transaction with this nonce has written about these runs; empty when it has not committed.
 
     Where a run stands says nothing of who moved it there: it may have gone on since, or been moved by somebody else.
     """
-    found = conn.execute(_TOLD_OF, {"asked": pack({"run_id": as_id(run_id)} for run_id in run_ids)})
+    found = conn.execute(_OF_RUNS, {"asked": pack({"run_id": as_id(run_id)} for run_id in run_ids)})
     return [
         Entry(row.run_id, EventType(row.type), row.fence, row.phase, row.attempt, row.data)
         for row in found
@@ -123,12 +123,12 @@ def beside(
     attempt: ColumnElement[int] | None = None,
 ) -> Insert:
     """
-    For one statement of PostgreSQL with the transition itself: appends what came true of each run's `entries`.
+    The INSERT that shares the transition's statement on PostgreSQL: it appends the entries whose state was reached.
 
-    `moved` has of each run that moved its id, its state and its `entries`, as `told` makes them; `attempt` is that of
-    entries which name none.
+    `moved` has the id, the state and the `entries` (see `packed_entries`) of each run that moved; `attempt` is for
+    entries that name none.
     """
-    entries = func.jsonb_to_recordset(as_json(moved.c.entries)).table_valued(*_TOLD)
+    entries = func.jsonb_to_recordset(as_json(moved.c.entries)).table_valued(*_ENTRY_COLUMNS)
     found = entries.render_derived(name="told", with_types=True).lateral()
     mine: ColumnElement[int] = found.c.attempt
     if attempt is not None:
@@ -162,7 +162,7 @@ def append_of(rows: Select[Any]) -> Insert:
     return insert(events).from_select(["run_id", "type", "fence", "data", "at"], rows.add_columns(now()))
 
 
-def told(entries: Iterable[tuple[Entry, RunState | None]]) -> str:
+def packed_entries(entries: Iterable[tuple[Entry, RunState | None]]) -> str:
     """A run's `entries`: each with the state of the run in which it comes true, `None` for any."""
     rows = []
     for number, (entry, after) in enumerate(entries):

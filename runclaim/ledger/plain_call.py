@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from runclaim.ledger import read
-from runclaim.ledger.claim import Wanted, claim
+from runclaim.ledger.claim import ClaimRequest, claim
 from runclaim.ledger.enqueue import enqueue
 from runclaim.ledger.rescue import rescue_run
 from runclaim.states import RunState
@@ -39,7 +39,7 @@ def take(
     standing = read.standing(conn, found.run_id)
     if standing is None or standing.state is not RunState.QUEUED:
         return None
-    wanted = Wanted(found.run_id, standing.fence, owner)
+    wanted = ClaimRequest(found.run_id, standing.fence, owner)
     taken = claim(
         conn,
         [wanted],

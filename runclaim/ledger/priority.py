@@ -1,4 +1,4 @@
-"""The priority of a run's messages. 0 is one like any other; that none was given is kept as -1 and read as `None`."""
+"""The priority of a run's messages. 0 is a priority; a run without one has -1 in its row, which is read as `None`."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _NOT_GIVEN: Final = -1
 PRIORITY: Final = func.nullif(runs.c.priority, literal_column(str(_NOT_GIVEN), Integer())).label("priority")
 
 
-def kept(priority: int | None) -> int:
+def stored(priority: int | None) -> int:
     """What is written."""
     return _NOT_GIVEN if priority is None else priority
 
 
-def given(priority: int) -> int | None:
+def requested(priority: int) -> int | None:
     """What a row of the whole table says."""
     return None if priority == _NOT_GIVEN else priority

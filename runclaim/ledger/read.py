@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import BindParameter, bindparam, func, select
 
 from runclaim.ledger.journal import shown_data
-from runclaim.ledger.priority import given
+from runclaim.ledger.priority import requested
 from runclaim.models import events, phase_results, runs, signals
 from runclaim.sql.rowset import Id, as_id, pack, rowset
 from runclaim.states import PhaseStatus, RunState, phase_statuses
@@ -138,7 +138,7 @@ def run(conn: Connection, run_id: str) -> RunView | None:
         state=state,
         phase=row.phase,
         queue=row.queue,
-        priority=given(row.priority),
+        priority=requested(row.priority),
         phases=phase_statuses(state, row.cursor, row.phases),
         waits_for=row.waits_for if state is RunState.WAITING else None,
         attempts=row.attempts,

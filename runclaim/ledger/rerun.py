@@ -19,7 +19,7 @@ from runclaim.ledger import run_keys as identity
 from runclaim.ledger.actions.plan import drop_actions
 from runclaim.ledger.enqueue import Enqueued, insert_runs
 from runclaim.ledger.fence import locked
-from runclaim.ledger.journal import Entry, append, told_by
+from runclaim.ledger.journal import Entry, append, request_data
 from runclaim.ledger.run_keys import find_holders, first_of_each_key, key_of, key_row
 from runclaim.ledger.subjects import SUPERSEDED
 from runclaim.models import run_keys, runs
@@ -78,14 +78,12 @@ def rerun(conn: Connection, wanted: Collection[NewRun], *, by: str = "") -> list
     transaction. Raises: KeyConflict for a key that has another input; roll back.
     """
     first = first_of_each_key(wanted)
-    asked = told_by(by)
+    data = request_data(by)
     numbers, older = _next_numbers(conn, first)
     fresh = [each for key, each in first.items() if key in numbers]
     if fresh:
         notes = {
-            each.run_id: {"rerun": numbers[key], "of": older[key]} | asked
-            for key, each in first.items()
-            if key in older
+            each.run_id: {"rerun": numbers[key], "of": older[key]} | data for key, each in first.items() if key in older
         }
         insert_runs(conn, fresh, reruns={each.run_id: numbers[key_of(each)] for each in fresh}, notes=notes)
         _outdate(conn, {older[key]: first[key].run_id for key in older})

@@ -1,5 +1,5 @@
 """
-retry: a failed run starts its failed phase again, with fresh budgets.
+retry: a failed run starts its failed phase requeue, with fresh budgets.
 
 A run whose subject or key has a newer run is not retried: two runs of one would live at once. The subject's
 row is written before the run's, as everywhere.
@@ -14,7 +14,7 @@ from sqlalchemy import bindparam, null, or_, update
 from runclaim.events import EventType
 from runclaim.ledger.body.acts import release_unanswered
 from runclaim.ledger.fence import in_state, state
-from runclaim.ledger.journal import Entry, append, told_by
+from runclaim.ledger.journal import Entry, append, request_data
 from runclaim.models import runs, subjects
 from runclaim.sql.clock import now
 from runclaim.sql.rowset import Id
@@ -37,8 +37,8 @@ _SUBJECT: Final = (
 )
 
 
-def again(source: RunState) -> Update:
-    """The statement that queues a run in the state `source` again, unless its subject or its key has moved on."""
+def requeue(source: RunState) -> Update:
+    """The statement that queues a run in the state `source` requeue, unless its subject or its key has moved on."""
     return (
         update(runs)
         .where(
@@ -64,25 +64,25 @@ def again(source: RunState) -> Update:
     )
 
 
-_RETRY: Final = again(RunState.FAILED)
+_RETRY: Final = requeue(RunState.FAILED)
 
 
 def retry(conn: Connection, run_id: str, *, by: str = "", call: str = "") -> bool:
     """
-    Queue a failed run again from its failed phase; due for dispatch at once.
+    Queue a failed run requeue from its failed phase; due for dispatch at once.
 
     Returns: whether it was failed and is the newest run of its subject and key. The caller owns the transaction, and
     after an ambiguous commit asks `journal.entries_of` with the same nonce `call`.
     """
-    return move(conn, _RETRY, run_id, EventType.RUN_RETRIED, told_by(by, call))
+    return move(conn, _RETRY, run_id, EventType.RUN_RETRIED, request_data(by, call))
 
 
-def move(conn: Connection, statement: Update, run_id: str, kind: EventType, asked: dict[str, str]) -> bool:
-    """Run a statement of `again` for one run, its subject's row written first, and journal it as `kind`."""
+def move(conn: Connection, statement: Update, run_id: str, kind: EventType, data: dict[str, str]) -> bool:
+    """Run a statement of `requeue` for one run, its subject's row written first, and journal it as `kind`."""
     newest = conn.execute(_SUBJECT, {"its_id": run_id}).scalar()
     found = conn.execute(statement, {"its_id": run_id, "newest": newest or 0}).one_or_none()
     if found is None:
         return False
     release_unanswered(conn, run_id)
-    append(conn, [Entry(run_id, kind, found.fence, found.phase, data=asked)])
+    append(conn, [Entry(run_id, kind, found.fence, found.phase, data=data)])
     return True

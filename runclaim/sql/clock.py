@@ -9,7 +9,7 @@ Nothing compares a time of this process with a time of the ledger. PostgreSQL: `
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import BigInteger, DateTime, Double, TypeDecorator, case, type_coerce
 from sqlalchemy.ext.compiler import compiles
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_RFC3339: Final = "%Y-%m-%dT%H:%M:%S.%fZ"
 
 
 class Instant(TypeDecorator[datetime]):
@@ -92,3 +93,13 @@ def _shifted_sqlite(element: shifted, compiler: SQLCompiler, **kw: Any) -> str:
 def earlier(left: ColumnElement[Any], right: ColumnElement[Any]) -> ColumnElement[Any]:
     """The earlier of two instants."""
     return case((left < right, left), else_=right)
+
+
+def rfc3339(moment: datetime | None) -> str | None:
+    """An instant as JSON has it: RFC 3339 in UTC with microseconds; `None` for none."""
+    return None if moment is None else moment.astimezone(UTC).strftime(_RFC3339)
+
+
+def from_rfc3339(text: str) -> datetime:
+    """The instant that `rfc3339` has written. Raises: ValueError."""
+    return datetime.strptime(text, _RFC3339).replace(tzinfo=UTC)

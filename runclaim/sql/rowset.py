@@ -102,7 +102,7 @@ class Few(Rowset):
 
 def few(rows: Rowset) -> Few:
     """
-    The same rows, of which PostgreSQL expects one, and not a hundred as of any JSON.
+    The same rows, planned as one row; PostgreSQL assumes a hundred for any set from JSON.
 
     For a hundred it would rather read a whole table that was small when it planned, and keep to that plan while the
     table grows.

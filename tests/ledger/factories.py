@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from runclaim.keys import RunKey, fingerprint, nonce, run_key, uuid7
 from runclaim.ledger import read
 from runclaim.ledger.cancel import cancel
-from runclaim.ledger.claim import Wanted, claim
+from runclaim.ledger.claim import ClaimRequest, claim
 from runclaim.ledger.complete import complete
 from runclaim.ledger.completion import Completion, Moved, NextPhase
 from runclaim.ledger.dispatch import Due, dispatch
@@ -70,14 +70,14 @@ def queued_runs(conn: Connection, count: int, **what: Any) -> list[str]:
     return [found.run_id for found in enqueue(conn, [new_run(**what) for _ in range(count)])]
 
 
-def wanted(conn: Connection, run_id: str) -> Wanted:
+def wanted(conn: Connection, run_id: str) -> ClaimRequest:
     """What a message that is up to date asks for."""
     found = read.standing(conn, run_id)
     assert found is not None
-    return Wanted(run_id, found.fence, nonce())
+    return ClaimRequest(run_id, found.fence, nonce())
 
 
-def take_all(conn: Connection, asked: list[Wanted], **how: Any) -> list[Claim]:
+def take_all(conn: Connection, asked: list[ClaimRequest], **how: Any) -> list[Claim]:
     """`claim` with everything defaulted."""
     settings = {
         "flow": FLOW,
@@ -89,7 +89,7 @@ def take_all(conn: Connection, asked: list[Wanted], **how: Any) -> list[Claim]:
     return claim(conn, asked, **settings)
 
 
-def take(conn: Connection, asked: Wanted, **how: Any) -> Claim | None:
+def take(conn: Connection, asked: ClaimRequest, **how: Any) -> Claim | None:
     """Claim one run; `None` when it is not ours to take."""
     found = take_all(conn, [asked], **how)
     return found[0] if found else None

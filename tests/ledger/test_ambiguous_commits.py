@@ -22,7 +22,7 @@ from runclaim.flows.run.claimed_writes import Notes
 from runclaim.flows.run.tally import Tally
 from runclaim.keys import nonce
 from runclaim.ledger import counters, read
-from runclaim.ledger.claim import Wanted, claimed
+from runclaim.ledger.claim import ClaimRequest, claimed
 from runclaim.ledger.complete import complete, completed
 from runclaim.ledger.enqueue import enqueue
 from runclaim.ledger.recover import recover, recovered
@@ -216,7 +216,7 @@ def test_a_claim_is_adopted_by_the_worker_that_made_it(postgres, proxy, cut_off,
     Breaks if a lost answer is taken for a refusal (the run would wait for its lease) or claimed anew by a new nonce.
     """
     run_id = postgres.run(queued_run)
-    asked = Wanted(run_id, 0, nonce())
+    asked = ClaimRequest(run_id, 0, nonce())
 
     found = cut_short(proxy, postgres, when, lambda: claim_one(cut_off, asked))
 
@@ -286,7 +286,7 @@ def test_a_completion_that_committed_and_was_superseded_meanwhile_is_told_withou
 
 def test_a_claim_that_committed_and_was_rescued_meanwhile_is_not_adopted(postgres, proxy, cut_off):
     run_id = postgres.run(queued_run)
-    asked = Wanted(run_id, 0, nonce())
+    asked = ClaimRequest(run_id, 0, nonce())
 
     def read_back(conn):
         postgres.run(rescue)
@@ -317,7 +317,7 @@ def test_sixty_cuts_in_twenty_runs_lose_nothing_and_double_nothing(postgres, pro
         run = new_run(f"pr-{number}", max_attempts=1)
         perhaps_cut()
         assert enqueue_one(cut_off, run).created
-        claim = claim_one(cut_off, Wanted(run.run_id, 0, nonce()), lease=LEASE)
+        claim = claim_one(cut_off, ClaimRequest(run.run_id, 0, nonce()), lease=LEASE)
         perhaps_cut()
         while claim is not None:
             claim = complete_one(cut_off, completion(claim)).claim

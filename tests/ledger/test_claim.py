@@ -10,7 +10,7 @@ from runclaim.events import EventType
 from runclaim.keys import nonce, uuid7
 from runclaim.ledger import read
 from runclaim.ledger.cancel import cancel
-from runclaim.ledger.claim import Wanted, claimed
+from runclaim.ledger.claim import ClaimRequest, claimed
 from runclaim.ledger.fail import fail
 from runclaim.ledger.release import release
 from runclaim.ledger.retry import retry
@@ -89,7 +89,7 @@ def test_a_doubled_message_claims_once(conn, queued_run):
     message = wanted(conn, queued_run)
 
     assert take(conn, message) is not None
-    assert take(conn, Wanted(message.run_id, message.seen, nonce())) is None
+    assert take(conn, ClaimRequest(message.run_id, message.seen, nonce())) is None
 
 
 def test_a_message_from_before_a_retry_claims_nothing(conn):
@@ -120,7 +120,7 @@ def test_only_a_queued_run_can_be_claimed(conn, made):
 
 
 def test_a_run_that_does_not_exist_is_not_ours_to_take(conn):
-    assert take(conn, Wanted(uuid7(), 0, nonce())) is None
+    assert take(conn, ClaimRequest(uuid7(), 0, nonce())) is None
 
 
 def test_a_run_that_waits_out_a_backoff_is_not_claimed_early(conn, clock):
@@ -199,7 +199,7 @@ def test_a_claim_is_read_back_by_its_own_nonce_only(conn, queued_run):
     claim = take(conn, ours)
 
     assert claimed(conn, [ours]) == [claim]
-    assert [] == claimed(conn, [Wanted(queued_run, ours.seen, nonce())])
+    assert [] == claimed(conn, [ClaimRequest(queued_run, ours.seen, nonce())])
 
 
 def test_a_claim_that_was_lost_meanwhile_is_not_read_back(conn, queued_run):

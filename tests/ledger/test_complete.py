@@ -12,7 +12,7 @@ from runclaim.events import EventType
 from runclaim.keys import nonce
 from runclaim.ledger import read
 from runclaim.ledger.cancel import cancel
-from runclaim.ledger.claim import Wanted
+from runclaim.ledger.claim import ClaimRequest
 from runclaim.ledger.complete import complete, completed
 from runclaim.ledger.completion import Moved
 from runclaim.ledger.fail import fail
@@ -227,9 +227,9 @@ def test_a_worker_that_used_one_nonce_for_two_claims_is_told_apart_by_its_fence(
 
     Breaks if `held` stops comparing the fence.
     """
-    stale = take(conn, Wanted(queued_run, 0, "used twice"))
+    stale = take(conn, ClaimRequest(queued_run, 0, "used twice"))
     release(conn, [stale])
-    fresh = take(conn, Wanted(queued_run, 2, "used twice"))
+    fresh = take(conn, ClaimRequest(queued_run, 2, "used twice"))
 
     assert finish(conn, stale) is None
     assert finish(conn, fresh) is not None

@@ -12,7 +12,7 @@ from runclaim import migrations
 from runclaim.database import Database
 from runclaim.keys import nonce
 from runclaim.ledger.cancel import cancel
-from runclaim.ledger.claim import Wanted, claimed
+from runclaim.ledger.claim import ClaimRequest, claimed
 from runclaim.ledger.complete import complete, completed
 from runclaim.ledger.enqueue import enqueue
 from runclaim.ledger.fail import fail
@@ -63,7 +63,7 @@ def messages(conn, many):
 
 
 def duplicates(conn, many):
-    return [Wanted(claim.run_id, 0, nonce()) for claim in claimed_runs(conn, many)]
+    return [ClaimRequest(claim.run_id, 0, nonce()) for claim in claimed_runs(conn, many)]
 
 
 def lapsed(conn, many):
@@ -142,7 +142,7 @@ def test_a_run_of_three_short_phases_takes_five_commits(database):
     event.listen(database.engine, "commit", note)
     try:
         run_id = database.run(queued_run)
-        claim = database.run(lambda conn: take(conn, Wanted(run_id, 0, nonce())))
+        claim = database.run(lambda conn: take(conn, ClaimRequest(run_id, 0, nonce())))
         while claim is not None:
             claim = database.run(lambda conn, claim=claim: finish(conn, claim)).claim
     finally:
@@ -153,7 +153,7 @@ def test_a_run_of_three_short_phases_takes_five_commits(database):
 
 def duplicate(database):
     """A message whose run somebody has claimed."""
-    return Wanted(database.run(claimed_run).run_id, 0, nonce())
+    return ClaimRequest(database.run(claimed_run).run_id, 0, nonce())
 
 
 def test_a_duplicate_changes_no_row_and_takes_no_transaction_number(postgres):

@@ -8,14 +8,14 @@ import pytest
 
 from runclaim.keys import uuid7
 from runclaim.ledger.cancel import cancel
-from runclaim.ledger.doors.run_pages import Wanted, list_runs, run_line
+from runclaim.ledger.doors.run_pages import RunFilter, list_runs, run_line
 from runclaim.states import RunState
 from tests.ledger.factories import claimed_run, failed_run, finish, queued_run, queued_runs, succeeded_run
 
 
 def ids(conn, **wanted):
     page = {name: wanted.pop(name) for name in ("after", "limit") if name in wanted}
-    return [line.id for line in list_runs(conn, Wanted(**{"project": "default"} | wanted), **page).runs]
+    return [line.id for line in list_runs(conn, RunFilter(**{"project": "default"} | wanted), **page).runs]
 
 
 def test_the_newest_run_comes_first(conn):
@@ -36,7 +36,7 @@ def test_pages_follow_each_other_without_a_gap_or_a_repeat_whatever_the_states(c
     cancel(conn, made[1:2])
     seen, after = [], None
     while True:
-        page = list_runs(conn, Wanted(project="default", oldest_first=oldest_first), after=after, limit=3)
+        page = list_runs(conn, RunFilter(project="default", oldest_first=oldest_first), after=after, limit=3)
         seen += [line.id for line in page.runs]
         if (after := page.next_after) is None:
             break
@@ -57,7 +57,7 @@ def test_a_page_has_at_most_a_hundred_runs_and_at_least_one(conn):
 def test_the_last_full_page_names_no_next_one(conn):
     queued_runs(conn, 4)
 
-    assert list_runs(conn, Wanted(project="default"), limit=4).next_after is None
+    assert list_runs(conn, RunFilter(project="default"), limit=4).next_after is None
 
 
 def test_a_listing_keeps_to_its_project_flow_and_states(conn):
@@ -89,7 +89,7 @@ def test_a_listing_by_time_includes_its_start_and_not_its_end(conn, clock):
 @pytest.mark.parametrize("after", ["", "/", "2026-11-20", "pr-7/2026-11-20T00:00:00.000000Z"])
 def test_what_is_no_place_in_a_listing_is_refused(conn, after):
     with pytest.raises(ValueError, match="time data"):
-        list_runs(conn, Wanted(project="default"), after=after)
+        list_runs(conn, RunFilter(project="default"), after=after)
 
 
 def test_a_line_tells_the_run_and_no_traceback(conn):

@@ -25,7 +25,7 @@ from sqlalchemy import select, text
 from runclaim.errors import KeyConflict
 from runclaim.keys import nonce
 from runclaim.ledger.cancel import cancel
-from runclaim.ledger.claim import Wanted, claimed
+from runclaim.ledger.claim import ClaimRequest, claimed
 from runclaim.ledger.complete import complete, completed
 from runclaim.ledger.enqueue import enqueue
 from runclaim.ledger.fail import Verdict, fail
@@ -266,7 +266,7 @@ class Ledger(RuleBasedStateMachine):
         return run is not None and run.holds(claim.fence, claim.owner)
 
     def claim_as_seen(self, run, seen):
-        asked = Wanted(run.id, seen, nonce())
+        asked = ClaimRequest(run.id, seen, nonce())
         phase = run.phase
         taken = take(self.connection, asked, phase=phase, waits_for=run.waits_for)
         now, waits_for = self.clock.now, run.waits_for

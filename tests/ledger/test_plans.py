@@ -36,7 +36,7 @@ from runclaim.ledger.doors.follow import journal_after
 from runclaim.ledger.doors.gauges import gauges
 from runclaim.ledger.doors.idempotency_keys import count_answers, forget_answers
 from runclaim.ledger.doors.outside_workers import ready, recorded_by
-from runclaim.ledger.doors.run_pages import Wanted, count_live, list_runs
+from runclaim.ledger.doors.run_pages import RunFilter, count_live, list_runs
 from runclaim.ledger.enqueue import enqueue
 from runclaim.ledger.fail import fail
 from runclaim.ledger.heartbeat import heartbeat, passed_over
@@ -320,7 +320,7 @@ def supersede_one(conn):
 
 RUN = "runclaim_runs"
 ACTION = "runclaim_actions"
-FAILED = Wanted(project="default", states=frozenset({RunState.FAILED}))
+FAILED = RunFilter(project="default", states=frozenset({RunState.FAILED}))
 PLACE = "2026-11-20T00:00:00.000000Z/00000000-0000-0000-0000-000000004000"
 SINCE = datetime(2026, 11, 20, tzinfo=UTC)
 #: What a statement calls a table that it reads twice.
@@ -461,7 +461,7 @@ VERBS = {
         {("runclaim_signals", "pk_runclaim_signals")},
     ),
     "list": (
-        lambda conn: list_runs(conn, Wanted(project="default")),
+        lambda conn: list_runs(conn, RunFilter(project="default")),
         {(RUN, "ix_runclaim_runs_ended"), (RUN, "ix_runclaim_runs_live")},
     ),
     "list a state from a page on": (
@@ -469,11 +469,11 @@ VERBS = {
         {(RUN, "ix_runclaim_runs_ended")},
     ),
     "list a flow by time": (
-        lambda conn: list_runs(conn, Wanted(project="default", flow="review", since=SINCE, until=SINCE + DAY)),
+        lambda conn: list_runs(conn, RunFilter(project="default", flow="review", since=SINCE, until=SINCE + DAY)),
         {(RUN, "ix_runclaim_runs_ended_of_flow"), (RUN, "ix_runclaim_runs_live")},
     ),
     "list the runs of no such flow": (
-        lambda conn: list_runs(conn, Wanted(project="default", flow="none", oldest_first=True)),
+        lambda conn: list_runs(conn, RunFilter(project="default", flow="none", oldest_first=True)),
         {(RUN, "ix_runclaim_runs_ended_of_flow"), (RUN, "ix_runclaim_runs_live")},
     ),
     # By an index of live runs: which one, the database decides by how many there are.

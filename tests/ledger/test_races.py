@@ -13,7 +13,7 @@ from sqlalchemy import text
 from runclaim.keys import nonce
 from runclaim.ledger import counters, read
 from runclaim.ledger.cancel import cancel
-from runclaim.ledger.claim import Wanted
+from runclaim.ledger.claim import ClaimRequest
 from runclaim.ledger.complete import complete
 from runclaim.ledger.enqueue import enqueue
 from runclaim.ledger.heartbeat import heartbeat
@@ -92,7 +92,7 @@ def test_batches_with_the_same_keys_and_subjects_in_any_order_all_find_the_same_
 def test_16_deliveries_of_one_message_start_one_body(database):
     run_id = database.run(queued_run)
 
-    found = together(16, lambda _: database.run(lambda conn: take(conn, Wanted(run_id, 0, nonce()))))
+    found = together(16, lambda _: database.run(lambda conn: take(conn, ClaimRequest(run_id, 0, nonce()))))
 
     assert 1 == sum(each is not None for each in found)
     with database.read() as conn:
@@ -104,7 +104,7 @@ def test_workers_that_claim_overlapping_sets_share_them_without_overlap(database
 
     def work(number):
         mine = random.Random(number).sample(ids, 40)
-        asked = [Wanted(run_id, 0, nonce()) for run_id in mine]
+        asked = [ClaimRequest(run_id, 0, nonce()) for run_id in mine]
         return database.run(lambda conn: take_all(conn, asked))
 
     taken = Counter(claim.run_id for claims in together(6, work) for claim in claims)
@@ -209,7 +209,7 @@ def test_a_run_goes_through_its_phases_once_while_everybody_pulls_at_it(database
         if found.state is not RunState.QUEUED:
             return
         lease = NOW if rng.random() < 0.3 else LEASE
-        asked = Wanted(run_id, found.fence, nonce())
+        asked = ClaimRequest(run_id, found.fence, nonce())
         claim = database.run(lambda conn: take(conn, asked, phase=found.phase, lease=lease))
         while claim is not None:
             how = {"inline": rng.random() < 0.5, "lease": lease, "max_attempts": 1000, "max_losses": 1000}
@@ -273,7 +273,7 @@ def test_a_cancel_wins_or_loses_but_never_both(database, callers):
     def work(number):
         if number % 2:
             return database.run(lambda conn: cancel(conn, [run_id]))
-        return database.run(lambda conn: take(conn, Wanted(run_id, 0, nonce())))
+        return database.run(lambda conn: take(conn, ClaimRequest(run_id, 0, nonce())))
 
     found = together(callers, work)
 

@@ -9,7 +9,7 @@ import pytest
 from runclaim.events import EventType
 from runclaim.keys import uuid7
 from runclaim.ledger import read
-from runclaim.ledger.claim import Wanted
+from runclaim.ledger.claim import ClaimRequest
 from runclaim.ledger.fail import Verdict, fail
 from runclaim.ledger.resume import resume
 from runclaim.ledger.retry import retry
@@ -139,5 +139,5 @@ def test_a_message_from_before_the_retry_claims_nothing(conn):
     ended = failed_run(conn)
     retry(conn, ended.run_id)
 
-    assert take(conn, Wanted(ended.run_id, 0, "late")) is None
+    assert take(conn, ClaimRequest(ended.run_id, 0, "late")) is None
     assert finish(conn, ended) is None

@@ -9,7 +9,7 @@ from runclaim.ledger import read
 from runclaim.ledger.cancel import cancel
 from runclaim.ledger.doors import idempotency_keys as answers
 from runclaim.ledger.doors.follow import journal_after
-from runclaim.ledger.doors.idempotency_keys import Kept
+from runclaim.ledger.doors.idempotency_keys import KeptAnswer
 from runclaim.ledger.doors.outside_workers import Ready, held_claim, lease_of, ready, recorded_by
 from runclaim.ledger.doors.page_key import page_key
 from runclaim.ledger.fail import fail
@@ -17,7 +17,7 @@ from tests.ledger.concurrency import together
 from tests.ledger.factories import LEASE, MAX_DURATION, WORKER, claimed_run, failure, finish, queued_run
 
 PLACE = {"project": "default", "flow": "review", "phases": ["plan"]}
-ANSWER = Kept("print", "00000000-0000-7000-8000-000000000001", 201, {"ETag": '"0"'}, '{"b":1,"a":2}')
+ANSWER = KeptAnswer("print", "00000000-0000-7000-8000-000000000001", 201, {"ETag": '"0"'}, '{"b":1,"a":2}')
 
 
 def test_the_run_that_has_waited_longest_is_ready_first(conn, clock):
@@ -84,7 +84,7 @@ def test_a_journal_can_be_read_from_any_event_on(conn, claimed_run):
 
 def test_an_answer_is_kept_as_it_was_given_and_the_first_one_stays(conn):
     assert answers.keep(conn, "k" * 64, ANSWER)
-    assert not answers.keep(conn, "k" * 64, Kept("other", ANSWER.run_id, 200, {}, "{}"))
+    assert not answers.keep(conn, "k" * 64, KeptAnswer("other", ANSWER.run_id, 200, {}, "{}"))
     assert ANSWER == answers.find(conn, "k" * 64)
     assert answers.find(conn, "x" * 64) is None
 
@@ -100,7 +100,7 @@ def test_two_transactions_do_not_work_on_one_key(postgres):
 def test_an_answer_without_a_run_goes_after_a_day_and_one_of_a_live_run_stays(conn, clock):
     live = queued_run(conn)
     answers.keep(conn, "gone", ANSWER)
-    answers.keep(conn, "live", Kept("print", live, 201, {}, "{}"))
+    answers.keep(conn, "live", KeptAnswer("print", live, 201, {}, "{}"))
     clock.advance(timedelta(hours=23))
     early = answers.forget_answers(conn)
     clock.advance(timedelta(hours=1))

@@ -7,7 +7,7 @@ import pytest
 from runclaim.errors import Redacted
 from runclaim.keys import MAX_ERROR_BYTES
 from runclaim.secrets import kind_of, redact
-from runclaim.tracebacks import harmless, shown, told
+from runclaim.tracebacks import error_data, harmless, shown
 
 CANARY = "ghp_" + "Can4ry" * 6
 
@@ -22,7 +22,7 @@ def test_what_celery_and_flower_are_told_of_an_error_holds_no_secret():
     assert "ValueError: ('[redacted: GitHub token]'" in str(other)
     assert "ValueError: ('[redacted: GitHub token]'" in other.__notes__[0]
     assert (None, None) == (other.__cause__, other.__context__)
-    assert CANARY not in f"{other!r} {told(other, str)} {shown(leaky, redact)}"
+    assert CANARY not in f"{other!r} {error_data(other, str)} {shown(leaky, redact)}"
     assert len(shown(leaky, redact).encode()) <= 500
 
 
@@ -30,7 +30,7 @@ def test_the_name_of_an_exceptions_class_is_looked_at_too():
     """A class may be made and named from anybody's text, such as the code of an upstream's answer."""
     leaky = type(CANARY, (ValueError,), {})("no secret")
 
-    assert CANARY not in str(told(leaky, redact))
+    assert CANARY not in str(error_data(leaky, redact))
     assert CANARY not in f"{harmless(leaky, redact)!r} {harmless(leaky, redact).__notes__}"
     assert "[redacted: GitHub token]" == kind_of(leaky)
 
@@ -43,7 +43,7 @@ def test_an_error_is_looked_at_whole_with_its_cause_and_its_arguments():
     caused = ValueError("no secret")
     caused.__cause__ = ValueError(CANARY)
     for leaky in (Short(CANARY), caused):
-        assert CANARY not in str(told(harmless(leaky, redact), str))
+        assert CANARY not in str(error_data(harmless(leaky, redact), str))
         assert CANARY not in repr(harmless(leaky, redact))
 
 
@@ -60,7 +60,7 @@ def test_what_ends_a_process_still_ends_it():
 @pytest.mark.parametrize("letter", ["x", "é", "\U0001f600", "\x00", "\ud800"])
 def test_an_error_takes_8_kb_at_most_and_keeps_its_head_and_its_tail(letter: str):
     long = type("E" * 9000, (ValueError,), {})
-    error = told(long(f"head{letter * 100_000}tail"), redact)
+    error = error_data(long(f"head{letter * 100_000}tail"), redact)
 
     assert MAX_ERROR_BYTES >= sum(len(part.encode()) for part in error.values())
     assert error["message"].startswith("head")
@@ -73,7 +73,7 @@ def test_an_error_takes_8_kb_at_most_and_keeps_its_head_and_its_tail(letter: str
 @pytest.mark.parametrize("place", [*range(960, 1030, 2), *range(2860, 2940, 2)])
 def test_a_secret_at_the_cut_leaves_no_half(place: int):
     """Breaks if the text is cut first: half a token looks like none."""
-    error = told(ValueError(f"{'x ' * (place // 2)}{CANARY}{' y' * 5000}"), redact)
+    error = error_data(ValueError(f"{'x ' * (place // 2)}{CANARY}{' y' * 5000}"), redact)
 
     assert not [piece for piece in (CANARY[:12], CANARY[4:16], CANARY[-12:]) if piece in str(error)]
 
@@ -85,5 +85,5 @@ def test_an_error_whose_words_and_picture_cannot_be_made_is_told_all_the_same():
 
         __repr__ = __str__
 
-    assert "its text could not be made" == told(Mute(), redact)["message"]
+    assert "its text could not be made" == error_data(Mute(), redact)["message"]
     assert "Mute('its text could not be made')" == shown(Mute(), redact)

@@ -25,7 +25,7 @@ from runclaim.api.routing import Asker, Doors
 from runclaim.errors import InputError
 from runclaim.flows.client.registered_flow import InputRefused, due_now, new_run
 from runclaim.ledger import read
-from runclaim.ledger.doors.run_pages import MOST, RunLine, Wanted, list_runs, run_line
+from runclaim.ledger.doors.run_pages import MOST, RunFilter, RunLine, list_runs, run_line
 from runclaim.ledger.doors.tokens import Scope
 from runclaim.ledger.enqueue import enqueue
 from runclaim.states import TERMINAL, RunState
@@ -182,7 +182,7 @@ def _require_same(name: str, given: str | None, made: str | None) -> None:
 def list_of_runs(asked: Annotated[Listing, Query()], request: Request, caller: Asker) -> JSONResponse:
     """The runs of a project, newest first, in pages."""
     service = caller.service
-    wanted = Wanted(
+    wanted = RunFilter(
         project=caller.project(asked.project),
         flow=asked.flow,
         states=frozenset(RunState(state) for state in asked.state),

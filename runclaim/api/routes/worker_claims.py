@@ -16,17 +16,18 @@ from runclaim.flows.client.registered_flow import identity_of
 from runclaim.flows.messages.message import of_claim
 from runclaim.keys import dump_json, fingerprint, nonce
 from runclaim.ledger import read
-from runclaim.ledger.claim import Wanted, claim, claimed
+from runclaim.ledger.claim import ClaimRequest, claim, claimed
 from runclaim.ledger.complete import complete
 from runclaim.ledger.completion import Completion, NextPhase
-from runclaim.ledger.doors.idempotency_keys import Kept, find, keep
+from runclaim.ledger.doors.idempotency_keys import KeptAnswer, find, keep
 from runclaim.ledger.doors.outside_workers import Lease, held_claim, lease_of, ready, recorded_by
-from runclaim.ledger.doors.run_pages import RunLine, instant
+from runclaim.ledger.doors.run_pages import RunLine
 from runclaim.ledger.fail import Failure, Verdict, fail
 from runclaim.ledger.fence import Claim
 from runclaim.retries import Backoff
+from runclaim.sql.clock import rfc3339
 from runclaim.states import RunState
-from runclaim.tracebacks import kept_error
+from runclaim.tracebacks import reported_error_data
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -64,8 +65,8 @@ class Job:
             "results": self.results,
             "idempotency_key": f"{self.identity}:{taken.phase}",
             "lease_seconds": self.lease,
-            "lease_expires_at": instant(self.ends.expires_at),
-            "deadline_at": instant(self.ends.deadline_at),
+            "lease_expires_at": rfc3339(self.ends.expires_at),
+            "deadline_at": rfc3339(self.ends.deadline_at),
         }
 
 
@@ -94,14 +95,14 @@ def take(caller: Caller, asked: ClaimAsked) -> Job | None:
     known = {phase.name: phase for phase in record.phases if phase.name in asked.phases}
     if missing := sorted(set(asked.phases) - set(known)):
         raise Problem("unknown-flow", f"flow {record.name} has no phase {missing[0]}")
-    tried: list[Wanted] = []
+    tried: list[ClaimRequest] = []
 
     def work(conn: Connection) -> Job | None:
         found = ready(conn, project=project, flow=record.name, phases=list(known))
         if found is None:
             return None
         phase = known[found.phase]
-        tried.append(Wanted(found.run_id, found.fence, owner))
+        tried.append(ClaimRequest(found.run_id, found.fence, owner))
         taken = claim(
             conn,
             tried[-1:],
@@ -173,7 +174,7 @@ def begin_success(caller: Caller, line: RunLine, fence: int, owner: str, said: S
 def begin_failure(caller: Caller, line: RunLine, fence: int, owner: str, said: FailedAttempt) -> Settling:
     """How an attempt without a result is settled, and read back."""
     record, _ = caller.service.flow(line.flow)
-    error = kept_error(said.error.type, said.error.message, said.error.traceback)
+    error = reported_error_data(said.error.type, said.error.message, said.error.traceback)
     place = fingerprint(["fail", line.id, fence, owner])
     what = fingerprint([error, said.verdict, said.retry_after_seconds])
 
@@ -183,7 +184,7 @@ def begin_failure(caller: Caller, line: RunLine, fence: int, owner: str, said: F
         ended = Failure(taken, error, Verdict(said.verdict), delay, _worked(conn, record, taken)[0])
         if line.id not in fail(conn, [ended], hooks=partial(plan_stopped, record.hooks)):
             raise ClaimLost(line.id, taken.phase, fence)
-        keep(conn, place, Kept(what, line.id, 200, {}, line.project))
+        keep(conn, place, KeptAnswer(what, line.id, 200, {}, line.project))
         return Ended(line.id, taken.phase, taken.attempt, "failed")
 
     def read_back(conn: Connection) -> Ended | None:

@@ -22,9 +22,9 @@ from runclaim.api.routes.worker_claims import Job, begin_failure, begin_success,
 from runclaim.api.routing import Asker, Doors
 from runclaim.errors import ClaimLost
 from runclaim.ledger.doors.outside_workers import held_claim, lease_of
-from runclaim.ledger.doors.run_pages import instant
 from runclaim.ledger.doors.tokens import Scope
 from runclaim.ledger.heartbeat import heartbeat, passed_over
+from runclaim.sql.clock import rfc3339
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -90,7 +90,7 @@ def beat(run_id: UUID, body: Held, caller: Asker) -> JSONResponse:
         ends = lease_of(conn, line.id)
         if line.id not in found or ends is None:
             raise ClaimLost(line.id, line.phase, fence)
-        told = {"lease_expires_at": instant(ends.expires_at), "deadline_at": instant(ends.deadline_at)}
+        told = {"lease_expires_at": rfc3339(ends.expires_at), "deadline_at": rfc3339(ends.deadline_at)}
         return JSONResponse({"id": line.id, **told, "cancel_requested": found[line.id]})
 
     return caller.service.database.run(work)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from runclaim.flows.body.act import Acts, act
-from runclaim.flows.body.sessions import Kept, NamedSession
+from runclaim.flows.body.sessions import NamedSession, SessionStore
 from runclaim.flows.body.sessions import Session as ProviderSession
 from runclaim.keys import check_text
 
@@ -34,7 +34,7 @@ class RecordedPhase(Protocol[ResultT_co]):
         ...
 
 
-class Notes(Kept, Acts, Protocol):
+class Notes(SessionStore, Acts, Protocol):
     """What a body writes while it runs: the ledger under its claim, or a test's memory."""
 
 

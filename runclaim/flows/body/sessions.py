@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from runclaim.flows.body.drafts import Finding
 
 
-class Kept(Protocol):
+class SessionStore(Protocol):
     """Where sessions are kept: the ledger under the attempt's claim, or a test's memory."""
 
     def open_session(self, role: str) -> SessionView:
@@ -48,7 +48,7 @@ class Session:
     """
 
     def __init__(
-        self, kept: Kept, view: SessionView, make_finding: Callable[..., Finding], artifact_path: str | None
+        self, kept: SessionStore, view: SessionView, make_finding: Callable[..., Finding], artifact_path: str | None
     ) -> None:
         self._kept, self._make_finding = kept, make_finding
         self.id, self.role, self.status = view.id, view.role, view.status
@@ -97,7 +97,7 @@ class Session:
 class NamedSession:
     """A provider's session that outlives the run, kept under a name that is unique in the project."""
 
-    def __init__(self, kept: Kept, name: str) -> None:
+    def __init__(self, kept: SessionStore, name: str) -> None:
         self.name, self._kept = check_text("name", name), kept
         self.provider_session_id, self.version = kept.read_named(name)
 

@@ -25,7 +25,7 @@ from runclaim.flows.run.next_phase import following
 from runclaim.ledger import counters, read
 from runclaim.ledger.actions.plan import NewAction
 from runclaim.ledger.body.findings import NewFinding
-from runclaim.ledger.claim import Wanted, claim, claimed
+from runclaim.ledger.claim import ClaimRequest, claim, claimed
 from runclaim.ledger.complete import complete, completed
 from runclaim.ledger.completion import Completion, Moved
 from runclaim.ledger.fence import Claim
@@ -168,7 +168,7 @@ class Reconciler:
 
     def _claim(self, conn: Connection, flow: DeclaredFlow[Any], record: LocalRecord) -> Claim | None:
         """The claim that the open attempt would have had, or that it has had without hearing of it."""
-        wanted = [Wanted(record.run_id, record.fence, record.owner)]
+        wanted = [ClaimRequest(record.run_id, record.fence, record.owner)]
         config, phase = self.ledger.config, flow.phases.get(record.phase)
         found = claimed(conn, wanted) or claim(
             conn,

@@ -32,7 +32,7 @@ from runclaim.flows.run.check import Check
 from runclaim.flows.run.claimed_writes import Notes
 from runclaim.ledger import read
 from runclaim.secrets import redact
-from runclaim.tracebacks import said, told
+from runclaim.tracebacks import error_data, said
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -81,7 +81,7 @@ class Ended:
 
     def error(self) -> dict[str, Any]:
         """The exception as the ledger keeps it: redacted, cut to 8 kB."""
-        return told(self.exception or RunclaimError("ended without an error"), self.hide)
+        return error_data(self.exception or RunclaimError("ended without an error"), self.hide)
 
     @property
     def skipped(self) -> str | None:

@@ -21,7 +21,7 @@ from runclaim.flows.run.execution import Execution, Unanswered, Watcher
 from runclaim.flows.run.group import Group
 from runclaim.flows.run.next_phase import following
 from runclaim.keys import nonce
-from runclaim.ledger.claim import Wanted, claim, claimed, passed_over
+from runclaim.ledger.claim import ClaimRequest, claim, claimed, passed_over
 from runclaim.ledger.fence import Claim
 from runclaim.secrets import kind_of
 
@@ -94,7 +94,7 @@ class Runner:
 
     def _claim(self, phase: Phase[Any, Any], named: Sequence[tuple[str, int]]) -> list[Claim]:
         """Claim what `named` names; a run whose row another transaction holds is asked for a few times more."""
-        wanted = [Wanted(run_id, seen, nonce()) for run_id, seen in named]
+        wanted = [ClaimRequest(run_id, seen, nonce()) for run_id, seen in named]
         found = self._claim_free(phase, wanted)
         left = _without(wanted, found)
         # What was claimed is run even if the ledger goes away meanwhile.
@@ -110,7 +110,7 @@ class Runner:
                 left = _without(left, found)
         return found
 
-    def _claim_free(self, phase: Phase[Any, Any], wanted: Sequence[Wanted]) -> list[Claim]:
+    def _claim_free(self, phase: Phase[Any, Any], wanted: Sequence[ClaimRequest]) -> list[Claim]:
         def work(conn: Connection) -> list[Claim]:
             failpoints.hit("claim.before_commit")
             return claim(
@@ -181,6 +181,6 @@ class Runner:
         return phase.options.max_duration or self.config.max_duration
 
 
-def _without(wanted: Sequence[Wanted], found: Sequence[Claim]) -> list[Wanted]:
+def _without(wanted: Sequence[ClaimRequest], found: Sequence[Claim]) -> list[ClaimRequest]:
     taken = {each.run_id for each in found}
     return [each for each in wanted if each.run_id not in taken]

@@ -13,9 +13,8 @@ from sqlalchemy import Text, and_, bindparam, false, null, select, true, update
 
 from runclaim.ledger.actions.plan import action_state, count_pending
 from runclaim.ledger.actions.settle import ActionState, lock_runs
-from runclaim.ledger.doors.run_pages import instant
 from runclaim.models import actions, runs
-from runclaim.sql.clock import now
+from runclaim.sql.clock import now, rfc3339
 from runclaim.sql.rowset import Id, Json
 
 if TYPE_CHECKING:
@@ -63,9 +62,9 @@ class ActionView:
             "idempotency_key": self.idempotency_key,
             "upstream_id": self.upstream_id,
             "error": error or None,
-            "planned_at": instant(self.planned_at),
-            "attempted_at": instant(self.attempted_at),
-            "ended_at": instant(self.ended_at),
+            "planned_at": rfc3339(self.planned_at),
+            "attempted_at": rfc3339(self.attempted_at),
+            "ended_at": rfc3339(self.ended_at),
         }
 
     @property

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import bindparam, select
 
-from runclaim.ledger.doors.run_pages import instant
 from runclaim.ledger.read import event_view
 from runclaim.models import events
+from runclaim.sql.clock import rfc3339
 from runclaim.sql.rowset import Id
 
 if TYPE_CHECKING:
@@ -42,5 +42,5 @@ def event_json(event: EventView) -> dict[str, Any]:
         "phase": event.phase,
         "attempt": event.attempt,
         "data": data,
-        "at": instant(event.at),
+        "at": rfc3339(event.at),
     }

@@ -40,7 +40,7 @@ KEPT_SECONDS: Final = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class KeptAnswer:
     """An answer, and the fingerprint of the request that got it."""
 
     fingerprint: str
@@ -118,13 +118,13 @@ def begin(conn: Connection, key_hash: str) -> bool:
     return bool(conn.execute(_TRY, {"key": key}).scalar_one())
 
 
-def find(conn: Connection, key_hash: str) -> Kept | None:
+def find(conn: Connection, key_hash: str) -> KeptAnswer | None:
     """What was answered under the key, or `None`."""
     row = conn.execute(_FIND, {"its_hash": key_hash}).one_or_none()
-    return None if row is None else Kept(*row)
+    return None if row is None else KeptAnswer(*row)
 
 
-def keep(conn: Connection, key_hash: str, answer: Kept) -> bool:
+def keep(conn: Connection, key_hash: str, answer: KeptAnswer) -> bool:
     """Keep an answer in the transaction that it tells of; false when another was kept first: roll back."""
     row = {
         "key_hash": key_hash,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Text, bindparam, select
 
-from runclaim.ledger.claim import Wanted, claimed
+from runclaim.ledger.claim import ClaimRequest, claimed
 from runclaim.ledger.fence import Claim, in_state, is_live_in
 from runclaim.models import phase_results, runs
 from runclaim.sql.clock import now
@@ -89,7 +89,7 @@ def ready(conn: Connection, *, project: str, flow: str, phases: Collection[str])
 
 def held_claim(conn: Connection, run_id: str, *, fence: int, owner: str) -> Claim | None:
     """The claim of that fence and owner, or `None` when it is not current."""
-    found = [each for each in claimed(conn, [Wanted(run_id, fence - 1, owner)]) if each.fence == fence]
+    found = [each for each in claimed(conn, [ClaimRequest(run_id, fence - 1, owner)]) if each.fence == fence]
     return found[0] if found else None
 
 

@@ -8,7 +8,6 @@ a page of it; the live runs by one of theirs. No page depends on how much histor
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Integer, Text, and_, bindparam, func, literal, literal_column, select, tuple_, union_all
@@ -17,12 +16,13 @@ from runclaim.ledger.fence import is_live_in
 from runclaim.ledger.fence import state as state_literal
 from runclaim.ledger.priority import PRIORITY
 from runclaim.models import runs
-from runclaim.sql.clock import Instant
+from runclaim.sql.clock import Instant, from_rfc3339, rfc3339
 from runclaim.sql.rowset import Id, as_id
 from runclaim.states import LIVE, PhaseStatus, RunState, phase_statuses
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from datetime import datetime
 
     from sqlalchemy import ColumnElement, Connection, Select
     from sqlalchemy.sql.base import ReadOnlyColumnCollection
@@ -32,7 +32,6 @@ MOST: Final = 100
 #: How much of each state is read for a page. Written out: for a limit that it does not know PostgreSQL expects a tenth
 #: of the history, keeps no plan for that, and plans each page anew, which takes longer than to read it.
 _STEPS: Final = (26, 51, MOST + 1)
-_FORMAT: Final = "%Y-%m-%dT%H:%M:%S.%fZ"
 _COLUMNS: Final = (
     runs.c.id,
     runs.c.project,
@@ -99,14 +98,14 @@ class RunLine:
             "priority": self.priority,
             "cancel_requested": self.cancel_requested,
             "error": error or None,
-            "enqueued_at": instant(self.enqueued_at),
-            "started_at": instant(self.started_at),
-            "finished_at": instant(self.finished_at),
+            "enqueued_at": rfc3339(self.enqueued_at),
+            "started_at": rfc3339(self.started_at),
+            "finished_at": rfc3339(self.finished_at),
         }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class RunFilter:
     """Which runs: of one project, of a flow, in some states (none: all), enqueued from `since` to before `until`."""
 
     project: str
@@ -125,7 +124,7 @@ class Page:
     next_after: str | None
 
 
-def list_runs(conn: Connection, wanted: Wanted, *, after: str | None = None, limit: int = 50) -> Page:
+def list_runs(conn: Connection, wanted: RunFilter, *, after: str | None = None, limit: int = 50) -> Page:
     """
     At most `limit` (never more than 100) of the wanted runs, by the time they were enqueued.
 
@@ -151,7 +150,7 @@ def list_runs(conn: Connection, wanted: Wanted, *, after: str | None = None, lim
     }
     found = [_line(row) for row in conn.execute(asked, values)]
     last = found[size - 1] if len(found) > size else None
-    return Page(found[:size], None if last is None else f"{instant(last.enqueued_at)}/{last.id}")
+    return Page(found[:size], None if last is None else f"{rfc3339(last.enqueued_at)}/{last.id}")
 
 
 def run_line(conn: Connection, run_id: str) -> RunLine | None:
@@ -164,11 +163,6 @@ def count_live(conn: Connection, project: str, *, at_most: int) -> int:
     """How many runs of a project have not ended; counting ends at `at_most`."""
     some = select(runs.c.id).where(is_live_in(literal(project))).limit(at_most).subquery()
     return int(conn.execute(select(func.count()).select_from(some)).scalar_one())
-
-
-def instant(moment: datetime | None) -> str | None:
-    """RFC 3339 in UTC with microseconds; `None` for none."""
-    return None if moment is None else moment.astimezone(UTC).strftime(_FORMAT)
 
 
 def _ranges(states: frozenset[RunState]) -> Iterator[ColumnElement[bool]]:
@@ -184,7 +178,7 @@ def _ranges(states: frozenset[RunState]) -> Iterator[ColumnElement[bool]]:
     yield from (and_(_ended, runs.c.state == state_literal(each)) for each in sorted(states - LIVE))
 
 
-def _one_range(wanted: Wanted, which: ColumnElement[bool], most: int, *, begins: bool) -> Select[Any]:
+def _one_range(wanted: RunFilter, which: ColumnElement[bool], most: int, *, begins: bool) -> Select[Any]:
     found = select(*_COLUMNS).where(which)
     if wanted.flow is not None:
         found = found.where(runs.c.flow == bindparam("its_flow"))
@@ -199,14 +193,14 @@ def _one_range(wanted: Wanted, which: ColumnElement[bool], most: int, *, begins:
     return found.order_by(*_order(runs.c, wanted)).limit(literal_column(str(most), Integer()))
 
 
-def _order(columns: ReadOnlyColumnCollection[str, Any], wanted: Wanted) -> tuple[ColumnElement[Any], ...]:
+def _order(columns: ReadOnlyColumnCollection[str, Any], wanted: RunFilter) -> tuple[ColumnElement[Any], ...]:
     both = columns["enqueued_at"], columns["id"]
     return tuple(each.asc() if wanted.oldest_first else each.desc() for each in both)
 
 
 def _place(after: str) -> tuple[datetime, str]:
     at, _, run_id = after.partition("/")
-    return datetime.strptime(at, _FORMAT).replace(tzinfo=UTC), as_id(run_id)
+    return from_rfc3339(at), as_id(run_id)
 
 
 def _line(row: Any) -> RunLine:

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 
 from runclaim import Backoff, Blocked, InputError, KeyConflict, Retry, RunState, Skip
 from runclaim.flows.inbound.route import OutsideEvent
-from runclaim.tracebacks import told
+from runclaim.tracebacks import error_data
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -126,7 +126,7 @@ def test_a_refusal_for_another_reason_does_not_tell_the_secret(laptop: Bench):
     for fields in ({CANARY: 1, "name": "a"}, {"name": "a", "number": CANARY}, {"name": "a", "kind": CANARY}):
         with pytest.raises(InputError) as refused:
             flow.enqueue(**fields)
-        assert [] == leaks(str(told(refused.value, str)), CANARY)
+        assert [] == leaks(str(error_data(refused.value, str)), CANARY)
 
 
 def test_a_flow_that_allows_secrets_takes_them_and_its_conflicts_do_not_tell_them(bench: Bench):

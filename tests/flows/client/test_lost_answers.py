@@ -24,7 +24,7 @@ from runclaim.flows.inbound.route import OutsideEvent
 from runclaim.flows.inbound.webhook import DeliveryOutcome, Webhook
 from runclaim.flows.run.claimed_writes import Notes
 from runclaim.keys import nonce
-from runclaim.ledger.claim import Wanted, claim
+from runclaim.ledger.claim import ClaimRequest, claim
 from tests.commitcut import commit_cut, gone
 from tests.harness.bench import Bench, PullRequest, Rung
 from tests.pgcut import When
@@ -164,7 +164,7 @@ def test_a_cancel_says_which_runs_it_has_canceled(person: Person, when: When):
 
 def _claimed(conn: Any, run_id: str) -> Any:
     how: dict[str, Any] = {"flow": "review", "phase": "plan", "worker": "w", "lease": HOUR, "max_duration": HOUR}
-    return claim(conn, [Wanted(run_id, 0, nonce())], **how)
+    return claim(conn, [ClaimRequest(run_id, 0, nonce())], **how)
 
 
 class Triage:

@@ -21,7 +21,7 @@ from runclaim.flows.fail_open.local_records import LocalRecords
 from runclaim.flows.fail_open.reconcile import Reconciler, Told
 from runclaim.flows.messages.payload import MAX_CARRIED_BYTES
 from runclaim.flows.upkeep.dispatch import dispatch_due
-from runclaim.ledger.claim import Wanted, claim
+from runclaim.ledger.claim import ClaimRequest, claim
 from tests.gate import Gate
 from tests.harness.bench import Bench, PullRequest
 from tests.harness.ledgers import put_away
@@ -458,7 +458,7 @@ def test_a_claim_that_was_made_after_all_is_adopted(outage: Outage):
     outage.bench.deliver(flow, due)
     outage.end()
     record = outage.records.read(run.id)
-    asked = [Wanted(run.id, due.fence, record.owner)]
+    asked = [ClaimRequest(run.id, due.fence, record.owner)]
     how: dict[str, Any] = {"flow": "review", "phase": "phase0", "worker": "w", "lease": MINUTE, "max_duration": MINUTE}
     outage.bench.database.run(lambda conn: claim(conn, asked, **how))
     outage.reconcile()
