@@ -1,7 +1,7 @@
 """
 The worker's part: what has to hold before a worker starts, and what it tells its pool children.
 
-Attached by bootsteps and signals, Celery's own doors; nothing is patched.
+Attached by bootsteps and signals, Celery's own doors; nothing is patched but what `result_pipes` says of itself.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from runclaim import logs
 from runclaim.errors import LedgerUnavailable, RunclaimError
 from runclaim.flows.fail_open.backlog import EVERY_SECONDS
 from runclaim.worker import alive as reporting
-from runclaim.worker import flower, unknown_tasks
+from runclaim.worker import flower, result_pipes, unknown_tasks
 from runclaim.worker.checks import notices, refusals
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ def attach(app: Celery, runtime: Runtime) -> None:
     reporting.attach(app, lambda: runtime.ledger.config)
     flower.attach(app, runtime)
     unknown_tasks.attach(app, runtime)
+    result_pipes.attach(app)
 
     def shutting_down(**_kwargs: Any) -> None:
         runtime.flags.stopping = True

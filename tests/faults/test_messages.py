@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
 import sys
 import uuid
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +17,7 @@ import redis
 from tests.faults.middleman import Middleman
 from tests.faults.oracle import nothing_lost_or_doubled
 from tests.harness import until
+from tests.harness.bodies import gate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
 
 COPIES = 5
 RUNS = 20
+#: Taken from a queue of Redis, it ends Celery's connection: it is JSON, and no message.
+NO_MESSAGE = json.dumps({"body": "bm8ganNvbg==", "headers": {}, "properties": {}})
 
 
 @pytest.mark.parametrize("grouped", [False, True], ids=["alone", "grouped"])
@@ -78,7 +83,7 @@ def test_messages_that_name_nothing_are_dropped_and_hold_up_nobody(site: Site, v
         site.stage.app.send_task("steps.first", args=arguments, ignore_result=True)
     site.stage.app.send_task("steps.first", kwargs={"run_id": first.id, "fence": 0}, ignore_result=True)
     with redis.Redis.from_url(valkey_server.url) as client:
-        client.lpush("celery", json.dumps({"body": "bm8ganNvbg==", "headers": {}, "properties": {}}))
+        client.lpush("celery", NO_MESSAGE)
     # Celery connects anew at what is no task; what it had taken from Redis at that moment, dispatch publishes again.
     site.beat()
     second = site.enqueue("second")
@@ -87,3 +92,35 @@ def test_messages_that_name_nothing_are_dropped_and_hold_up_nobody(site: Site, v
     assert worker.is_up
     assert worker.text.count("Task steps.first[") >= 10, "every message but the one that is no task was received"
     assert 6 == len(site.starts())
+
+
+def test_a_worker_goes_on_whose_connection_ends_while_a_result_is_read(site: Site, valkey_server: Server):
+    """
+    INVARIANT: a worker that loses its broker takes messages again as soon as the broker is back.
+
+    Breaks if Celery's loop is reset over a result that it has read in part: the worker then waits for that pool
+    process for ever, in silence. Celery sends what is above 16 kB in two parts, as it does with most tracebacks.
+    """
+    worker = site.worker(concurrency=1)
+    site.stage.app.send_task("own.large", ignore_result=True)
+    until((site.folder / "large").exists, "the task to wait at its gate", so_far=site.story)
+    (child,) = worker.children()
+    os.kill(worker.pid, signal.SIGSTOP)
+    try:
+        # Both are there when the worker looks again, the result first.
+        gate(site.folder, "own", "large").touch()
+        until(lambda: _writes(child), "the pool process to fill its pipe")
+        with redis.Redis.from_url(valkey_server.url) as client:
+            client.lpush("celery", NO_MESSAGE)
+    finally:
+        os.kill(worker.pid, signal.SIGCONT)
+    worker.said("Connection to broker lost")
+    run = site.enqueue("afterwards")
+
+    site.ended(run, upkeep=True)
+    assert [child] == worker.children()
+
+
+def _writes(child: int) -> bool:
+    """Whether the process hangs in a write of its result."""
+    return "pipe_write" in Path(f"/proc/{child}/wchan").read_text()

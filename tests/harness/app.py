@@ -18,7 +18,7 @@ from celery import Celery
 from sqlalchemy import Column, Integer, MetaData, Table, Text, insert
 
 from runclaim import Backoff, Context, Runclaim
-from tests.harness.bodies import perform
+from tests.harness.bodies import gate, perform, wait_at
 
 if TYPE_CHECKING:
     from runclaim.flows.flow import Flow
@@ -81,8 +81,9 @@ def build(told: dict[str, Any]) -> Stage:
         allow_secrets=told.get("allow_secrets", False),
     )
     _actions(runs, Path(told["folder"]), told)
-    # A task of the application's own, beside the phases.
+    # Tasks of the application's own, beside the phases.
     app.task(hello, name="own.hello", shared=False)
+    app.task(_large(Path(told["folder"])), name="own.large", shared=False)
     folder = Path(told["folder"])
     for name in told.get("names", PHASES):
         steps.phase(name=name, **_options(told.get("phases", {}).get(name, {})))(
@@ -113,6 +114,16 @@ def _actions(runs: Runclaim, folder: Path, told: dict[str, Any]) -> None:
 
 def hello() -> str:
     return "hello"
+
+
+def _large(folder: Path) -> Any:
+    def large() -> None:
+        """Fail with more than a pipe holds, once its gate is open. Its file says that it waits there."""
+        (folder / "large").touch()
+        wait_at(gate(folder, "own", "large"))
+        raise ValueError("x" * 100_000)
+
+    return large
 
 
 def _options(given: dict[str, Any]) -> dict[str, Any]:

@@ -73,7 +73,8 @@ def perform(ctx: Context[Any], told: str, folder: Path) -> None:
         _IN_FIRST_ATTEMPTS[verb]()
 
 
-def _wait(opened: Path, check: Callable[[], None] = lambda: None) -> None:
+def wait_at(opened: Path, check: Callable[[], None] = lambda: None) -> None:
+    """Wait until the gate is open; `check` is called all the while."""
     ends = time.monotonic() + _LONGEST
     while not opened.exists() and time.monotonic() < ends:
         check()
@@ -114,9 +115,9 @@ def _be_deaf() -> None:
 
 
 _UNTIL_OPENED: Final[dict[str, Callable[[Context[Any], Path], None]]] = {
-    "gate": lambda _ctx, opened: _wait(opened),
-    "check": lambda ctx, opened: _wait(opened, ctx.check),
-    "again": lambda ctx, opened: None if ctx.attempt == 1 else _wait(opened),
+    "gate": lambda _ctx, opened: wait_at(opened),
+    "check": lambda ctx, opened: wait_at(opened, ctx.check),
+    "again": lambda ctx, opened: None if ctx.attempt == 1 else wait_at(opened),
     "block": lambda _ctx, opened: _block(opened),
 }
 _IN_FIRST_ATTEMPTS: Final[dict[str, Callable[[], object]]] = {
