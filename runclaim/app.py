@@ -61,7 +61,7 @@ class Runclaim(Declarations):
         super().__init__(lambda: self.config, lambda: self._broker, self._make_task)
         self.ledger.headers_of = partial(headers_of, app)
         self._runtime = Runtime(app, self.ledger, self._broker, self.flows)
-        self._plain = PlainCalls(self.ledger, lambda: self._runtime.keeper, lambda: self._runtime.process.is_stopping)
+        self._plain = PlainCalls(self.ledger, lambda: self._runtime.keeper, lambda: self._runtime.role.is_stopping)
         upkeep.register(app, self._runtime)
         beat.attach(app, self._runtime)
         worker.attach(app, self._runtime)

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from runclaim import logs
 from runclaim.errors import ClaimLost, DeclarationError, Skip
-from runclaim.flows.run.attempt import Ended, Ending, delay_after, ending_of
 from runclaim.flows.run.check import Check
-from runclaim.flows.run.settlement import Settled, give_up, record
+from runclaim.flows.run.ending import Ended, Ending, ended_by
+from runclaim.flows.run.transactions import Success, give_up, record
 from runclaim.keys import check_name, check_text, dump_json, fingerprint, nonce, run_key, uuid7
 from runclaim.ledger.claim import ClaimRequest, claimed
 from runclaim.ledger.new_run import NewRun
@@ -163,17 +163,15 @@ class PlainCalls:
         patience = claimed.lease.total_seconds()
         claimed.is_settled = True
         try:
-            given = Settled(claimed.claim, ended, following=None)
-            if not record(self.ledger.database, [given], worker=_worker(), patience=patience):
+            success = Success(claimed.claim, ended, next_phase=None)
+            if not record(self.ledger.database, [success], worker=_worker(), patience=patience):
                 raise ClaimLost(claimed.claim.run_id, claimed.claim.phase, claimed.claim.fence)
         finally:
             self.keeper().forget(claimed.claim)
 
     def give_up(self, claimed: Claimed, error: BaseException) -> None:
         """End an attempt that raised; never raises itself, for the error is on its way already."""
-        ending = ending_of(error, claimed.claim)
-        delay = delay_after(error, claimed.options.backoff, claimed.attempt) if ending is Ending.RETRY else timedelta(0)
-        ended = Ended(ending, claimed.ran, exception=error, delay=delay)
+        ended = ended_by(error, claim=claimed.claim, backoff=claimed.options.backoff, ran=claimed.ran)
         patience = claimed.lease.total_seconds() if isinstance(error, Exception) else _LAST_WORD_SECONDS
         claimed.is_settled = True
         try:

@@ -20,8 +20,7 @@ from celery.app.task import Context
 from celery.exceptions import Ignore, Retry
 
 from runclaim.errors import RunclaimError
-from runclaim.flows.run.attempt import Ending
-from runclaim.flows.run.settler import COMPLETE
+from runclaim.flows.run.ending import COMPLETE, Ending
 from runclaim.secrets import redact
 from runclaim.states import RunState
 from runclaim.tasks.handlers import is_hung_on, is_overridden
@@ -32,8 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from types import TracebackType
 
-    from runclaim.flows.run.attempt import Ended
     from runclaim.flows.run.body import Body
+    from runclaim.flows.run.ending import Ended
     from runclaim.flows.run.execution import Execution
     from runclaim.ledger.fence import Claim
 

@@ -15,7 +15,7 @@ from runclaim import logs
 from runclaim.broker import is_limited
 from runclaim.errors import InputError, LedgerRefused, LedgerUnavailable
 from runclaim.flows.messages.message import Message
-from runclaim.flows.run.attempt import Ending
+from runclaim.flows.run.ending import COMPLETE, Ending
 from runclaim.tasks import eager, remote_limits
 from runclaim.tasks.body_task import attributes, body_here, fail, ignored, said
 from runclaim.tasks.meanings import meaning, retry
@@ -113,7 +113,7 @@ def _deliver(
     if first.ending is Ending.FAILURE and first.ended.exception is not None:
         # Celery logs it, sends it to monitors, and may keep it in a result backend.
         raise harmless(first.ended.exception, first.ended.hide)
-    if first.ending in {Ending.SUCCESS, Ending.SKIPPED}:
+    if first.ending in COMPLETE:
         return said(first.ending, None)
     raise Ignore
 

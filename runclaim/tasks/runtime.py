@@ -20,6 +20,7 @@ from runclaim.flows.fail_open.deliverer import Deliverer
 from runclaim.flows.run.group_minder import Minder
 from runclaim.flows.run.lease_keeper import PATIENCE, Keeper
 from runclaim.flows.run.pace import Pace
+from runclaim.flows.run.process import Process
 from runclaim.flows.run.runner import Runner
 from runclaim.flows.upkeep.dispatch import dispatch_due
 from runclaim.flows.upkeep.purge import purge_all
@@ -31,7 +32,7 @@ from runclaim.listeners.tell import register as register_listeners
 from runclaim.listeners.tell import tell
 from runclaim.pause import Pause
 from runclaim.tasks.limits import limit_of
-from runclaim.tasks.process import Process
+from runclaim.tasks.process_role import ProcessRole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,8 +56,8 @@ class Runtime:
 
     def __init__(self, app: Celery, ledger: Ledger, broker: Broker, flows: Mapping[str, DeclaredFlow[Any]]) -> None:
         self.app, self.ledger, self.broker, self.flows = app, ledger, broker, flows
-        self.process = Process()
-        self.flags = self.process.flags
+        self.role = ProcessRole()
+        self.flags = self.role.flags
         self.pace, self.minder = Pace(), Minder()
         self._keeper: Keeper | None = None
         self._reconciling = threading.Lock()
@@ -75,14 +76,16 @@ class Runtime:
     def runner(self, node: str) -> Runner:
         """The runner of this process; `node` is the worker's Celery name."""
         return Runner(
-            database=self.ledger.database,
-            keeper=self.keeper,
-            publisher=self.broker,
-            config=self.ledger.config,
-            pace=self.pace,
-            minder=self.minder,
-            worker=f"{node}:{os.getpid()}",
-            stopping=lambda: self.process.is_stopping,
+            Process(
+                database=self.ledger.database,
+                keeper=self.keeper,
+                publisher=self.broker,
+                config=self.ledger.config,
+                pace=self.pace,
+                minder=self.minder,
+                worker=f"{node}:{os.getpid()}",
+                stopping=lambda: self.role.is_stopping,
+            )
         )
 
     def deliverer(self, node: str) -> Deliverer:
@@ -92,7 +95,7 @@ class Runtime:
             ledger=self.ledger,
             records=self.ledger.backlog.records,
             worker=f"{node}:{os.getpid()}",
-            stopping=lambda: self.process.is_stopping,
+            stopping=lambda: self.role.is_stopping,
         )
 
     @property
@@ -102,7 +105,7 @@ class Runtime:
         with self._making:
             if self._keeper is None:
                 database = Database(self.ledger.config.database_url, pool_size=1, patience=PATIENCE)
-                self._keeper = Keeper(database, on_overdue=self.process.end_overdue)
+                self._keeper = Keeper(database, on_overdue=self.role.end_overdue)
             return self._keeper
 
     def _count(self, name: str, kind: str) -> None:
@@ -152,20 +155,20 @@ class Runtime:
         sender = Sender(
             database=self.ledger.database,
             actions=self.ledger.actions,
-            stopping=lambda: self.process.is_stopping,
+            stopping=lambda: self.role.is_stopping,
             count=self._count,
             outcomes=self.outcomes,
         )
         taken, some_are_left = sender.send_due(
             within=_DELIVER_AT_MOST, limit=limit_of(self.app, self.app.tasks[DELIVER])
         )
-        if some_are_left and not self.process.is_stopping:
+        if some_are_left and not self.role.is_stopping:
             self.broker.ring_actions(1)
         return taken
 
     def tell(self) -> int:
         """Count what the journal says and tell the listeners; returns how many events were told."""
-        return tell(self.ledger.database, self.ledger.listeners, stopping=lambda: self.process.is_stopping)
+        return tell(self.ledger.database, self.ledger.listeners, stopping=lambda: self.role.is_stopping)
 
     def add_listeners(self) -> None:
         """Let new listeners listen from here on. Raises: LedgerUnavailable, LedgerClosed."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from celery.utils import uuid
 
 from runclaim import logs
-from runclaim.flows.run.attempt import Ended, Ending
+from runclaim.flows.run.ending import Ended, Ending
 from runclaim.secrets import redact
 from runclaim.states import RunState
 from runclaim.tasks.body_task import is_retried, own_request, perform, request_of, said, tracer_of

@@ -40,7 +40,7 @@ def attach(app: Celery, runtime: Runtime) -> None:
         runtime.flags.stopping = True
 
     def process_starts(**_kwargs: Any) -> None:
-        runtime.process.pool_starts()
+        runtime.role.pool_starts()
 
     def process_ends(**_kwargs: Any) -> None:
         runtime.close()
@@ -61,7 +61,7 @@ def _start_check(app: Celery, runtime: Runtime) -> type:
                 raise SystemExit("runclaim: this worker does not start.\n" + "\n".join(f"  - {each}" for each in found))
             for notice in notices(runtime):
                 logger.warning("%s", notice)
-            runtime.process.worker_starts()
+            runtime.role.worker_starts()
             try:
                 runtime.register_flows()
                 runtime.add_listeners()

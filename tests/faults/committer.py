@@ -16,8 +16,8 @@ from runclaim.states import RunState
 from tests.harness import build
 
 if TYPE_CHECKING:
-    from runclaim.flows.run.attempt import Ended
     from runclaim.flows.run.body import Body
+    from runclaim.flows.run.ending import Ended
     from runclaim.ledger.fence import Claim
 
 

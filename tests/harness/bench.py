@@ -31,6 +31,7 @@ from runclaim.flows.messages.message import Message
 from runclaim.flows.run.group_minder import Minder
 from runclaim.flows.run.lease_keeper import Keeper
 from runclaim.flows.run.pace import Pace
+from runclaim.flows.run.process import Process
 from runclaim.flows.run.runner import Runner
 from runclaim.flows.upkeep.dispatch import dispatch_due
 from runclaim.ledger import counters, read
@@ -43,8 +44,8 @@ if TYPE_CHECKING:
     from runclaim import Run
     from runclaim.flows.actions.action import Handler
     from runclaim.flows.declare.phase import Phase
-    from runclaim.flows.run.attempt import Ended
     from runclaim.flows.run.body import Body
+    from runclaim.flows.run.ending import Ended
     from runclaim.flows.run.execution import Execution
     from runclaim.ledger.dispatch import Due
     from runclaim.ledger.fence import Claim
@@ -145,7 +146,10 @@ class Bench:
         return self.sender().send_due(within=timedelta(seconds=60))[0]
 
     def runner(self, worker: str = "node:1") -> Runner:
-        return Runner(
+        return Runner(self.process(worker))
+
+    def process(self, worker: str = "node:1") -> Process:
+        return Process(
             database=self.database,
             keeper=self.keeper,
             publisher=self.rung,
@@ -172,7 +176,8 @@ class Bench:
         due = self.rung.pop(0) if message is None else message
         phase: Phase[Any, Any] = flow.phases[due.phase]
         message = Message.of(due.run_id, due.fence, due.carried)
-        return self.deliverer().deliver(flow, phase, message, inline=inline, watcher=self.diary)
+        deliverer = self.deliverer() if flow.fail_open else self.runner()
+        return deliverer.deliver(flow, phase, message, inline=inline, watcher=self.diary)
 
     def finish(self, flow: Flow[Any], run: Run, *, deliveries: int = 20) -> None:
         """Dispatch and deliver until nothing is due; backoffs are for the tests that move the clock."""

@@ -18,7 +18,7 @@ from runclaim.errors import ClaimLost, LedgerUnavailable
 from runclaim.events import EventType
 from runclaim.flows.client.signal import Signal
 from runclaim.flows.inbound.route import Route
-from runclaim.flows.run.claimed_writes import Notes
+from runclaim.flows.run.claimed_writes import ClaimedWrites
 from runclaim.flows.run.tally import Tally
 from runclaim.keys import nonce
 from runclaim.ledger import counters, read
@@ -443,7 +443,7 @@ def test_a_named_session_whose_commit_was_cut_is_ones_own(postgres, proxy, cut_o
     Breaks if a repetition does not recognise the version that its own first try wrote.
     """
     claim = postgres.run(claimed_run)
-    notes = Notes(cut_off, claim)
+    notes = ClaimedWrites(cut_off, claim)
     versions = []
     for seen in (0, 1):
         cut = proxy.order(when)
@@ -461,7 +461,7 @@ def test_a_call_whose_first_note_was_cut_is_still_the_first(postgres, proxy, cut
 
     Breaks if the note that this very attempt has committed is taken for an earlier attempt's.
     """
-    notes = Notes(cut_off, postgres.run(claimed_run))
+    notes = ClaimedWrites(cut_off, postgres.run(claimed_run))
     cut = proxy.order(when)
     first = notes.begin_act("charge")
     later = notes.begin_act("charge")

@@ -13,8 +13,8 @@ from celery.loaders.app import AppLoader
 
 from runclaim import RunState
 from runclaim.errors import LedgerUnavailable
-from runclaim.flows.run.attempt import Ended, Ending
 from runclaim.flows.run.body import Body
+from runclaim.flows.run.ending import Ended, Ending
 from runclaim.ledger.fence import Claim
 from runclaim.tasks.body_task import perform, request_of, tracer_of
 from runclaim.tasks.handlers import is_hung_on

@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from runclaim.flows.declare.declared_flow import DeclaredFlow
-    from runclaim.flows.declare.phase import Phase
-    from runclaim.flows.run.attempt import Ended
+    from runclaim.flows.run.ending import Ended
     from runclaim.ledger.fence import Claim
 
 
@@ -70,10 +69,8 @@ class OpenAttempt(Attempt):
 
     context_type = OpenContext
 
-    def __init__(
-        self, claim: Claim, *, flow: DeclaredFlow[Any], phase: Phase[Any, Any], stopping: Callable[[], bool]
-    ) -> None:
-        self.claim, self.flow, self.phase = claim, flow, phase
+    def __init__(self, claim: Claim, *, flow: DeclaredFlow[Any], stopping: Callable[[], bool]) -> None:
+        self.claim, self.flow, self.phase = claim, flow, flow.phases[claim.phase]
         self._stopping = stopping
         self._refusing = _Refusing(claim)
         self.secrets = secrets_of(flow, claim)
@@ -96,7 +93,7 @@ class OpenAttempt(Attempt):
     def _check(self) -> Callable[[], None]:
         return self._stop
 
-    def _notes(self) -> _Refusing:
+    def _writes(self) -> _Refusing:
         return self._refusing
 
     def _signal(self, name: str) -> NoReturn:

@@ -16,8 +16,8 @@ from runclaim.flows.fail_open.enqueue import heard
 from runclaim.flows.fail_open.local_records import LocalRecord, LocalRecords, Outcome
 from runclaim.flows.fail_open.reconcile import Reconciler, claim_of, name_of_ledger, reconcile_quietly, run_of
 from runclaim.flows.messages.message import of_message
-from runclaim.flows.run.attempt import Ending
 from runclaim.flows.run.body import Body
+from runclaim.flows.run.ending import COMPLETE
 from runclaim.flows.run.execution import Execution, Unanswered
 from runclaim.keys import nonce
 from runclaim.ledger import read
@@ -33,11 +33,10 @@ if TYPE_CHECKING:
     from runclaim.flows.declare.declared_flow import DeclaredFlow
     from runclaim.flows.declare.phase import Phase
     from runclaim.flows.messages.message import Message
-    from runclaim.flows.run.attempt import Ended
-    from runclaim.flows.run.execution import Watcher
+    from runclaim.flows.run.body import Watcher
+    from runclaim.flows.run.ending import Ended
+    from runclaim.flows.run.execution import Inline
     from runclaim.flows.run.runner import Runner
-
-    Inline = Callable[[Phase[Any, Any], Phase[Any, Any]], bool]
 
 logger: Final = logs.logger("runclaim.fail_open")
 
@@ -61,7 +60,7 @@ class Deliverer:
         Raises: LedgerUnavailable when the ledger cannot be reached and the run waits for it.
         """
         if not flow.fail_open:
-            return self.runner().deliver(flow, phase, message.named, inline=inline, watcher=watcher)
+            return self.runner().deliver(flow, phase, message, inline=inline, watcher=watcher)
         try:
             return self._closed(flow, phase, message, inline=inline, watcher=watcher)
         except Unanswered as away:
@@ -82,7 +81,7 @@ class Deliverer:
                 self._insert(flow, message.run_id, message.carried)
         except LedgerUnavailable as away:
             raise Unanswered(str(away), nonce()) from away
-        return runner.deliver(flow, phase, message.named, inline=inline, watcher=watcher)
+        return runner.deliver(flow, phase, message, inline=inline, watcher=watcher)
 
     def _write_down(self, phase: Phase[Any, Any], message: Message) -> None:
         """Before anything waits: the broker has forgotten the message, and nobody else may have the run."""
@@ -148,14 +147,14 @@ class Deliverer:
         watcher.started(claim)
 
         def keep(_body: Body, ended: Ended, *, at_once: bool) -> Execution:  # noqa: ARG001 - it always is
-            if ended.ending in {Ending.SUCCESS, Ending.SKIPPED}:
+            if ended.ending in COMPLETE:
                 self._keep(record, ended)
             else:
                 logger.warning("%s/%s ended %s; the run waits for the ledger", flow.name, phase.name, ended.ending)
             watcher.ended(claim, ended, RunState.QUEUED)
             return Execution(claim, ended, RunState.QUEUED)
 
-        body = Body(claim, OpenAttempt(claim, flow=flow, phase=phase, stopping=self.stopping), keep)
+        body = Body(claim, OpenAttempt(claim, flow=flow, stopping=self.stopping), keep)
         watcher.perform(body)
         return body.execution or Execution(claim, body.ended)
 

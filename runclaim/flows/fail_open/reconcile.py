@@ -21,7 +21,7 @@ from runclaim import logs
 from runclaim.errors import InputError, LedgerRefused, LedgerUnavailable, RunExists
 from runclaim.flows.client.options import Enqueuing, Options
 from runclaim.flows.messages import message
-from runclaim.flows.run.next_phase import following
+from runclaim.flows.run.next_phase import next_phase
 from runclaim.ledger import counters, read
 from runclaim.ledger.actions.plan import NewAction
 from runclaim.ledger.body.findings import NewFinding
@@ -196,7 +196,7 @@ class Reconciler:
             worker,
             timedelta(seconds=outcome.ran_seconds),
             # The next phase is claimed by whoever hears of it; here nobody runs it.
-            following(flow, taken, config=self.ledger.config, owner=None),
+            next_phase(flow, taken, config=self.ledger.config, owner=None),
             outcome.skipped,
             tuple(NewFinding(**each) for each in outcome.findings),
             (*(NewAction(**each) for each in outcome.actions), *flow.hooks.completed(taken)),

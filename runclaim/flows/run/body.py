@@ -12,9 +12,11 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from runclaim.flows.run.attempt import Attempt, Ended
+    from runclaim.flows.run.attempt import Attempt
+    from runclaim.flows.run.ending import Ended
     from runclaim.flows.run.execution import Execution
     from runclaim.ledger.fence import Claim
+    from runclaim.states import RunState
 
 
 class Record(Protocol):
@@ -50,3 +52,19 @@ class Body:
         """Have its end recorded; returns what the ledger made of it. Raises: LedgerUnavailable."""
         self.execution = self._record(self, ended, at_once=at_once)
         return self.execution
+
+
+class Watcher(Protocol):
+    """Performs each body as the application wants it run, and hears of each attempt as it starts and ends."""
+
+    def started(self, claim: Claim) -> None:
+        """A body is about to run."""
+        ...
+
+    def perform(self, body: Body) -> None:
+        """Run the body and have its end recorded: `body.record(body.run())`, and what belongs around the two."""
+        ...
+
+    def ended(self, claim: Claim, ended: Ended, state: RunState | None) -> None:
+        """It has ended; `state` is the run's, `None` when the claim was lost."""
+        ...

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Notes:
-    """The ledger under the claim of one attempt."""
+class ClaimedWrites:
+    """The ledger, as the body of one claim may write to it."""
 
     def __init__(self, database: Database, claim: Claim) -> None:
         self._database, self._claim = database, claim
@@ -44,8 +44,8 @@ class Notes:
 
     def read_named(self, name: str) -> tuple[str | None, int]:
         """The provider's session under the name and its version; `(None, 0)` when there is none."""
-        found = self._database.ask(lambda conn: read_named(conn, self._claim.run_id, name))
-        return (None, 0) if found is None else (found.provider_session_id, found.version)
+        session = self._database.ask(lambda conn: read_named(conn, self._claim.run_id, name))
+        return (None, 0) if session is None else (session.provider_session_id, session.version)
 
     def keep_named(self, name: str, provider_session_id: str, seen: int) -> int | None:
         """The new version, or `None` when it is no longer at `seen`. Raises: ClaimLost."""

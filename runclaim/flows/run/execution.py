@@ -1,33 +1,22 @@
-"""What a delivery came to, and who is told of it while it goes on."""
+"""What a delivery came to, and which phases it may take along."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from runclaim.errors import LedgerUnavailable
-from runclaim.flows.run.attempt import Ended, Ending
+from runclaim.flows.run.ending import Ended, Ending
 
 if TYPE_CHECKING:
-    from runclaim.flows.run.body import Body
+    from collections.abc import Callable
+
+    from runclaim.flows.declare.phase import Phase
     from runclaim.ledger.fence import Claim
     from runclaim.states import RunState
 
-
-class Watcher(Protocol):
-    """Who runs each body as the application wants it run, and is told of each attempt as it starts and ends."""
-
-    def started(self, claim: Claim) -> None:
-        """A body is about to run."""
-        ...
-
-    def perform(self, body: Body) -> None:
-        """Run the body and have its end recorded: `body.record(body.run())`, and what belongs around the two."""
-        ...
-
-    def ended(self, claim: Claim, ended: Ended, state: RunState | None) -> None:
-        """It has ended; `state` is the run's, `None` when the claim was lost."""
-        ...
+#: Whether the second phase may follow the first in one delivery.
+Inline: TypeAlias = "Callable[[Phase[Any, Any], Phase[Any, Any]], bool]"
 
 
 class Unanswered(LedgerUnavailable):
@@ -40,7 +29,7 @@ class Unanswered(LedgerUnavailable):
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """The first attempt of a delivery and what came of it; `claim` is `None` for a duplicate."""
+    """An attempt and what came of it; `claim` is `None` for a duplicate."""
 
     claim: Claim | None
     ended: Ended | None

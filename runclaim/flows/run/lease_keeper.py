@@ -44,7 +44,7 @@ _GRACE_SECONDS: Final = 30.0
 
 
 @dataclass(slots=True)
-class _Kept:
+class _Watched:
     claim: Claim
     lease: timedelta
     beat_at: float
@@ -61,7 +61,7 @@ class _Kept:
 
 
 class Keeper:
-    """Beats for the claims it watches. `on_overdue(claim, times)` is told when a body outlives its deadline."""
+    """Beats for the claims it watches. `on_overdue(claim, times)` is called when a body outlives its deadline."""
 
     def __init__(self, database: Database, *, on_overdue: Callable[[Claim, int], None] | None = None) -> None:
         self._database = database
@@ -72,7 +72,7 @@ class Keeper:
         forks.in_child(self, Keeper._reset)
 
     def _reset(self) -> None:
-        self._kept: dict[str, _Kept] = {}
+        self._watched: dict[str, _Watched] = {}
         self._tally = Tally(self._database)
         self._wake = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -86,27 +86,27 @@ class Keeper:
             raise LedgerClosed
         start = time.monotonic()
         beat_at, deadline = start + lease.total_seconds() / _BEATS, start + max_duration.total_seconds()
-        kept = _Kept(claim, lease, min(beat_at, deadline), deadline)
+        watched = _Watched(claim, lease, min(beat_at, deadline), deadline)
         with self._wake:
             self._start()
-            self._kept[claim.owner] = kept
-            if kept.beat_at < self._sleeps_until:
+            self._watched[claim.owner] = watched
+            if watched.beat_at < self._sleeps_until:
                 self._wake.notify()
 
     def forget(self, claim: Claim) -> None:
         """Stop beating for `claim`; its body has ended."""
         with self._wake:
-            self._kept.pop(claim.owner, None)
+            self._watched.pop(claim.owner, None)
 
     def trouble(self, claim: Claim) -> ClaimLost | None:
         """Why the body of `claim` has to stop, as far as this process has heard."""
         with self._wake:
-            kept = self._kept.get(claim.owner)
-        if kept is None:
+            watched = self._watched.get(claim.owner)
+        if watched is None:
             return None
-        if kept.lost is None and time.monotonic() >= kept.deadline:
-            kept.lost = ClaimLost(claim.run_id, claim.phase, claim.fence, "its max_duration has passed")
-        return kept.lost
+        if watched.lost is None and time.monotonic() >= watched.deadline:
+            watched.lost = ClaimLost(claim.run_id, claim.phase, claim.fence, "its max_duration has passed")
+        return watched.lost
 
     def count(self, name: str, flow: str) -> None:
         """Add one to a total; written to the ledger in the background."""
@@ -154,46 +154,46 @@ class Keeper:
                 time.sleep(1.0)
 
     def _next_due(self) -> float:
-        due = [kept.beat_at for kept in self._kept.values()]
+        due = [watched.beat_at for watched in self._watched.values()]
         due.append(self._flushed_at + _FLUSH_SECONDS)
         return min(due)
 
     def run_once(self) -> None:
-        """Beat for every claim that is due, tell of overdue bodies, write the totals when it is time."""
+        """Beat for every claim that is due, report overdue bodies, write the totals when it is time."""
         moment = time.monotonic()
         with self._wake:
-            due = [kept for kept in self._kept.values() if kept.beat_at <= moment]
-        if beating := [kept for kept in due if kept.lost is None]:
+            due = [watched for watched in self._watched.values() if watched.beat_at <= moment]
+        if beating := [watched for watched in due if watched.lost is None]:
             self._beat(beating)
-        for kept in due:
-            if moment >= kept.deadline + _GRACE_SECONDS * kept.overdue:
-                kept.overdue += 1
-                self._tell_overdue(kept)
-            next_word = kept.deadline + _GRACE_SECONDS * kept.overdue
-            kept.beat_at = min(time.monotonic() + kept.pause, next_word)
+        for watched in due:
+            if moment >= watched.deadline + _GRACE_SECONDS * watched.overdue:
+                watched.overdue += 1
+                self._report_overdue(watched)
+            next_report = watched.deadline + _GRACE_SECONDS * watched.overdue
+            watched.beat_at = min(time.monotonic() + watched.pause, next_report)
         if moment - self._flushed_at >= _FLUSH_SECONDS:
             self._flush()
 
-    def _tell_overdue(self, kept: _Kept) -> None:
+    def _report_overdue(self, watched: _Watched) -> None:
         with self._wake:
             # Not the body that follows it in this process.
-            if self._on_overdue is not None and self._kept.get(kept.claim.owner) is kept:
-                self._on_overdue(kept.claim, kept.overdue)
+            if self._on_overdue is not None and self._watched.get(watched.claim.owner) is watched:
+                self._on_overdue(watched.claim, watched.overdue)
 
-    def _beat(self, due: list[_Kept]) -> None:
-        pairs = [(kept.claim, kept.lease) for kept in due]
+    def _beat(self, due: list[_Watched]) -> None:
+        pairs = [(watched.claim, watched.lease) for watched in due]
         # Until the next beat: a server that is slow is not to be taken for one that is gone.
-        silence = min(kept.lease for kept in due).total_seconds() / _BEATS
+        silence = min(watched.lease for watched in due).total_seconds() / _BEATS
         heard = self._database.run(lambda conn: heartbeat(conn, pairs), patience=_PATIENCE, silence=silence)
-        missing = [kept.claim for kept in due if kept.claim.run_id not in heard]
+        missing = [watched.claim for watched in due if watched.claim.run_id not in heard]
         standing = self._database.ask(lambda conn: passed_over(conn, missing), patience=_PATIENCE) if missing else {}
-        for kept in due:
-            claim = kept.claim
-            kept.is_passed_over = claim.run_id in standing
+        for watched in due:
+            claim = watched.claim
+            watched.is_passed_over = claim.run_id in standing
             if (is_to_be_canceled := (heard | standing).get(claim.run_id)) is None:
-                kept.lost = self._lost(claim)
+                watched.lost = self._lost(claim)
             elif is_to_be_canceled:
-                kept.lost = Canceled(claim.run_id, claim.phase, claim.fence, "someone asked to cancel the run")
+                watched.lost = Canceled(claim.run_id, claim.phase, claim.fence, "someone asked to cancel the run")
 
     def _lost(self, claim: Claim) -> ClaimLost:
         standing = self._database.ask(lambda conn: read.standing(conn, claim.run_id), patience=_PATIENCE)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from runclaim.ledger.fence import Claim
 
 
-def following(flow: DeclaredFlow[Any], taken: Claim, *, config: Config, owner: str | None) -> NextPhase | None:
+def next_phase(flow: DeclaredFlow[Any], taken: Claim, *, config: Config, owner: str | None) -> NextPhase | None:
     """The phase after a claim's, `None` for the last; with `owner` it is claimed by the completion."""
     if taken.is_last:
         return None

@@ -1,5 +1,5 @@
 """
-What a delivery tells while it runs: a span of the run, inside it one of each phase, and whose the log lines are.
+The spans of a delivery: one of the run, inside it one of each phase; and whose the log lines are.
 
 A delivery's span begins a trace of its own, linked to whoever enqueued the run: a run may wait for days.
 """
@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Final, Self
 
 from runclaim import logs
-from runclaim.flows.run.attempt import Ended, Ending
+from runclaim.flows.run.ending import Ended, Ending
 from runclaim.tracing import Span
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _ERRORS: Final = frozenset({Ending.RETRY, Ending.FAILURE})
 
 
-class Told:
+class DeliverySpan:
     """Around one delivery; its span starts with the first phase, so that a duplicate has none."""
 
     def __init__(self) -> None:
@@ -38,13 +38,13 @@ class Told:
         run = self._span = self._span or self._stack.enter_context(_of_run(claim))
         with logs.about(claim), _of_phase(claim) as span:
 
-            def tell(ended: Ended) -> None:
+            def end(ended: Ended) -> None:
                 # Only an error of the attempt makes the spans errors; a run is how its last phase was.
                 failed = ended.exception if ended.ending in _ERRORS else None
                 for each in (span, run):
                     each.tell(failed=failed, ending=str(ended.ending))
 
-            yield tell
+            yield end
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -53,10 +53,10 @@ class Told:
 
 
 def _of_run(claim: Claim) -> Span:
-    told = {"runclaim.run": claim.run_id, "runclaim.flow": claim.flow, "runclaim.key": claim.key}
-    return Span(f"run {claim.flow}", kind="CONSUMER", linked=claim.trace_context, is_root=True, attributes=told)
+    of_run = {"runclaim.run": claim.run_id, "runclaim.flow": claim.flow, "runclaim.key": claim.key}
+    return Span(f"run {claim.flow}", kind="CONSUMER", linked=claim.trace_context, is_root=True, attributes=of_run)
 
 
 def _of_phase(claim: Claim) -> Span:
-    told = {f"runclaim.{name}": value for name, value in logs.of(claim).items()}
-    return Span(f"{claim.flow}.{claim.phase}", attributes=told | {"runclaim.flow": claim.flow})
+    of_phase = {f"runclaim.{name}": value for name, value in logs.of(claim).items()}
+    return Span(f"{claim.flow}.{claim.phase}", attributes=of_phase | {"runclaim.flow": claim.flow})

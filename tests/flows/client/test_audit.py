@@ -84,7 +84,7 @@ def test_a_cancel_of_a_running_run_names_who_asked_however_it_ends(bench: Bench,
         if ends == "release":
             bench.stopping = True
         if ends in {"check", "release"}:
-            bench.keeper._beat(list(bench.keeper._kept.values()))
+            bench.keeper._beat(list(bench.keeper._watched.values()))
             ctx.check()
 
     flow = bench.flow()

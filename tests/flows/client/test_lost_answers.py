@@ -22,7 +22,7 @@ from runclaim.errors import StateConflict
 from runclaim.flows.client.access import Ledger
 from runclaim.flows.inbound.route import OutsideEvent
 from runclaim.flows.inbound.webhook import DeliveryOutcome, Webhook
-from runclaim.flows.run.claimed_writes import Notes
+from runclaim.flows.run.claimed_writes import ClaimedWrites
 from runclaim.keys import nonce
 from runclaim.ledger.claim import ClaimRequest, claim
 from tests.commitcut import commit_cut, gone
@@ -330,13 +330,13 @@ def test_an_action_that_somebody_else_has_resolved_is_a_conflict(person: Person)
     person.cut.check()
 
 
-def noting(person: Person) -> Notes:
+def noting(person: Person) -> ClaimedWrites:
     """What a body may write under its claim, over connections that can be cut."""
     flow = person.bench.flow()
     flow.phase(name="plan")(lambda ctx: None)
     run = flow.enqueue(repo="acme/app", number=7)
     (taken,) = person.bench.database.run(lambda conn: _claimed(conn, run.id))
-    return Notes(person.ledger.database, taken)
+    return ClaimedWrites(person.ledger.database, taken)
 
 
 @pytest.mark.parametrize("seen", [0, 1])

@@ -92,7 +92,7 @@ def test_a_body_past_its_max_duration_hears_it_at_its_check(bench: Bench):
 
 
 def trouble(bench: Bench) -> ClaimLost | None:
-    (kept,) = bench.keeper._kept.values()
+    (kept,) = bench.keeper._watched.values()
     return bench.keeper.trouble(kept.claim)
 
 

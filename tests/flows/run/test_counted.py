@@ -10,7 +10,7 @@ from sqlalchemy import Engine, event, text
 
 from runclaim import RunState, migrations
 from runclaim.database import Database
-from runclaim.flows.run.attempt import Ending
+from runclaim.flows.run.ending import Ending
 from runclaim.flows.run.lease_keeper import Keeper
 from tests.harness.bench import Bench
 

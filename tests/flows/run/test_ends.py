@@ -13,6 +13,8 @@ from sqlalchemy import make_url
 
 from runclaim import Backoff, RunState
 from runclaim.errors import LedgerUnavailable
+from runclaim.flows.messages.message import Message
+from runclaim.flows.run.runner import Runner
 from runclaim.ledger.dispatch import Due
 
 if TYPE_CHECKING:
@@ -97,9 +99,9 @@ def test_a_process_that_is_ended_before_it_hears_of_the_shutdown_waits_to_hear(l
     flow.phase(name="plan", max_attempts=1)(lambda ctx: sys.exit(1))
     run = flow.enqueue(repo="acme/app", number=7)
     answers = iter([False, False, False])
-    runner = replace(laptop.runner(), stopping=lambda: next(answers, True))
+    runner = Runner(replace(laptop.process(), stopping=lambda: next(answers, True)))
     with pytest.raises(SystemExit):
-        runner.deliver(flow, flow.phases["plan"], [(run.id, 0)], inline=lambda *_: True, watcher=laptop.diary)
+        runner.deliver(flow, flow.phases["plan"], Message(run.id, 0), inline=lambda *_: True, watcher=laptop.diary)
 
     assert (RunState.QUEUED, 0) == (run.state, run.view.attempts)
 
@@ -139,7 +141,7 @@ def test_a_ledger_that_goes_away_during_a_body_is_no_error_of_the_attempt(laptop
 
     assert (RunState.RUNNING, 1, None) == (run.state, run.view.attempts, run.view.error)
     assert [] == laptop.diary.lines
-    assert {} == laptop.keeper._kept, "and nobody beats for it: it lapses and is rescued"
+    assert {} == laptop.keeper._watched, "and nobody beats for it: it lapses and is rescued"
 
 
 def move(database: Database, url: URL) -> None:

@@ -179,7 +179,7 @@ def test_a_heartbeat(impatient: Bench):
 
     @flow.phase
     def plan(ctx):
-        (kept,) = impatient.keeper._kept.values()
+        (kept,) = impatient.keeper._watched.values()
         for state in STATES:
             saboteur.arm(state, times=1)
             beats.append(raised(lambda: impatient.keeper._beat([kept])))

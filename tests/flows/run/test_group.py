@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import text
 
 from runclaim import Blocked, RunState, Skip
+from runclaim.flows.messages.message import Message
 from runclaim.flows.messages.publisher import MOST_NAMED, together
 from runclaim.flows.run import group, pace
 from runclaim.flows.run.pace import GROUP_SECONDS, Pace
@@ -47,10 +48,10 @@ def group_of(bench: Bench, flow: Flow, many: int = MANY) -> list[Run]:
 
 def deliver(bench: Bench, flow: Flow, *, phase: str | None = None) -> Execution:
     """One message that names everything that was rung."""
-    named = [(due.run_id, due.fence) for due in bench.rung]
+    message = Message.of([[due.run_id, due.fence] for due in bench.rung], 0, None)
     chosen = flow.phases[phase or bench.rung[0].phase]
     bench.rung.clear()
-    return bench.runner().deliver(flow, chosen, named, inline=lambda _before, _after: True, watcher=bench.diary)
+    return bench.runner().deliver(flow, chosen, message, inline=lambda _before, _after: True, watcher=bench.diary)
 
 
 def states(runs: Sequence[Run]) -> list[RunState]:
@@ -159,7 +160,7 @@ def test_a_claim_that_is_lost_in_a_group_is_lost_alone(bench: Bench):
     def plan(ctx):
         if ctx.input.number == MANY - 1:
             runs[2].cancel()
-            lost = [claim for claim in bench.keeper._kept.values() if claim.claim.run_id == runs[4].id]
+            lost = [claim for claim in bench.keeper._watched.values() if claim.claim.run_id == runs[4].id]
             bench.database.run(lambda conn: release(conn, [lost[0].claim]))
 
     runs += group_of(bench, flow)
@@ -326,7 +327,7 @@ def test_a_process_that_ends_in_a_body_settles_what_ended_and_gives_back_what_wa
 
     assert states(runs) == [*[RunState.SUCCEEDED] * 4, *[RunState.QUEUED] * 6]
     assert attempts(runs[4:]) == [1, *[0] * 5]
-    assert {} == bench.keeper._kept
+    assert {} == bench.keeper._watched
 
 
 def test_findings_and_actions_of_a_group_are_each_its_own_runs(bench: Bench):
@@ -377,7 +378,7 @@ def test_a_shared_commit_that_fails_is_settled_one_by_one(bench: Bench):
     expected[3] = RunState.RUNNING
     assert states(runs) == expected
     assert "phase.failed" not in bench.events(runs[3])
-    assert {} == bench.keeper._kept
+    assert {} == bench.keeper._watched
 
 
 @contextmanager

@@ -156,15 +156,15 @@ def test_a_ledger_that_is_away_is_no_loss_and_beats_go_on_when_it_is_back(bench:
     away = Database("postgresql+psycopg://nobody@127.0.0.1:1/nothing", pool_size=1, patience=SHORT)
     keeper = Keeper(away)
     keeper.watch(claim, lease=LONG, max_duration=LONG)
-    (kept,) = keeper._kept.values()
-    kept.beat_at = 0
+    (watched,) = keeper._watched.values()
+    watched.beat_at = 0
     with pytest.raises(LedgerUnavailable):
         keeper.run_once()
 
     assert keeper.trouble(claim) is None
     keeper._database = Database(bench.config.database_url, pool_size=1, patience=SHORT)
     before = lease_ends(bench)
-    kept.beat_at = 0
+    watched.beat_at = 0
     keeper.run_once()
     assert lease_ends(bench) != before
     keeper.close()
@@ -178,8 +178,8 @@ def test_an_overdue_body_is_told_of_once_it_is_overdue_and_again_after_its_grace
     keeper.watch(claim, lease=SHORT, max_duration=timedelta(milliseconds=50))
 
     until(lambda: told == [1], "the first word")
-    (kept,) = keeper._kept.values()
-    kept.deadline -= 30
+    (watched,) = keeper._watched.values()
+    watched.deadline -= 30
     until(lambda: told == [1, 2], "the second word")
     keeper.close()
     database.close()
@@ -190,9 +190,9 @@ def test_a_body_that_ended_just_now_is_not_told_of_as_overdue(bench: Bench, clai
     told: list[int] = []
     keeper = Keeper(bench.database, on_overdue=lambda _claim, times: told.append(times))
     keeper.watch(claim, lease=LONG, max_duration=LONG)
-    (kept,) = keeper._kept.values()
+    (watched,) = keeper._watched.values()
     keeper.forget(claim)
-    keeper._tell_overdue(kept)
+    keeper._report_overdue(watched)
     keeper.close()
 
     assert [] == told

@@ -146,7 +146,7 @@ def test_what_the_database_says_of_a_value_is_raised_and_fails_no_attempt(on_pos
         administrator.do("ALTER TABLE runclaim_phase_results DROP CONSTRAINT test_no")
         administrator.engine.dispose()
 
-    assert (RunState.RUNNING, {}) == (run.state, bench.keeper._kept)
+    assert (RunState.RUNNING, {}) == (run.state, bench.keeper._watched)
     assert "phase.failed" not in bench.events(run)
 
 

@@ -9,7 +9,8 @@ import pytest
 from sqlalchemy import event, text
 
 from runclaim import Backoff, Blocked, Retry, RunState, Skip
-from runclaim.flows.run.attempt import Ending
+from runclaim.flows.messages.message import Message
+from runclaim.flows.run.ending import Ending
 from runclaim.ledger.dispatch import Due
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def test_phases_follow_each_other_in_one_delivery(bench: Bench):
     ] == lines(bench)
     assert [] == bench.rung
     assert {"plan": "a1", "deliver": "a1b2", "compound": "acme/app:pr-7"} == run.results
-    assert {} == bench.keeper._kept, "and nobody beats any more"
+    assert {} == bench.keeper._watched, "and nobody beats any more"
 
 
 def test_a_phase_that_may_not_follow_goes_through_the_broker(bench: Bench):
@@ -266,8 +267,8 @@ def test_a_run_that_somebody_holds_for_a_moment_is_claimed_by_the_same_delivery(
 
 def deliver(bench: Bench, flow: Flow) -> None:
     """One message that names everything that was rung."""
-    named = [(due.run_id, due.fence) for due in bench.rung]
+    message = Message.of([[due.run_id, due.fence] for due in bench.rung], 0, None)
     bench.rung.clear()
     bench.runner().deliver(
-        flow, flow.phases["deliver"], named, inline=lambda _before, _after: True, watcher=bench.diary
+        flow, flow.phases["deliver"], message, inline=lambda _before, _after: True, watcher=bench.diary
     )

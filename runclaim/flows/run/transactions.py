@@ -1,5 +1,5 @@
 """
-Settling: an attempt's end goes into the ledger in one transaction, or not at all.
+The transactions that end attempts: each goes into the ledger whole, or not at all.
 
 The application's rows come first and the CAS last. A completion whose claim is lost rolls everything back. A
 commit whose answer is lost is read back by its claim; it is never assumed.
@@ -16,7 +16,7 @@ from runclaim import failpoints, logs
 from runclaim.errors import ClaimLost
 from runclaim.events import EventType
 from runclaim.flows.run.application_writes import CompletionFailed, Writes
-from runclaim.flows.run.attempt import Ended, Ending
+from runclaim.flows.run.ending import Ended, Ending
 from runclaim.ledger import read
 from runclaim.ledger.complete import complete, completed
 from runclaim.ledger.completion import Completion, Moved, NextPhase
@@ -46,23 +46,23 @@ _VERDICTS: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
+class Success:
     """An attempt that ended well, and where its run goes next."""
 
     claim: Claim
     ended: Ended
-    following: NextPhase | None
+    next_phase: NextPhase | None
 
     def completion(self, worker: str) -> Completion:
-        """What the ledger is told."""
+        """What the ledger records of it."""
         ended = self.ended
         return Completion(
-            self.claim, ended.result, worker, ended.ran, self.following, ended.skipped, ended.findings, ended.actions
+            self.claim, ended.result, worker, ended.ran, self.next_phase, ended.skipped, ended.findings, ended.actions
         )
 
 
 def record(
-    database: Database, given: Sequence[Settled], *, worker: str, patience: float, pass_over: bool = False
+    database: Database, successes: Sequence[Success], *, worker: str, patience: float, pass_over: bool = False
 ) -> dict[str, Moved]:
     """
     Complete the phases, with their rows, in one commit. `patience` is in seconds: as long as the leases can last.
@@ -72,8 +72,8 @@ def record(
     when that one lost its claim (its rows are rolled back), CompletionFailed when one of its functions raised,
     LedgerUnavailable and LedgerRefused when the ledger took nothing for so long: the bodies have ended well.
     """
-    completions = [each.completion(worker) for each in given]
-    writes = Writes([write for each in given for write in each.ended.writes])
+    completions = [each.completion(worker) for each in successes]
+    writes = Writes([write for each in successes for write in each.ended.writes])
 
     def work(conn: Connection) -> dict[str, Moved]:
         writes.write(conn)
@@ -83,7 +83,7 @@ def record(
             return complete(conn, completions, pass_over=pass_over)
         moved = complete(conn, completions, pass_over=pass_over)
         if writes.functions and not moved:
-            lost = given[0].claim
+            lost = successes[0].claim
             raise ClaimLost(lost.run_id, lost.phase, lost.fence)
         failpoints.hit("complete.before_commit")
         writes.commit(conn)
@@ -94,7 +94,7 @@ def record(
 
     def is_waited_out(error: BaseException) -> bool:
         # What one run of a group cannot write is found out by settling each alone.
-        is_sure = len(given) == 1 or trouble(error) is Trouble.REFUSED
+        is_sure = len(successes) == 1 or trouble(error) is Trouble.REFUSED
         return is_sure and not writes.raised(error) and _may_pass(error)
 
     # One statement, unless something is written beside the completion.
@@ -118,7 +118,7 @@ def give_up(
     database: Database, claim: Claim, ended: Ended, *, hooks: Hooks, worker: str, patience: float
 ) -> RunState | None:
     """
-    End an attempt that has no result; `hooks` tells what is planned for a run that stops here.
+    End an attempt that has no result; `hooks` says what is planned for a run that stops here.
 
     Returns: the run's state now, or `None` when the claim was lost before: there is nothing to settle.
     """
@@ -144,5 +144,5 @@ def give_back(database: Database, claims: Sequence[Claim], *, patience: float) -
 
     One whose row another transaction holds is left to lapse: it holds up none of the others.
     """
-    found = database.run(lambda conn: release(conn, claims, pass_over=True), patience=patience)
-    return {run_id for run_id, state in found.items() if state is RunState.QUEUED}
+    states = database.run(lambda conn: release(conn, claims, pass_over=True), patience=patience)
+    return {run_id for run_id, state in states.items() if state is RunState.QUEUED}

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 logger: Final = logs.logger("runclaim.worker")
 
 
-class Process:
+class ProcessRole:
     """One for each attached app; a forked process goes on with its copy, and is told apart by its id."""
 
     def __init__(self) -> None:
@@ -42,14 +42,14 @@ class Process:
     def is_stopping(self) -> bool:
         """The worker shuts down: as its own process says, or as Celery says where bodies run in that process."""
         # `False` and `None` are Celery's "no"; 0 is the exit status of a shutdown.
-        said = (state.should_stop, state.should_terminate)
-        return self.flags.stopping or any(each is not None and each is not False for each in said)
+        of_celery = (state.should_stop, state.should_terminate)
+        return self.flags.stopping or any(each is not None and each is not False for each in of_celery)
 
     def end_overdue(self, claim: Claim, times: int) -> None:
         """A body outlived its max_duration. First it is interrupted; a child that does not react is ended."""
         what = "interrupting" if times == 1 else "ending the process"
-        told = f"; {what}" if self.is_pool_child else " and holds its slot"
-        logger.error("%s/%s is past its max_duration%s", claim.run_id, claim.phase, told, extra=logs.of(claim))
+        outcome = f"; {what}" if self.is_pool_child else " and holds its slot"
+        logger.error("%s/%s is past its max_duration%s", claim.run_id, claim.phase, outcome, extra=logs.of(claim))
         if self.is_pool_child:
             # SIGUSR1 is Celery's soft time limit in a prefork child: SoftTimeLimitExceeded in the body.
             os.kill(os.getpid(), signal.SIGUSR1 if times == 1 else signal.SIGKILL)
