@@ -19,8 +19,8 @@ from prometheus_client.registry import Collector
 from runclaim import logs
 from runclaim.ledger import counters
 from runclaim.ledger.doors.gauges import Gauges, gauges
+from runclaim.ledger.doors.sizes import Size, sizes
 from runclaim.ledger.listeners.totals import BUCKETS, ENDS
-from runclaim.ledger.sizes import Size, sizes
 from runclaim.pause import Pause
 
 if TYPE_CHECKING:

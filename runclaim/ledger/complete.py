@@ -15,8 +15,7 @@ from sqlalchemy import Double, Integer, Text, and_, case, null, select, update
 
 from runclaim.ledger.actions.plan import add_actions
 from runclaim.ledger.body.findings import add_findings
-from runclaim.ledger.completion import Completion, Moved
-from runclaim.ledger.completion_journal import entries, possible_entries
+from runclaim.ledger.completion import Completion, Moved, entries, possible_entries
 from runclaim.ledger.fence import PROOF, held, locked, proofs, stands_in, state
 from runclaim.ledger.journal import append, beside, packed_entries, who_canceled
 from runclaim.ledger.received_signals import waits

@@ -28,6 +28,6 @@ class DedupKey(Base):
     expires_at: Mapped[datetime] = mapped_column(Instant)
 
     __table_args__ = (
-        # Serves ledger.dedup.forget: expired keys, oldest first.
+        # Serves ledger.doors.dedup_windows.forget: expired keys, oldest first.
         Index("ix_runclaim_dedup_keys_expires_at", "expires_at"),
     )

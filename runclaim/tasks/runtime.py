@@ -24,7 +24,7 @@ from runclaim.flows.run.process import Process
 from runclaim.flows.run.runner import Runner
 from runclaim.flows.upkeep.dispatch import dispatch_due
 from runclaim.flows.upkeep.purge import purge_all
-from runclaim.ledger.dedup import forget
+from runclaim.ledger.doors.dedup_windows import forget
 from runclaim.ledger.doors.idempotency_keys import forget_answers
 from runclaim.ledger.doors.registered_flows import register, unregistered
 from runclaim.ledger.rescue import rescue, rescue_worker

@@ -29,9 +29,9 @@ from runclaim.ledger.body.sessions import sessions_of
 from runclaim.ledger.cancel import cancel
 from runclaim.ledger.claim import claimed
 from runclaim.ledger.complete import complete, completed
-from runclaim.ledger.dedup import forget
 from runclaim.ledger.doors import idempotency_keys as answers
 from runclaim.ledger.doors import tokens
+from runclaim.ledger.doors.dedup_windows import forget
 from runclaim.ledger.doors.follow import journal_after
 from runclaim.ledger.doors.gauges import gauges
 from runclaim.ledger.doors.idempotency_keys import count_answers, forget_answers

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from runclaim.ledger.sizes import sizes
+from runclaim.ledger.doors.sizes import sizes
 from runclaim.models.base import Base
 from tests.ledger.factories import queued_run
 

@@ -18,7 +18,7 @@ from runclaim.flows.client.options import Enqueuing, Options
 from runclaim.flows.inbound.payload import mapped, payload_of
 from runclaim.flows.inbound.route import Landed, OutsideEvent, Route
 from runclaim.keys import check_name, nonce
-from runclaim.ledger.dedup import Sighting, first_sighting, seen_run, sighted
+from runclaim.ledger.doors.dedup_windows import Sighting, first_sighting, seen_run, sighted
 from runclaim.signatures import GITHUB_HEADERS, STANDARD_HEADERS, check_github, check_secrets, check_standard
 
 if TYPE_CHECKING:

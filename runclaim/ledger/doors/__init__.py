@@ -1,1 +1,1 @@
-"""What the API and the command line ask: tokens, idempotency keys, pages, registered flows."""
+"""What the API, the command line, webhooks and metrics ask: tokens, keys, pages, registered flows, windows, figures."""

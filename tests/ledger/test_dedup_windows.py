@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from runclaim.keys import uuid7
-from runclaim.ledger.dedup import Sighting, first_sighting, forget, seen_run
+from runclaim.ledger.doors.dedup_windows import Sighting, first_sighting, forget, seen_run
 from tests.ledger.concurrency import together
 
 if TYPE_CHECKING:
