@@ -29,8 +29,8 @@ def cancel(*, service: Service, run_ids: tuple[str, ...], yes: bool, as_json: bo
     """
     Cancel runs; workers of running ones are asked to stop. Asks for confirmation.
 
-    A run that nobody holds ends at once. A running one is asked to stop, and ends when its body asks the ledger
-    next; doing it twice is fine.
+    A run that no worker holds ends at once; a running one ends when its body next calls the ledger. Repeating the
+    command is harmless.
     """
     if not yes:
         runs = [service.run(run_id) for run_id in run_ids]
