@@ -28,7 +28,7 @@ def find(app: Celery | str) -> Runclaim:
     attached: Runclaim | None = getattr(found, "runclaim", None)
     if attached is None:
         raise ConfigError(
-            f"the Celery app {name or 'here'} has no Runclaim(app): name with -A the module that makes one"
+            f"the Celery app {name or 'here'} has no Runclaim(app); name with -A the module that creates one"
         )
     return attached
 
@@ -39,9 +39,11 @@ def _import(name: str) -> Celery:
     except ModuleNotFoundError as error:
         module, _, attribute = name.partition(":")
         if error.name == module:
-            raise ConfigError(f"there is no module {module} here: give -A as for celery -A, in its folder") from error
+            raise ConfigError(
+                f"there is no module {module} here; give -A as for celery -A, in the folder of the module"
+            ) from error
         if error.name == name:
-            raise ConfigError(f"the module {module} has no {attribute}: give -A as for celery -A") from error
+            raise ConfigError(f"the module {module} has no {attribute}; give -A as for celery -A") from error
         raise ConfigError(f"the application {name} cannot be imported: {error}") from error
     except AttributeError as error:
         raise ConfigError(f"there is no Celery app in {name}: {error}") from error

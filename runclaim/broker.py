@@ -106,7 +106,9 @@ class Broker:
                 self._send(None, named, throw=False)
             except Exception:
                 # As with a worker, nobody hears of it here: the ledger and the log say what became of the run.
-                logger.warning("run %s was not run where it was enqueued", named[0].run_id, exc_info=True)
+                logger.warning(
+                    "run %s was not executed by the process that enqueued it", named[0].run_id, exc_info=True
+                )
 
     def publish_soon(self, due: Collection[Due]) -> None:
         """As `publish`; what is enqueued within a few milliseconds shares messages. Never raises."""
@@ -122,7 +124,7 @@ class Broker:
     def ring_actions(self, many: int) -> None:
         """Say that so many actions are to be sent. Never raises; what is not said is found by beat."""
         if many > 0:
-            self._ring(DELIVER, min(many, _MOST_RINGS), f"beat will send {many} planned actions")
+            self._ring(DELIVER, min(many, _MOST_RINGS), f"beat will have {many} planned actions sent")
 
     def ring_listeners(self) -> None:
         """Say that something happened. Never raises; what is not said is found by beat."""
@@ -138,7 +140,7 @@ class Broker:
         elif self.is_left_alone or (error := self.use(send)) is None:
             return
         elif isinstance(error, Mistake):
-            logger.warning("%s cannot be sent: %s. Mend its queue or its route", task, redact(repr(error.__cause__)))
+            logger.warning("%s cannot be sent: %s. Fix its queue or its route", task, redact(repr(error.__cause__)))
         else:
             logger.warning("the broker does not answer (%s); %s", error, otherwise)
 
@@ -202,7 +204,7 @@ def _tell(mistake: Mistake, messages: Collection[Sequence[Due]]) -> None:
     waiting = [each.run_id for named in messages if _lane(named) == lane for each in named]
     flow, phase, queue = lane
     logger.warning(
-        "run %s%s cannot be sent to phase %s.%s, queue %s: %s. Mend that queue or route; dispatch sends it then",
+        "run %s%s cannot be sent to phase %s.%s, queue %s: %s. Fix that queue or route; dispatch will send it then",
         waiting[0],
         f" and {len(waiting) - 1} more" if waiting[1:] else "",
         flow,

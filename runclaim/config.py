@@ -87,9 +87,9 @@ class Config:
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, timedelta) and value <= timedelta(0):
-                raise ConfigError(f"{field.name} is {value}; it has to be longer than nothing")
+                raise ConfigError(f"{field.name} must be greater than zero, not {value}")
             if isinstance(value, int) and not isinstance(value, bool) and value <= 0:
-                raise ConfigError(f"{field.name} is {value}; it has to be greater than zero")
+                raise ConfigError(f"{field.name} must be greater than zero, not {value}")
         if self.log_format not in {"text", "json"}:
             raise ConfigError(f"log_format is {self.log_format!r}; use text or json")
         if not self.database_url.startswith(("postgresql+psycopg://", "sqlite:///")):
@@ -149,7 +149,7 @@ def resolve(explicit: Mapping[str, Any], environ: Mapping[str, str], celery: Map
     """The configuration from its three sources, the first that names a setting wins. Raises: ConfigError."""
     known = {field.name: field for field in fields(Config)}
     if unknown := sorted(set(explicit) - set(known)):
-        raise ConfigError(f"unknown setting {', '.join(unknown)}; there are {', '.join(known)}")
+        raise ConfigError(f"unknown setting {', '.join(unknown)}; the settings are {', '.join(known)}")
     refuse_unread(known, environ, celery)
     found: dict[str, Any] = {}
     for name, field in known.items():

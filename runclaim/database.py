@@ -86,8 +86,8 @@ class Database:
             yield conn
         if file is not None and not file.is_there:
             raise LedgerUnavailable(
-                f"the file {file.path} was deleted or replaced while this was written to it: nothing of it is kept."
-                " Put the file back, or start this process again"
+                f"the file {file.path} was deleted or replaced during a write; nothing of that write is kept."
+                " Put the file back, or restart this process"
             )
 
     @contextmanager

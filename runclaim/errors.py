@@ -80,7 +80,7 @@ class KeyConflict(RunclaimError):
         self.flow, self.key, self.run_id, self.differs = flow, key, run_id, dict(differs)
         shown = "; ".join(f"{name} was {old!r:.80}, is {new!r:.80}" for name, (old, new) in self.differs.items())
         super().__init__(
-            f"{flow} already has run {run_id} under the key {key!r} with another input"
+            f"{flow} already has run {run_id} under the key {key!r} with a different input"
             f" ({shown or 'its input was purged'}). Put what differs into the key, or enqueue the same input."
         )
 
@@ -95,9 +95,9 @@ class RunExists(RunclaimError):
 
     def __init__(self, run_id: str, key: str, found: str | None, state: str | None) -> None:
         self.run_id, self.key, self.found, self.state = run_id, key, found, state
-        there = f"it is {state}" if state else "it was purged, or is being made at this moment"
+        there = f"it is {state}" if state else "it was purged, or is being enqueued at this moment"
         what = f"run {run_id}" if found == run_id else f"another run, {found}, of the key {key!r}"
-        super().__init__(f"run {run_id} was not made: there is {what} already ({there})")
+        super().__init__(f"run {run_id} was not enqueued: there is already {what} ({there})")
 
 
 class ClaimLost(RunclaimError):
@@ -157,7 +157,7 @@ class NamedSessionMoved(RunclaimError):
 
     def __init__(self, name: str, version: int) -> None:
         self.name, self.version = name, version
-        super().__init__(f"the session named {name!r} is no longer at version {version}: read it again and decide")
+        super().__init__(f"the session named {name!r} is no longer at version {version}; read it again and decide")
 
 
 class SchemaBehind(RunclaimError):
@@ -167,7 +167,7 @@ class SchemaBehind(RunclaimError):
         self.found, self.wanted = found, wanted
         said = f"is at revision {found}" if found else "has no runclaim tables"
         super().__init__(
-            f"the ledger {url} {said}, this release needs {wanted}."
+            f"the ledger {url} {said}, but this release needs {wanted}."
             " With RUNCLAIM_DATABASE_URL set to it, run: runclaim db upgrade"
         )
 
@@ -193,14 +193,14 @@ class LedgerNeeded(LedgerUnavailable):
 
     def __init__(self, run_id: str, phase: str, what: str) -> None:
         self.run_id, self.phase, self.what = run_id, phase, what
-        super().__init__(f"{what} needs the ledger, which cannot be reached: {run_id}/{phase} waits for it")
+        super().__init__(f"{what} needs the ledger, which cannot be reached; {run_id}/{phase} waits for it")
 
 
 class LedgerClosed(RunclaimError):
     """`Runclaim.close()` was called in this process: nothing is read or written any more."""
 
     def __init__(self) -> None:
-        super().__init__("this Runclaim was closed in this process; call close() last, when nothing uses it any more")
+        super().__init__("this Runclaim was closed in this process; call close() only when nothing uses it any more")
 
 
 class RunFailed(RunclaimError):

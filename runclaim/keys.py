@@ -97,17 +97,19 @@ class Template:
         try:
             parsed = list(string.Formatter().parse(text))
         except ValueError as error:
-            raise DeclarationError(f"{what} {text!r} is no template: {error}") from error
+            raise DeclarationError(f"{what} {text!r} is not a valid template: {error}") from error
         for literal, field, spec, conversion in parsed:
             if spec or conversion:
-                raise DeclarationError(f"{what} {text!r}: write {{{field}}} and nothing more, or give a function")
+                raise DeclarationError(
+                    f"{what} {text!r}: write only {{{field}}} between the braces, or pass a function"
+                )
             if field is not None and field not in known:
                 raise DeclarationError(
-                    f"{what} {text!r}: {{{field}}} is no field of the input; it has {', '.join(known) or 'none'}"
+                    f"{what} {text!r}: {{{field}}} is not a field of the input; it has {', '.join(known) or 'none'}"
                 )
             self._pieces.append((literal, field))
         if not any(field for _, field in self._pieces):
-            raise DeclarationError(f"{what} {text!r} has no {{field}}: every input would be the same run")
+            raise DeclarationError(f"{what} {text!r} has no {{field}}, so every input would be the same run")
 
     def readings(self, text: str, *, at_most: int) -> list[tuple[str, ...]]:
         """The ways in which `text` can have been made from this template: its `parts`, `at_most` of them."""
@@ -137,10 +139,12 @@ class Template:
                 try:
                     value = values[field]
                 except KeyError:
-                    raise InputError(field, "is missing, and the key is made from it") from None
+                    raise InputError(field, "is missing, but the key contains it") from None
                 value = value.value if isinstance(value, Enum) else value
                 if not isinstance(value, str | int | float):
-                    raise InputError(field, f"is {value!r:.40}; a key takes text and numbers (use a callable key)")
+                    raise InputError(
+                        field, f"is {value!r:.40}; a key takes text and numbers (pass a function as the key)"
+                    )
                 found.append(str(value))
         return found
 
@@ -158,12 +162,16 @@ def dump_json(field: str, value: Any, *, cap: int = MAX_JSON_BYTES) -> str:
             # One that contains itself has no end; the words of the error say so.
             with suppress(RecursionError):
                 _check(field, value)
-        raise InputError(field, f"is no JSON ({error}); return or pass plain dicts, lists, text and numbers") from error
+        raise InputError(
+            field, f"is not JSON ({error}); return or pass plain dicts, lists, text and numbers"
+        ) from error
     if _REFUSED_IN_JSON.search(text):
         _check(field, value)
     # Escapes are ASCII; what counts is the text that they stand for.
     if len(text) > cap and (size := len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode())) > cap:
-        raise InputError(field, f"has {size:,} bytes of JSON, at most {cap:,} fit; store it and pass a reference")
+        raise InputError(
+            field, f"has {size:,} bytes of JSON, at most {cap:,} fit; store it elsewhere and pass a reference"
+        )
     return text
 
 

@@ -40,11 +40,11 @@ _OUTCOMES: Final = {"actions_posted": "posted", "actions_failed": "failed", "act
 _HISTOGRAMS: Final = {
     "start_seconds": (
         "runclaim_run_start_seconds",
-        "From enqueue to the first start, an asked delay included.",
+        "Time from enqueue to the first start, including a requested delay.",
         "flow",
     ),
-    "run_seconds": ("runclaim_run_duration_seconds", "From enqueue to the end of the run.", "flow"),
-    "phase_seconds": ("runclaim_phase_duration_seconds", "The attempt that completed the phase.", "phase"),
+    "run_seconds": ("runclaim_run_duration_seconds", "Time from enqueue to the end of the run.", "flow"),
+    "phase_seconds": ("runclaim_phase_duration_seconds", "Duration of the attempt that completed the phase.", "phase"),
 }
 
 
@@ -76,7 +76,7 @@ class LedgerCollector(Collector):
         try:
             found, totals, tables = self._database().ask(asked, patience=0)
         except Exception as error:  # noqa: BLE001 - away, closed, or without our tables: a scrape tells and never fails
-            logger.debug("the ledger was not read: %s", error)
+            logger.debug("the ledger could not be read: %s", error)
             return [_gauge("runclaim_up", "Whether the ledger answers.", (), [((), 0)])]
         return [*_from_gauges(found), *_from_totals(totals), *_from_sizes(tables)]
 
@@ -102,37 +102,49 @@ def _from_gauges(found: Gauges) -> Iterator[Metric]:
     runs |= {("running", flow): many for flow, (many, _) in found.running.items()} | found.stalled
     lanes = [((each.flow, each.queue or ""), each) for each in found.queued]
     yield _gauge("runclaim_up", "Whether the ledger answers.", (), [((), 1)])
-    yield _gauge("runclaim_build_info", "The release that was asked.", ("version",), [((version("runclaim"),), 1)])
-    yield _gauge("runclaim_runs", "Runs that have not ended.", ("state", "flow"), runs.items())
+    yield _gauge(
+        "runclaim_build_info", "The release of the process that answered.", ("version",), [((version("runclaim"),), 1)]
+    )
+    yield _gauge("runclaim_runs", "Runs that have not ended, by state.", ("state", "flow"), runs.items())
     yield _gauge(
         "runclaim_queue_depth", "Queued runs that are due.", ("flow", "queue"), [(lane, it.due) for lane, it in lanes]
     )
     yield _gauge(
         "runclaim_queue_oldest_seconds",
-        "How long the oldest run that is due has waited.",
+        "How long the oldest due run has waited, in seconds.",
         ("flow", "queue"),
         [(lane, it.oldest_seconds) for lane, it in lanes],
     )
     yield _gauge(
         "runclaim_leases_lapsed",
-        "Running phases whose lease has lapsed and that are not rescued yet.",
+        "Running phases whose lease has lapsed and that were not rescued yet.",
         ("flow",),
         [((flow,), lapsed) for flow, (_, lapsed) in found.running.items()],
     )
     yield _gauge(
-        "runclaim_actions", "Actions not settled; unknown waits for a person.", ("kind", "state"), found.actions.items()
+        "runclaim_actions",
+        "Actions that are not settled; an unknown action needs a person.",
+        ("kind", "state"),
+        found.actions.items(),
     )
     behind = [((name,), float(many)) for name, (many, _) in found.listeners.items()]
-    yield _gauge("runclaim_listener_behind", "Events that a listener is yet to be told.", ("listener",), behind)
+    yield _gauge("runclaim_listener_behind", "Events that a listener has not been told yet.", ("listener",), behind)
     aside = [((name,), float(many)) for name, (_, many) in found.listeners.items()]
-    yield _gauge("runclaim_listener_untold", "Events that a listener did not take yet.", ("listener",), aside)
+    yield _gauge(
+        "runclaim_listener_untold",
+        "Events on which a listener failed and that will be told again.",
+        ("listener",),
+        aside,
+    )
 
 
 def _from_sizes(tables: list[Size]) -> Iterator[Metric]:
     rows = [((each.table,), float(each.rows)) for each in tables]
-    yield _gauge("runclaim_table_rows", "About how many rows a table of the ledger has.", ("table",), rows)
+    yield _gauge("runclaim_table_rows", "Estimated number of rows of a table of the ledger.", ("table",), rows)
     filled = [((each.table,), float(each.bytes)) for each in tables if each.bytes]
-    yield _gauge("runclaim_table_bytes", "Bytes of a table with its indexes, on PostgreSQL.", ("table",), filled)
+    yield _gauge(
+        "runclaim_table_bytes", "Size of a table with its indexes in bytes (PostgreSQL only).", ("table",), filled
+    )
 
 
 def _from_totals(totals: Totals) -> Iterator[Metric]:
@@ -151,7 +163,9 @@ def _from_totals(totals: Totals) -> Iterator[Metric]:
     settled = [((kind, _OUTCOMES[name]), n) for (name, kind), n in totals.items() if name in _OUTCOMES]
     yield counter("runclaim_events", "Lines of the journal.", ("type", "flow"), kinds.items())
     yield counter("runclaim_runs_finished", "Runs that ended.", ("flow", "state"), finished)
-    yield counter("runclaim_leases_lost", "Claims given back for a dead or silent worker.", ("flow",), rescued)
+    yield counter(
+        "runclaim_leases_lost", "Claims that were given back because their worker died or stalled.", ("flow",), rescued
+    )
     yield counter("runclaim_duplicates_refused", "Messages whose claim was refused.", ("flow",), refused)
     yield counter("runclaim_actions_settled", "Actions by how they ended.", ("kind", "outcome"), settled)
     for stored, (name, about, label) in _HISTOGRAMS.items():

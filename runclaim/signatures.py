@@ -90,25 +90,25 @@ def _standard_digests(signed: bytes, secrets: Sequence[str]) -> list[str]:
 def check_secrets(secrets: Sequence[str], *, standard: bool) -> None:
     """Refuse secrets that protect nothing. Raises: ConfigError; the secret itself is never shown."""
     if not secrets:
-        raise ConfigError("a webhook needs a secret: without one anybody could enqueue runs")
+        raise ConfigError("a webhook needs a secret; without one, anyone could enqueue runs")
     for secret in secrets:
         size = len(_standard_key(secret) if standard else secret.encode())
         if size < _SHORTEST_SECRET:
-            raise ConfigError(f"a webhook secret has {size} bytes; use at least {_SHORTEST_SECRET} random ones")
+            raise ConfigError(f"a webhook secret has only {size} bytes; use at least {_SHORTEST_SECRET} random ones")
 
 
 def _standard_key(secret: str) -> bytes:
     try:
         return base64.b64decode(secret.removeprefix("whsec_"), validate=True)
     except binascii.Error as error:
-        raise ConfigError("a Standard Webhooks secret is base64 after `whsec_`") from error
+        raise ConfigError("a Standard Webhooks secret must be base64 after `whsec_`") from error
 
 
 def _header(headers: Mapping[str, str], name: str) -> str:
     if not (found := headers.get(name, "")):
         raise SignatureRefused(name, "is missing")
     if not found.isprintable():
-        raise SignatureRefused(name, "contains characters that no header has")
+        raise SignatureRefused(name, "contains characters that are not allowed in a header")
     return found
 
 

@@ -26,16 +26,16 @@ def refuse_unread(known: Collection[str], environ: Iterable[str], celery: Mappin
         if variable.startswith(_VARIABLE) and not _is_variable(variable.removeprefix(_VARIABLE), known):
             names = [*(name.upper() for name in known), *_OTHERS]
             meant = _meant(_VARIABLE, variable.removeprefix(_VARIABLE), names)
-            raise ConfigError(f"the variable {variable} is no setting of runclaim{meant}")
+            raise ConfigError(f"the variable {variable} is not a setting of runclaim{meant}")
     for key in sorted(str(each) for each in celery):
         # A namespace is Celery's own way: CELERY_RUNCLAIM_LEASE is read as runclaim_lease.
         namespace, found, name = key.lower().partition(_KEY)
         if not found or namespace not in {"", "celery_"}:
             continue
         if name not in known:
-            raise ConfigError(f"the key {key} of Celery's configuration is no setting{_meant(_KEY, name, known)}")
+            raise ConfigError(f"the key {key} of Celery's configuration is not a setting{_meant(_KEY, name, known)}")
         if celery.get(f"{_KEY}{name}") is None and celery.get(key) is not None:
-            raise ConfigError(f"the key {key} of Celery's configuration is not read: write {_KEY}{name}")
+            raise ConfigError(f"the key {key} of Celery's configuration is ignored; write {_KEY}{name}")
 
 
 def _is_variable(name: str, known: Collection[str]) -> bool:
@@ -46,4 +46,4 @@ def _is_variable(name: str, known: Collection[str]) -> bool:
 
 def _meant(prefix: str, name: str, names: Collection[str]) -> str:
     close = get_close_matches(name, names, n=1)
-    return f": did you mean {prefix}{close[0]}?" if close else ". docs/settings.md lists them"
+    return f": did you mean {prefix}{close[0]}?" if close else "; docs/settings.md lists the settings"

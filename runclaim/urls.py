@@ -46,13 +46,12 @@ def sqlite_file(url: str) -> Path | None:
     path = named.database or ""
     if path in {"", ":memory:"} or path.startswith("file:") or named.query:
         raise ConfigError(
-            f"database_url {masked(url)} names no file, or more than a file: workers and callers share the ledger,"
-            " use sqlite:///file.db"
+            f"database_url {masked(url)} does not name a plain file; workers and callers share the ledger,"
+            " so use sqlite:///file.db"
         )
     if path.startswith("~"):
         raise ConfigError(
-            f"database_url {url} begins with ~, which is a name of the shell's: write"
-            f" sqlite:///{Path(path).expanduser()}"
+            f"database_url {url} begins with ~, which only shells expand; write sqlite:///{Path(path).expanduser()}"
         )
     return Path(os.path.abspath(path))  # noqa: PTH100 - without following links: they may change
 

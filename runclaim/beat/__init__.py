@@ -64,7 +64,7 @@ def _add_again(app: Celery, scheduler: Any, config: Config) -> None:
         _add(app, missing)
         scheduler.update_from_dict({name: app.conf.beat_schedule[name] for name in missing})
         logger.warning(
-            "beat_schedule was assigned after the application was complete, without %s: added again."
+            "beat_schedule was assigned after the application was complete, without %s; they were added again."
             " Assign it in on_after_configure, or update it instead",
             ", ".join(missing),
         )

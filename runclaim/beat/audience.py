@@ -35,7 +35,7 @@ def watch(app: Celery, runtime: Runtime) -> None:
             try:
                 tell(app, runtime)
             except Exception as error:  # noqa: BLE001 - some transports know no broadcast, and a broker may be away
-                logger.debug("the workers could not be asked for their queues: %r", error)
+                logger.debug("the workers did not tell their queues: %r", error)
 
     threading.Thread(target=work, name="runclaim-audience", daemon=True).start()
 
@@ -49,7 +49,8 @@ def tell(app: Celery, runtime: Runtime) -> None:
     for queue, tasks in queues(app, runtime).items():
         if queue not in consumed:
             logger.warning(
-                "no worker consumes the queue %s, where %s wait: start a worker with -Q %s, or route them to another",
+                "no worker consumes the queue %s, where %s wait;"
+                " start a worker with -Q %s, or route them to another queue",
                 queue,
                 ", ".join(tasks),
                 queue,

@@ -39,7 +39,7 @@ class _Named(dict[str, Any]):
         self._what = what
 
     def __missing__(self, name: str) -> Any:
-        raise InputError(self._what, f"there is no {name!r:.100}; this app has {', '.join(self) or 'none'}")
+        raise InputError(self._what, f"{name!r:.100} is not declared; this app has {', '.join(self) or 'none'}")
 
 
 class Declarations(Hearing):

@@ -108,7 +108,7 @@ class PlainCalls:
     ) -> Claimed | None:
         """See `Runclaim.check_and_claim`."""
         if name in self.ledger.flows:
-            raise DeclarationError(f"{name} is a declared flow, whose runs its workers claim: enqueue it instead")
+            raise DeclarationError(f"{name} is a declared flow, whose runs are claimed by workers; enqueue it instead")
         database, keeper, config = self.ledger.database, self.keeper(), self.ledger.config
         new = self._new_run(check_name("flow", name), key, subject, project or config.project, options)
         self.ledger.plain_names.add(name)

@@ -55,7 +55,7 @@ def committed(conn: Connection, number: str) -> bool:
     """
     status = conn.execute(_COMMITTED, {"number": number}).scalar()
     if status == "in progress":
-        raise LedgerUnavailable("a transaction that added to the totals is still under way; try again")
+        raise LedgerUnavailable("a transaction that adds to the totals is still open; try again")
     return status != "aborted"
 
 

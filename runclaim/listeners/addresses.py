@@ -79,21 +79,21 @@ class Target:
             found = urlsplit(url)
             port = found.port
         except ValueError as error:
-            raise ConfigError(f"a webhook's URL is malformed: {error}") from None
+            raise ConfigError(f"the webhook URL is malformed: {error}") from None
         self.is_tls, self.is_internal = found.scheme == "https", is_internal
         if found.scheme != "https" and not (is_internal and found.scheme == "http"):
-            raise ConfigError("a webhook's URL begins with https://")
+            raise ConfigError("a webhook URL must begin with https://")
         if not found.hostname or found.username is not None or found.password is not None:
-            raise ConfigError("a webhook's URL has a host and neither user nor password; the signature says who sends")
+            raise ConfigError("a webhook URL needs a host, and neither user nor password; the signature says who sends")
         if any(not 0x20 < ord(character) < 0x7F for character in url):  # noqa: PLR2004 - visible ASCII
-            raise ConfigError("a webhook's URL has characters that have to be percent-encoded")
+            raise ConfigError("the webhook URL has characters that must be percent-encoded")
         self.host, self.port = found.hostname, (443 if self.is_tls else 80) if port is None else port
         if not _is_name(found.hostname):
             raise ConfigError(
-                "a webhook's URL has a host that cannot be looked up: a label has 1 to 63 characters, all at most 253"
+                "the webhook URL has an invalid host; each label must have 1 to 63 characters, the whole at most 253"
             )
         if not is_internal and self.port not in _PORTS:
-            raise ConfigError(f"a webhook's URL has port {self.port}; only 443 and 8443 are called")
+            raise ConfigError(f"the webhook URL has port {self.port}; only 443 and 8443 are allowed")
         self.path = (found.path or "/") + (f"?{found.query}" if found.query else "")
         self.authority = found.netloc
 
@@ -121,7 +121,7 @@ def check(address: str, *, is_internal: bool) -> None:
         if _is_in(each, _METADATA):
             raise AddressRefused(f"{outer} is where clouds hand out credentials")
         if each.is_multicast or each.is_unspecified:
-            raise AddressRefused(f"{outer} is not the address of one machine")
+            raise AddressRefused(f"{outer} is not the address of a single machine")
     compared = inner if _is_in(outer, _TRANSLATED) else [outer, *inner]
     if not is_internal and not all(_is_public(each) for each in compared):
         raise AddressRefused(f"{outer} is not a public address")

@@ -74,12 +74,12 @@ class Listener:
         for pattern in self.types:
             if not any(fnmatchcase(known, pattern) for known in EventType):
                 raise DeclarationError(
-                    f"no event is called {pattern}; there are {', '.join(EventType)}, run.*, phase.*"
+                    f"there is no event {pattern}; the types are {', '.join(EventType)}, run.*, phase.*"
                 )
         if not self.types:
-            raise DeclarationError(f"listener {self.name} listens to nothing; name the types of events")
+            raise DeclarationError(f"listener {self.name} has no types; name the types of events that it listens to")
         if not all(timedelta(0) <= wait <= LONGEST for wait in self.schedule):
-            raise DeclarationError(f"the waits of listener {self.name} are from nothing to {LONGEST.days} days each")
+            raise DeclarationError(f"the waits of listener {self.name} must be from zero to {LONGEST.days} days each")
 
     def wants(self, line: Line) -> bool:
         """Whether it listens to this."""
@@ -96,7 +96,7 @@ class Listeners(dict[str, Listener]):
         if listener.name in self:
             raise DeclarationError(f"this app already has a listener {listener.name}; give the second another name=")
         if listener.name.startswith("runclaim."):
-            raise DeclarationError(f"listener {listener.name}: names that begin with runclaim. are its own")
+            raise DeclarationError(f"listener {listener.name}: names that begin with runclaim. are reserved")
         self[listener.name] = listener
 
 

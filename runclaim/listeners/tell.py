@@ -49,7 +49,7 @@ class TurnLost(ClaimLost):
     """Another process tells this listener now."""
 
     def __init__(self, turn: Turn) -> None:
-        super().__init__(turn.name, "turn", 0, "its hold lapsed")
+        super().__init__(turn.name, "turn", 0, "its claim on the listener lapsed")
 
 
 def register(database: Database, listeners: Mapping[str, Listener]) -> None:
@@ -185,7 +185,7 @@ class Round:
         said = {"type": kind_of(error), "message": clip(redact(str(error)), 2048)}
         level = logger.error if given_up else logger.warning
         level(
-            "listener %s did not take %s of run %s, attempt %d: %s: %s; %s",
+            "listener %s failed on %s of run %s, attempt %d: %s: %s; %s",
             self._listener.name,
             line.type,
             line.run_id,

@@ -58,7 +58,7 @@ def _without_a_row(conn: Connection) -> str:
             f" {role} BYPASSRLS"
         )
     return (
-        f"{VERSION_TABLE} is there and has no row, so nobody knows which release its tables are of: put the row back"
+        f"{VERSION_TABLE} is empty, so the release of these tables is unknown: put the row back"
         " (its version_num is in any backup), or drop the table if it is the only one of runclaim's"
     )
 
@@ -143,8 +143,8 @@ def _require_fit(conn: Connection) -> None:
         )
     if schema is None:
         raise ConfigError(
-            "the search_path names no schema that exists and that this role may use, so the tables would have no"
-            " place: CREATE SCHEMA, or GRANT USAGE ON SCHEMA … TO the role, or set another search_path for it"
+            "the search_path names no schema that exists and that this role may use, so the tables cannot be"
+            " created: CREATE SCHEMA, or GRANT USAGE ON SCHEMA … TO the role, or set another search_path for it"
         )
 
 

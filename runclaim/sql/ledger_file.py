@@ -49,8 +49,8 @@ def make(path: Path) -> None:
         os.close(os.open(path, os.O_CREAT | os.O_RDONLY | os.O_CLOEXEC, 0o600))
     except OSError as error:
         raise LedgerRefused(
-            f"the ledger {path} cannot be made: {error.strerror}. To do: check that its folder exists and that this"
-            " user may write there, or name another file in RUNCLAIM_DATABASE_URL"
+            f"the ledger {path} cannot be created: {error.strerror}. To fix it: check that its folder exists and that"
+            " this user may write there, or name another file in RUNCLAIM_DATABASE_URL"
         ) from error
 
 
@@ -62,6 +62,6 @@ def connect(path: Path, **arguments: object) -> tuple[sqlite3.Connection, Opened
         if before.is_there:
             return raw, before
         raw.close()
-    missing = sqlite3.OperationalError(f"the file {path} is not there: it was deleted, moved or never made")
+    missing = sqlite3.OperationalError(f"the file {path} is not there: it was deleted, moved or never created")
     missing.sqlite_errorcode, missing.sqlite_errorname = sqlite3.SQLITE_CANTOPEN, "SQLITE_CANTOPEN"
     raise missing

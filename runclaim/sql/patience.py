@@ -83,7 +83,9 @@ def refusal(name: str, error: BaseException) -> LedgerRefused | None:
     """What to raise for an error that waiting does not mend; `None` when it is not known what would."""
     mends = advice(error)
     return (
-        None if mends is None else LedgerRefused(f"the ledger {name} refuses this: {in_words(error)}. To do: {mends}")
+        None
+        if mends is None
+        else LedgerRefused(f"the ledger {name} refuses this: {in_words(error)}. To fix it: {mends}")
     )
 
 

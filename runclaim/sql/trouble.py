@@ -27,13 +27,13 @@ _GRANTS: Final = (
     " sequences; `runclaim db upgrade` also needs CREATE on the schema"
 )
 _PARAMETER: Final = "check the parameters in RUNCLAIM_DATABASE_URL"
-_DAMAGED: Final = "it is damaged: restore it from a backup"
+_DAMAGED: Final = "the file is damaged; restore it from a backup"
 _PREPARED: Final = (
-    "a pooler such as PgBouncer gives each transaction another session: add ?prepare_threshold=none to"
+    "a pooler such as PgBouncer gives each transaction a different session; add ?prepare_threshold=none to"
     " RUNCLAIM_DATABASE_URL"
 )
 _FILE: Final = "check that its folder exists and that this user may write there; ~ is not expanded"
-_NO_DATABASE_FILE: Final = "the file is not a SQLite database: name another, or restore it from a backup"
+_NO_DATABASE_FILE: Final = "the file is not a SQLite database; name another one, or restore it from a backup"
 
 
 class Trouble(Enum):
@@ -96,7 +96,7 @@ _ADVICE: Final = {
     "42501": _GRANTS,
     "26": _PREPARED,
     "42P05": _PREPARED,
-    "F0": "mend the server's configuration",
+    "F0": "correct the configuration of the server",
     "XX001": _DAMAGED,
     "XX002": _DAMAGED,
 }

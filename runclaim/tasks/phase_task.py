@@ -91,7 +91,7 @@ def _message(phase: Phase[Any, Any], named: object, fence: object = 0, carried: 
     try:
         return Message.of(named, fence, carried)
     except InputError as refused:
-        logger.error("a message of %s is refused and dropped: %s", phase.task_name, refused)  # noqa: TRY400 - its text is enough
+        logger.error("a message of %s was refused and dropped: %s", phase.task_name, refused)  # noqa: TRY400 - its text is enough
         raise Ignore from None
 
 
@@ -108,7 +108,7 @@ def _deliver(
         logger.error("%s %s: %s; the run waits in the ledger", phase.task_name, message.run_id, refused)  # noqa: TRY400 - its words say what to mend
         raise
     if first.ended is None:
-        monitor.refused("not ours: already claimed, moved on, or not due")
+        monitor.refused("not claimed: already claimed, moved on, or not due")
         raise Ignore
     if first.ending is Ending.FAILURE and first.ended.exception is not None:
         # Celery logs it, sends it to monitors, and may keep it in a result backend.
@@ -143,5 +143,5 @@ def _lane(app: Celery, phase: Phase[Any, Any], message: Message) -> str | None:
     try:
         return queue_of(app, phase.task_name, args=(message.run_id, message.fence))
     except Exception as error:  # noqa: BLE001 - a router is the application's own
-        logger.debug("the router of %s raises %r: it goes through the broker", phase.task_name, error)
+        logger.debug("the router of %s raised %r; the phase goes through the broker", phase.task_name, error)
         return None

@@ -48,7 +48,7 @@ class ProcessRole:
     def end_overdue(self, claim: Claim, times: int) -> None:
         """A body outlived its max_duration. First it is interrupted; a child that does not react is ended."""
         what = "interrupting" if times == 1 else "ending the process"
-        outcome = f"; {what}" if self.is_pool_child else " and holds its slot"
+        outcome = f"; {what}" if self.is_pool_child else " and still holds its slot"
         logger.error("%s/%s is past its max_duration%s", claim.run_id, claim.phase, outcome, extra=logs.of(claim))
         if self.is_pool_child:
             # SIGUSR1 is Celery's soft time limit in a prefork child: SoftTimeLimitExceeded in the body.

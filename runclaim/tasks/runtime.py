@@ -120,7 +120,7 @@ class Runtime:
             try:
                 (self._keeper.shut if for_good else self._keeper.close)()
             except RunclaimError as error:
-                logger.warning("totals of this process were not written: %s", error)
+                logger.warning("the totals of this process were not written: %s", error)
 
     def give_back(self, worker: str) -> None:
         """A pool child died: its claims are queued again at once, in a thread so the worker's loop goes on."""
@@ -131,7 +131,7 @@ class Runtime:
                     lambda conn: rescue_worker(conn, worker, hooks=stopped_hooks(conn, self.flows))
                 )
                 if found:
-                    logger.warning("%s died; %d of its claims are given back", worker, len(found))
+                    logger.warning("%s died; %d of its claims were given back", worker, len(found))
                     self.dispatch()
             except Exception:
                 logger.warning("could not give back the claims of %s; rescue will", worker, exc_info=True)

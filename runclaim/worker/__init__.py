@@ -58,7 +58,7 @@ def _start_check(app: Celery, runtime: Runtime) -> type:
         def __init__(self, parent: Any, **kwargs: Any) -> None:
             super().__init__(parent, **kwargs)
             if found := refusals(app, runtime):
-                raise SystemExit("runclaim: this worker does not start.\n" + "\n".join(f"  - {each}" for each in found))
+                raise SystemExit("runclaim: this worker cannot start.\n" + "\n".join(f"  - {each}" for each in found))
             for notice in notices(runtime):
                 logger.warning("%s", notice)
             runtime.role.worker_starts()
@@ -67,9 +67,9 @@ def _start_check(app: Celery, runtime: Runtime) -> type:
                 runtime.add_listeners()
             except LedgerUnavailable:
                 # It may come up later; until then every run waits.
-                logger.warning("the ledger is away: flows that are new here are not registered for the API")
+                logger.warning("the ledger cannot be reached: new flows of this worker are not registered for the API")
             except RunclaimError as refused:
-                raise SystemExit(f"runclaim: this worker does not start.\n  - {refused}") from refused
+                raise SystemExit(f"runclaim: this worker cannot start.\n  - {refused}") from refused
 
         def start(self, parent: Any) -> None:
             """Nothing more to do."""
@@ -122,8 +122,8 @@ def _say_where_nothing_opens(records: LocalRecords, names: list[str]) -> None:
         records.check()
     except OSError as refused:
         logger.error(  # noqa: TRY400 - its text is enough
-            "%s fail closed in this worker: no local record can be kept in %s (%s). Set RUNCLAIM_FAIL_OPEN_FOLDER to a"
-            " folder that it may write, on a disk that outlives it",
+            "%s fail closed in this worker: no local record can be written in %s (%s). Set RUNCLAIM_FAIL_OPEN_FOLDER"
+            " to a folder that it may write, on a disk that outlives it",
             ", ".join(names),
             records.folder,
             refused,

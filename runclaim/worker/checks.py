@@ -37,7 +37,7 @@ def notices(runtime: Runtime) -> list[str]:
     found = []
     if runtime.ledger.config.log_format == "json" and signals.setup_logging.receivers:
         found.append(
-            "log_format=json changes nothing here: the application sets up its logging itself (signal setup_logging)."
+            "log_format=json has no effect: the application sets up its own logging (signal setup_logging)."
             " Give its handlers the formatter runclaim.logs.JsonFormatter"
         )
     return found
@@ -50,7 +50,7 @@ def _contents(app: Celery) -> list[str]:
         if accepted & PICKLES:
             rest = sorted(accepted - PICKLES) or ["json"]
             found.append(
-                f"{setting} lets pickle in: whoever can write to the broker could run code here."
+                f"{setting} accepts pickle: anyone who can write to the broker could run code here."
                 f" Set app.conf.{setting} = {rest}"
             )
     if not found and not is_readable(app):
@@ -85,7 +85,7 @@ def _no_queue(app: Celery) -> list[str]:
         what = 'Route it to one of yours: task_routes = {"runclaim.*": {"queue": …}}'
         return [f"the upkeep has no queue, so beat cannot send it: {error.args[0]}. {what}"]
     except Exception as error:  # noqa: BLE001 - a router is the application's own
-        return [f"a router of the application raises {error!r} for {name}: have it return None for tasks not its own"]
+        return [f"a router of the application raises {error!r} for {name}; make it return None for tasks not its own"]
     return []
 
 
@@ -97,7 +97,7 @@ def _long_actions(app: Celery, runtime: Runtime) -> list[str]:
     if limit is None or not long:
         return []
     cut = (
-        f"the task {upkeep.DELIVER} may take {limit.total_seconds():g} s, and sending {', '.join(long)} longer: Celery"
+        f"the task {upkeep.DELIVER} may take {limit.total_seconds():g} s, but sending {', '.join(long)} longer: Celery"
     )
     given = f'task_annotations = {{"{upkeep.DELIVER}": {{"time_limit": …, "soft_time_limit": …}}}}'
-    return [f"{cut} would end it in the middle. Give those actions a shorter max_duration, or set {given}"]
+    return [f"{cut} would stop it halfway. Give those actions a shorter max_duration, or set {given}"]

@@ -89,4 +89,6 @@ class UnknownTasks:
         ledger = self._runtime.ledger
         delay = min(ledger.config.dispatch_after, _LONGEST)
         if found := ledger.database.run(lambda conn: put_back(conn, named, task=task, delay=delay)):
-            logger.warning("this release does not have %s: %d runs are put back for one that does", task, len(found))
+            logger.warning(
+                "this release does not have %s; %d runs were put back for a release that does", task, len(found)
+            )

@@ -82,7 +82,7 @@ def test_the_tables_are_checked_made_and_checked_again(database_url: str, tmp_pa
     [
         ("postgresql+psycopg://me:hidden@127.0.0.1:1/none", 6, "does not answer"),
         ("mysql://localhost/x", 1, "is not supported: use postgresql+psycopg://"),
-        ("sqlite:///:memory:", 1, "names no file"),
+        ("sqlite:///:memory:", 1, "does not name a plain file"),
     ],
 )
 def test_a_ledger_that_cannot_be_used_is_told_with_its_own_exit_code_and_no_password(

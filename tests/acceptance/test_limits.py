@@ -104,7 +104,7 @@ def test_a_thread_that_outlives_its_max_duration_keeps_its_slot_and_not_its_run(
     worker = redis_site.worker(pool="threads", concurrency=2)
     redis_site.ended(run, upkeep=True)
 
-    worker.said("is past its max_duration and holds its slot")
+    worker.said("is past its max_duration and still holds its slot")
     assert "interrupting" not in worker.text
     assert [1, 2] == [start.attempt for start in redis_site.starts(run, "second")]
     assert [("x", phase) for phase in ("first", "second", "third")] == redis_site.rows()
@@ -119,7 +119,7 @@ def test_a_worker_that_runs_its_bodies_itself_is_not_ended_for_one_of_them(redis
     """
     late = redis_site.enqueue("late", second="gate")
     worker = redis_site.worker(pool="solo")
-    worker.said("is past its max_duration and holds its slot", within=60)
+    worker.said("is past its max_duration and still holds its slot", within=60)
     redis_site.open("late", "second")
     redis_site.ended(late, upkeep=True)
 

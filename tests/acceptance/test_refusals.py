@@ -33,8 +33,8 @@ def test_a_worker_that_takes_pickle_does_not_start(
     redis_site.told["conf"] = {setting: accepted}
 
     assert (
-        "runclaim: this worker does not start.\n"
-        f"  - {setting} lets pickle in: whoever can write to the broker could run code here."
+        "runclaim: this worker cannot start.\n"
+        f"  - {setting} accepts pickle: anyone who can write to the broker could run code here."
         f" Set app.conf.{setting} = {rest}\n"
     ) in refused(redis_site, env={"C_FORCE_ROOT": "1"})
 

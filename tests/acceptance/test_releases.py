@@ -22,7 +22,7 @@ def test_a_worker_of_an_older_release_leaves_alone_what_it_does_not_know(redis_s
     until(lambda: run.view.phase == other.view.phase == "second", "the end of what it knows", so_far=newer.story)
     newer.publish(run)
     old_worker.said("Received unregistered task of type 'steps.second'")
-    old_worker.said("runs are put back for one that does")
+    old_worker.said("runs were put back for a release that does")
     for each in (run, other):
         assert 0 == newer.dispatches(each), "a message that nobody could take is no dispatch"
         assert (RunState.QUEUED, 0, "pending") == (each.state, each.view.attempts, each.phases["second"])

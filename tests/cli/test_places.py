@@ -23,10 +23,10 @@ if TYPE_CHECKING:
         (
             "runs list -A nothing_here",
             1,
-            "there is no module nothing_here here: give -A as for celery -A, in its folder",
+            "there is no module nothing_here here; give -A as for celery -A, in the folder of the module",
         ),
         ("runs list -A json", 1, "there is no Celery app in json"),
-        ("runs list -A tests.harness.until", 1, "has no Runclaim(app): name with -A the module that makes one"),
+        ("runs list -A tests.harness.until", 1, "has no Runclaim(app); name with -A the module that creates one"),
         ("runs list -A tests.harness:nothing", 1, "the module tests.harness has no nothing: give -A as for celery -A"),
         ("runs list --remote", 1, "set RUNCLAIM_API_URL to the API's address"),
         ("runs list --url mysql://localhost/x", 1, "is not supported: use postgresql+psycopg://"),

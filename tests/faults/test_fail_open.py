@@ -179,7 +179,7 @@ def test_a_worker_that_can_keep_no_record_says_so_and_gives_the_message_back(ope
     folder(site).touch()
     worker = site.worker(concurrency=1)
     worker.said("steps fail closed in this worker")
-    worker.said("no local record can be kept")
+    worker.said("no local record can be written")
     private_postgres.start()
     site.beat()
     until(lambda: site.starts() != [], "the run to be made from its message", so_far=site.story)

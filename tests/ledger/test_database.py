@@ -187,7 +187,7 @@ def test_a_repeated_refusal_is_a_refusal(database):
 
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:"])
 def test_a_ledger_in_memory_is_refused(url):
-    with pytest.raises(ConfigError, match="names no file"):
+    with pytest.raises(ConfigError, match="does not name a plain file"):
         Database(url, patience=timedelta(seconds=1))
 
 

@@ -55,7 +55,7 @@ def test_an_id_that_is_taken_is_refused_and_nothing_is_written(conn):
         recover(conn, new_run("pr-7", run_id=ID, subject="acme"), nonce="n")
     assert (ID, ID, "queued") == (refused.value.run_id, refused.value.found, refused.value.state)
     assert (refused.value.key, state_of_tables(conn)) == ("pr-6", before)
-    assert str(refused.value) == f"run {ID} was not made: there is run {ID} already (it is queued)"
+    assert str(refused.value) == f"run {ID} was not enqueued: there is already run {ID} (it is queued)"
 
 
 @pytest.mark.parametrize("other", [{}, {"input": {"number": 8}}])

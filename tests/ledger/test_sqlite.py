@@ -221,7 +221,7 @@ def test_a_file_that_was_deleted_under_the_process_is_told_and_not_made_anew(own
     for each in own.file.parent.glob("ledger.db*"):
         each.unlink()
 
-    with pytest.raises(LedgerUnavailable, match=r"ledger.db is not there: it was deleted, moved or never made"):
+    with pytest.raises(LedgerUnavailable, match=r"ledger.db is not there: it was deleted, moved or never created"):
         getattr(own, verb)(queued_run if verb == "run" else read.counts)
     assert not own.file.exists()
 
@@ -246,7 +246,7 @@ def test_what_was_being_written_when_the_file_was_deleted_is_not_acknowledged(ow
         own.file.unlink()
         return run_id
 
-    with pytest.raises(LedgerUnavailable, match="was deleted or replaced while this was written to it"):
+    with pytest.raises(LedgerUnavailable, match="was deleted or replaced during a write"):
         own.run(work)
 
 

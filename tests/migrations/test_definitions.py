@@ -84,13 +84,13 @@ def test_a_reversed_predicate_of_an_index_is_told_with_both(conn):
 
     assert 1 == len(found)
     assert found[0].startswith("runclaim_runs, index ix_runclaim_runs_live: is CREATE INDEX ix_runclaim_runs_live ON")
-    assert "finished_at IS NOT NULL" in found[0].split(", has to be ")[0]
-    assert "finished_at IS NULL" in found[0].split(", has to be ")[1]
+    assert "finished_at IS NOT NULL" in found[0].split(", must be ")[0]
+    assert "finished_at IS NULL" in found[0].split(", must be ")[1]
 
 
 @pytest.mark.parametrize(
     "columns, told",
-    [("id, enqueued_at", "has to be"), ("enqueued_at DESC, id", "has to be"), (None, "is missing")],
+    [("id, enqueued_at", "must be"), ("enqueued_at DESC, id", "must be"), (None, "is missing")],
 )
 def test_an_index_of_other_columns_or_none_is_told(conn, columns, told):
     made = [] if columns is None else [
@@ -122,12 +122,12 @@ def test_what_was_added_by_hand_is_told(conn):
         "runclaim_counters, index ix_of_mine",
         "runclaim_subjects, column colour",
     ] == [line.split(": ")[0] for line in found]
-    assert all("which is none of this release's" in line for line in found)
+    assert all("which this release does not have" in line for line in found)
 
 
 def test_a_table_that_is_gone_is_one_line(conn):
     assert [
-        "runclaim_dedup_keys, table: is missing, has to be a table of rows that outlive a crash, all of them to be seen"
+        "runclaim_dedup_keys, table: is missing, must be a table of rows that outlive a crash, all of them to be seen"
     ] == change(conn, "DROP TABLE runclaim_dedup_keys")
 
 

@@ -182,7 +182,7 @@ def test_a_router_that_cannot_route_the_upkeep_is_refused(attach: Attach):
     runs.app.conf.task_routes = [lambda name, args, kwargs, options, task=None, **_: {"queue": args[0]}]
 
     assert ["a router of the application raises IndexError('tuple index out of range') for runclaim.rescue"] == [
-        each.partition(":")[0] for each in refused(runs)
+        each.partition(";")[0] for each in refused(runs)
     ]
 
 
@@ -198,7 +198,7 @@ def test_an_action_that_celery_would_end_in_the_middle_is_refused(attach: Attach
         found[seconds] = refused(runs)
 
     ways = '{"runclaim.deliver": {"time_limit": …, "soft_time_limit": …}}'
-    said = "the task runclaim.deliver may take 5 s, and sending mail longer: Celery would end it in the middle."
+    said = "the task runclaim.deliver may take 5 s, but sending mail longer: Celery would stop it halfway."
     assert found == {
         5: [f"{said} Give those actions a shorter max_duration, or set task_annotations = {ways}"],
         20: [],
@@ -234,4 +234,4 @@ def test_a_log_format_that_the_applications_own_logging_overrides_is_told(attach
         found = notices(runs._runtime)
     finally:
         signals.setup_logging.disconnect(own)
-    assert ["log_format=json changes nothing here"] == [each.partition(":")[0] for each in found]
+    assert ["log_format=json has no effect"] == [each.partition(":")[0] for each in found]

@@ -47,14 +47,14 @@ def test_any_other_duration_is_refused_with_an_example(text):
 
 
 def test_an_unknown_setting_is_refused_with_the_known_ones():
-    with pytest.raises(ConfigError, match=r"unknown setting leese; there are .*lease"):
+    with pytest.raises(ConfigError, match=r"unknown setting leese; the settings are .*lease"):
         resolve({"leese": 5}, {}, {})
 
 
 @pytest.mark.parametrize("name", [field.name for field in fields(Config) if field.type == "timedelta"])
 @pytest.mark.parametrize("value", [timedelta(0), timedelta(seconds=-1)])
 def test_no_duration_may_be_nothing(name, value):
-    with pytest.raises(ConfigError, match=f"{name} is .*longer than nothing"):
+    with pytest.raises(ConfigError, match=f"{name} must be greater than zero, not "):
         resolve({name: value}, {}, {})
 
 
@@ -90,12 +90,12 @@ def test_a_variable_may_name_a_file_instead(tmp_path):
         ("RUNCLAIM_DATBASE_URL", "did you mean RUNCLAIM_DATABASE_URL"),
         ("RUNCLAIM_DATABASE_ULR_FILE", "did you mean RUNCLAIM_DATABASE_URL"),
         ("RUNCLAIM_API_TOKEN", "did you mean RUNCLAIM_TOKEN"),
-        ("RUNCLAIM_WHATEVER", "docs/settings.md lists them"),
+        ("RUNCLAIM_WHATEVER", "docs/settings.md lists the settings"),
     ],
 )
 def test_a_variable_that_nobody_reads_is_refused_with_the_one_that_was_meant(variable, meant):
     """INVARIANT: a mistyped setting never leaves a machine on a ledger of its own."""
-    with pytest.raises(ConfigError, match=f"the variable {variable} is no setting of runclaim.*{meant}"):
+    with pytest.raises(ConfigError, match=f"the variable {variable} is not a setting of runclaim.*{meant}"):
         resolve({}, {variable: "5s"}, {})
 
 
@@ -121,9 +121,9 @@ def test_other_variables_are_left_alone_such_as_those_that_kubernetes_sets_for_a
 @pytest.mark.parametrize(
     "key, says",
     [
-        ("runclaim_leese", "is no setting: did you mean runclaim_lease"),
-        ("RUNCLAIM_LEASE", "is not read: write runclaim_lease"),
-        ("celery_runclaim_leese", "is no setting: did you mean runclaim_lease"),
+        ("runclaim_leese", "is not a setting: did you mean runclaim_lease"),
+        ("RUNCLAIM_LEASE", "is ignored; write runclaim_lease"),
+        ("celery_runclaim_leese", "is not a setting: did you mean runclaim_lease"),
     ],
 )
 def test_a_key_of_celerys_that_nobody_reads_is_refused(key, says):
@@ -146,7 +146,7 @@ class Misspelled:
 @pytest.mark.parametrize(
     "settings, namespace, expected",
     [
-        (OldStyle, None, "is not read: write runclaim_lease"),
+        (OldStyle, None, "is ignored; write runclaim_lease"),
         (Namespaced, "CELERY", timedelta(seconds=5)),
         (Misspelled, "CELERY", "did you mean runclaim_lease"),
     ],

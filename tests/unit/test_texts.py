@@ -95,12 +95,12 @@ def test_a_template_keeps_its_literals_and_values_apart():
 @pytest.mark.parametrize(
     "text, said",
     [
-        ("{rep}", r"\{rep\} is no field of the input; it has repo, number"),
-        ("{}", r"\{\} is no field"),
-        ("{repo:>9}", "nothing more"),
-        ("{repo!r}", "nothing more"),
-        ("{repo.owner}", "is no field"),
-        ("{repo", "is no template"),
+        ("{rep}", r"\{rep\} is not a field of the input; it has repo, number"),
+        ("{}", r"\{\} is not a field"),
+        ("{repo:>9}", "between the braces"),
+        ("{repo!r}", "between the braces"),
+        ("{repo.owner}", "is not a field"),
+        ("{repo", "is not a valid template"),
         ("always the same", "every input would be the same run"),
     ],
 )
@@ -163,7 +163,7 @@ def test_a_value_that_is_too_deep_is_refused():
     for _ in range(100_000):
         value = [value]
 
-    with pytest.raises(InputError, match="is no JSON"):
+    with pytest.raises(InputError, match="is not JSON"):
         dump_json("input", value)
 
 

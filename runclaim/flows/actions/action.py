@@ -41,11 +41,13 @@ class ActionOptions:
 
     def __post_init__(self) -> None:
         if not (isinstance(self.max_attempts, int) and 1 <= self.max_attempts <= _MOST_ATTEMPTS):
-            raise DeclarationError(f"max_attempts is a number from 1 to {_MOST_ATTEMPTS}, not {self.max_attempts!r}")
+            raise DeclarationError(
+                f"max_attempts must be a number from 1 to {_MOST_ATTEMPTS}, not {self.max_attempts!r}"
+            )
         if not isinstance(self.backoff, Backoff):
-            raise DeclarationError(f"backoff is a Backoff(first=…, factor=…, ceiling=…), not {self.backoff!r}")
+            raise DeclarationError(f"backoff must be a Backoff(first=…, factor=…, ceiling=…), not {self.backoff!r}")
         if not (isinstance(self.max_duration, timedelta) and timedelta(0) < self.max_duration <= LONGEST):
-            raise DeclarationError(f"max_duration is a timedelta longer than nothing, not {self.max_duration!r}")
+            raise DeclarationError(f"max_duration must be a timedelta greater than zero, not {self.max_duration!r}")
 
 
 class Action:
@@ -79,12 +81,12 @@ class Action:
 
 def _check(what: str, kind: str, given: Any) -> None:
     if not callable(given) or inspect.iscoroutinefunction(given):
-        raise DeclarationError(f"the {what} of action {kind} is a plain function, not {given!r}")
+        raise DeclarationError(f"the {what} of action {kind} must be a plain function, not {given!r}")
     try:
         inspect.signature(given).bind(None, "")
     except TypeError:
         raise DeclarationError(
-            f"the {what} of action {kind} takes the payload and the idempotency key: def {what}(payload, key)"
+            f"the {what} of action {kind} must take the payload and the idempotency key: def {what}(payload, key)"
         ) from None
     except ValueError:
         pass  # a callable without a signature

@@ -53,7 +53,7 @@ class Hooks:
         """Declare a hook for `on_complete`, `on_blocked` or `on_failed`. Raises: DeclarationError."""
         name = getattr(hook, "__name__", "<no name>")
         if not callable(hook) or name.startswith("<"):
-            raise DeclarationError(f"a hook is a named function: @{self._flow}.{word} above `def tell(event)`")
+            raise DeclarationError(f"a hook must be a named function: @{self._flow}.{word} above `def tell(event)`")
         kind = f"{self._flow}.{word}.{name}"
         if kind in self._actions:
             raise DeclarationError(f"flow {self._flow} already has a hook {word} named {name}; rename the second")

@@ -102,10 +102,10 @@ class Outcomes:
         try:
             sent = self._settle(sent, patience=_TRY_SECONDS)
         except LedgerClosed:
-            logger.warning("%d sends are not recorded: the ledger is closed", len(sent))
+            logger.warning("the outcome of %d sends was not recorded: the ledger is closed", len(sent))
             return set()
         except Exception as error:  # noqa: BLE001 - the thread has to live whatever a try meets
-            logger.debug("%d sends are not recorded yet: %s", len(sent), error)
+            logger.debug("the outcome of %d sends is not recorded yet: %s", len(sent), error)
         return {each.claim.owner for each in sent}
 
     def _settle(self, sent: Sequence[Sent], *, patience: float) -> list[Sent]:
@@ -132,7 +132,7 @@ class Outcomes:
     def _tell(self, sent: Sent, state: ActionState | None) -> None:
         claim = sent.claim
         if state is None:
-            logger.warning("%s %s: took too long, its claim is lost", claim.kind, claim.idempotency_key)
+            logger.warning("%s %s: took too long and lost its claim", claim.kind, claim.idempotency_key)
             return
         level = logging.ERROR if state is ActionState.UNKNOWN else logging.INFO
         why = f": {sent.error['type']}: {sent.error['message']}" if sent.error else ""

@@ -90,7 +90,7 @@ class Sender:
             return self._send(claim, action)
         if action.options.idempotent and not claim.superseded and claim.attempt <= action.options.max_attempts:
             return self._send(claim, action, in_doubt=True)
-        return _unknown(claim, "it may have arrived, and there is no lookup to ask; resolve it or retry it")
+        return _unknown(claim, "it may have arrived, and its kind has no lookup; resolve it or retry it")
 
     def _look_up(self, claim: ActionClaim, action: Action, lookup: Lookup) -> Sent:
         self.count("actions_looked_up", claim.kind)
@@ -98,7 +98,7 @@ class Sender:
             found = lookup(claim.payload, claim.idempotency_key)
         except Exception as error:  # noqa: BLE001 - whatever it is, the other side could not be asked
             if claim.attempt >= 2 * action.options.max_attempts:
-                return _unknown(claim, f"it may have arrived, and the lookup fails: {_said(error)}")
+                return _unknown(claim, f"it may have arrived, and the lookup failed: {_said(error)}")
             return self._again(claim, action, error, uncertain=True)
         if found is not None:
             return Sent(claim, ActionState.POSTED, _NOW, upstream_id=_upstream(found))
@@ -110,7 +110,7 @@ class Sender:
         if claim.superseded:
             return _failed(claim, "Superseded", "its run was superseded before it was sent")
         if claim.attempt > action.options.max_attempts:
-            return _failed(claim, "AttemptsSpent", f"not sent after {action.options.max_attempts} attempts")
+            return _failed(claim, "AttemptsSpent", f"not sent within {action.options.max_attempts} attempts")
         try:
             failpoints.hit("action.before_send")
             found = action(claim.payload, claim.idempotency_key)
@@ -129,7 +129,9 @@ class Sender:
         delay = action.options.backoff.delay_after(claim.attempt, wanted=wanted)
         is_spent = claim.attempt >= action.options.max_attempts
         if uncertain and action.looks_up is None and (is_spent or not action.options.idempotent):
-            return _unknown(claim, f"it may have arrived, and nobody can be asked: {kind_of(error)}: {_said(error)}")
+            return _unknown(
+                claim, f"it may have arrived, and the handler cannot tell: {kind_of(error)}: {_said(error)}"
+            )
         if not uncertain and is_spent:
             return _failed(claim, kind_of(error), _said(error))
         return Sent(claim, ActionState.PLANNED, delay, uncertain=uncertain, error=_error(kind_of(error), error))

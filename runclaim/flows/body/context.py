@@ -85,7 +85,7 @@ class Context(Generic[InputT]):
         """What an earlier phase of this run returned. Raises: KeyError when it is not complete."""
         results = self._results()
         if phase.name not in results:
-            raise KeyError(f"phase {phase.name} of this run is not complete; {self.phase} runs before it or without it")
+            raise KeyError(f"phase {phase.name} of this run is not complete; {self.phase} does not run after it")
         return phase.load_result(results[phase.name])
 
     @property
@@ -93,7 +93,7 @@ class Context(Generic[InputT]):
         """What the signal that this phase waits for carried. Raises: KeyError in a phase that waits for none."""
         if self._on is None:
             raise KeyError(
-                f"phase {self.phase} waits for no signal: declare it with on=…, or name one in ctx.signal_of"
+                f"phase {self.phase} does not wait for a signal; declare it with on=…, or name one in ctx.signal_of"
             )
         return self.signal_of(self._on)
 
@@ -112,7 +112,7 @@ class Context(Generic[InputT]):
         when the database asks for a retry, so it writes to that session only. When it raises, the attempt fails.
         """
         if not callable(write):
-            raise TypeError(f"in_completion takes a function of a session, not {write!r:.40}; hand over a lambda")
+            raise TypeError(f"in_completion takes a function of a session, not {write!r:.40}; pass a lambda")
         self.completions.append(write)
 
     def finding(

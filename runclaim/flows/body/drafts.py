@@ -49,9 +49,11 @@ class Drafts:
     ) -> Finding:
         """See `Context.finding`."""
         if len(self.findings) >= MOST_RECORDS:
-            raise InputError("finding", f"a phase records at most {MOST_RECORDS:,}; store them, keep a reference")
+            raise InputError(
+                "finding", f"a phase records at most {MOST_RECORDS:,}; store them elsewhere and keep a reference"
+            )
         if line is not None and (not isinstance(line, int) or isinstance(line, bool) or line < 1):
-            raise InputError("line", f"is {line!r:.40}; lines count from 1")
+            raise InputError("line", f"is {line!r:.40}; line numbers start at 1")
         for name, value, needed in (("severity", severity, True), ("title", title, True), ("path", path, False)):
             if needed or value is not None:
                 check_text(name, _text(name, value))
@@ -74,14 +76,18 @@ class Drafts:
     def plan_action(self, kind: str, payload: Any, *, name: str | None = None, finding: Finding | None = None) -> str:
         """See `Context.plan_action`."""
         if kind not in self._kinds:
-            raise InputError("kind", f"{kind!r:.80} is no action of this application: declare it with @runs.action")
+            raise InputError("kind", f"{kind!r:.80} is not an action of this application; declare it with @runs.action")
         if len(self.actions) >= MOST_RECORDS:
             raise InputError("action", f"a phase plans at most {MOST_RECORDS:,}")
         if finding is not None and all(finding.id != each.id for each in self.findings):
-            raise InputError("finding", "is none of this attempt: an action points at what ctx.finding gave here")
+            raise InputError(
+                "finding", "was not returned by ctx.finding in this attempt; pass a finding that this attempt recorded"
+            )
         named = str(len(self.actions)) if name is None else check_text("name", _text("name", name))
         if any(named == each.name for each in self.actions):
-            raise InputError("name", f"{named!r:.80} is planned twice in this phase; each action needs its own")
+            raise InputError(
+                "name", f"{named!r:.80} is planned twice in this phase; give each action a name of its own"
+            )
         planned = NewAction(
             id=uuid7(),
             run_id=self._run_id,
@@ -97,5 +103,5 @@ class Drafts:
 
 def _text(name: str, value: object) -> str:
     if not isinstance(value, str):
-        raise InputError(name, f"is {value!r:.40}; it is text")
+        raise InputError(name, f"is {value!r:.40}, not text")
     return value

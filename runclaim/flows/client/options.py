@@ -57,15 +57,15 @@ class Options:
 
     def __post_init__(self) -> None:
         if self.delay is not None and not (isinstance(self.delay, timedelta) and timedelta(0) <= self.delay <= LONGEST):
-            raise DeclarationError(f"delay is a timedelta from nothing to {LONGEST.days} days, not {self.delay!r}")
+            raise DeclarationError(f"delay must be a timedelta from zero to {LONGEST.days} days, not {self.delay!r}")
         if self.priority is not None and not (isinstance(self.priority, int) and 0 <= self.priority <= 9):  # noqa: PLR2004 - Celery's range
-            raise DeclarationError(f"priority is a number from 0 to 9, not {self.priority!r}")
+            raise DeclarationError(f"priority must be a number from 0 to 9, not {self.priority!r}")
         if self.project is not None:
             check_name("project", self.project)
         if self.run_id is not None:
             check_id("run_id", self.run_id)
             if self.rerun:
-                raise DeclarationError("a rerun gets an id of its own: give rerun=True or run_id=…, not both")
+                raise DeclarationError("a rerun gets an id of its own; give either rerun=True or run_id=…")
 
 
 class Enqueuing(Generic[InputT]):
@@ -96,7 +96,7 @@ class Enqueuing(Generic[InputT]):
             if not wanted:
                 return []
             if len(wanted) > 1 and self._options.run_id is not None:
-                raise InputError("run_id", f"names one run, and {len(wanted)} inputs are given")
+                raise InputError("run_id", f"names one run, but {len(wanted)} inputs were given")
             if session is None:
                 return self._handles(self._ledger.enqueue(wanted, self._way))
             return self._handles(*self._join(_plain(session), wanted))
@@ -157,7 +157,7 @@ class Enqueuing(Generic[InputT]):
 
     def _given(self, value: InputT | None, fields: dict[str, Any]) -> InputT | dict[str, Any]:
         if value is not None and fields:
-            raise InputError("input", f"is given twice: as one value and as {', '.join(fields)}; give one of the two")
+            raise InputError("input", f"is given twice, as one value and as {', '.join(fields)}; give one of the two")
         return fields if value is None else value
 
     def _handles(self, made: Sequence[Enqueued], pending: Pending | None = None) -> list[Run]:

@@ -73,7 +73,7 @@ def _made(
     plain = _checked(record, form, dict(given))
     dump_json("input", plain)
     if not timedelta(0) <= delay <= LONGEST:
-        raise InputError("delay", f"is from nothing to {LONGEST.days} days")
+        raise InputError("delay", f"must be from zero to {LONGEST.days} days")
     named, about = _key(record, plain, key), _subject(record, plain, subject)
     fields = SecretFields(record.allow_secrets, record.secrets)
     fields.check(plain)
@@ -117,7 +117,9 @@ def rerun_of(record: FlowRecord, view: RunView, fingerprint_of: Callable[[tuple[
     )
     recorded = fingerprint_of(key_of(new))
     if recorded is None or new.key.text != view.key:
-        problem = f"of run {view.id} was {view.key!r} and flow {record.name} makes another now; enqueue it anew"
+        problem = (
+            f"of run {view.id} was {view.key!r} and flow {record.name} now computes another; enqueue the input again"
+        )
         raise InputError("key", problem)
     return replace(new, input=view.input, fingerprint=recorded, headers=view.headers)
 
@@ -138,20 +140,20 @@ def identity_of(record: FlowRecord, taken: Claim) -> str:
 def _key(record: FlowRecord, plain: dict[str, Any], given: str | None) -> RunKey:
     if record.key is None:
         if given is None:
-            raise InputError("key", f"is made by a function of the application for flow {record.name}: give it")
+            raise InputError("key", f"is computed by a function of the application of flow {record.name}; pass it")
         return run_key([given])
     if given is not None:
-        raise InputError("key", f"is made from the input, {record.key!r} for flow {record.name}: leave it out")
+        raise InputError("key", f"is computed from the input ({record.key!r} for flow {record.name}); leave it out")
     return run_key(Template(record.key, plain, what="key").parts(plain))
 
 
 def _subject(record: FlowRecord, plain: dict[str, Any], given: str | None) -> str | None:
     if record.subject is None and record.has_subject:
         if given is None:
-            raise InputError("subject", f"is made by a function of the application for flow {record.name}: give it")
+            raise InputError("subject", f"is computed by a function of the application of flow {record.name}; pass it")
         return check_text("subject", given)
     if given is not None:
-        made = "made from the input" if record.has_subject else "not what this flow's runs have"
+        made = "made from the input" if record.has_subject else "not used by this flow"
         raise InputError("subject", f"is {made}: leave it out")
     if record.subject is None:
         return None

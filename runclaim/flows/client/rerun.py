@@ -31,7 +31,7 @@ def again(
     # The input is the recorded one, whatever defaults its type has been given since.
     fingerprint = fingerprint_of(key_of(new))
     if fingerprint is None or new.key.text != view.key:
-        problem = f"of run {view.id} was {view.key!r} and flow {flow.name} makes {new.key.text!r} now; enqueue it anew"
+        problem = f"of run {view.id} was {view.key!r} and flow {flow.name} now makes {new.key.text!r}; enqueue it again"
         raise InputError("key", problem)
     # As its headers: whoever asks for the rerun, often a person with a command, is not whoever enqueued it.
     return replace(new, input=view.input, fingerprint=fingerprint, headers=view.headers)

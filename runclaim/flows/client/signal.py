@@ -46,7 +46,7 @@ class Signal:
         try:
             check_name("signal", name)
         except (DeclarationError, TypeError) as error:
-            raise InputError("signal", f"{name!r:.120} is no plain name of a signal") from error
+            raise InputError("signal", f"{name!r:.120} is not a valid name for a signal") from error
         if not isinstance(id, str | None):
             raise InputError("id", f"is {id!r:.40}; pass text")
         text = dump_json("payload", payload)
@@ -74,7 +74,7 @@ def flow_for(flows: Mapping[str, FlowT], name: str, asked: FlowT | str | None) -
     if asked is not None:
         found = flows.get(asked) if isinstance(asked, str) else asked
         if found is None:
-            raise InputError("flow", f"there is no flow {asked}; there are {', '.join(flows) or 'none'}")
+            raise InputError("flow", f"there is no flow {asked}; this application has {', '.join(flows) or 'none'}")
         return found
     waiting = [flow for flow in flows.values() if any(phase.options.on == name for phase in flow.phases.values())]
     if len(waiting) != 1:

@@ -113,7 +113,7 @@ class DeclaredFlow(Generic[InputT]):
         chosen = {label: value for label, value in given.items() if value is not None}
         known = ["name", *(field.name for field in fields(PhaseOptions))]
         if unknown := sorted(set(chosen) - set(known)):
-            raise DeclarationError(f"a phase has no option {unknown[0]}; there are {', '.join(known)}")
+            raise DeclarationError(f"a phase has no option {unknown[0]}; the options are {', '.join(known)}")
         named = chosen.pop("name", None) or name_of(body)
         if named in self.phases:
             raise DeclarationError(f"flow {self.name} already has a phase {named}; give the second another name")

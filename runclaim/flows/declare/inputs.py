@@ -51,7 +51,7 @@ class InputType(Generic[InputT]):
         is_class = isinstance(declared, type)
         if not (is_typeddict(declared) or (is_class and dataclasses.is_dataclass(declared)) or _is_struct(declared)):
             raise DeclarationError(
-                f"the input of a flow is a dataclass, a TypedDict or a pydantic model, not {declared!r}"
+                f"the input of a flow must be a dataclass, a TypedDict or a pydantic model, not {declared!r}"
             )
         if is_typeddict(declared):
             return tuple(declared.__annotations__)
@@ -98,7 +98,7 @@ class InputType(Generic[InputT]):
                 return value.model_dump(mode="json", round_trip=True)
             return builtins_of(value)
         except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
-            raise InputError("input", f"is no JSON: {error}") from error
+            raise InputError("input", f"is not JSON: {error}") from error
 
     @cached_property
     def json_schema(self) -> dict[str, Any]:
@@ -133,7 +133,7 @@ class InputType(Generic[InputT]):
         unknown = None if self._is_open else next((name for name in given if name not in self.fields), None)
         if unknown is not None:
             fields, kind = ", ".join(self.fields), self.declared.__name__
-            raise InputError(redact(str(unknown)), f"is no field of {kind}; it has {fields}")
+            raise InputError(redact(str(unknown)), f"is not a field of {kind}; it has {fields}")
 
     def _validate(self, plain: Any, *, from_json: bool) -> InputT:
         declared: Any = self.declared

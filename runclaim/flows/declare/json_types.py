@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _HIDDEN: Final = (
-    "hides its value, so that asterisks would be kept: make it text and pass a reference such as secret:env:NAME,"
+    "hides its value, so only asterisks would be stored; make it text and pass a reference such as secret:env:NAME,"
     " see docs/secrets.md"
 )
-_EXCLUDED: Final = "is left out of the model's JSON, so that bodies never get it: take exclude=True away, or the field"
-_KEYS: Final = "which no key in JSON can be: use text, numbers, dates, UUIDs or an Enum of them"
+_EXCLUDED: Final = "is excluded from the model's JSON, so bodies would never get it; remove exclude=True, or the field"
+_KEYS: Final = "which JSON does not allow as keys; use text, numbers, dates, UUIDs or an Enum of them"
 _NO_JSON: Final = (
-    "has no JSON form: use text, numbers, lists, dicts, dates, dataclasses or pydantic models,"
+    "has no JSON form; use text, numbers, lists, dicts, dates, dataclasses or pydantic models,"
     " defined where the module can see them at run time"
 )
 _KEY_TYPES: Final = (

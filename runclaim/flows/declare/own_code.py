@@ -120,13 +120,13 @@ def _of_model(declared: Any) -> str | None:
 def _of_node(node: Mapping[str, Any]) -> str | None:
     kind, config = node["type"], node.get("config") or {}
     if kind not in _PLAIN:
-        return f"has code of its own ({kind})"
+        return f"runs code of its own ({kind})"
     if changes := next((each for each in _CHANGES if node.get(each) or config.get(each)), None):
-        return f"has code of its own ({changes})"
+        return f"runs code of its own ({changes})"
     if kind in _BOUNDED and _BOUNDS & set(node):
-        return "has bounds of what it stands for"
+        return "has bounds on the value that it stands for"
     if kind == "dict" and node.get("keys_schema", {}).get("type", "str") not in {"str", "any"}:
-        return "has keys that are no text"
+        return "has keys that are not text"
     return None
 
 

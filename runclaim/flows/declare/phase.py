@@ -46,22 +46,22 @@ class PhaseOptions:
             value = getattr(self, name)
             if value is not None and not (isinstance(value, int) and 1 <= value <= _MOST_ATTEMPTS):
                 raise DeclarationError(
-                    f"{name} is a number from 1 (the first start counts) to {_MOST_ATTEMPTS}, not {value!r}"
+                    f"{name} must be a number from 1 (the first start counts) to {_MOST_ATTEMPTS}, not {value!r}"
                 )
         if not isinstance(self.idempotent, bool):
-            raise DeclarationError(f"idempotent is True or False, not {self.idempotent!r}")
+            raise DeclarationError(f"idempotent must be True or False, not {self.idempotent!r}")
         if not isinstance(self.backoff, Backoff):
-            raise DeclarationError(f"backoff is a Backoff(first=…, factor=…, ceiling=…), not {self.backoff!r}")
+            raise DeclarationError(f"backoff must be a Backoff(first=…, factor=…, ceiling=…), not {self.backoff!r}")
         if self.queue is not None and not (isinstance(self.queue, str) and self.queue and self.queue.isprintable()):
-            raise DeclarationError(f"queue is the name of a Celery queue, not {self.queue!r}")
+            raise DeclarationError(f"queue must be the name of a Celery queue, not {self.queue!r}")
         if self.on is not None:
             if not isinstance(self.on, str):
-                raise DeclarationError(f"on is the name of a signal, such as 'approved', not {self.on!r}")
+                raise DeclarationError(f"on must be the name of a signal, such as 'approved', not {self.on!r}")
             check_name("signal", self.on)
         for name in ("lease", "max_duration"):
             value = getattr(self, name)
             if value is not None and not (isinstance(value, timedelta) and timedelta(0) < value <= LONGEST):
-                raise DeclarationError(f"{name} is a timedelta longer than nothing, not {value!r}")
+                raise DeclarationError(f"{name} must be a timedelta greater than zero, not {value!r}")
 
 
 class Phase(Generic[InputT, ResultT]):
@@ -106,7 +106,7 @@ def refuse_fail_open(phase: Phase[Any, Any]) -> None:
     if not phase.options.idempotent:
         raise DeclarationError(
             f"phase {phase.task_name} is not declared idempotent, and flow {phase.flow} fails open: its body may run"
-            " without a claim. Write @flow.phase(idempotent=True) if that does no harm, or leave fail_open out"
+            " without a claim. Write @flow.phase(idempotent=True) if that is safe, or leave out fail_open"
         )
     if phase.position == 0 and phase.options.on is not None:
         raise DeclarationError(
@@ -127,17 +127,19 @@ def name_of(body: Any) -> str:
 
 def _check_body(phase: str, body: Any) -> None:
     if not callable(body):
-        raise DeclarationError(f"phase {phase} is a function of its context, such as `def plan(ctx)`, not {body!r}")
+        raise DeclarationError(
+            f"phase {phase} must be a function of its context, such as `def plan(ctx)`, not {body!r}"
+        )
     if inspect.iscoroutinefunction(body):
         raise DeclarationError(
-            f"phase {phase} is async, and Celery calls plain functions: write def, await in asyncio.run"
+            f"phase {phase} is async, but Celery calls plain functions; write def, and await inside asyncio.run"
         )
     if inspect.isgeneratorfunction(body) or inspect.isasyncgenfunction(body):
-        raise DeclarationError(f"phase {phase} yields, so it has no result: return a list")
+        raise DeclarationError(f"phase {phase} yields, so it has no result; return a list")
     try:
         inspect.signature(body).bind(None)
     except TypeError:
         name = phase.rpartition(".")[2]
-        raise DeclarationError(f"phase {phase} takes one argument, its context: `def {name}(ctx)`") from None
+        raise DeclarationError(f"phase {phase} must take one argument, its context: `def {name}(ctx)`") from None
     except ValueError:
         pass  # a callable without a signature

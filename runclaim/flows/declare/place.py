@@ -54,8 +54,8 @@ class Places:
             )
         if first.module == second.module:
             raise DeclarationError(
-                f"the {what} {name} ({where}) is declared again, as its module {first.module} is run a second time:"
-                " start the process anew instead of reloading it"
+                f"the {what} {name} ({where}) is declared again because its module {first.module} runs a second time;"
+                " restart the process instead of reloading the module"
             )
         raise DeclarationError(
             f"the {what} {name} ({where}) is declared twice, as its file is imported under two names,"

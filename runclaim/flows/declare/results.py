@@ -38,7 +38,7 @@ class ResultType:
         try:
             plain = self._builtins(value)
         except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
-            raise InputError(field, f"is no JSON: {error}") from error
+            raise InputError(field, f"is not JSON: {error}") from error
         text = dump_json(field, plain)
         # Told here and not by the phase that reads it.
         require_same(field, value, self._as_declared(json.loads(text)))
@@ -67,7 +67,7 @@ class ResultType:
             return msgspec.convert(plain, self._declared, str_keys=True)
         except ValueError as error:
             declared = self._declared.__name__ if isinstance(self._declared, type) else self._declared
-            problem = f"is no {declared}, as its phase declares: {error}"
+            problem = f"is not of type {declared}, which its phase declares: {error}"
             raise InputError(f"the result of {self._phase}", problem) from error
 
 

@@ -29,7 +29,7 @@ class Retention:
         for field in fields(self):
             value = getattr(self, field.name)
             if value is not None and not (isinstance(value, timedelta) and timedelta(0) < value <= LONGEST):
-                raise DeclarationError(f"{field.name} is a timedelta longer than nothing, not {value!r}")
+                raise DeclarationError(f"{field.name} must be a timedelta greater than zero, not {value!r}")
 
     def keep(self, config: Config) -> dict[RunState, timedelta]:
         """State → how long."""

@@ -59,7 +59,7 @@ def require_same(field: str, given: Any, read: Any) -> None:
     try:
         difference = _difference(field, given, read)
     except RecursionError:
-        raise InputError(field or "input", "is nested too deeply to be compared with what is read") from None
+        raise InputError(field or "input", "is nested too deeply to check that it reads back unchanged") from None
     if difference is not None:
         place, old, new = difference
         raise InputError(redact(place.lstrip(".")) or "input", _problem(old, new))
@@ -73,7 +73,9 @@ def require_used(given: Any, value: Any, place: str = "") -> None:
         is_short = isinstance(value, Mapping) and len(value) < len(given)
         for name, each in given.items():
             if (names and name not in names) or (is_short and name not in value):
-                raise InputError(redact(f"{place}.{name}".lstrip(".")), f"is no field of {kind.__name__}: leave it out")
+                raise InputError(
+                    redact(f"{place}.{name}".lstrip(".")), f"is not a field of {kind.__name__}; leave it out"
+                )
             if type(each) not in _ATOMS:
                 inner = value.get(name) if isinstance(value, Mapping) else getattr(value, name, None)
                 require_used(each, inner, f"{place}.{name}")
@@ -84,17 +86,17 @@ def require_used(given: Any, value: Any, place: str = "") -> None:
 
 def _problem(old: Any, new: Any) -> str:
     if new is _MISSING:
-        return "is not kept: what is read would lack it"
+        return "is not stored, so it would be missing when read back"
     if old is _MISSING:
-        return "is not there, and would be in what is read"
+        return "is missing here, but would appear when read back"
     if type(old) is not type(new):
         return (
-            f"is of type {type(old).__name__} and would be read as {type(new).__name__}:"
-            " declare the type that it has, or pass a value of the type that is declared"
+            f"is of type {type(old).__name__} and would be read as {type(new).__name__};"
+            " declare the type that it has, or pass a value of the declared type"
         )
     return (
         f"is {_shown(old)} and would be read as {_shown(new)}: a validator, a serializer or __post_init__ of its type"
-        " changes a value that is valid already"
+        " changes values that are already valid"
     )
 
 

@@ -40,7 +40,7 @@ class Naming(Generic[InputT]):
             return Template(given, self._fields, what=what)
         if not callable(given):
             raise DeclarationError(
-                f"the {what} of flow {self._flow} is text such as '{{field}}' or a function: {given!r}"
+                f"the {what} of flow {self._flow} must be text such as '{{field}}' or a function, not {given!r}"
             )
         return given
 
@@ -69,7 +69,7 @@ class Naming(Generic[InputT]):
         made = self.key
         ways = made.readings(text, at_most=_MOST_READINGS + 1) if isinstance(made, Template) else [(text,)]
         if len(ways) > _MOST_READINGS:
-            raise InputError("key", f"can be read in more than {_MOST_READINGS} ways; use the id of the run")
+            raise InputError("key", f"can be read in more than {_MOST_READINGS} ways; use the id of the run instead")
         return [run_key(parts) for parts in ways]
 
 

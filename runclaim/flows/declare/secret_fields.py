@@ -98,7 +98,7 @@ def _check_pattern(pattern: str) -> None:
             f"{pattern!r} is not a pattern of references: write secret:env:NAME, or secret:env:FORGE_* for several"
         )
     if resolver == "env" and name.startswith(OWN):
-        raise DeclarationError(f"{pattern} would hand out a setting of runclaim itself")
+        raise DeclarationError(f"{pattern} would expose a setting of runclaim itself")
 
 
 def _references(plain: Any) -> Iterator[tuple[str, str]]:

@@ -43,9 +43,9 @@ BUILT_IN: Final[Mapping[str, Resolver]] = {"env": env}
 def parts(reference: Any) -> tuple[str, str]:
     """The resolver and the name. Raises: SecretUnavailable, which does not repeat what may be the secret itself."""
     if not (isinstance(reference, str) and reference.startswith(_PREFIX)):
-        raise SecretUnavailable(None, f"this {type(reference).__name__} is no reference; write secret:env:NAME")
+        raise SecretUnavailable(None, f"this {type(reference).__name__} is not a reference; write secret:env:NAME")
     if (found := _REFERENCE.fullmatch(reference)) is None:
-        raise SecretUnavailable(reference, "is no reference; write secret:env:NAME")
+        raise SecretUnavailable(reference, "is not a reference; write secret:env:NAME")
     return found[1], found[2]
 
 
@@ -68,9 +68,11 @@ class Secrets:
                 self._hide(reference, "no reference")
             raise
         if not self._may(reference):
-            raise SecretUnavailable(reference, "stands in the input in a field that the flow does not declare for it")
+            raise SecretUnavailable(reference, "is in a field of the input that the flow does not declare for secrets")
         if kind not in self._resolvers:
-            raise SecretUnavailable(reference, f"there is no resolver {kind}, only {', '.join(self._resolvers)}")
+            raise SecretUnavailable(
+                reference, f"there is no resolver {kind}; this application has {', '.join(self._resolvers)}"
+            )
         try:
             value = self._resolvers[kind](name)
         except LookupError:

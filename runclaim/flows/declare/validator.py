@@ -60,7 +60,7 @@ def _validator() -> Callable[[dict[str, Any]], Any]:
         from jsonschema.validators import extend
         from referencing import Registry
     except ImportError as missing:
-        raise ConfigError("to check an input without its application, install runclaim[api]") from missing
+        raise ConfigError("to check inputs without the application, install runclaim[api]") from missing
     ours: dict[str, Keyword] = {
         "uniqueItems": _unique_items,
         "pattern": _pattern,
@@ -77,7 +77,7 @@ def _validator() -> Callable[[dict[str, Any]], Any]:
 def _timed(check: Keyword) -> Keyword:
     def timed(validator: Any, said: Any, instance: Any, schema: dict[str, Any]) -> Iterator[Any] | None:
         if time.thread_time() > _ends_at.get():
-            raise InputError("input", f"takes more than {_MOST_SECONDS:.0f} s to hold against its flow's schema")
+            raise InputError("input", f"takes more than {_MOST_SECONDS:.0f} s to check against the schema of its flow")
         return check(validator, said, instance, schema)
 
     return timed
@@ -85,7 +85,7 @@ def _timed(check: Keyword) -> Keyword:
 
 def _unique_items(validator: Any, wanted: Any, instance: Any, _schema: dict[str, Any]) -> Iterator[Any]:
     if wanted and validator.is_type(instance, "array") and len({_canonical(each) for each in instance}) < len(instance):
-        yield _error("has an item twice")
+        yield _error("has duplicate items")
 
 
 def _canonical(value: Any) -> str:

@@ -101,4 +101,4 @@ class OpenAttempt(Attempt):
 
     def _stop(self) -> None:
         if self._stopping():
-            raise Released(self.claim.run_id, self.claim.phase, self.claim.fence, "the worker shuts down")
+            raise Released(self.claim.run_id, self.claim.phase, self.claim.fence, "the worker is shutting down")

@@ -69,7 +69,7 @@ class Backlog:
             except LedgerClosed:
                 return False
             except RunclaimError as away:
-                logger.debug("local records wait: %s", away)
+                logger.debug("local records are not reconciled yet: %s", away)
             except Exception:
                 logger.warning("could not reconcile the local records", exc_info=True)
         return True

@@ -88,12 +88,14 @@ class Deliverer:
         try:
             self.records.add(heard(self.ledger, of_message(message=message, phase=phase), worker=self.worker))
         except OSError as full:
-            logger.warning("run %s is in its message only: no local record can be kept (%s)", message.run_id, full)
+            logger.warning(
+                "run %s exists only in its message: no local record can be written (%s)", message.run_id, full
+            )
 
     def _put_back(self, phase: Phase[Any, Any], message: Message) -> None:
         """No ledger and no disk has the run: the broker gets its message again."""
         if message.is_only_trace and not self.ledger.publisher.publish([of_message(message=message, phase=phase)]):
-            logger.error("run %s could not be given back to the broker either", message.run_id)
+            logger.error("run %s could not be returned to the broker either", message.run_id)
 
     def _insert(self, flow: DeclaredFlow[Any], run_id: str, carried: dict[str, Any]) -> None:
         database, mine = self.ledger.database, nonce()
@@ -123,7 +125,7 @@ class Deliverer:
         known = self.records.read(message.run_id)
         stands = -1 if known is None else known.fence + (known.outcome is not None)
         if known is not None and stands > message.fence:
-            logger.info("run %s has run %s without the ledger already", message.run_id, known.phase)
+            logger.info("run %s has already run %s without the ledger", message.run_id, known.phase)
             return Execution(None, None)
         record = LocalRecord(
             ledger=name_of_ledger(self.ledger.config.database_url),
@@ -139,7 +141,7 @@ class Deliverer:
         try:
             self.records.write(record)
         except OSError as full:
-            logger.error("no local record can be kept in %s (%s): the run waits", self.records.folder, full)  # noqa: TRY400
+            logger.error("no local record can be written in %s (%s); the run waits", self.records.folder, full)  # noqa: TRY400
             self._put_back(phase, message)
             raise away from full
         logger.warning("%s/%s runs without the ledger: %s", flow.name, phase.name, away)

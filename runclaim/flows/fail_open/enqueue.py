@@ -43,7 +43,7 @@ def send(ledger: Ledger, wanted: Sequence[NewRun], *, away: LedgerUnavailable) -
         raise away
     records = ledger.backlog.records
     kept = _write_down(records, [heard(ledger, each) for each in messages], away=away)
-    logger.warning("%d runs of %s go to the broker without the ledger: %s", len(named), named[0].flow, away)
+    logger.warning("%d runs of %s were sent to the broker without the ledger: %s", len(named), named[0].flow, away)
     if ledger.publisher.publish(messages) < len(messages):
         for record in kept:
             records.remove(record)
@@ -73,6 +73,6 @@ def _write_down(records: LocalRecords, wanted: Sequence[LocalRecord], *, away: L
         return [record for record in wanted if records.add(record)]
     except OSError as full:
         raise LedgerUnavailable(
-            f"{away}; and no local record can be kept in {records.folder} ({full}), without which nothing fails open:"
+            f"{away}; and no local record can be written in {records.folder} ({full}), which failing open needs:"
             " set RUNCLAIM_FAIL_OPEN_FOLDER to a folder that this process may write"
         ) from full

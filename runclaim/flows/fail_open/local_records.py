@@ -137,7 +137,7 @@ class LocalRecords:
     def _path(self, run_id: str) -> Path:
         """Where the record of a run is. Raises: InputError for a text that could name another place."""
         if as_id(run_id) != run_id:
-            raise InputError("run_id", f"is {run_id!r:.60}, which is no UUID in its canonical form")
+            raise InputError("run_id", f"is {run_id!r:.60}, which is not a UUID in canonical form")
         return self.folder / f"{run_id}.json"
 
     def _load(self, path: Path) -> LocalRecord | None:
@@ -146,14 +146,14 @@ class LocalRecords:
             outcome = found.pop("outcome")
             record = LocalRecord(**found, outcome=None if outcome is None else Outcome(**outcome))
             if record.run_id != path.stem or as_id(path.stem) != path.stem:
-                raise ValueError(f"it is about run {record.run_id!r:.60}")  # noqa: TRY301 - as any other misfit
+                raise ValueError(f"it belongs to run {record.run_id!r:.60}")  # noqa: TRY301 - as any other misfit
             return record  # noqa: TRY300 - one block of what can go wrong
         except OSError as error:
             if not isinstance(error, FileNotFoundError):
                 logger.debug("%s", error)
             return None
         except (ValueError, TypeError, KeyError) as error:
-            logger.error("%s is no local record and is left for a person: %s", path, error)  # noqa: TRY400 - its text is enough
+            logger.error("%s is not a local record; a person has to look at it: %s", path, error)  # noqa: TRY400 - its text is enough
             return None
 
     @contextmanager
@@ -185,5 +185,5 @@ def _text(path: Path) -> str:
     with os.fdopen(file) as opened:
         status = os.fstat(file)
         if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
-            raise ValueError("it is no regular file of this user")
+            raise ValueError("it is not a regular file of this user")
         return opened.read()

@@ -111,16 +111,16 @@ class Reconciler:
         except _MISFITS:
             # Tried again it would fail again, every few seconds.
             aside = self.records.set_aside(record)
-            logger.exception(
-                "run %s: its local record does not fit the ledger, and is left in %s", record.run_id, aside
-            )
+            logger.exception("run %s: its local record does not match the ledger and stays in %s", record.run_id, aside)
             return None
         self.records.remove(record)
         if answer.told is Told.REFUSED and record.outcome is not None:
-            said = "run %s has gone on since %s ran without the ledger; that result is dropped"
+            said = "run %s has moved on since %s ran without the ledger; that result is dropped"
             logger.warning(said, record.run_id, record.phase)
         if answer.moved is not None and answer.completion is not None:
-            logger.info("run %s: %s, done without the ledger, is recorded", record.run_id, record.phase)
+            logger.info(
+                "run %s: the result of %s, which ran without the ledger, is recorded", record.run_id, record.phase
+            )
             self._ring(flow, answer.moved, answer.completion)
         return answer.told
 
@@ -250,4 +250,4 @@ def reconcile_quietly(reconciler: Reconciler, run_id: str) -> None:
             logger.debug("%s", away)
         except (OSError, DBAPIError, LedgerRefused) as broken:
             # Whether the delivery may go on is decided by its own claim.
-            logger.warning("the local record of run %s stays: %s", run_id, broken)
+            logger.warning("the local record of run %s is kept: %s", run_id, broken)

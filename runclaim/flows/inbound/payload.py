@@ -53,8 +53,8 @@ def _field_of_form(body: bytes) -> str:
     if len(found := fields.get("payload", [])) != 1:
         raise InputError(
             "body",
-            "is form-encoded and has no field `payload` with the JSON:"
-            " choose application/json where the webhook is made",
+            "is form-encoded and has no field `payload` with the JSON;"
+            " choose application/json where you configure the webhook",
         )
     return found[0]
 
@@ -65,7 +65,7 @@ def _parsed(text: bytes | str) -> Any:
         if len(found) != len(pairs):
             seen: set[str] = set()
             twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-            raise InputError(redact(clip(twice, _LONGEST_PLACE)), "is given twice in one object of the payload")
+            raise InputError(redact(clip(twice, _LONGEST_PLACE)), "occurs twice in one object of the payload")
         return found
 
     def refuse(constant: str) -> Any:
@@ -77,7 +77,7 @@ def _parsed(text: bytes | str) -> Any:
         raise InputError("body", f"is not JSON: {error}") from None
     except (ValueError, RecursionError) as error:
         # A number of too many digits, text that is not UTF-8, or nested too deeply.
-        raise InputError("body", f"is not JSON that can be read: {type(error).__name__}") from None
+        raise InputError("body", f"is not readable JSON: {type(error).__name__}") from None
 
 
 def mapped(mapping: Callable[[DeliveryT], MappedT], delivery: DeliveryT) -> MappedT:
@@ -102,7 +102,7 @@ def mapped(mapping: Callable[[DeliveryT], MappedT], delivery: DeliveryT) -> Mapp
                        code.co_qualname, kind, place, frame.lineno)  # fmt: skip
         if isinstance(error, LookupError):
             raise InputError(place, "is missing in the payload") from None
-        raise InputError(place, f"is of a kind that the mapping cannot read ({kind})") from None
+        raise InputError(place, f"has a type that the mapping cannot read ({kind})") from None
 
 
 def _place(frame: traceback.FrameSummary) -> str:

@@ -149,5 +149,5 @@ def _phase(flow: DeclaredFlow[Any], asked: Phase[Any, Any] | str | None) -> Phas
         return next(iter(flow.phases.values()))
     found = flow.phases.get(asked.name if isinstance(asked, Phase) else asked)
     if found is None or (isinstance(asked, Phase) and found is not asked):
-        raise InputError("phase", f"{asked!r:.120} is no phase of {flow.name}; it has {', '.join(flow.phases)}")
+        raise InputError("phase", f"{asked!r:.120} is not a phase of {flow.name}; it has {', '.join(flow.phases)}")
     return found

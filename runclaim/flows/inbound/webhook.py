@@ -85,7 +85,7 @@ class Webhook(Generic[InputT]):
         max_body_bytes: int,
     ) -> None:
         if scheme not in _SCHEMES:
-            raise DeclarationError(f"webhook {name}: scheme is one of {', '.join(_SCHEMES)}, not {scheme!r}")
+            raise DeclarationError(f"webhook {name}: scheme must be one of {', '.join(_SCHEMES)}, not {scheme!r}")
         self.name, self.flow, self.scheme = check_name("webhook", name), flow, scheme
         self._secrets, self._to_input, self._ledger, self.max_body_bytes = secrets, to_input, ledger, max_body_bytes
 
@@ -98,7 +98,7 @@ class Webhook(Generic[InputT]):
         """
         self._ledger.require_open()
         if len(body) > self.max_body_bytes:
-            raise InputError("body", f"has {len(body):,} bytes, at most {self.max_body_bytes:,} are taken")
+            raise InputError("body", f"has {len(body):,} bytes; at most {self.max_body_bytes:,} are accepted")
         secrets = list(self._secrets())
         check_secrets(secrets, standard=self.scheme == "standard")
         given = _lower(headers)
@@ -171,5 +171,5 @@ def _lower(headers: Mapping[str, str]) -> dict[str, str]:
     for name, value in headers.items():
         lower = name.lower()
         if found.setdefault(lower, value) != value and lower in _READ:
-            raise SignatureRefused(lower, "is given twice")
+            raise SignatureRefused(lower, "is sent twice, with different values")
     return found

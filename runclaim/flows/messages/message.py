@@ -56,10 +56,12 @@ class Message:
         """
         runs = [(named, fence)] if isinstance(named, str) else named
         if not isinstance(runs, list) or not 0 < len(runs) <= MOST_NAMED:
-            raise InputError("message", f"is {named!r:.60}; it names one run, or a list of at most {MOST_NAMED}")
+            raise InputError("message", f"is {named!r:.60}; it must name one run, or list at most {MOST_NAMED}")
         first_run, *more = [_named(each) for each in runs]
         if carried is not None and (more or isinstance(named, list)):
-            raise InputError("carried", f"comes with {len(runs)} runs; a message that carries an input names one run")
+            raise InputError(
+                "carried", f"names {len(runs)} runs; a message that carries an input must name exactly one"
+            )
         return cls(*first_run, None if carried is None else check_carried(carried), tuple(more))
 
     @property
@@ -76,10 +78,10 @@ class Message:
 def _named(pair: object) -> tuple[str, int]:
     """A run's id and its fence. Raises: InputError."""
     if not isinstance(pair, list | tuple) or len(pair) != 2:  # noqa: PLR2004 - a pair
-        raise InputError("message", f"names {pair!r:.60}; each run is a pair of its id and its fence")
+        raise InputError("message", f"names {pair!r:.60}; each run must be a pair of its id and its fence")
     run_id, fence = pair
     if not isinstance(fence, int) or isinstance(fence, bool) or not 0 <= fence <= _HIGHEST_FENCE:
-        raise InputError("fence", f"is {fence!r:.60}; it is a whole number from 0")
+        raise InputError("fence", f"is {fence!r:.60}; it must be a whole number from 0")
     return as_id(check_id("run_id", run_id)), fence
 
 

@@ -39,7 +39,7 @@ _OPTIONAL: Final = {"headers", "rerun"}
 def check_carried(carried: object) -> dict[str, Any]:
     """What a message carries, as `carried_input` made it. Raises: InputError for what somebody else made."""
     if not isinstance(carried, dict) or carried.keys() | _OPTIONAL != _TYPES.keys():
-        raise InputError("carried", f"is {carried!r:.60}; it has {', '.join(_TYPES)}")
+        raise InputError("carried", f"is {carried!r:.60}; it must have {', '.join(_TYPES)}")
     for name, value in carried.items():
         if not isinstance(value, _TYPES[name]):
             raise InputError(f"carried.{name}", f"is {value!r:.60}")

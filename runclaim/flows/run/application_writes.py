@@ -26,7 +26,7 @@ _ENDS_TRANSACTION: Final = re.compile(
     r"\s*(commit|end|abort|rollback(?!\s+(work\s+|transaction\s+)?to\b)|prepare\s+transaction|begin|start)\b",
     re.IGNORECASE,
 )
-_OURS: Final = "the ledger commits, with the completion"
+_OURS: Final = "the ledger commits it with the completion"
 
 
 class CompletionFailed(Exception):
@@ -88,14 +88,14 @@ def _require_transaction(conn: Connection) -> None:
     """Raises: RunclaimError when a function has ended the ledger's transaction, or left it useless."""
     if not conn.in_transaction():
         raise RunclaimError(
-            "a function handed to ctx.in_completion rolled its session back, and the completion with it:"
+            "a function handed to ctx.in_completion rolled back its session, and the completion with it;"
             " use `with session.begin_nested():` around what may fail"
         )
     info = getattr(conn.connection.driver_connection, "info", None)
     if info is not None and info.transaction_status.name == "INERROR":
         raise RunclaimError(
-            "a function handed to ctx.in_completion caught an error of the database and went on, in a transaction that"
-            " takes nothing more: use `with session.begin_nested():` around what may fail"
+            "a function handed to ctx.in_completion caught a database error and continued in a transaction that"
+            " accepts nothing more; use `with session.begin_nested():` around what may fail"
         )
 
 

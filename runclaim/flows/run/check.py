@@ -36,7 +36,7 @@ class Check:
         if (lost := self._keeper.trouble(claim)) is not None:
             raise lost
         if self._stopping():
-            raise Released(claim.run_id, claim.phase, claim.fence, "the worker shuts down")
+            raise Released(claim.run_id, claim.phase, claim.fence, "the worker is shutting down")
         if self._asked.left:
             return
         self._asked.begin()
@@ -50,4 +50,4 @@ class Check:
             state = "purged" if standing is None else standing.state
             raise ClaimLost(claim.run_id, claim.phase, claim.fence, f"the run is {state}")
         if standing.cancel_requested:
-            raise Canceled(claim.run_id, claim.phase, claim.fence, "someone asked to cancel the run")
+            raise Canceled(claim.run_id, claim.phase, claim.fence, "cancellation was requested")

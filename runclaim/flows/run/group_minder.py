@@ -64,5 +64,5 @@ class Minder:
                     group.mind(time.monotonic())
                 except Exception:
                     # Its own thread settles what is left, or the claims lapse.
-                    logger.warning("a group could not be settled beside its long body", exc_info=True)
+                    logger.warning("a group could not be settled while a long body runs", exc_info=True)
             time.sleep(_EVERY)

@@ -193,7 +193,7 @@ class Keeper:
             if (is_to_be_canceled := (heard | standing).get(claim.run_id)) is None:
                 watched.lost = self._lost(claim)
             elif is_to_be_canceled:
-                watched.lost = Canceled(claim.run_id, claim.phase, claim.fence, "someone asked to cancel the run")
+                watched.lost = Canceled(claim.run_id, claim.phase, claim.fence, "cancellation was requested")
 
     def _lost(self, claim: Claim) -> ClaimLost:
         standing = self._database.ask(lambda conn: read.standing(conn, claim.run_id), patience=_PATIENCE)

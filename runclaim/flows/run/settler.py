@@ -67,7 +67,7 @@ class Settler:
         except Exception:
             if len(ending) == 1:
                 raise
-            logger.debug("a commit for %d runs failed; each is settled alone", len(ending), exc_info=True)
+            logger.debug("the commit for %d runs failed; settling each on its own", len(ending), exc_info=True)
             return [each for claim, ended in ending for each in self._settle_of_many(claim, ended, room=room)]
         if pass_over:
             self.passed_over += [(each.claim, each.ended) for each in successes if each.claim.run_id not in moved]
@@ -105,7 +105,7 @@ class Settler:
         except (LedgerUnavailable, LedgerRefused):
             raise
         except Exception:
-            logger.exception("%s/%s cannot be recorded; its lease lapses", claim.run_id, claim.phase)
+            logger.exception("%s/%s cannot be recorded; its lease will lapse", claim.run_id, claim.phase)
             why = "its result could not be recorded"
             self._note_lost(claim, ended, ClaimLost(claim.run_id, claim.phase, claim.fence, why))
             return []

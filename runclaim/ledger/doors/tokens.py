@@ -113,7 +113,9 @@ def create(
     The caller owns the transaction. Raises: InputError without a scope or a project.
     """
     if not scopes or not projects:
-        raise InputError("scopes" if not scopes else "projects", "is empty: a token is for something, in some project")
+        raise InputError(
+            "scopes" if not scopes else "projects", "is empty; a token needs a name, a scope and a project"
+        )
     for project in set(projects) - {EVERY_PROJECT}:
         check_name("project", project)
     if len(check_text("name", name)) > _LONGEST_NAME:

@@ -290,7 +290,7 @@ def test_an_attempt_that_fails_has_found_and_planned_nothing(bench: Bench):
 
 MISTAKES: dict[str, tuple[Callable[[Any], Any], str]] = {
     "an unknown kind": (lambda ctx: ctx.plan_action("mail", {}), "kind"),
-    "no JSON": (lambda ctx: ctx.plan_action("comment", {1, 2}), "payload"),
+    "not JSON": (lambda ctx: ctx.plan_action("comment", {1, 2}), "payload"),
     "NaN": (lambda ctx: ctx.plan_action("comment", float("nan")), "payload"),
     "a NUL": (lambda ctx: ctx.plan_action("comment", {"body": "a\0"}), "payload.body"),
     "too long": (lambda ctx: ctx.plan_action("comment", "x" * 300_000), "payload"),
@@ -388,7 +388,7 @@ def test_a_sender_that_took_too_long_settles_nothing(bench: Bench, caplog):
 
     assert 1 == len(there.calls)
     assert [("posted", "1", 2)] == shown(run)
-    assert "its claim is lost" in caplog.text
+    assert "lost its claim" in caplog.text
 
 
 def test_a_worker_that_stops_takes_no_more(bench: Bench):

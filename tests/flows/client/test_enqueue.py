@@ -42,7 +42,7 @@ def test_the_same_key_with_another_input_is_a_conflict_that_shows_what_differs(b
         review.enqueue(repo="acme/app", number=7, base="a2", head="b3")
     assert {"base": ("a1", "a2"), "head": ("b2", "b3")} == refused.value.differs
     assert str(refused.value) == (
-        f"review already has run {first.id} under the key 'acme/app:pr-7' with another input"
+        f"review already has run {first.id} under the key 'acme/app:pr-7' with a different input"
         " (base was 'a1', is 'a2'; head was 'b2', is 'b3')."
         " Put what differs into the key, or enqueue the same input."
     )
@@ -132,7 +132,7 @@ def test_an_input_given_twice_is_refused(bench: Bench):
 
     with pytest.raises(InputError) as refused:
         review.enqueue(PullRequest("acme/app", 7), head="other")
-    assert "input: is given twice: as one value and as head; give one of the two" == str(refused.value)
+    assert "input: is given twice, as one value and as head; give one of the two" == str(refused.value)
 
 
 REFUSED = {
@@ -213,7 +213,7 @@ def test_a_ledger_whose_file_was_deleted_is_told_and_one_that_took_its_place_is_
     file = laptop.database.file
     for each in file.parent.glob("ledger.db*"):
         each.unlink()
-    with pytest.raises(LedgerUnavailable, match="is not there: it was deleted, moved or never made"):
+    with pytest.raises(LedgerUnavailable, match="is not there: it was deleted, moved or never created"):
         flow.enqueue(repo="acme/app", number=2)
     file.touch()
     with pytest.raises(SchemaBehind, match="has no runclaim tables"):

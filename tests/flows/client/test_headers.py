@@ -177,7 +177,7 @@ def test_a_task_class_that_refuses_to_send_refuses_the_enqueue_and_nothing_is_wr
 
 @pytest.mark.parametrize(
     "value, problem",
-    [("x" * 9000, "bytes"), (object(), "no JSON"), ("ghp_" + "Can4ry" * 6, "secret")],
+    [("x" * 9000, "bytes"), (object(), "not JSON"), ("ghp_" + "Can4ry" * 6, "secret")],
 )
 def test_headers_that_the_ledger_cannot_keep_are_refused(
     sqlite_url: str, sent_with_tenant: None, value: Any, problem: str

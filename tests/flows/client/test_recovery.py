@@ -68,7 +68,7 @@ def test_one_id_names_one_run_and_no_rerun(laptop: Bench):
     flow = laptop.flow()
     flow.phase(name="plan")(lambda ctx: None)
 
-    with pytest.raises(InputError, match="run_id: names one run, and 2 inputs are given"):
+    with pytest.raises(InputError, match="run_id: names one run, but 2 inputs were given"):
         flow.using(run_id=ID).enqueue_many([PullRequest("acme/app", 1), PullRequest("acme/app", 2)])
-    with pytest.raises(DeclarationError, match="not both"):
+    with pytest.raises(DeclarationError, match="give either rerun=True or run_id=…"):
         flow.using(run_id=ID, rerun=True)

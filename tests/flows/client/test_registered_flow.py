@@ -111,7 +111,7 @@ def test_a_flow_without_a_subject_takes_none(laptop):
     flow = declared(laptop, subject=None)
 
     assert outside(laptop, flow, {"shop": "a", "number": 7}).subject is None
-    with pytest.raises(InputError, match="not what this flow's runs have: leave it out"):
+    with pytest.raises(InputError, match="not used by this flow: leave it out"):
         outside(laptop, flow, {"shop": "a", "number": 7}, subject="a")
 
 

@@ -189,7 +189,7 @@ def test_a_phase_that_waits_for_nothing_has_no_signal(bench: Bench):
     bench.finish(flow, run)
 
     assert RunState.SUCCEEDED is run.state
-    assert [True, True] == ["waits for no signal" in told[0], "received no signal merged" in told[1]]
+    assert [True, True] == ["does not wait for a signal" in told[0], "received no signal merged" in told[1]]
 
 
 def test_a_body_under_test_is_given_signals(release: Flow, heard: list[Any]):
@@ -398,7 +398,7 @@ def test_the_flow_is_named_when_several_or_none_wait_for_the_signal(office: Offi
     for name, said in (("merged", "review and release wait"), ("closed", "no flow waits")):
         with pytest.raises(InputError, match=f"flow: {said} for the signal {name}"):
             office.runs.signal(KEY, name)
-    with pytest.raises(InputError, match="flow: there is no flow relase; there are review, release"):
+    with pytest.raises(InputError, match="flow: there is no flow relase; this application has review, release"):
         office.runs.signal(KEY, "merged", flow="relase")
 
     assert [run.id] * 2 == [

@@ -73,8 +73,8 @@ def test_a_module_that_is_reloaded_is_told_as_that(what: str, tmp_path: Path):
     said = refused(lambda: importlib.reload(module))
 
     assert said == (
-        f"the {what} order ({tmp_path}/twice/twice_tasks.py:9) is declared again, as its module twice_tasks is run a"
-        " second time: start the process anew instead of reloading it"
+        f"the {what} order ({tmp_path}/twice/twice_tasks.py:9) is declared again because its module twice_tasks"
+        " runs a second time; restart the process instead of reloading the module"
     )
 
 

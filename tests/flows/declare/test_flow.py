@@ -52,28 +52,34 @@ class Loose(TypedDict, total=False):
 MISTAKEN_FLOWS = {
     "a field that the input does not have": (
         {"key": "{repo}:{pr}"},
-        "key '{repo}:{pr}': {pr} is no field of the input; it has repo, number, base, head",
+        "key '{repo}:{pr}': {pr} is not a field of the input; it has repo, number, base, head",
     ),
-    "a key without a field": ({"key": "always"}, "key 'always' has no {field}: every input would be the same run"),
-    "an unclosed template": ({"key": "{repo"}, "key '{repo' is no template: expected '}' before end of string"),
-    "a conversion": ({"key": "{repo!r}"}, "key '{repo!r}': write {repo} and nothing more, or give a function"),
-    "a format": ({"key": "{number:04}"}, "key '{number:04}': write {number} and nothing more, or give a function"),
+    "a key without a field": ({"key": "always"}, "key 'always' has no {field}, so every input would be the same run"),
+    "an unclosed template": (
+        {"key": "{repo"},
+        "key '{repo' is not a valid template: expected '}' before end of string",
+    ),
+    "a conversion": ({"key": "{repo!r}"}, "key '{repo!r}': write only {repo} between the braces, or pass a function"),
+    "a format": (
+        {"key": "{number:04}"},
+        "key '{number:04}': write only {number} between the braces, or pass a function",
+    ),
     "an attribute": (
         {"key": "{repo.name}"},
-        "key '{repo.name}': {repo.name} is no field of the input; it has repo, number, base, head",
+        "key '{repo.name}': {repo.name} is not a field of the input; it has repo, number, base, head",
     ),
-    "no field name": ({"key": "{}"}, "key '{}': {} is no field of the input; it has repo, number, base, head"),
+    "no field name": ({"key": "{}"}, "key '{}': {} is not a field of the input; it has repo, number, base, head"),
     "a key of another type": (
         {"key": 7},
-        "the key of flow review is text such as '{field}' or a function: 7",
+        "the key of flow review must be text such as '{field}' or a function, not 7",
     ),
     "a subject of another type": (
         {"subject": 7},
-        "the subject of flow review is text such as '{field}' or a function: 7",
+        "the subject of flow review must be text such as '{field}' or a function, not 7",
     ),
     "a field that the subject does not have": (
         {"subject": "{pr}"},
-        "subject '{pr}': {pr} is no field of the input; it has repo, number, base, head",
+        "subject '{pr}': {pr} is not a field of the input; it has repo, number, base, head",
     ),
     "a name that is none": (
         {"name": "my review"},
@@ -81,19 +87,19 @@ MISTAKEN_FLOWS = {
     ),
     "an input that has no fields": (
         {"input_type": dict},
-        "the input of a flow is a dataclass, a TypedDict or a pydantic model, not <class 'dict'>",
+        "the input of a flow must be a dataclass, a TypedDict or a pydantic model, not <class 'dict'>",
     ),
     "an input that is a value": (
         {"input_type": PullRequest("a", 1)},
         (
-            "the input of a flow is a dataclass, a TypedDict or a pydantic model,"
+            "the input of a flow must be a dataclass, a TypedDict or a pydantic model,"
             " not PullRequest(repo='a', number=1, base='a1', head='b2')"
         ),
     ),
     "a field without a JSON form": (
         {"input_type": WithCustom, "key": "{repo}"},
         (
-            "WithCustom.inner: Custom has no JSON form: use text, numbers, lists, dicts, dates, dataclasses or pydantic"
+            "WithCustom.inner: Custom has no JSON form; use text, numbers, lists, dicts, dates, dataclasses or pydantic"
             " models, defined where the module can see them at run time"
         ),
     ),
@@ -131,7 +137,7 @@ def test_a_second_attachment_to_one_application_is_refused(runs):
 
 
 def test_an_unknown_setting_is_refused(runs):
-    with pytest.raises(ConfigError, match=r"unknown setting leese; there are database_url, project, lease"):
+    with pytest.raises(ConfigError, match=r"unknown setting leese; the settings are database_url, project, lease"):
         _ = Runclaim(Celery("x", broker="memory://", set_as_current=False), leese="5s").config
 
 

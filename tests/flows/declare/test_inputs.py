@@ -117,11 +117,11 @@ BAD = {
         "parts[0].name: Expected `str`, got `int`",
     ),
     "a missing field": (Part, {}, "name: Object missing required field `name`"),
-    "an unknown field": (Part, {"name": "bolt", "colour": "red"}, "colour: is no field of Part; it has name, count"),
+    "an unknown field": (Part, {"name": "bolt", "colour": "red"}, "colour: is not a field of Part; it has name, count"),
     "an unknown field of a model": (
         OrderModel,
         {"number": 7, "day": date(2031, 5, 1), "colour": "red"},
-        "colour: is no field of OrderModel; it has number, day, label",
+        "colour: is not a field of OrderModel; it has number, day, label",
     ),
     "another class": (Part, AN_ORDER, "input: is of type Order; pass Part(…) or its fields by name"),
     "no mapping": (OrderDict, 7, "input: is of type int; pass OrderDict(…) or its fields by name"),
@@ -155,7 +155,7 @@ REFUSED_BY_A_DATABASE = {
         "input.value[0]: contains NUL or a lone surrogate, which databases refuse; remove it",
     ),
     "NUL in a key": ({"\x00": 1}, "input.value: contains NUL or a lone surrogate, which databases refuse; remove it"),
-    "an object": (object(), "input: is no JSON: Encoding objects of type object is unsupported"),
+    "an object": (object(), "input: is not JSON: Encoding objects of type object is unsupported"),
 }
 
 
@@ -178,7 +178,7 @@ def test_what_nests_without_end_is_refused():
     endless: list[Any] = []
     endless.append(endless)
 
-    with pytest.raises(InputError, match="input: is no JSON"):
+    with pytest.raises(InputError, match="input: is not JSON"):
         InputType(Anything).dump({"value": endless})
 
 
@@ -194,7 +194,7 @@ def test_the_size_of_an_input_is_counted_in_utf_8(character):
     its = InputType(Anything)
     its.dump({"value": character * most})
 
-    with pytest.raises(InputError, match="at most 262,144 fit; store it and pass a reference"):
+    with pytest.raises(InputError, match="at most 262,144 fit; store it elsewhere and pass a reference"):
         its.dump({"value": character * (most + 1)})
 
 

@@ -35,31 +35,31 @@ MISTAKEN_OPTIONS = {
     "an option that does not exist": (
         {"max_attempt": 3},
         (
-            "a phase has no option max_attempt; there are name, max_attempts, max_losses, backoff, lease, max_duration,"
+            "a phase has no option max_attempt; the options are name, max_attempts, max_losses, backoff, lease, max_duration,"
             " queue, on, idempotent"
         ),
     ),
     "no attempt at all": (
         {"max_attempts": 0},
-        "max_attempts is a number from 1 (the first start counts) to 1000, not 0",
+        "max_attempts must be a number from 1 (the first start counts) to 1000, not 0",
     ),
     "attempts as text": (
         {"max_attempts": "3"},
-        "max_attempts is a number from 1 (the first start counts) to 1000, not '3'",
+        "max_attempts must be a number from 1 (the first start counts) to 1000, not '3'",
     ),
-    "no loss at all": ({"max_losses": 0}, "max_losses is a number from 1 (the first start counts) to 1000, not 0"),
-    "a lease in seconds": ({"lease": 60}, "lease is a timedelta longer than nothing, not 60"),
+    "no loss at all": ({"max_losses": 0}, "max_losses must be a number from 1 (the first start counts) to 1000, not 0"),
+    "a lease in seconds": ({"lease": 60}, "lease must be a timedelta greater than zero, not 60"),
     "a lease of nothing": (
         {"lease": timedelta(0)},
-        "lease is a timedelta longer than nothing, not datetime.timedelta(0)",
+        "lease must be a timedelta greater than zero, not datetime.timedelta(0)",
     ),
-    "a duration in seconds": ({"max_duration": 5}, "max_duration is a timedelta longer than nothing, not 5"),
+    "a duration in seconds": ({"max_duration": 5}, "max_duration must be a timedelta greater than zero, not 5"),
     "a backoff in seconds": (
         {"backoff": 5},
-        "backoff is a Backoff(first=…, factor=…, ceiling=…), not 5",
+        "backoff must be a Backoff(first=…, factor=…, ceiling=…), not 5",
     ),
-    "a queue that no database takes": ({"queue": "a\x00"}, "queue is the name of a Celery queue, not 'a\\x00'"),
-    "a queue that is none": ({"queue": ["a"]}, "queue is the name of a Celery queue, not ['a']"),
+    "a queue that no database takes": ({"queue": "a\x00"}, "queue must be the name of a Celery queue, not 'a\\x00'"),
+    "a queue that is none": ({"queue": ["a"]}, "queue must be the name of a Celery queue, not ['a']"),
     "a name that is none": (
         {"name": "1st"},
         "phase '1st': use letters, digits and _ . - (a letter first, at most 100)",
@@ -95,17 +95,17 @@ def returns_custom(ctx) -> list[Custom]:
 MISTAKEN_BODIES = {
     "an async function": (
         awaits,
-        "phase review.awaits is async, and Celery calls plain functions: write def, await in asyncio.run",
+        "phase review.awaits is async, but Celery calls plain functions; write def, and await inside asyncio.run",
     ),
-    "a generator": (yields, "phase review.yields yields, so it has no result: return a list"),
+    "a generator": (yields, "phase review.yields yields, so it has no result; return a list"),
     "a function without a context": (
         takes_nothing,
-        "phase review.takes_nothing takes one argument, its context: `def takes_nothing(ctx)`",
+        "phase review.takes_nothing must take one argument, its context: `def takes_nothing(ctx)`",
     ),
     "a result without a JSON form": (
         returns_custom,
         (
-            "the result of review.returns_custom: Custom has no JSON form: use text, numbers, lists, dicts, dates,"
+            "the result of review.returns_custom: Custom has no JSON form; use text, numbers, lists, dicts, dates,"
             " dataclasses or pydantic models, defined where the module can see them at run time"
         ),
     ),
@@ -142,18 +142,18 @@ def test_a_flow_without_phases_enqueues_nothing(review):
 
 
 MISTAKEN_USES = {
-    "a delay in seconds": ({"delay": 5}, "delay is a timedelta from nothing to 3650 days, not 5"),
+    "a delay in seconds": ({"delay": 5}, "delay must be a timedelta from zero to 3650 days, not 5"),
     "a delay backwards": (
         {"delay": timedelta(seconds=-1)},
-        "delay is a timedelta from nothing to 3650 days, not datetime.timedelta(days=-1, seconds=86399)",
+        "delay must be a timedelta from zero to 3650 days, not datetime.timedelta(days=-1, seconds=86399)",
     ),
     "a delay beyond the calendar": (
         {"delay": timedelta.max},
-        f"delay is a timedelta from nothing to 3650 days, not {timedelta.max!r}",
+        f"delay must be a timedelta from zero to 3650 days, not {timedelta.max!r}",
     ),
-    "a priority beyond Celery's": ({"priority": 10}, "priority is a number from 0 to 9, not 10"),
-    "a priority below Celery's": ({"priority": -1}, "priority is a number from 0 to 9, not -1"),
-    "a priority as text": ({"priority": "high"}, "priority is a number from 0 to 9, not 'high'"),
+    "a priority beyond Celery's": ({"priority": 10}, "priority must be a number from 0 to 9, not 10"),
+    "a priority below Celery's": ({"priority": -1}, "priority must be a number from 0 to 9, not -1"),
+    "a priority as text": ({"priority": "high"}, "priority must be a number from 0 to 9, not 'high'"),
     "a project that is no name": (
         {"project": "a b"},
         "project 'a b': use letters, digits and _ . - (a letter first, at most 100)",

@@ -81,7 +81,7 @@ def test_a_skipped_phase_has_no_result_whatever_it_declares():
 
 
 BAD = {
-    "an object": (says_nothing, object(), "the result of review.plan: is no JSON: Encoding objects of type object"),
+    "an object": (says_nothing, object(), "the result of review.plan: is not JSON: Encoding objects of type object"),
     "NaN": (says_nothing, [float("nan")], "the result of review.plan[0]: is nan, which JSON does not have"),
     "NUL": (says_nothing, {"a": "\x00"}, "the result of review.plan.a: contains NUL or a lone surrogate"),
     "too much": (says_nothing, "a" * 300_000, "the result of review.plan: has 300,002 bytes of JSON, at most 262,144"),
@@ -89,19 +89,19 @@ BAD = {
         gives_findings,
         ["a.py"],
         (
-            "the result of review.plan: is no list[tests.flows.declare.test_results.Finding], as its phase declares:"
+            "the result of review.plan: is not of type list[tests.flows.declare.test_results.Finding], which its phase declares:"
             " Expected `object`, got `str` - at `$[0]`"
         ),
     ),
     "nothing where something has to be": (
         gives_total,
         None,
-        "the result of review.plan: is no Total, as its phase declares: Expected `object`, got `null`",
+        "the result of review.plan: is not of type Total, which its phase declares: Expected `object`, got `null`",
     ),
     "no model": (
         gives_report,
         {"title": "t"},
-        "the result of review.plan: is no Report, as its phase declares: 1 vali",
+        "the result of review.plan: is not of type Report, which its phase declares: 1 vali",
     ),
 }
 
@@ -116,5 +116,5 @@ def test_a_result_that_cannot_be_recorded_is_refused_in_its_own_phase(kind):
 
 
 def test_a_result_that_no_longer_fits_its_declaration_is_told_when_it_is_read():
-    with pytest.raises(InputError, match=r"is no Total, as its phase declares: Expected `int`, got `str`"):
+    with pytest.raises(InputError, match=r"is not of type Total, which its phase declares: Expected `int`, got `str`"):
         ResultType(gives_total, phase="review.plan").load({"count": "two"})

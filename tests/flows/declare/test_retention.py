@@ -70,5 +70,5 @@ def test_runs_of_a_flow_that_nobody_here_declares_are_kept_for_the_longest_time_
 
 @pytest.mark.parametrize("wrong", [timedelta(0), -DAY, 30, timedelta(days=4000)], ids=repr)
 def test_a_retention_that_is_no_time_is_refused_by_name(make, wrong):
-    with pytest.raises(DeclarationError, match="keep_superseded is a timedelta"):
+    with pytest.raises(DeclarationError, match="keep_superseded must be a timedelta"):
         make().flow("review", PullRequest, key="{repo}", keep_superseded=wrong)

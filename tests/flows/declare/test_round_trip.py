@@ -125,7 +125,7 @@ REFUSED_TYPES = {
     "a SecretStr": (Login, "Login.password: SecretStr hides its value.* secret:env:NAME"),
     "a SecretStr deeper": (Deep, "Deep.logins.password: SecretStr hides"),
     "a SecretStr of a dataclass": (PlainLogin, "PlainLogin.password: SecretStr hides"),
-    "an excluded field": (Hiding, "Hiding.hidden: is left out of the model's JSON"),
+    "an excluded field": (Hiding, "Hiding.hidden: is excluded from the model's JSON"),
 }
 
 
@@ -240,7 +240,7 @@ LOST = {
     "a date in a union with text": (Loose, Loose(moment=A_DAY), "moment: is of type date and would be read as str"),
     "a Decimal in a union with text": (Loose, Loose(price=Decimal("1.10")), "price: is of type Decimal"),
     "a date where anything may be": (Loose, Loose(anything=[{"x": A_DAY}]), r"anything\[0\].x: is of type date"),
-    "numbers as keys where anything may be": (Struct, Struct({1: 2}), "x.1: is not kept"),
+    "numbers as keys where anything may be": (Struct, Struct({1: 2}), "x.1: is not stored"),
     "a tuple where anything may be": (Struct, Struct({"y": (1, 2)}), "x.y: is of type tuple and would be read as list"),
     "a set where anything may be": (Struct, Struct({1, 2}), "x: is of type set"),
     "a Decimal in a class without equality": (Incomparable, Incomparable(Decimal(1)), "x: is of type Decimal"),
@@ -305,8 +305,8 @@ class Cart:
 @pytest.mark.parametrize(
     "given,place",
     [
-        ({"first": {"a": 1, "colour": "red"}}, "first.colour: is no field of Base"),
-        ({"lines": [{"name": "a"}, {"name": "b", "colour": "red"}]}, r"lines\[1\].colour: is no field of"),
+        ({"first": {"a": 1, "colour": "red"}}, "first.colour: is not a field of Base"),
+        ({"lines": [{"name": "a"}, {"name": "b", "colour": "red"}]}, r"lines\[1\].colour: is not a field of"),
     ],
 )
 def test_a_field_that_nobody_would_read_is_refused_however_deep(given, place):
@@ -339,13 +339,13 @@ RESULTS = {
         Base(1),
         "the result of review.plan: is of type Base and would be read as",
     ),
-    "numbers as keys that nobody declared": (Any, {1: "a"}, "the result of review.plan.1: is not kept"),
+    "numbers as keys that nobody declared": (Any, {1: "a"}, "the result of review.plan.1: is not stored"),
     "a validator that changes its own output": (Growing, Growing(cents=1), "the result of review.plan.cents: is 100"),
 }
 
 
 def test_a_key_that_is_only_in_what_is_read_is_named():
-    with pytest.raises(InputError, match=r"labels\.b: is not there, and would be in what is read"):
+    with pytest.raises(InputError, match=r"labels\.b: is missing here, but would appear when read back"):
         require_same("labels", {"a": 1}, {"a": 1, "b": 2})
 
 

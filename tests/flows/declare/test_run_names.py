@@ -73,12 +73,12 @@ def test_a_subject_has_the_limits_of_a_key(laptop: Bench):
 def test_a_field_that_is_missing_cannot_make_a_key(laptop: Bench):
     flow = laptop.flow("pairs", Pair, key="{a}:{b}")
 
-    with pytest.raises(InputError, match="b: is missing, and the key is made from it"):
+    with pytest.raises(InputError, match="b: is missing, but the key contains it"):
         flow.key_of({"a": "x"})
 
 
 def test_a_field_that_is_no_text_cannot_make_a_key(laptop: Bench):
     flow = laptop.flow("pairs", Pair, key="{a}")
 
-    with pytest.raises(InputError, match=r"a: is None; a key takes text and numbers \(use a callable key\)"):
+    with pytest.raises(InputError, match=r"a: is None; a key takes text and numbers \(pass a function as the key\)"):
         flow.key_of({"a": None})  # type: ignore[typeddict-item]

@@ -110,7 +110,7 @@ def test_a_run_from_before_the_declaration_was_narrowed_resolves_nothing(
     laptop.deliver(flow)
 
     assert RunState.FAILED is run.state
-    assert "a field that the flow does not declare for it" in run.view.error["message"]
+    assert "a field of the input that the flow does not declare for secrets" in run.view.error["message"]
 
 
 def test_what_the_code_asks_for_by_name_needs_no_declaration(laptop: Bench, monkeypatch: pytest.MonkeyPatch):

@@ -39,11 +39,11 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("secret:env:MISSING", "secret:env:MISSING: env has no MISSING"),
         ("secret:env:EMPTY", "secret:env:EMPTY: EMPTY is empty"),
-        ("secret:safe:x", "secret:safe:x: there is no resolver safe, only env"),
-        ("secret:env:", "secret:env:: is no reference; write secret:env:NAME"),
-        (PLAIN, "this str is no reference; write secret:env:NAME"),
-        ("secret:env:\udc80", "secret:env:?: is no reference; write secret:env:NAME"),
-        (None, "this NoneType is no reference; write secret:env:NAME"),
+        ("secret:safe:x", "secret:safe:x: there is no resolver safe; this application has env"),
+        ("secret:env:", "secret:env:: is not a reference; write secret:env:NAME"),
+        (PLAIN, "this str is not a reference; write secret:env:NAME"),
+        ("secret:env:\udc80", "secret:env:?: is not a reference; write secret:env:NAME"),
+        (None, "this NoneType is not a reference; write secret:env:NAME"),
     ],
 )
 def test_a_reference_that_leads_nowhere_is_an_error_that_is_tried_again(laptop: Bench, reference: Any, said: str):
@@ -127,5 +127,5 @@ def test_an_application_gives_the_secrets_of_its_tests(laptop: Bench):
     assert "value" == plan(context(flow, Job("a"), secrets={"secret:vault:token": "value"}))
     with pytest.raises(SecretUnavailable, match="is not among the secrets= of this test's context"):
         plan(context(flow, Job("a")))
-    with pytest.raises(SecretUnavailable, match="no reference"):
+    with pytest.raises(SecretUnavailable, match="not a reference"):
         context(flow, Job("a")).secret("token")

@@ -530,7 +530,7 @@ def test_a_record_that_fits_no_more_is_set_aside_for_a_person_and_holds_up_no_ot
     assert 1 == outage.reconcile()
     assert ["queued", "succeeded"] == sorted(run.state for run in runs)
     assert [path.stem for path in outage.records.folder.glob("*.refused")] == [first.run_id]
-    assert "is left in" in caplog.text
+    assert "stays in" in caplog.text
 
 
 def test_a_ledger_that_answers_with_an_error_of_its_own_sets_no_record_aside(outage: Outage):
@@ -610,7 +610,7 @@ def test_where_no_local_record_can_be_kept_the_run_waits(outage: Outage, caplog)
     outage.end()
 
     assert [] == outage.bodies
-    assert "no local record can be kept" in caplog.text
+    assert "no local record can be written" in caplog.text
 
 
 def test_a_sqlite_file_that_somebody_keeps_locked_is_a_ledger_that_is_away(laptop: Bench, tmp_path):
@@ -636,7 +636,7 @@ def test_every_phase_of_such_a_flow_is_declared_idempotent(laptop: Bench):
 
     with pytest.raises(DeclarationError, match=r"phase review\.deliver is not declared idempotent"):
         flow.phase(name="deliver")(lambda ctx: None)
-    with pytest.raises(DeclarationError, match="idempotent is True or False"):
+    with pytest.raises(DeclarationError, match="idempotent must be True or False"):
         flow.phase(name="deliver", idempotent=1)(lambda ctx: None)
     with pytest.raises(DeclarationError, match="waits for a signal"):
         laptop.flow("other", fail_open=True).phase(name="ask", idempotent=True, on="approved")(lambda ctx: None)

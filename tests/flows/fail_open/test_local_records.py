@@ -59,7 +59,7 @@ def test_a_record_of_another_run_than_its_name_says_is_none(records: LocalRecord
     (records.folder / "lab.json").write_text(json.dumps(asdict(replace(RECORD, run_id="lab"))))
 
     assert (None, [RECORD]) == (records.read(OTHER), list(records.all()))
-    assert 3 == caplog.text.count("is no local record and is left for a person")
+    assert 3 == caplog.text.count("is not a local record; a person has to look at it")
 
 
 def test_a_link_to_a_record_is_none(records: LocalRecords, tmp_path: Path):
@@ -111,7 +111,7 @@ def test_a_file_of_another_user_is_no_record(records: LocalRecords, monkeypatch:
     monkeypatch.setattr(local_records.os, "geteuid", lambda: place(records).stat().st_uid + 1)
 
     assert records.read(ID) is None
-    assert "no regular file of this user" in caplog.text
+    assert "not a regular file of this user" in caplog.text
 
 
 def test_the_lock_follows_no_link_and_empties_no_file(records: LocalRecords, tmp_path: Path):

@@ -162,7 +162,7 @@ def test_an_event_for_a_phase_that_waits_for_nothing_leaves_it_to_its_turn(bench
 def test_an_unknown_phase_is_refused_and_nothing_is_written(bench: Bench, triage: Triage, phase: Any):
     if phase == "another's":
         phase = Triage(bench).fix
-    with pytest.raises(InputError, match=r"phase: .* is no phase of triage; it has read, fix, close"):
+    with pytest.raises(InputError, match=r"phase: .* is not a phase of triage; it has read, fix, close"):
         triage.flow.route(OutsideEvent(ISSUE, phase=phase))
 
     assert (0, 0) == (bench.count("runclaim_runs"), bench.count("runclaim_run_keys"))

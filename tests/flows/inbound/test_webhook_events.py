@@ -137,7 +137,7 @@ def test_a_dropped_delivery_sends_no_signal(hooked: Hooked):
 
 
 def test_an_event_for_an_unknown_phase_is_refused_and_the_sender_may_deliver_again(hooked: Hooked):
-    with pytest.raises(InputError, match="phase: 'deploy' is no phase of review"):
+    with pytest.raises(InputError, match="phase: 'deploy' is not a phase of review"):
         hooked.receive("closed", of="1")
 
     tables: dict[str, Any] = {name: hooked.count(name) for name in ("runs", "run_keys", "dedup_keys", "signals")}

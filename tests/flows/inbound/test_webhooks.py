@@ -199,7 +199,7 @@ def test_a_header_that_decides_and_is_given_twice_is_refused(hooked: Hooked, nam
     body = delivery()
     once = headers(body) | {"Content-Type": "application/json"}
     twice = Headers(raw=[(key.encode(), value.encode()) for key, value in [*once.items(), (name, "another")]])
-    with pytest.raises(SignatureRefused, match=f"{name.lower()}: is given twice"):
+    with pytest.raises(SignatureRefused, match=f"{name.lower()}: is sent twice"):
         hooked.hook.receive(body, twice)
 
     assert 0 == sum(hooked.counts().values())
@@ -269,7 +269,7 @@ def test_mistakes_in_a_declaration_fail_at_once(hooked: Hooked):
     flow = hooked.runs.flows["review"]
     with pytest.raises(DeclarationError, match="already has a webhook github"):
         hooked.runs.webhook("github", flow=flow, secret=SECRET)
-    with pytest.raises(DeclarationError, match="scheme is one of github, standard"):
+    with pytest.raises(DeclarationError, match="scheme must be one of github, standard"):
         hooked.runs.webhook("other", flow=flow, secret=SECRET, scheme="svix")(lambda _: None)
     with pytest.raises(ConfigError, match="at least 16"):
         hooked.runs.webhook("weak", flow=flow, secret="short")(lambda _: None)
@@ -277,9 +277,9 @@ def test_mistakes_in_a_declaration_fail_at_once(hooked: Hooked):
 
 @pytest.mark.parametrize("name", ["nobody", "", "a\x00b"])
 def test_an_unknown_trigger_or_flow_is_an_input_that_is_refused(hooked: Hooked, name: str):
-    with pytest.raises(InputError, match=r"there is no .*; this app has github") as trigger:
+    with pytest.raises(InputError, match=r".* is not declared; this app has github") as trigger:
         hooked.runs.webhooks[name]
-    with pytest.raises(InputError, match=r"there is no .*; this app has review") as flow:
+    with pytest.raises(InputError, match=r".* is not declared; this app has review") as flow:
         hooked.runs.flows[name]
 
     assert ("trigger", "flow") == (trigger.value.field, flow.value.field)

@@ -106,7 +106,7 @@ def test_an_id_that_is_no_uuid_is_refused_and_touches_no_file(lab: Lab, caplog, 
 
     assert (lab.files(), lab.bodies) == (before, [])
     said = [record.getMessage() for record in caplog.records if record.name.startswith("runclaim")]
-    assert [True] == ["a message of review.plan is refused and dropped" in line for line in said]
+    assert [True] == ["a message of review.plan was refused and dropped" in line for line in said]
     assert [] == [line for line in said if not line.isprintable()]
 
 

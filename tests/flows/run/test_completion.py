@@ -213,7 +213,7 @@ def test_something_that_is_no_function_is_refused_in_the_body(bench: Bench):
     run = attempted(bench, "INSERT INTO told")  # type: ignore[arg-type]
 
     assert run.view.error["message"] == (
-        "in_completion takes a function of a session, not 'INSERT INTO told'; hand over a lambda"
+        "in_completion takes a function of a session, not 'INSERT INTO told'; pass a lambda"
     )
 
 
@@ -365,7 +365,7 @@ def test_a_caught_error_of_the_database_is_an_error_that_says_what_to_do(bench: 
     on_sqlite = bench.database.url.get_backend_name() == "sqlite"
 
     assert run.state is (RunState.SUCCEEDED if on_sqlite else RunState.FAILED)
-    assert on_sqlite or "caught an error of the database and went on" in run.view.error["message"]
+    assert on_sqlite or "caught a database error and continued" in run.view.error["message"]
 
 
 DEFERRED = "CREATE TABLE deferred (of_whom TEXT REFERENCES told (what) DEFERRABLE INITIALLY DEFERRED)"

@@ -193,7 +193,7 @@ def test_a_worker_whose_role_is_refused_does_not_start(postgres_url):
     app = Celery(broker="memory://", set_as_current=False)
     runs = Runclaim(app, database_url=wrong, ledger_patience=timedelta(seconds=300))
     began = time.monotonic()
-    with pytest.raises(SystemExit, match="this worker does not start") as ended:
+    with pytest.raises(SystemExit, match="this worker cannot start") as ended:
         app.Worker(pool="solo", concurrency=1).start()
     runs.close()
     app.close()
