@@ -19,7 +19,7 @@ class Blocked(Outcome):
 class Retry(Outcome):
     """Try this phase again after a while. The attempt counts."""
 
-    def __init__(self, reason: str = "asked for another attempt", *, after: timedelta | None = None) -> None:
+    def __init__(self, reason: str = "another attempt was requested", *, after: timedelta | None = None) -> None:
         if after is not None and not hasattr(after, "total_seconds"):
             raise TypeError(f"Retry(after=…) takes a timedelta such as timedelta(minutes=5), not {after!r}")
         self.after = after

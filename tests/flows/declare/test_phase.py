@@ -35,8 +35,8 @@ MISTAKEN_OPTIONS = {
     "an option that does not exist": (
         {"max_attempt": 3},
         (
-            "a phase has no option max_attempt; the options are name, max_attempts, max_losses, backoff, lease, max_duration,"
-            " queue, on, idempotent"
+            "a phase has no option max_attempt; the options are name, max_attempts, max_losses, backoff, lease,"
+            " max_duration, queue, on, idempotent"
         ),
     ),
     "no attempt at all": (

@@ -89,8 +89,8 @@ BAD = {
         gives_findings,
         ["a.py"],
         (
-            "the result of review.plan: is not of type list[tests.flows.declare.test_results.Finding], which its phase declares:"
-            " Expected `object`, got `str` - at `$[0]`"
+            "the result of review.plan: is not of type list[tests.flows.declare.test_results.Finding], which its"
+            " phase declares: Expected `object`, got `str` - at `$[0]`"
         ),
     ),
     "nothing where something has to be": (

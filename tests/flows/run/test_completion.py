@@ -182,7 +182,7 @@ def test_a_rollback_inside_a_function_is_an_error_that_says_what_to_do(bench: Be
 
     assert (RunState.FAILED, []) == (run.state, all_told(bench))
     assert run.view.error["message"] == (
-        "a function handed to ctx.in_completion rolled its session back, and the completion with it:"
+        "a function handed to ctx.in_completion rolled back its session, and the completion with it;"
         " use `with session.begin_nested():` around what may fail"
     )
 
