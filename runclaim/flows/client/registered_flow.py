@@ -117,9 +117,7 @@ def rerun_of(record: FlowRecord, view: RunView, fingerprint_of: Callable[[tuple[
     )
     recorded = fingerprint_of(key_of(new))
     if recorded is None or new.key.text != view.key:
-        problem = (
-            f"of run {view.id} was {view.key!r} and flow {record.name} now computes another; enqueue it again"
-        )
+        problem = f"of run {view.id} was {view.key!r} and flow {record.name} now computes another; enqueue it again"
         raise InputError("key", problem)
     return replace(new, input=view.input, fingerprint=recorded, headers=view.headers)
 

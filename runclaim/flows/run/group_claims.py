@@ -108,7 +108,7 @@ class GroupClaims:
                 self.give_back()
         except Exception as error:  # noqa: BLE001 - as in any cut, the leases lapse and rescue gives the claims back
             # Without its traceback, which would tell of `gone` too, as it is.
-            logger.warning("could not give back what a delivery held (%r); rescue will", error)
+            logger.warning("could not give back the claims of a delivery (%r); rescue will", error)
 
     def _give_up_body(self, body: Body, gone: BaseException) -> None:
         ended = ended_midway(
