@@ -19,6 +19,7 @@ from runclaim.api.problems import Problem
 from runclaim.api.quota import Quota, Shares
 from runclaim.api.room import Room
 from runclaim.database import Database
+from runclaim.flows.client.enqueue import Enqueue, Rerun
 from runclaim.flows.declare.flow_record import describe
 from runclaim.ledger.doors.page_key import find_page_key, page_key
 from runclaim.ledger.doors.registered_flows import FlowRecord, all_registered, registered
@@ -119,7 +120,8 @@ class Service:
     def ring_new(self, new: NewRun, *, is_first: bool) -> None:
         """Publish the message of a run that was made just now, if it is due; `is_first` says that its key had none."""
         if self.runs is not None and new.flow in self.runs.flows:
-            self.runs.ledger.publish([new], [Enqueued(new.run_id, created=True)], are_first=is_first)
+            change = Enqueue([new]) if is_first else Rerun([new])
+            change.publish(self.runs.ledger, [Enqueued(new.run_id, created=True)])
 
     def ring_actions(self) -> None:
         """Say that an action is due now. Never raises for a broker that does not answer."""

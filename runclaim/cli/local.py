@@ -5,23 +5,22 @@ from __future__ import annotations
 import getpass
 import time
 from contextlib import contextmanager
-from dataclasses import asdict
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final, Self
+from functools import partial
+from typing import TYPE_CHECKING, Self
 
 from runclaim.cli.environment import API_URL, LEDGER_URL
 from runclaim.cli.exits import NotFound, Refused, Unreachable
-from runclaim.cli.local_enqueue import make, make_again
-from runclaim.cli.service import ENDS, Asked, Filter, Json
+from runclaim.cli.local_enqueue import enqueue, rerun
 from runclaim.errors import RunNotFound
-from runclaim.flows.client.access import Ledger
+from runclaim.flows.client.access import LedgerAccess
+from runclaim.flows.client.changes import ActionConflict, ActionNotFound, Cancel, ResolveAction, Restart, RetryAction
 from runclaim.flows.messages.no_broker import NoBroker
-from runclaim.keys import nonce
-from runclaim.ledger.actions import decide as decisions
 from runclaim.ledger.actions.settle import ActionState
-from runclaim.ledger.doors import run_pages as listing
-from runclaim.ledger.doors.follow import event_json, journal_after
-from runclaim.ledger.listeners import untold
+from runclaim.ledger.doors.run_pages import RunFilter
+from runclaim.pause import Pauses
+from runclaim.service import actions, events, listeners, runs
+from runclaim.service.errors import ListenerNotFound
 from runclaim.states import RunState
 from runclaim.urls import sqlite_file
 
@@ -29,198 +28,161 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from runclaim.app import Runclaim
+    from runclaim.cli.service import Filter, Json
     from runclaim.config import Config
+    from runclaim.flows.client.access import Change
     from runclaim.ledger.actions.decide import ActionView
-    from runclaim.ledger.doors.run_pages import RunLine
-    from runclaim.ledger.read import EventView
-
-_FIRST_PAUSE: Final = 0.05
-_LONGEST_PAUSE: Final = 0.5
+    from runclaim.service.run_request import RunRequest
 
 
 class LocalService:
     """A `Service` on a ledger of this machine's reach. Made by `on`, which closes its connections."""
 
-    def __init__(self, runs: Runclaim | None, ledger: Ledger) -> None:
-        self._runs, self._ledger = runs, ledger
+    def __init__(self, application: Runclaim | None, access: LedgerAccess) -> None:
+        self._application, self._access = application, access
         self._by = f"{_person()}, by the command line"
 
     @classmethod
     @contextmanager
-    def on(cls, runs: Runclaim | None, config: Config) -> Iterator[Self]:
+    def on(cls, application: Runclaim | None, config: Config) -> Iterator[Self]:
         """On the ledger of the application, or of `config` without one. Raises: Unreachable."""
-        if runs is not None:
-            ledger = runs.ledger
+        if application is not None:
+            access = application.ledger
         else:
             _require_file(config)
             nobody = NoBroker()
-            ledger = Ledger(lambda: config, lambda: nobody)
+            access = LedgerAccess(lambda: config, lambda: nobody)
         try:
             # Reached now, so that a ledger that is not there is told before anything is asked of a person.
-            ledger.require_schema()
-            yield cls(runs, ledger)
+            access.require_schema()
+            yield cls(application, access)
         finally:
-            ledger.close()
+            access.close()
 
     @property
     def starts(self) -> str:
         """When a run that was queued just now starts."""
         if self._rings:
             return "at once"
-        config = self._ledger.config
+        config = self._access.config
         # What an application enqueued counts as published: a broker that did not answer is tried again after that.
-        wait = config.dispatch_every + (config.dispatch_after if self._runs is not None else timedelta(0))
+        wait = config.dispatch_every + (config.dispatch_after if self._application is not None else timedelta(0))
         return f"when beat dispatches it, within {wait.total_seconds():g} s"
 
     @property
     def sends(self) -> str:
         """When an action that became due just now is sent."""
-        seconds = self._ledger.config.deliver_every.total_seconds()
+        seconds = self._access.config.deliver_every.total_seconds()
         return "at once" if self._rings else f"when beat schedules it, within {seconds:g} s"
 
     @property
     def tells(self) -> str:
         """When listeners are told of what is due."""
-        return f"beat checks every {self._ledger.config.tell_every.total_seconds():g} s"
+        return f"beat checks every {self._access.config.tell_every.total_seconds():g} s"
 
     @property
     def _rings(self) -> bool:
         """Whether the broker hears of what is due: there is an application, and it answered just now."""
-        return not getattr(self._ledger.publisher, "is_left_alone", True)
+        return not getattr(self._access.publisher, "is_left_alone", True)
 
-    def enqueue(self, asked: Asked) -> tuple[Json, bool]:
+    def enqueue(self, request: RunRequest, idempotency_key: str | None) -> tuple[Json, bool]:
         """The run, with its input, and whether this call made it."""
-        made = make(self._runs, self._ledger, asked)
-        return self.run(made.run_id), made.created
+        run_id, is_created = enqueue(self._application, self._access, request, idempotency_key)
+        return self.run(run_id), is_created
 
     def run(self, run_id: str) -> Json:
         """The run with its input, and its result once it has succeeded."""
-        line = self._line(run_id)
-        view, results = self._ledger.view(run_id), self._ledger.results(run_id)
-        result = results[line.phase] if line.state is RunState.SUCCEEDED else None
-        return line.as_json() | {"input": view.input, "result": result}
+        return self._access.ask(lambda conn: runs.whole_run_json(conn, runs.view_of(conn, run_id)))
 
     def runs(self, wanted: Filter) -> Iterator[Json]:
         """Runs, the newest first, as their pages are read."""
-        asked = listing.RunFilter(
-            project=wanted.project or self._ledger.config.project,
+        which = RunFilter(
+            project=wanted.project or self._access.config.project,
             flow=wanted.flow,
             states=frozenset(RunState(state) for state in wanted.states),
             since=wanted.since,
             until=wanted.until,
         )
-        left, after = wanted.limit, None
-        while left > 0:
-            page = self._page(asked, after, left)
-            yield from (line.as_json() for line in page.runs)
-            left -= len(page.runs)
-            if (after := page.next_after) is None:
-                return
-
-    def _page(self, asked: listing.RunFilter, after: str | None, limit: int) -> listing.Page:
-        return self._ledger.ask(lambda conn: listing.list_runs(conn, asked, after=after, limit=limit))
+        return runs.runs(self._access, which, limit=wanted.limit)
 
     def change(self, verb: str, run_id: str) -> Json:
         """Do the verb to the run; the run as it is then, for a rerun the new one."""
-        line = self._line(run_id)
         if verb == "rerun":
-            return self.run(make_again(self._runs, self._ledger, line, by=self._by))
-        handle = self._ledger.handle(line.id)
-        moves = {"cancel": handle.cancel, "retry": handle.retry, "resume": handle.resume}
-        moves[verb](by=self._by)
+            return self.run(rerun(self._access, run_id, by=self._by))
+        if verb == "cancel":
+            self._access.do(Cancel([run_id], self._by))
+        else:
+            self._access.do(Restart("retry" if verb == "retry" else "resume", run_id, self._by))
         return self.run(run_id)
 
     def follow(self, run_id: str) -> Iterator[Json]:
         """The events of the run, as they come."""
-        last, pause = 0, _FIRST_PAUSE
+        last, pauses = 0, Pauses()
         while True:
-            # The state first: whatever made it is in the journal by then.
-            over = str(self._line(run_id).state) in ENDS
-            while fresh := self._after(run_id, last):
-                yield from map(event_json, fresh)
-                last, pause = fresh[-1].id, _FIRST_PAUSE
-            if over:
+            new = self._access.ask(partial(events.events_after, run_id=run_id, after=last))
+            yield from map(events.event_json, new.events)
+            if new.state is None:
+                raise RunNotFound(run_id)
+            if new.events:
+                last = new.events[-1].id
+                pauses.restart()
+            elif new.state in runs.ENDS:
                 return
-            time.sleep(pause)
-            pause = min(pause * 1.5, _LONGEST_PAUSE)
-
-    def _after(self, run_id: str, last: int) -> list[EventView]:
-        return self._ledger.ask(lambda conn: journal_after(conn, run_id, after=last))
+            else:
+                time.sleep(pauses.next() or 0.0)
 
     def wait(self, run_id: str, seconds: float) -> Json:
         """The run once it has ended, or as it is after so many seconds."""
-        ends, pause = time.monotonic() + seconds, _FIRST_PAUSE
+        pauses = Pauses(seconds)
         while True:
-            line = self._line(run_id)
-            left = ends - time.monotonic()
-            if str(line.state) in ENDS or left <= 0:
-                return line.as_json()
-            time.sleep(min(pause, left))
-            pause = min(pause * 1.5, _LONGEST_PAUSE)
+            line = runs.find_run(self._access, run_id)
+            if line.state in runs.ENDS or (pause := pauses.next()) is None:
+                return runs.run_json(line)
+            time.sleep(pause)
 
     def actions(self, *, project: str | None, run_id: str | None, state: str | None, limit: int) -> Iterator[Json]:
         """Planned actions: those of a run in their order, or the newest first."""
         wanted = None if state is None else ActionState(state)
-        if run_id is None:
-            found = self._ledger.ask(
-                lambda conn: decisions.list_actions(conn, project=project, state=wanted, limit=limit)
-            )
-        else:
-            is_asked = project in {None, self._line(run_id).project}
-            every = self._ledger.ask(lambda conn: decisions.actions_of(conn, run_id)) if is_asked else []
-            found = [each for each in every if wanted is None or each.state == wanted][:limit]
-        yield from (each.as_json() for each in found)
+        yield from actions.actions(self._access, project=project, run_id=run_id, state=wanted, limit=limit)
 
     def action(self, action_id: str) -> Json:
         """One action."""
-        return self._action(action_id).as_json()
-
-    def _action(self, action_id: str) -> ActionView:
-        found = self._ledger.ask(lambda conn: decisions.action(conn, action_id))
-        if found is None:
-            raise NotFound(f"there is no action {action_id}; list them with: runclaim actions list")
-        return found
+        with _worded():
+            return actions.action_json(actions.find_action(self._access, action_id))
 
     def retry_action(self, action_id: str) -> Json:
         """Send an action again that failed or is unknown."""
-        decision = nonce()
-        retried = self._ledger.database.run(
-            lambda conn: decisions.retry_action(conn, action_id, decision=decision),
-            read_back=lambda conn: decisions.decided(conn, action_id, decision=decision),
-        )
-        if not retried:
-            raise Refused(self._action(action_id).not_retried)
-        self._ledger.publisher.ring_actions(1)
-        return self.action(action_id)
+        return self._decide(RetryAction(action_id))
 
     def resolve_action(self, action_id: str, upstream_id: str | None) -> Json:
         """Say what became of an unknown action."""
-        decision = nonce()
-        resolved = self._ledger.database.run(
-            lambda conn: decisions.resolve_action(
-                conn, action_id, upstream_id=upstream_id, by=self._by, decision=decision
-            ),
-            read_back=lambda conn: decisions.decided(conn, action_id, decision=decision),
-        )
-        if not resolved:
-            raise Refused(self._action(action_id).not_resolved)
-        return self.action(action_id)
+        return self._decide(ResolveAction(action_id, upstream_id, self._by))
 
-    def _line(self, run_id: str) -> RunLine:
-        found = self._ledger.ask(lambda conn: listing.run_line(conn, run_id))
-        if found is None:
-            raise RunNotFound(run_id)
-        return found
+    def _decide(self, decision: Change[ActionView]) -> Json:
+        with _worded():
+            return actions.action_json(self._access.do(decision))
 
     def listeners(self) -> list[Json]:
         """Who is told of events, by their names."""
-        return [asdict(each) for each in self._ledger.ask(untold.listener_views)]
+        return listeners.listeners(self._access)
 
     def tell_again(self, name: str) -> int:
         """Have what was given up for a listener told again; how many events. Raises: NotFound."""
-        if all(each["name"] != name for each in self.listeners()):
-            raise NotFound(f"there is no listener {name}; list them with: runclaim listeners list")
-        return self._ledger.database.run(lambda conn: untold.tell_again(conn, name))
+        with _worded():
+            return listeners.tell_again(self._access, name)
+
+
+@contextmanager
+def _worded() -> Iterator[None]:
+    """What is refused, in the words of the command line."""
+    try:
+        yield
+    except ActionNotFound as missing:
+        raise NotFound(f"there is no action {missing.action_id}; list them with: runclaim actions list") from missing
+    except ListenerNotFound as missing:
+        raise NotFound(f"there is no listener {missing.name}; list them with: runclaim listeners list") from missing
+    except ActionConflict as conflict:
+        raise Refused(str(conflict)) from conflict
 
 
 def _person() -> str:

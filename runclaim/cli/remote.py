@@ -10,7 +10,7 @@ from runclaim.cli.answers import Action, ActionsPage, Event, Run, RunLine, RunsP
 from runclaim.cli.environment import API_URL, TOKEN
 from runclaim.cli.exits import Refused, Unreachable
 from runclaim.cli.http import Api
-from runclaim.cli.service import ENDS, Asked, Filter, Json
+from runclaim.cli.service import ENDS, Filter, Json
 from runclaim.cli.terminal import say
 from runclaim.config import from_environment
 from runclaim.errors import ConfigError
@@ -19,6 +19,8 @@ from runclaim.keys import nonce
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from runclaim.service.run_request import RunRequest
 
 _PAGE: Final = 100
 #: The API waits no longer in one request.
@@ -46,19 +48,19 @@ class RemoteService:
             raise ConfigError(f"set {API_URL} to the API's address, such as https://runs.example.com")
         return cls(Api(url, from_environment(environ, TOKEN) or None))
 
-    def enqueue(self, asked: Asked) -> tuple[Json, bool]:
+    def enqueue(self, request: RunRequest, idempotency_key: str | None) -> tuple[Json, bool]:
         """The run, with its input, and whether this call made it."""
         wanted = {
-            "flow": asked.flow,
-            "input": asked.input,
-            "project": asked.project,
-            "key": asked.key,
-            "subject": asked.subject,
-            "delay_seconds": asked.delay and asked.delay.total_seconds(),
-            "priority": asked.priority,
+            "flow": request.flow,
+            "input": request.input,
+            "project": request.project,
+            "key": request.key,
+            "subject": request.subject,
+            "delay_seconds": request.delay and request.delay.total_seconds(),
+            "priority": request.priority,
         }
         body = {name: value for name, value in wanted.items() if value is not None}
-        status, run = self._api.ask("POST", "/v1/runs", body=body, headers=_once(asked.idempotency_key))
+        status, run = self._api.ask("POST", "/v1/runs", body=body, headers=_once(idempotency_key))
         return self._fitting(run, RunLine), status == _CREATED
 
     def run(self, run_id: str) -> Json:

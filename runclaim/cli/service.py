@@ -11,26 +11,14 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from datetime import datetime, timedelta
+    from datetime import datetime
+
+    from runclaim.service.run_request import RunRequest
 
 Json = dict[str, Any]
 
 #: States that a run does not leave by itself, and that no waiting ends otherwise.
 ENDS: Final = frozenset({"succeeded", "failed", "canceled", "superseded", "blocked"})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """A run that somebody wants. `key` and `subject` are for flows that make them by a function."""
-
-    flow: str
-    input: Json
-    project: str | None = None
-    key: str | None = None
-    subject: str | None = None
-    idempotency_key: str | None = None
-    delay: timedelta | None = None
-    priority: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,8 +50,8 @@ class Service(Protocol):
         """When an action that became due just now is sent, for people."""
         ...
 
-    def enqueue(self, asked: Asked) -> tuple[Json, bool]:
-        """The run, with its input, and whether this call made it."""
+    def enqueue(self, request: RunRequest, idempotency_key: str | None) -> tuple[Json, bool]:
+        """The run, with its input, and whether it was made for this request, by this call or under its key before."""
         ...
 
     def run(self, run_id: str) -> Json:

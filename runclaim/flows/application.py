@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from runclaim.errors import InputError, KeyNotFound
 from runclaim.flows.actions.action import Action, ActionOptions
 from runclaim.flows.application_listeners import Hearing
-from runclaim.flows.client.access import Ledger
+from runclaim.flows.client.access import LedgerAccess
+from runclaim.flows.client.handle import Run
 from runclaim.flows.client.signal import flow_for
 from runclaim.flows.declare.declared_flow import FlowOptions, OnPhase
 from runclaim.flows.declare.place import Places
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
     from runclaim.config import Config
     from runclaim.flows.actions.action import Handler
-    from runclaim.flows.client.handle import Run
     from runclaim.flows.messages.publisher import Publisher
 
 InputT = TypeVar("InputT")
@@ -48,7 +48,7 @@ class Declarations(Hearing):
     def __init__(self, config: Callable[[], Config], publisher: Callable[[], Publisher], on_phase: OnPhase) -> None:
         self.flows: dict[str, Flow[Any]] = _Named("flow")
         self.webhooks: dict[str, Webhook[Any]] = _Named("trigger")
-        self.ledger = Ledger(config, publisher, self.flows)
+        self.ledger = LedgerAccess(config, publisher, self.flows)
         self._resolvers: dict[str, Resolver] = dict(BUILT_IN)
         self._on_phase = on_phase
         self._places = Places()
@@ -95,7 +95,7 @@ class Declarations(Hearing):
             allow_secrets=allow_secrets,
             secrets=secrets or {},
         )
-        flow = Flow(name, input_type, options, ledger=self.ledger, resolvers=self._resolvers, on_phase=self._on_phase)
+        flow = Flow(name, input_type, options, access=self.ledger, resolvers=self._resolvers, on_phase=self._on_phase)
         self.flows[name] = flow
         self._places.note("flow", name)
         return flow
@@ -129,7 +129,7 @@ class Declarations(Hearing):
                 secrets=secrets,
                 scheme=scheme,
                 to_input=to_input,
-                ledger=self.ledger,
+                access=self.ledger,
                 max_body_bytes=max_body_bytes,
             )
             if not callable(secret):
@@ -214,4 +214,4 @@ class Declarations(Hearing):
 
     def get(self, run_id: str) -> Run:
         """A handle on an existing run; nothing is read yet. Raises: LedgerClosed."""
-        return self.ledger.handle(run_id)
+        return Run(self.ledger, run_id)

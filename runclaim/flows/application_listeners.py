@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import timedelta
 
-    from runclaim.flows.client.access import Ledger
+    from runclaim.flows.client.access import LedgerAccess
     from runclaim.listeners.listener import Receiver
     from runclaim.listeners.webhook import Secrets
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class Hearing:
     """The listeners of one application."""
 
-    ledger: Ledger
+    ledger: LedgerAccess
 
     def secret(self, reference: str) -> str:
         """The value that a reference leads to. Raises: SecretUnavailable."""

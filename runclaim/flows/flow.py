@@ -5,17 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from runclaim.errors import DeclarationError, InputError
+from runclaim.flows.client.handle import Run
 from runclaim.flows.client.options import Enqueuing, Options
 from runclaim.flows.declare.declared_flow import DeclaredFlow, FlowOptions
 from runclaim.flows.declare.secret_references import BUILT_IN
 from runclaim.flows.inbound.route import Route
+from runclaim.ledger.run_keys import find_runs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from datetime import timedelta
 
-    from runclaim.flows.client.access import Ledger
-    from runclaim.flows.client.handle import Run
+    from runclaim.flows.client.access import LedgerAccess
     from runclaim.flows.client.options import AnyAsyncSession, AnySession
     from runclaim.flows.declare.declared_flow import OnPhase
     from runclaim.flows.declare.secret_references import Resolver
@@ -37,12 +38,12 @@ class Flow(DeclaredFlow[InputT]):
         input_type: type[InputT],
         options: FlowOptions[InputT],
         *,
-        ledger: Ledger,
+        access: LedgerAccess,
         resolvers: Mapping[str, Resolver] = BUILT_IN,
         on_phase: OnPhase,
     ) -> None:
-        super().__init__(name, input_type, options, actions=ledger.actions, resolvers=resolvers, on_phase=on_phase)
-        self._ledger = ledger
+        super().__init__(name, input_type, options, actions=access.actions, resolvers=resolvers, on_phase=on_phase)
+        self._access = access
 
     def using(
         self,
@@ -63,7 +64,7 @@ class Flow(DeclaredFlow[InputT]):
         if not self.phases:
             raise DeclarationError(f"flow {self.name} has no phases: declare one with @{self.name}.phase")
         return Enqueuing(
-            self, self._ledger, Options(delay=delay, priority=priority, project=project, rerun=rerun, run_id=run_id)
+            self, self._access, Options(delay=delay, priority=priority, project=project, rerun=rerun, run_id=run_id)
         )
 
     def enqueue(self, value: InputT | None = None, /, *, session: AnySession | None = None, **fields: Any) -> Run:
@@ -90,7 +91,7 @@ class Flow(DeclaredFlow[InputT]):
 
     def get(self, run_id: str) -> Run:
         """A handle on an existing run of this flow; nothing is read yet."""
-        return self._ledger.handle(run_id, self)
+        return Run(self._access, run_id, self)
 
     def find(self, key: str, *, project: str | None = None) -> Run | None:
         """
@@ -99,7 +100,8 @@ class Flow(DeclaredFlow[InputT]):
         Raises: InputError when the text could be the key of two runs: `"a:b" + "c"`, `"a" + "b:c"`. Use their ids.
         """
         hashes = [each.hash for each in self.naming.readings(key)]
-        found = self._ledger.find(f"{project or self._ledger.config.project}/{self.name}", hashes)
+        namespace = f"{project or self._access.config.project}/{self.name}"
+        found = self._access.ask(lambda conn: find_runs(conn, namespace, hashes))
         if len(found) > 1:
             raise InputError("key", f"names several runs of {self.name} ({', '.join(found)}); use the id of one")
         return self.get(found[0]) if found else None
@@ -111,4 +113,4 @@ class Flow(DeclaredFlow[InputT]):
         An existing run keeps the state of its phases; a phase that is active or complete is left alone; an event for
         a phase that is not reached yet is kept for it. Raises: InputError, KeyConflict, LedgerUnavailable.
         """
-        return Route.of(self._ledger, self, event).take(self._ledger, self)
+        return Route.of(self._access, self, event).take(self._access, self)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from runclaim.flows.client.access import Ledger
+    from runclaim.flows.client.access import LedgerAccess
     from runclaim.flows.declare.phase import PhaseOptions
     from runclaim.flows.run.lease_keeper import Keeper
     from runclaim.ledger.fence import Claim
@@ -99,7 +99,7 @@ class Claimed:
 class PlainCalls:
     """The plain calls of one application: its ledger, this process's keeper, and whether it shuts down."""
 
-    ledger: Ledger
+    ledger: LedgerAccess
     keeper: Callable[[], Keeper]
     stopping: Callable[[], bool]
 

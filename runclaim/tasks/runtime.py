@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from runclaim import failpoints, forks, logs, tracing
@@ -16,7 +17,9 @@ from runclaim.flows.actions.outcomes import Outcomes
 from runclaim.flows.actions.sender import Sender
 from runclaim.flows.declare.flow_record import describe
 from runclaim.flows.declare.retention import Retention, of_strangers
+from runclaim.flows.fail_open.backlog import Backlog
 from runclaim.flows.fail_open.deliverer import Deliverer
+from runclaim.flows.fail_open.enqueue import send
 from runclaim.flows.run.group_minder import Minder
 from runclaim.flows.run.lease_keeper import PATIENCE, Keeper
 from runclaim.flows.run.pace import Pace
@@ -40,7 +43,7 @@ if TYPE_CHECKING:
     from celery import Celery
 
     from runclaim.broker import Broker
-    from runclaim.flows.client.access import Ledger
+    from runclaim.flows.client.access import LedgerAccess
     from runclaim.flows.declare.declared_flow import DeclaredFlow
 
 logger: Final = logs.logger("runclaim.worker")
@@ -54,8 +57,12 @@ _DELIVER_AT_MOST: Final = timedelta(seconds=30)
 class Runtime:
     """One for each attached app; a forked pool child goes on with its copy."""
 
-    def __init__(self, app: Celery, ledger: Ledger, broker: Broker, flows: Mapping[str, DeclaredFlow[Any]]) -> None:
+    def __init__(
+        self, app: Celery, ledger: LedgerAccess, broker: Broker, flows: Mapping[str, DeclaredFlow[Any]]
+    ) -> None:
         self.app, self.ledger, self.broker, self.flows = app, ledger, broker, flows
+        self.backlog = Backlog(ledger)
+        ledger.fallback = partial(send, ledger, self.backlog)
         self.role = ProcessRole()
         self.flags = self.role.flags
         self.pace, self.minder = Pace(), Minder()
@@ -93,7 +100,7 @@ class Runtime:
         return Deliverer(
             runner=lambda: self.runner(node),
             ledger=self.ledger,
-            records=self.ledger.backlog.records,
+            records=self.backlog.records,
             worker=f"{node}:{os.getpid()}",
             stopping=lambda: self.role.is_stopping,
         )

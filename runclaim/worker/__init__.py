@@ -109,7 +109,7 @@ def _reconciling(runtime: Runtime) -> type:
 
         def start(self, parent: Any) -> None:
             names = [flow.name for flow in runtime.flows.values() if flow.fail_open]
-            backlog = runtime.ledger.backlog
+            backlog = runtime.backlog
             if names:
                 _say_where_nothing_opens(backlog.records, names)
                 parent.timer.call_repeatedly(EVERY_SECONDS, backlog.tell_soon)

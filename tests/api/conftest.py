@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from runclaim.flows.client.handle import Run
 from runclaim.flows.declare.flow_record import describe
 from runclaim.ledger.doors.registered_flows import register
 from tests.api.served import Client, Served, token
@@ -63,7 +64,7 @@ class Office:
 
     def finish(self, run: dict[str, Any]) -> None:
         """Work on what is due until the run has ended."""
-        self.bench.finish(self.review, self.bench.ledger.handle(run["id"]))
+        self.bench.finish(self.review, Run(self.bench.ledger, run["id"]))
 
     def close(self) -> None:
         self.bench.close()

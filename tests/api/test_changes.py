@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from runclaim.flows.client.handle import Run
 from tests.api.conftest import INPUT, WANTED
 
 
@@ -106,7 +107,7 @@ def test_several_runs_are_canceled_together(office):
 
 def test_a_batch_with_one_run_that_cannot_be_canceled_cancels_none(office):
     done, live = office.enqueued(1), office.enqueued(2)
-    office.bench.finish(office.review, office.bench.ledger.handle(done["id"]))
+    office.bench.finish(office.review, Run(office.bench.ledger, done["id"]))
     live = office.enqueued(3)
     refused = office.client.post("/v1/runs:cancel", {"ids": [live["id"], done["id"]]})
 

@@ -7,6 +7,7 @@ import threading
 
 import pytest
 
+from runclaim.flows.client.handle import Run
 from tests.api.conftest import INPUT, WANTED
 
 
@@ -101,7 +102,7 @@ def test_a_flow_that_nobody_registered_is_unknown(desk_office):
 def test_a_delayed_run_is_published_later_and_any_other_at_the_next_dispatch(office):
     office.enqueued(1, delay_seconds=3600)
     now = office.enqueued(2)
-    office.bench.finish(office.review, office.bench.ledger.handle(now["id"]))
+    office.bench.finish(office.review, Run(office.bench.ledger, now["id"]))
 
     assert ["succeeded", "queued"] == [run["state"] for run in office.client.get("/v1/runs").json["runs"]]
 

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import select, text
 
 from runclaim import Backoff
+from runclaim.flows.client.handle import Run
 from runclaim.flows.declare.flow_record import describe
 from runclaim.ledger.doors.registered_flows import register
 from runclaim.ledger.rescue import rescue
@@ -72,7 +73,7 @@ def test_a_worker_outside_and_one_of_celery_do_a_phase_each(office):
     made = office.enqueued()
     say(office, claim(office, phases=["plan"]), "succeed", result=["app.py"])
     office.finish(made)
-    run = office.bench.ledger.handle(made["id"])
+    run = Run(office.bench.ledger, made["id"])
 
     assert ("succeeded", {"plan": ["app.py"], "deliver": 1}) == (run.state, run.results)
     assert ["run.enqueued", "run.started", "phase.started", "phase.completed", "phase.started", "phase.completed",
@@ -138,7 +139,7 @@ def test_a_stale_lease_is_told_that_its_claim_is_lost(office):
 
     assert [(409, "claim-lost")] * 3 == [(answer.status, answer.code) for answer in refused]
     assert 200 == told.status
-    assert {"plan": "fresh"} == office.bench.ledger.handle(fresh["id"]).results
+    assert {"plan": "fresh"} == Run(office.bench.ledger, fresh["id"]).results
 
 
 @pytest.mark.parametrize("first,other", [(1, True), (0, False), (1, 1.0), ([{"n": 1}], [{"n": True}])])

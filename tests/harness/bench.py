@@ -10,6 +10,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -22,9 +23,11 @@ from runclaim.database import Database
 from runclaim.flows.actions.action import Action, ActionOptions
 from runclaim.flows.actions.outcomes import Outcomes
 from runclaim.flows.actions.sender import Sender
-from runclaim.flows.client.access import Ledger
+from runclaim.flows.client.access import LedgerAccess
 from runclaim.flows.declare.declared_flow import FlowOptions
+from runclaim.flows.fail_open.backlog import Backlog
 from runclaim.flows.fail_open.deliverer import Deliverer
+from runclaim.flows.fail_open.enqueue import send
 from runclaim.flows.fail_open.local_records import LocalRecords
 from runclaim.flows.flow import Flow
 from runclaim.flows.messages.message import Message
@@ -107,7 +110,8 @@ class Bench:
         self.config = Config(database_url=url, **{"fail_open_folder": str(self.folder)} | settings)
         self.rung = Rung()
         self.flows: dict[str, Flow[Any]] = {}
-        self.ledger = Ledger(lambda: self.config, lambda: self.rung, self.flows)
+        self.ledger = LedgerAccess(lambda: self.config, lambda: self.rung, self.flows)
+        self.ledger.fallback = partial(send, self.ledger, Backlog(self.ledger))
         self.database = Database(url, patience=self.config.ledger_patience)
         migrations.upgrade(self.database)
         self.keeper = Keeper(Database(url, pool_size=1, patience=self.config.ledger_patience))
@@ -118,7 +122,7 @@ class Bench:
 
     def flow(self, name: str = "review", input_type: type[Any] = PullRequest, **how: Any) -> Flow[Any]:
         options = FlowOptions(**{"key": "{repo}:pr-{number}"} | how)
-        made = Flow(name, input_type, options, ledger=self.ledger, on_phase=lambda flow, phase: None)
+        made = Flow(name, input_type, options, access=self.ledger, on_phase=lambda flow, phase: None)
         self.flows[name] = made
         return made
 

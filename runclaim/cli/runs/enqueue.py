@@ -9,8 +9,8 @@ import click
 from runclaim.cli.option_types import Duration, input_from
 from runclaim.cli.options import json_option, on_the_ledger, project_option
 from runclaim.cli.runs.wait import require_success, wait_for
-from runclaim.cli.service import Asked
 from runclaim.cli.terminal import give, give_json, give_output, say
+from runclaim.service.run_request import RunRequest
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -59,18 +59,17 @@ def command(
     """
     if timeout is not None and not wait:
         raise click.UsageError("--timeout only works with --wait")
-    asked = Asked(
+    request = RunRequest(
         flow=flow,
         input=input_from(given, stdin=stdin, file=input_file),
         project=project,
         key=key,
         subject=subject,
-        idempotency_key=idempotency_key,
         delay=delay,
         priority=priority,
     )
-    run, created = service.enqueue(asked)
-    say(f"run {run['id']} {_what(service, run, asked, created=created)}")
+    run, created = service.enqueue(request, idempotency_key)
+    say(f"run {run['id']} {_what(service, run, request, idempotency_key, created=created)}")
     if not wait:
         say(f"follow it: runclaim runs tail {run['id']}")
         if as_json:
@@ -86,11 +85,11 @@ def command(
         give_output(run["result"])
 
 
-def _what(service: Service, run: Json, asked: Asked, *, created: bool) -> str:
+def _what(service: Service, run: Json, request: RunRequest, idempotency_key: str | None, *, created: bool) -> str:
     is_fresh = run["state"] in _FRESH
     # Under an idempotency key the answer is that of the first call, which may be an earlier one.
-    if not created or (asked.idempotency_key is not None and not is_fresh):
+    if not created or (idempotency_key is not None and not is_fresh):
         return f"already existed; it is {run['state']}"
     if not is_fresh:
         return f"is {run['state']}"  # a worker was faster than this line
-    return "is queued" if asked.delay else f"is queued; starts {service.starts}"
+    return "is queued" if request.delay else f"is queued; starts {service.starts}"

@@ -6,20 +6,25 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from runclaim.errors import NotCommitted, RunFailed, RunNotFound, StateConflict, WaitTimeout
+from runclaim.errors import DeclarationError, NotCommitted, RunFailed, RunNotFound, StateConflict, WaitTimeout
 from runclaim.flows.body.in_body import refuse_in_body
 from runclaim.flows.client.after_commit import Fate
+from runclaim.flows.client.changes import Cancel, Restart, SendSignal
+from runclaim.flows.client.enqueue import Rerun, make_runs
 from runclaim.flows.client.signal import Signal
+from runclaim.ledger import read
 from runclaim.ledger.actions.decide import ActionView, actions_of
 from runclaim.ledger.body.findings import FindingView, findings_of
 from runclaim.ledger.body.sessions import SessionView, sessions_of
+from runclaim.ledger.run_keys import recorded_fingerprint
+from runclaim.pause import Pauses
 from runclaim.states import TERMINAL, PhaseStatus, RunState
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import timedelta
 
-    from runclaim.flows.client.access import Ledger
+    from runclaim.flows.client.access import LedgerAccess
     from runclaim.flows.client.after_commit import Pending
     from runclaim.flows.declare.declared_flow import DeclaredFlow
     from runclaim.ledger.read import EventView, RunView
@@ -30,16 +35,21 @@ class Run:
     One run, by its id. Every property reads the ledger anew.
 
     `created` tells whether the call that made this handle made the run, or found it under its key.
+
+    Raises: LedgerClosed.
     """
 
-    def __init__(self, ledger: Ledger, run_id: str, flow: DeclaredFlow[Any] | None, *, created: bool) -> None:
+    def __init__(
+        self, access: LedgerAccess, run_id: str, flow: DeclaredFlow[Any] | None = None, *, created: bool = False
+    ) -> None:
+        access.require_open()
         self.id, self.created = run_id, created
-        self._ledger, self._flow = ledger, flow
+        self._access, self._flow = access, flow
         #: Of the application's transaction that made the run, if one did.
         self.pending: Pending | None = None
 
     @contextmanager
-    def _found(self) -> Iterator[None]:
+    def _explained(self) -> Iterator[None]:
         """Say why a run that this handle's own transaction made is not there. Raises: NotCommitted, RunNotFound."""
         try:
             yield
@@ -51,8 +61,11 @@ class Run:
     @property
     def view(self) -> RunView:
         """The whole run as it stands. Raises: RunNotFound; NotCommitted before its own transaction has ended."""
-        with self._found():
-            return self._ledger.view(self.id)
+        with self._explained():
+            view = self._access.ask(lambda conn: read.run(conn, self.id))
+            if view is None:
+                raise RunNotFound(self.id)
+            return view
 
     @property
     def state(self) -> RunState:
@@ -67,11 +80,11 @@ class Run:
     @property
     def results(self) -> dict[str, Any]:
         """What each complete phase returned."""
-        found = self._ledger.results(self.id)
+        recorded = self._access.ask(lambda conn: read.results(conn, self.id))
         if self._flow is None:
-            return found
+            return recorded
         phases = self._flow.phases
-        return {name: phases[name].load_result(it) if name in phases else it for name, it in found.items()}
+        return {name: phases[name].load_result(it) if name in phases else it for name, it in recorded.items()}
 
     @property
     def result(self) -> Any:
@@ -84,23 +97,26 @@ class Run:
     @property
     def events(self) -> list[EventView]:
         """The run's journal, oldest first: what happened, when, and who and what ended it. Raises: RunNotFound."""
-        with self._found():
-            return self._ledger.journal(self.id)
+        with self._explained():
+            events = self._access.ask(lambda conn: read.journal(conn, self.id))
+            if not events:
+                raise RunNotFound(self.id)
+            return events
 
     @property
     def findings(self) -> list[FindingView]:
         """What its complete phases have found, in order."""
-        return self._ledger.ask(lambda conn: findings_of(conn, self.id))
+        return self._access.ask(lambda conn: findings_of(conn, self.id))
 
     @property
     def sessions(self) -> list[SessionView]:
         """Its sessions with providers, in the order of their starts; also those of phases that go on."""
-        return self._ledger.ask(lambda conn: sessions_of(conn, self.id))
+        return self._access.ask(lambda conn: sessions_of(conn, self.id))
 
     @property
     def actions(self) -> list[ActionView]:
         """What its complete phases have planned, in order, and what became of each."""
-        return self._ledger.ask(lambda conn: actions_of(conn, self.id))
+        return self._access.ask(lambda conn: actions_of(conn, self.id))
 
     def wait(self, timeout: timedelta | None = None) -> Any:
         """
@@ -110,21 +126,17 @@ class Run:
         body of a phase, whose slot the run may need.
         """
         refuse_in_body(self.id)
-        began, slept, pause = time.monotonic(), 0.0, 0.01
+        seconds = None if timeout is None else timeout.total_seconds()
+        pauses = Pauses(seconds, first=0.01)
         while True:
             view = self.view
             if view.state is RunState.SUCCEEDED:
                 return self.results[view.phase]
             if view.state in TERMINAL or view.state is RunState.BLOCKED:
                 raise RunFailed(self.id, view.state, view.error)
-            if timeout is not None:
-                # A test may have frozen the clock, and then only what was slept has passed.
-                left = timeout.total_seconds() - max(time.monotonic() - began, slept)
-                if left <= 0:
-                    raise WaitTimeout(self.id, view.state, timeout.total_seconds(), view.error)
-                pause = min(pause, left)
+            if (pause := pauses.next()) is None:
+                raise WaitTimeout(self.id, view.state, seconds or 0.0, view.error)
             time.sleep(pause)
-            slept, pause = slept + pause, min(pause * 1.5, 0.5)
 
     def cancel(self, *, by: str = "") -> RunState:
         """
@@ -133,22 +145,18 @@ class Run:
         Returns: `canceled`, or `running` while the worker has not yet heard. Raises: StateConflict when the run
         has ended otherwise, RunNotFound.
         """
-        if self.id in (moved := self._ledger.cancel([self.id], by=by)):
-            return moved[self.id]
-        view = self.view
-        if view.state is not RunState.CANCELED and not view.cancel_requested:
-            raise StateConflict(self.id, "cancel", view.state)
-        return view.state
+        with self._explained():
+            return self._access.do(Cancel([self.id], by))[self.id]
 
     def retry(self, *, by: str = "") -> None:
         """Start a failed run's failed phase again, with fresh attempts. Raises: StateConflict, RunNotFound."""
-        with self._found():
-            self._ledger.retry(self.id, by=by)
+        with self._explained():
+            self._access.do(Restart("retry", self.id, by))
 
     def resume(self, *, by: str = "") -> None:
         """Go on with a blocked run, from its blocked phase. Raises: StateConflict, RunNotFound."""
-        with self._found():
-            self._ledger.resume(self.id, by=by)
+        with self._explained():
+            self._access.do(Restart("resume", self.id, by))
 
     def signal(self, name: str, payload: Any = None, *, id: str | None = None) -> Run:  # noqa: A002 - as in events
         """
@@ -158,8 +166,8 @@ class Run:
         Raises: InputError, StateConflict when the run has ended, RunNotFound.
         """
         allowed = self._flow is not None and self._flow.secret_fields.allowed is True
-        with self._found():
-            self._ledger.signal(self.id, Signal.checked(name, payload, id, allow_secrets=allowed))
+        with self._explained():
+            self._access.do(SendSignal(self.id, Signal.checked(name, payload, id, allow_secrets=allowed)))
         return self
 
     def rerun(self, *, by: str = "") -> Run:
@@ -170,8 +178,19 @@ class Run:
         names it. Raises: RunNotFound for a purged run, DeclarationError when this application does not have its
         flow, InputError when the flow no longer takes its input.
         """
-        with self._found():
-            return self._ledger.rerun(self.id, self._flow, by=by)
+        from runclaim.flows.client.rerun import again
+
+        view = self.view
+        flow = self._flow or self._access.flows.get(view.flow)
+        if flow is None:
+            raise DeclarationError(
+                f"this application has no flow {view.flow}: rerun run {self.id} where it is declared"
+            )
+        new = again(
+            self._access, flow, view, lambda key: self._access.ask(lambda conn: recorded_fingerprint(conn, *key))
+        )
+        (rerun,) = make_runs(self._access, Rerun([new], by))
+        return Run(self._access, rerun.run_id, flow, created=True)
 
     def __repr__(self) -> str:
         return f"<run {self.id}{' (created)' if self.created else ''}>"

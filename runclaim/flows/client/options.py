@@ -19,7 +19,8 @@ from runclaim import tracing
 from runclaim.errors import DeclarationError, InputError
 from runclaim.flows.client.after_commit import after_commit
 from runclaim.flows.client.application_sessions import untranslated
-from runclaim.flows.client.ways import ENQUEUE, RERUN, Way, recovery
+from runclaim.flows.client.enqueue import Enqueue, NewRuns, Recover, Rerun, make_runs
+from runclaim.flows.client.handle import Run
 from runclaim.keys import check_id, check_name, dump_json, fingerprint, uuid7
 from runclaim.ledger.new_run import NewRun
 from runclaim.retries import LONGEST
@@ -30,9 +31,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
 
-    from runclaim.flows.client.access import Ledger
+    from runclaim.flows.client.access import LedgerAccess
     from runclaim.flows.client.after_commit import Pending
-    from runclaim.flows.client.handle import Run
     from runclaim.flows.declare.declared_flow import DeclaredFlow
     from runclaim.ledger.enqueue import Enqueued
 
@@ -71,15 +71,14 @@ class Options:
 class Enqueuing(Generic[InputT]):
     """A flow with options, ready to enqueue; see `Flow.using`."""
 
-    def __init__(self, flow: DeclaredFlow[InputT], ledger: Ledger, options: Options) -> None:
-        self._flow, self._ledger, self._options = flow, ledger, options
+    def __init__(self, flow: DeclaredFlow[InputT], access: LedgerAccess, options: Options) -> None:
+        self._flow, self._access, self._options = flow, access, options
 
-    @property
-    def _way(self) -> Way:
+    def _change(self, wanted: Sequence[NewRun]) -> NewRuns:
         """How the runs of one call are made."""
         if self._options.run_id is not None:
-            return recovery()
-        return RERUN if self._options.rerun else ENQUEUE
+            return Recover(wanted)
+        return Rerun(wanted) if self._options.rerun else Enqueue(wanted)
 
     def enqueue(self, value: InputT | None = None, /, *, session: AnySession | None = None, **fields: Any) -> Run:
         """See `Flow.enqueue`."""
@@ -89,7 +88,7 @@ class Enqueuing(Generic[InputT]):
         self, values: Iterable[InputT | Mapping[str, Any]], *, session: AnySession | None = None
     ) -> list[Run]:
         """See `Flow.enqueue_many`."""
-        self._ledger.require_open()
+        self._access.require_open()
         with self._span():
             trace_context = tracing.carrier()
             wanted = [self._new_run(value, trace_context) for value in values]
@@ -98,21 +97,21 @@ class Enqueuing(Generic[InputT]):
             if len(wanted) > 1 and self._options.run_id is not None:
                 raise InputError("run_id", f"names one run, but {len(wanted)} inputs were given")
             if session is None:
-                return self._handles(self._ledger.enqueue(wanted, self._way))
-            return self._handles(*self._join(_plain(session), wanted))
+                return self._handles(make_runs(self._access, self._change(wanted)))
+            return self._handles(*self._join(_plain(session), self._change(wanted)))
 
     async def aenqueue(
         self, value: InputT | None = None, /, *, session: AnyAsyncSession | None = None, **fields: Any
     ) -> Run:
         """See `Flow.aenqueue`."""
         with self._span():
-            wanted = [self.new_run(self._given(value, fields))]
+            change = self._change([self.new_run(self._given(value, fields))])
             if session is None:
-                return self._handles(await asyncio.to_thread(self._ledger.enqueue, wanted, self._way))[0]
+                return self._handles(await asyncio.to_thread(make_runs, self._access, change))[0]
             inside: AsyncSession = session.registry() if hasattr(session, "registry") else session
             own_place = await self._own_place(inside)
             loop = asyncio.get_running_loop()
-            return self._handles(*await inside.run_sync(lambda inner: self._join(inner, wanted, loop, own_place)))[0]
+            return self._handles(*await inside.run_sync(lambda inner: self._join(inner, change, loop, own_place)))[0]
 
     def _span(self) -> tracing.Span:
         """What the runs carry, so that their spans are linked with whoever enqueued them."""
@@ -121,7 +120,7 @@ class Enqueuing(Generic[InputT]):
 
     async def _own_place(self, session: AsyncSession) -> str | None:
         """Where the ledger is, if that is to be compared; nobody else waits while it is asked."""
-        own = self._ledger.own_sessions
+        own = self._access.own_sessions
         if await session.run_sync(lambda inner: own.are_known(inner.connection())):
             return None
         await session.run_sync(lambda inner: own.require_kind(inner.connection()))
@@ -130,27 +129,27 @@ class Enqueuing(Generic[InputT]):
     def _join(
         self,
         session: Session,
-        wanted: Sequence[NewRun],
+        change: NewRuns,
         loop: asyncio.AbstractEventLoop | None = None,
         own_place: str | None = None,
     ) -> tuple[list[Enqueued], Pending]:
         """Make the runs in the session's transaction; ring once it has committed."""
-        own = self._ledger.own_sessions
+        own = self._access.own_sessions
         conn = session.connection()
         with untranslated(conn):
             if not own.are_known(conn):
                 own.require_kind(conn)
                 own.admit(conn, own_place or own.own_place())
-            made = self._way.make(conn, wanted)
+            made = change.work(conn)
 
-        publish = partial(self._ledger.publish, wanted, made, are_first=self._way is ENQUEUE)
+        publish = partial(change.publish, self._access, made)
 
         def ring() -> None:
             if loop is None:
                 publish()
                 return
             published = loop.run_in_executor(None, publish)
-            if getattr(self._ledger.publisher, "is_eager", False):
+            if getattr(self._access.publisher, "is_eager", False):
                 await_only(published)
 
         return made, after_commit(session, ring)
@@ -161,7 +160,7 @@ class Enqueuing(Generic[InputT]):
         return fields if value is None else value
 
     def _handles(self, made: Sequence[Enqueued], pending: Pending | None = None) -> list[Run]:
-        handles = [self._ledger.handle(found.run_id, self._flow, created=found.created) for found in made]
+        handles = [Run(self._access, found.run_id, self._flow, created=found.created) for found in made]
         for each in handles:
             each.pending = pending
         return handles
@@ -171,7 +170,7 @@ class Enqueuing(Generic[InputT]):
         return self._new_run(given, tracing.carrier())
 
     def _new_run(self, given: InputT | Mapping[str, Any], trace_context: dict[str, str] | None) -> NewRun:
-        flow, config = self._flow, self._ledger.config
+        flow, config = self._flow, self._access.config
         value, plain = flow.input_type.take(given)
         # Before what is made from it: an error of a key shows the value that the key cannot take.
         flow.secret_fields.check(plain)
@@ -198,7 +197,7 @@ class Enqueuing(Generic[InputT]):
             trace_context=trace_context,
             comparable=flow.input_type.comparable,
         )
-        headers = self._ledger.headers_of(new)
+        headers = self._access.headers_of(new)
         if headers is None:
             return new
         dump_json("headers", headers, cap=_MAX_HEADERS_BYTES)

@@ -12,21 +12,24 @@ from runclaim.ledger.run_keys import key_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from runclaim.flows.client.access import Ledger
+    from runclaim.flows.client.access import LedgerAccess
     from runclaim.flows.declare.declared_flow import DeclaredFlow
     from runclaim.ledger.new_run import NewRun
     from runclaim.ledger.read import RunView
 
 
 def again(
-    ledger: Ledger, flow: DeclaredFlow[Any], view: RunView, fingerprint_of: Callable[[tuple[str, str]], str | None]
+    access: LedgerAccess,
+    flow: DeclaredFlow[Any],
+    view: RunView,
+    fingerprint_of: Callable[[tuple[str, str]], str | None],
 ) -> NewRun:
     """
     The new run that a rerun of `view` makes; nothing is written.
 
     Raises: InputError when the recorded input no longer fits the flow, or makes another key now.
     """
-    enqueuing = Enqueuing(flow, ledger, Options(rerun=True, project=view.project, priority=view.priority))
+    enqueuing = Enqueuing(flow, access, Options(rerun=True, project=view.project, priority=view.priority))
     new = enqueuing.new_run(flow.input_type.load(view.input))
     # The input is the recorded one, whatever defaults its type has been given since.
     fingerprint = fingerprint_of(key_of(new))

@@ -14,7 +14,7 @@ from runclaim.flows.fail_open.local_records import LocalRecords
 from runclaim.flows.fail_open.reconcile import Reconciler
 
 if TYPE_CHECKING:
-    from runclaim.flows.client.access import Ledger
+    from runclaim.flows.client.access import LedgerAccess
 
 logger: Final = logs.logger("runclaim.fail_open")
 
@@ -25,7 +25,7 @@ EVERY_SECONDS: Final = 5.0
 class Backlog:
     """What this machine owes the ledger. Nothing is read or started before something is owed."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: LedgerAccess) -> None:
         self._ledger = ledger
         self._telling = threading.Lock()
         self._watching = forks.Lock()

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from runclaim.flows.client.access import Ledger
+    from runclaim.flows.client.access import LedgerAccess
     from runclaim.flows.declare.declared_flow import DeclaredFlow
     from runclaim.flows.declare.phase import Phase
     from runclaim.flows.messages.message import Message
@@ -46,7 +46,7 @@ class Deliverer:
     """Does what messages ask for. `runner` is made anew for each; making it may find the ledger away."""
 
     runner: Callable[[], Runner]
-    ledger: Ledger
+    ledger: LedgerAccess
     records: LocalRecords
     worker: str
     stopping: Callable[[], bool]

@@ -21,7 +21,8 @@ from runclaim.ledger.enqueue import Enqueued
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from runclaim.flows.client.access import Ledger
+    from runclaim.flows.client.access import LedgerAccess
+    from runclaim.flows.fail_open.backlog import Backlog
     from runclaim.flows.fail_open.local_records import LocalRecords
     from runclaim.ledger.dispatch import Due
     from runclaim.ledger.new_run import NewRun
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 logger: Final = logs.logger("runclaim.fail_open")
 
 
-def send(ledger: Ledger, wanted: Sequence[NewRun], *, away: LedgerUnavailable) -> list[Enqueued]:
+def send(ledger: LedgerAccess, backlog: Backlog, wanted: Sequence[NewRun], away: LedgerUnavailable) -> list[Enqueued]:
     """
     Write the runs down on this machine, and publish them without the ledger; nobody knows yet whether they are new.
 
@@ -41,18 +42,18 @@ def send(ledger: Ledger, wanted: Sequence[NewRun], *, away: LedgerUnavailable) -
     messages = [message.first(new=new, flow=ledger.flows.get(new.flow)) for new in named]
     if any(new.delay for new in wanted) or any(each.carried is None for each in messages):
         raise away
-    records = ledger.backlog.records
+    records = backlog.records
     kept = _write_down(records, [heard(ledger, each) for each in messages], away=away)
     logger.warning("%d runs of %s were sent to the broker without the ledger: %s", len(named), named[0].flow, away)
     if ledger.publisher.publish(messages) < len(messages):
         for record in kept:
             records.remove(record)
         raise away
-    ledger.backlog.watch()
+    backlog.watch()
     return [Enqueued(new.run_id, created=False) for new in named]
 
 
-def heard(ledger: Ledger, due: Due, *, worker: str = "") -> LocalRecord:
+def heard(ledger: LedgerAccess, due: Due, *, worker: str = "") -> LocalRecord:
     """The record of a run that is in a message only, and has not been started."""
     return LocalRecord(
         ledger=name_of_ledger(ledger.config.database_url),

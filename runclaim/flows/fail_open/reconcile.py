@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from runclaim.database import Database
-    from runclaim.flows.client.access import Ledger
+    from runclaim.flows.client.access import LedgerAccess
     from runclaim.flows.declare.declared_flow import DeclaredFlow
     from runclaim.flows.fail_open.local_records import LocalRecord, LocalRecords, Outcome
     from runclaim.ledger.new_run import NewRun
@@ -72,7 +72,7 @@ def name_of_ledger(database_url: str) -> str:
     return hashlib.sha256(address.encode()).hexdigest()[:16]
 
 
-def run_of(ledger: Ledger, flow: DeclaredFlow[Any], run_id: str, carried: dict[str, Any]) -> NewRun:
+def run_of(ledger: LedgerAccess, flow: DeclaredFlow[Any], run_id: str, carried: dict[str, Any]) -> NewRun:
     """The run that a message describes, as its flow is declared now. Raises: InputError."""
     enqueuing = Enqueuing(
         flow, ledger, Options(run_id=run_id, project=carried["project"], priority=carried["priority"])
@@ -86,7 +86,7 @@ def run_of(ledger: Ledger, flow: DeclaredFlow[Any], run_id: str, carried: dict[s
 class Reconciler:
     """Tells the ledger what the local records hold."""
 
-    ledger: Ledger
+    ledger: LedgerAccess
     records: LocalRecords
     #: Seconds that each record may wait for the ledger.
     patience: float = 1.0

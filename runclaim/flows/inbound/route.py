@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from runclaim.errors import InputError
+from runclaim.flows.client.enqueue import Enqueue
+from runclaim.flows.client.handle import Run
 from runclaim.flows.client.options import Enqueuing, Options
 from runclaim.flows.client.signal import Signal
 from runclaim.flows.declare.phase import Phase
@@ -24,8 +26,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from runclaim.flows.client.access import Ledger
-    from runclaim.flows.client.handle import Run
+    from runclaim.flows.client.access import LedgerAccess
     from runclaim.flows.declare.declared_flow import DeclaredFlow
     from runclaim.ledger.dispatch import Due
     from runclaim.ledger.new_run import NewRun
@@ -80,14 +81,14 @@ class Route:
     @classmethod
     def of(
         cls,
-        ledger: Ledger,
+        access: LedgerAccess,
         flow: DeclaredFlow[InputT],
         event: OutsideEvent[InputT],
         *,
         id: str | None = None,  # noqa: A002 - an event's
     ) -> Self:
         """Nothing is read or written. `id` is for an event without one. Raises: InputError."""
-        new, phase = Enqueuing(flow, ledger, Options()).new_run(event.input), _phase(flow, event.phase)
+        new, phase = Enqueuing(flow, access, Options()).new_run(event.input), _phase(flow, event.phase)
         if phase.options.on is None:
             return cls(new, phase, None)
         signal = Signal.checked(
@@ -95,7 +96,7 @@ class Route:
         )
         return cls(new, phase, signal)
 
-    def write(self, conn: Connection) -> Landed:
+    def work(self, conn: Connection) -> Landed:
         """Find or make the run, then deliver the signal. The caller owns the transaction and publishes after it."""
         made = enqueue(conn, [self.new])[0]
         if self.signal is None:
@@ -103,17 +104,16 @@ class Route:
         told = self.signal.deliver(conn, made.run_id, first_only=True)
         return self._landed(made, told)
 
-    def take(self, ledger: Ledger, flow: DeclaredFlow[Any]) -> Routed:
+    def take(self, access: LedgerAccess, flow: DeclaredFlow[Any]) -> Routed:
         """Write it in a transaction of its own, then publish."""
-        landed = ledger.database.run(self.write, read_back=self.read_back)
-        self.publish(ledger, landed)
-        return Routed(ledger.handle(landed.made.run_id, flow, created=landed.made.created), landed.started)
+        landed = access.do(self)
+        return Routed(Run(access, landed.made.run_id, flow, created=landed.made.created), landed.started)
 
-    def publish(self, ledger: Ledger, landed: Landed) -> None:
+    def publish(self, access: LedgerAccess, outcome: Landed) -> None:
         """Ring for a run that was made or goes on. Never raises for a silent broker."""
-        ledger.publish([self.new], [landed.made])
-        if landed.due is not None:
-            ledger.publisher.publish(ledger.with_inputs([landed.due]))
+        Enqueue([self.new]).publish(access, [outcome.made])
+        if outcome.due is not None:
+            access.publisher.publish(access.with_inputs([outcome.due]))
 
     def _landed(self, made: Enqueued, told: Signaled) -> Landed:
         # Another phase may wait for the same name.
@@ -127,7 +127,7 @@ class Route:
         return landed if is_ours else None
 
     def written(self, conn: Connection) -> Landed | None:
-        """The answer of a `write` that has committed, wherever its run stands now; `None` when its run is gone."""
+        """The answer of a `work` that has committed, wherever its run stands now; `None` when its run is gone."""
         created = standing(conn, self.new.run_id) is not None
         found = [self.new.run_id] if created else find_runs(conn, self.new.namespace, [self.new.key.hash])
         if not found:

@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar
 
 from runclaim.errors import DeclarationError, InputError, KeyConflict, SignatureRefused
+from runclaim.flows.client.handle import Run
 from runclaim.flows.client.options import Enqueuing, Options
 from runclaim.flows.inbound.payload import mapped, payload_of
 from runclaim.flows.inbound.route import Landed, OutsideEvent, Route
@@ -27,8 +28,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from runclaim.flows.client.access import Ledger
-    from runclaim.flows.client.handle import Run
+    from runclaim.flows.client.access import LedgerAccess
     from runclaim.flows.declare.declared_flow import DeclaredFlow
     from runclaim.signatures import Signed
 
@@ -81,13 +81,13 @@ class Webhook(Generic[InputT]):
         secrets: Callable[[], Sequence[str]],
         scheme: str,
         to_input: Callable[[Delivery], Mapped[InputT]],
-        ledger: Ledger,
+        access: LedgerAccess,
         max_body_bytes: int,
     ) -> None:
         if scheme not in _SCHEMES:
             raise DeclarationError(f"webhook {name}: scheme must be one of {', '.join(_SCHEMES)}, not {scheme!r}")
         self.name, self.flow, self.scheme = check_name("webhook", name), flow, scheme
-        self._secrets, self._to_input, self._ledger, self.max_body_bytes = secrets, to_input, ledger, max_body_bytes
+        self._secrets, self._to_input, self._access, self.max_body_bytes = secrets, to_input, access, max_body_bytes
 
     def receive(self, body: bytes, headers: Mapping[str, str]) -> Received:
         """
@@ -96,7 +96,7 @@ class Webhook(Generic[InputT]):
         Raises: SignatureRefused, InputError (with the field that does not fit), KeyConflict, LedgerUnavailable,
         LedgerClosed; nothing is written then, and the sender may deliver again.
         """
-        self._ledger.require_open()
+        self._access.require_open()
         if len(body) > self.max_body_bytes:
             raise InputError("body", f"has {len(body):,} bytes; at most {self.max_body_bytes:,} are accepted")
         secrets = list(self._secrets())
@@ -121,15 +121,15 @@ class Webhook(Generic[InputT]):
 
     def _route(self, found: Any, signed: Signed) -> Route:
         if isinstance(found, OutsideEvent):
-            return Route.of(self._ledger, self.flow, found, id=signed.delivery_id)
-        return Route(Enqueuing(self.flow, self._ledger, Options()).new_run(found), None, None)
+            return Route.of(self._access, self.flow, found, id=signed.delivery_id)
+        return Route(Enqueuing(self.flow, self._access, Options()).new_run(found), None, None)
 
     def _earlier(self, sightings: list[Sighting]) -> Run | None:
-        run_id = self._ledger.database.ask(lambda conn: seen_run(conn, sightings))
-        return None if run_id is None else self._ledger.handle(run_id, self.flow)
+        run_id = self._access.database.ask(lambda conn: seen_run(conn, sightings))
+        return None if run_id is None else Run(self._access, run_id, self.flow)
 
     def _sightings(self, delivery_id: str, body: bytes) -> list[Sighting]:
-        config = self._ledger.config
+        config = self._access.config
         place = f"{config.project}/{self.name}"
         return [
             _sighting(f"{place}/delivery", delivery_id.encode(), config.keep_deliveries),
@@ -137,10 +137,10 @@ class Webhook(Generic[InputT]):
         ]
 
     def _take(self, route: Route, sightings: list[Sighting]) -> Received:
-        database, mine = self._ledger.database, nonce()
+        database, mine = self._access.database, nonce()
 
         def work(conn: Connection) -> Landed | None:
-            landed = route.write(conn)
+            landed = route.work(conn)
             if not first_sighting(conn, sightings, landed.made.run_id, nonce=mine):
                 # Nothing of this one is to stay: a repetition makes no run, sends no signal and lengthens no window.
                 conn.rollback()
@@ -154,8 +154,8 @@ class Webhook(Generic[InputT]):
         landed = database.run(work, read_back=read_back)
         if landed is None:
             return Received(DeliveryOutcome.DUPLICATE, self._earlier(sightings))
-        route.publish(self._ledger, landed)
-        run = self._ledger.handle(landed.made.run_id, self.flow, created=landed.made.created)
+        route.publish(self._access, landed)
+        run = Run(self._access, landed.made.run_id, self.flow, created=landed.made.created)
         if landed.made.created:
             return Received(DeliveryOutcome.ENQUEUED, run)
         return Received(DeliveryOutcome.STARTED if landed.started else DeliveryOutcome.EXISTING, run)

@@ -15,6 +15,7 @@ from sqlalchemy.pool import StaticPool
 
 from runclaim import migrations
 from runclaim.errors import InputError, SchemaBehind
+from runclaim.flows.client.handle import Run
 from tests import servers
 from tests.harness.bench import Bench, PullRequest
 
@@ -292,4 +293,4 @@ def test_the_first_use_of_a_new_file_may_be_inside_an_async_transaction_that_hol
 
     run_id = asyncio.run(enqueue())
 
-    assert run_id == fresh.ledger.view(run_id).id
+    assert run_id == Run(fresh.ledger, run_id).view.id

@@ -8,11 +8,11 @@ import pytest
 
 from runclaim import Blocked
 from runclaim.errors import RunNotFound
+from runclaim.flows.client.handle import Run
 from runclaim.keys import uuid7
 from runclaim.ledger.rescue import rescue_worker
 
 if TYPE_CHECKING:
-    from runclaim import Run
     from runclaim.flows.flow import Flow
     from tests.harness.bench import Bench
 
@@ -131,4 +131,4 @@ def test_a_block_names_the_worker_and_a_resume_who_asked(bench: Bench):
 
 def test_a_run_that_is_not_there_has_no_events(bench: Bench):
     with pytest.raises(RunNotFound):
-        _ = bench.ledger.handle(uuid7()).events
+        _ = Run(bench.ledger, uuid7()).events

@@ -14,7 +14,9 @@ from sqlalchemy.orm import Session
 
 from runclaim import Context, LedgerClosed, Runclaim, migrations
 from runclaim.database import Database
-from runclaim.flows.client.access import Ledger
+from runclaim.flows.client.access import LedgerAccess
+from runclaim.flows.client.changes import Cancel, ResolveAction, Restart, RetryAction, SendSignal
+from runclaim.flows.client.enqueue import Enqueue, Recover, Rerun, make_runs
 from runclaim.flows.client.handle import Run
 from runclaim.flows.client.options import Enqueuing
 from runclaim.flows.client.signal import Signal
@@ -22,6 +24,7 @@ from runclaim.flows.flow import Flow
 from runclaim.flows.inbound.route import OutsideEvent
 from runclaim.flows.inbound.webhook import Webhook
 from runclaim.flows.plain_calls import Claimed
+from runclaim.ledger.enqueue import Enqueued
 from runclaim.tasks.runtime import Runtime
 from tests.harness.bench import NO_WAIT
 
@@ -84,7 +87,7 @@ HOLDERS = {
     Enqueuing: "enqueuing",
     Webhook: "hook",
     Run: "run",
-    Ledger: "runs.ledger",
+    LedgerAccess: "runs.ledger",
     Runtime: "runtime",
 }
 #: What is called with arguments.
@@ -103,20 +106,9 @@ CALLS: dict[str, Callable[[Any], Any]] = {
     "Runclaim.signal": lambda runs: runs.signal("acme/app:pr-7", "approved", flow="review"),
     "Flow.find": lambda flow: flow.find("acme/app:pr-7"),
     "Flow.route": lambda flow: flow.route(OutsideEvent(INPUT)),
-    "Ledger.find": lambda ledger: ledger.find("default/review", ["0"]),
-    "Ledger.signal": lambda ledger: ledger.signal(ID, Signal.checked("approved", None, None)),
     "Run.signal": lambda run: run.signal("approved"),
-    "Ledger.ask": lambda ledger: ledger.ask(lambda conn: None),
-    "Ledger.enqueue": lambda ledger: ledger.enqueue([]),
-    "Ledger.handle": lambda ledger: ledger.handle(ID),
-    "Ledger.view": lambda ledger: ledger.view(ID),
-    "Ledger.results": lambda ledger: ledger.results(ID),
-    "Ledger.journal": lambda ledger: ledger.journal(ID),
-    "Ledger.cancel": lambda ledger: ledger.cancel([ID], by=""),
-    "Ledger.retry": lambda ledger: ledger.retry(ID, by=""),
-    "Ledger.resume": lambda ledger: ledger.resume(ID, by=""),
-    "Ledger.rerun": lambda ledger: ledger.rerun(ID, None, by=""),
-    "Ledger.require_kind": lambda ledger: ledger.require_kind("sqlite"),
+    "LedgerAccess.ask": lambda access: access.ask(lambda conn: None),
+    "LedgerAccess.do": lambda access: access.do(Cancel([ID])),
     "Runtime.runner": lambda runtime: runtime.runner("node"),
 }
 #: What declares, computes or tells settings, and reaches neither the database nor the broker.
@@ -139,9 +131,10 @@ REACHES_NOTHING = {
     "Flow.subject_of",
     "Flow.using",
     "Enqueuing.new_run",
-    "Ledger.config",
-    "Ledger.publish",  # after an application's own commit; the run is in the ledger, and dispatch rings
-    "Ledger.publisher",
+    "LedgerAccess.config",
+    "LedgerAccess.is_closed",
+    "LedgerAccess.publisher",
+    "LedgerAccess.with_inputs",  # of messages to be sent, whose runs are in the ledger already
     "Runtime.deliverer",  # each delivery asks for a runner
     "Runtime.ring_listeners",  # a bell at most, and beat tells what it did not
     "Runtime.give_back",  # in a thread, from the death of a pool child
@@ -173,6 +166,46 @@ def test_every_public_method_of_a_closed_runclaim_raises_ledger_closed(laptop_si
 
     with pytest.raises(LedgerClosed):
         call(holder, full, name)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        Cancel([ID]),
+        Restart("retry", ID),
+        Restart("resume", ID),
+        SendSignal(ID, Signal.checked("approved", None, None)),
+        RetryAction(ID),
+        ResolveAction(ID, None),
+        Enqueue([]),
+        Rerun([]),
+        Recover([]),
+    ],
+    ids=lambda change: f"{type(change).__name__} {getattr(change, 'verb', '')}".strip(),
+)
+def test_a_closed_runclaim_makes_no_change(laptop_site, change):
+    laptop_site.runs.close()
+
+    with pytest.raises(LedgerClosed):
+        laptop_site.runs.ledger.do(change)
+
+
+@pytest.mark.parametrize("kind", [Enqueue, Rerun, Recover])
+def test_a_closed_runclaim_makes_no_run(laptop_site, kind):
+    laptop_site.runs.close()
+
+    with pytest.raises(LedgerClosed):
+        make_runs(laptop_site.runs.ledger, kind([]))
+
+
+def test_what_was_made_before_the_closing_is_rung_for_by_nobody(laptop_site):
+    new = laptop_site.enqueuing.new_run(INPUT)
+    laptop_site.runs.close()
+
+    assert all(
+        change.publish(laptop_site.runs.ledger, [Enqueued(new.run_id, created=True)]) is None
+        for change in (Enqueue([new]), Rerun([new]), Recover([new]))
+    )
 
 
 def call(holder: Any, full: str, name: str) -> None:

@@ -12,11 +12,11 @@ import pytest
 from runclaim import Blocked, RunState
 from runclaim.config import Config
 from runclaim.errors import LedgerUnavailable, RunFailed, RunNotFound, StateConflict, WaitTimeout
-from runclaim.flows.client.access import Ledger
+from runclaim.flows.client.access import LedgerAccess
+from runclaim.flows.client.handle import Run
 from runclaim.keys import uuid7
 
 if TYPE_CHECKING:
-    from runclaim import Run
     from runclaim.flows.flow import Flow
     from tests.harness.bench import Bench
 
@@ -76,7 +76,7 @@ def test_a_handle_made_from_an_id_knows_what_the_flow_knows(bench: Bench, review
     bench.deliver(review)
 
     assert review.get(queued.id).results["plan"] == Found(["a1"])
-    assert {"paths": ["a1"]} == bench.ledger.handle(queued.id).results["plan"]
+    assert {"paths": ["a1"]} == Run(bench.ledger, queued.id).results["plan"]
     assert repr(queued) == f"<run {queued.id} (created)>"
 
 
@@ -206,7 +206,7 @@ def test_a_ledger_that_is_away_is_told_as_that(laptop: Bench):
     """
     nowhere = "postgresql+psycopg://nobody@127.0.0.1:1/nothing"
     away = Config(database_url=nowhere, ledger_patience=timedelta(milliseconds=50))
-    run = Ledger(lambda: away, lambda: laptop.rung).handle(uuid7())
+    run = Run(LedgerAccess(lambda: away, lambda: laptop.rung), uuid7())
 
     for ask in (lambda: run.state, lambda: run.results, run.cancel, run.retry):
         with pytest.raises(LedgerUnavailable, match=r"the ledger .*nobody.* does not answer .*; try again"):

@@ -19,7 +19,9 @@ from runclaim import Backoff, Blocked
 from runclaim.cli.exits import Refused
 from runclaim.cli.local import LocalService
 from runclaim.errors import StateConflict
-from runclaim.flows.client.access import Ledger
+from runclaim.flows.client.access import LedgerAccess
+from runclaim.flows.client.changes import Cancel
+from runclaim.flows.client.handle import Run
 from runclaim.flows.inbound.route import OutsideEvent
 from runclaim.flows.inbound.webhook import DeliveryOutcome, Webhook
 from runclaim.flows.run.claimed_writes import ClaimedWrites
@@ -32,7 +34,6 @@ from tests.pgcut import When
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from runclaim import Run
     from runclaim.flows.flow import Flow
     from tests.commitcut import CommitCut
 
@@ -47,12 +48,12 @@ class Person:
     def __init__(self, bench: Bench, cut: CommitCut) -> None:
         self.bench, self.cut, self.rung = bench, cut, Rung()
         config = bench.config.__class__(database_url=cut.url)
-        self.ledger = Ledger(lambda: config, lambda: self.rung, bench.flows)
+        self.ledger = LedgerAccess(lambda: config, lambda: self.rung, bench.flows)
         self.service = LocalService(None, self.ledger)
         cut.watch(self.ledger.database)
 
     def run(self, run: Run) -> Run:
-        return self.ledger.handle(run.id, self.bench.flows[run.view.flow])
+        return Run(self.ledger, run.id, self.bench.flows[run.view.flow])
 
     def work(self) -> None:
         """A quick worker: whatever is due, until nothing is."""
@@ -66,7 +67,7 @@ class Person:
     def _runs(self, flow: Flow[Any]) -> Iterator[Run]:
         with self.bench.database.read() as conn:
             ids = conn.execute(text("SELECT id FROM runclaim_runs WHERE flow = :flow"), {"flow": flow.name}).scalars()
-            yield from (self.bench.ledger.handle(str(each), flow) for each in ids)
+            yield from (Run(self.bench.ledger, str(each), flow) for each in ids)
 
 
 @pytest.fixture
@@ -156,7 +157,7 @@ def test_a_cancel_says_which_runs_it_has_canceled(person: Person, when: When):
     waits, works = (flow.enqueue(repo="acme/app", number=number) for number in (7, 8))
     person.bench.database.run(lambda conn: _claimed(conn, works.id))
     person.cut.order(when)
-    told = person.ledger.cancel([waits.id, works.id], by="somebody")
+    told = person.ledger.do(Cancel([waits.id, works.id], "somebody"))
     person.cut.check()
 
     assert told == {waits.id: "canceled", works.id: "running"}
@@ -177,7 +178,7 @@ class Triage:
         self.run = flow.enqueue(repo="acme/app", number=7)
         person.bench.finish(flow, self.run)
         self.flow = person.bench.flow("triage")
-        self.flow._ledger = person.ledger
+        self.flow._access = person.ledger
         self.flow.phase(name="read")(lambda ctx: None)
         self.flow.phase(name="fix", on="labeled")(lambda ctx: ctx.signal)
         self.event = OutsideEvent(PullRequest("acme/app", 7), phase="fix", id="label-1", payload="bug")
@@ -200,7 +201,7 @@ def test_a_route_says_that_it_started_a_phase_though_that_has_ended_since(person
 
 def test_a_signal_that_somebody_else_has_sent_is_not_ones_own(person: Person):
     triage = Triage(person)
-    theirs = person.bench.ledger.handle(triage.run.id, triage.flow)
+    theirs = Run(person.bench.ledger, triage.run.id, triage.flow)
     person.cut.order(When.BEFORE, lambda: theirs.signal("labeled", "bug", id="label-1"))
     routed = triage.flow.route(triage.event)
     person.cut.check()
@@ -215,7 +216,7 @@ def hook(person: Person, flow: Flow[Any], to_input: Callable[[Any], Any]) -> Web
         secrets=lambda: [SECRET],
         scheme="github",
         to_input=to_input,
-        ledger=person.ledger,
+        access=person.ledger,
         max_body_bytes=10_000,
     )
 

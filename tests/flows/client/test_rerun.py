@@ -10,7 +10,8 @@ from sqlalchemy.orm import Session
 
 from runclaim import InputError, KeyConflict, RunState
 from runclaim.errors import DeclarationError, RunNotFound, StateConflict
-from runclaim.flows.client.access import Ledger
+from runclaim.flows.client.access import LedgerAccess
+from runclaim.flows.client.handle import Run
 from tests.harness.bench import PullRequest
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def test_a_rerun_takes_the_input_as_recorded_and_the_phases_as_declared_now(benc
     deployed = bench.flow("review", Longer)
     deployed.phase(name="plan")(lambda ctx: ctx.input.head)
     deployed.phase(name="deliver")(lambda ctx: len(ctx.input.labels))
-    again = bench.ledger.handle(first.id).rerun()
+    again = Run(bench.ledger, first.id).rerun()
 
     assert {"repo": "acme/app", "number": 7, "base": "a1", "head": "b2"} == again.view.input
     assert ["plan", "deliver"] == list(again.phases)
@@ -107,15 +108,15 @@ def test_a_run_whose_flow_makes_another_key_now_is_not_rerun_under_that(bench: B
     deployed.phase(name="plan")(lambda ctx: None)
 
     with pytest.raises(InputError, match="enqueue it again"):
-        bench.ledger.handle(first.id).rerun()
+        Run(bench.ledger, first.id).rerun()
     assert 1 == bench.count("runclaim_runs")
 
 
 def test_what_is_not_there_cannot_be_rerun(bench: Bench, review):
     first = review.enqueue(repo="acme/app", number=7)
-    elsewhere = Ledger(lambda: bench.config, lambda: bench.rung)
+    elsewhere = LedgerAccess(lambda: bench.config, lambda: bench.rung)
     with pytest.raises(DeclarationError, match="no flow review"):
-        elsewhere.handle(first.id).rerun()
+        Run(elsewhere, first.id).rerun()
     elsewhere.database.close()
     bench.execute("DELETE FROM runclaim_runs")
 

@@ -11,6 +11,7 @@ import pydantic
 import pytest
 
 from runclaim.errors import KeyConflict
+from runclaim.flows.client.enqueue import Enqueue, make_runs
 from runclaim.flows.client.registered_flow import new_run
 from runclaim.flows.declare.flow_record import describe
 from runclaim.states import RunState
@@ -203,6 +204,6 @@ def test_a_door_without_the_application_knows_the_run_after_a_deploy_too(bench):
     new = bench.flow("order", Added, **key)
     new.phases.update(old.phases)
     record = describe(new, bench.config)
-    found = bench.ledger.enqueue([new_run(record, BEFORE, project=bench.config.project)])[0]
+    found = make_runs(bench.ledger, Enqueue([new_run(record, BEFORE, project=bench.config.project)]))[0]
 
     assert (run.id, False) == (found.run_id, found.created)

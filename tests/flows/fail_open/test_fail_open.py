@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 
 from runclaim import RunState, Skip
 from runclaim.errors import DeclarationError, LedgerNeeded, LedgerUnavailable, RunNotFound
-from runclaim.flows.client.access import Ledger
+from runclaim.flows.client.access import LedgerAccess
 from runclaim.flows.fail_open import backlog
 from runclaim.flows.fail_open.local_records import LocalRecords
 from runclaim.flows.fail_open.reconcile import Reconciler, Told
@@ -507,7 +507,7 @@ def test_any_process_of_the_machine_reconciles_and_leaves_another_ledgers_record
     outage.end()
     strange = replace(outage.bench.config, database_url=f"sqlite:///{tmp_path / 'other.db'}")
     stranger, sibling = (
-        Ledger(lambda config=config: config, lambda: outage.bench.rung, outage.bench.flows)
+        LedgerAccess(lambda config=config: config, lambda: outage.bench.rung, outage.bench.flows)
         for config in (strange, outage.bench.config)
     )
     told = [Reconciler(each, outage.records).all() for each in (stranger, sibling)]

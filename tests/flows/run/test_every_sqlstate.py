@@ -24,6 +24,7 @@ from sqlalchemy.exc import DBAPIError
 from runclaim import RunState
 from runclaim.cli.exits import Exit, told
 from runclaim.errors import LedgerRefused, LedgerUnavailable
+from runclaim.flows.client.handle import Run
 from tests.api.served import Served, token
 from tests.harness.bench import Bench
 from tests.harness.ledgers import put_away
@@ -225,7 +226,7 @@ def test_a_command(impatient: Bench, capsys):
     for state in STATES:
         saboteur.arm(state)
         with pytest.raises(SystemExit) as ended, told():
-            impatient.ledger.view("0195c0de-0000-7000-8000-000000000007")
+            _ = Run(impatient.ledger, "0195c0de-0000-7000-8000-000000000007").view
         saboteur.disarm()
         found[state] = ended.value.code
     lines = capsys.readouterr().err.splitlines()

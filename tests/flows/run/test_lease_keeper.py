@@ -15,6 +15,7 @@ from sqlalchemy import text
 
 from runclaim.database import Database
 from runclaim.errors import Canceled, LedgerUnavailable
+from runclaim.flows.client.changes import Cancel
 from runclaim.flows.run.lease_keeper import Keeper
 from runclaim.ledger.rescue import rescue
 from tests.harness.until import until
@@ -140,7 +141,7 @@ def lease_of(bench: Bench, run: Run) -> datetime:
 
 def test_the_keeper_hears_of_a_cancellation(bench: Bench, keeper: Keeper, claim: Claim):
     keeper.watch(claim, lease=SHORT, max_duration=LONG)
-    bench.ledger.cancel([claim.run_id], by="ann")
+    bench.ledger.do(Cancel([claim.run_id], "ann"))
 
     assert type(until(lambda: keeper.trouble(claim), "the cancellation")) is Canceled
 
