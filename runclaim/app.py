@@ -108,7 +108,7 @@ class Runclaim(Declarations):
 
     def purge(self) -> int:
         """Delete finished history past its retention, as beat does; returns how many runs went."""
-        return self._runtime.purge()
+        return upkeep.purge_history(self._runtime)
 
     def close(self) -> None:
         """

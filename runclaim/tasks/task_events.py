@@ -121,7 +121,7 @@ class Monitor:
         self._verdict(self._request.id, Ending.DUPLICATE, None, why, 0.0)
 
     def _verdict(self, task_id: str, ending: Ending, exception: str | None, result: str, seconds: float) -> None:
-        # `exception` as `telling.shown` makes it.
+        # `exception` as `tracebacks.shown` makes it.
         fields: dict[str, Any] = {"result": result, "runtime": seconds}
         if exception is not None:
             fields |= {"exception": exception, "traceback": ""}

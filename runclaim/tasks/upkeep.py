@@ -6,9 +6,16 @@ Each is harmless however often and however many at once: all of them are conditi
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from runclaim import broker
+from runclaim.flows.actions.sender import Sender
+from runclaim.flows.upkeep.forget import forget_expired
+from runclaim.flows.upkeep.purge import purge_expired
+from runclaim.flows.upkeep.rescue import rescue_lapsed
+from runclaim.listeners.tell import tell as tell_listeners
+from runclaim.tasks.limits import limit_of
 from runclaim.tasks.request import UpkeepRequest
 from runclaim.tasks.serializer import Serializer
 
@@ -25,6 +32,8 @@ DISPATCH: Final = "runclaim.dispatch"
 PURGE: Final = "runclaim.purge"
 FORGET: Final = "runclaim.forget"
 TELL: Final = broker.TELL
+#: Then sending makes room for phases that wait in the same queue.
+_SEND_AT_MOST: Final = timedelta(seconds=30)
 ALL: Final = (RESCUE, DISPATCH, DELIVER, PURGE, FORGET, TELL)
 
 
@@ -33,10 +42,10 @@ def register(app: Celery, runtime: Runtime) -> None:
 
     def rescue() -> int:
         """Give lapsed claims back, and publish them."""
-        found = runtime.rescue()
-        if found:
+        rescued = rescue_lapsed(runtime.ledger.database, flows=runtime.flows)
+        if rescued:
             runtime.dispatch()
-        return found
+        return rescued
 
     def dispatch() -> int:
         """Publish the runs that are due, or whose message seems lost."""
@@ -44,19 +53,21 @@ def register(app: Celery, runtime: Runtime) -> None:
 
     def deliver() -> int:
         """Send the planned actions that are due."""
-        return runtime.deliver()
+        return _send_actions(app, runtime)
 
     def purge() -> int:
         """Delete finished history past its retention."""
-        return runtime.purge()
+        return purge_history(runtime)
 
     def forget() -> int:
         """Delete dedup windows that have closed."""
-        return runtime.forget()
+        return forget_expired(runtime.ledger.database)
 
     def tell() -> int:
         """Count what happened, and tell those who listen."""
-        return runtime.tell()
+        return tell_listeners(
+            runtime.ledger.database, runtime.ledger.listeners, stopping=lambda: runtime.role.is_stopping
+        )
 
     _task(app, RESCUE, rescue)
     _task(app, DISPATCH, dispatch)
@@ -64,6 +75,27 @@ def register(app: Celery, runtime: Runtime) -> None:
     _task(app, PURGE, purge)
     _task(app, FORGET, forget)
     _task(app, TELL, tell)
+
+
+def _send_actions(app: Celery, runtime: Runtime) -> int:
+    """Send the planned actions that are due; returns how many were taken."""
+    sender = Sender(
+        database=runtime.ledger.database,
+        actions=runtime.ledger.actions,
+        stopping=lambda: runtime.role.is_stopping,
+        count=runtime.count,
+        outcomes=runtime.outcomes,
+    )
+    taken, some_are_left = sender.send_due(within=_SEND_AT_MOST, limit=limit_of(app, app.tasks[DELIVER]))
+    if some_are_left and not runtime.role.is_stopping:
+        runtime.broker.ring_actions(1)
+    return taken
+
+
+def purge_history(runtime: Runtime) -> int:
+    """Delete finished history past its retention; returns how many runs went."""
+    ledger = runtime.ledger
+    return purge_expired(ledger.database, ledger.config, known=runtime.flows.values(), plain_names=ledger.plain_names)
 
 
 def _task(app: Celery, name: str, body: Callable[[], Any]) -> None:

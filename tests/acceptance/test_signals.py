@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from runclaim import RunState
+from runclaim.flows.upkeep.rescue import rescue_lapsed
 from tests.harness import Process, Site, until
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def test_a_waiting_run_outlives_its_worker_and_its_broker(
     waits(site, run)
     worker.kill_all()
     valkey_server.kill()
-    site.stage.runs._runtime.rescue()
+    rescue_lapsed(site.database, flows=site.stage.runs.flows)
     assert (RunState.WAITING, 2) == (run.state, run.view.fence)
 
     signaled_elsewhere(site)

@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from runclaim.flows.messages.message import Message
 from runclaim.states import RunState
 from tests.harness import build
 
@@ -44,7 +45,7 @@ def work(told: dict[str, Any]) -> None:
     for number in itertools.count():
         run = stage.steps.enqueue(name=f"{pid}-{number}")
         note(folder / "acknowledged", run.id)
-        runner.deliver(stage.steps, first, [(run.id, 0)], inline=lambda *_: True, watcher=Nobody())
+        runner.deliver(stage.steps, first, Message(run.id, 0), inline=lambda *_: True, watcher=Nobody())
         if run.state is RunState.SUCCEEDED:
             note(folder / "succeeded", run.id)
 

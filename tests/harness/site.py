@@ -12,6 +12,7 @@ from sqlalchemy import select, text
 
 from runclaim import migrations
 from runclaim.database import Database
+from runclaim.flows.upkeep.rescue import rescue_lapsed
 from runclaim.ledger import read
 from runclaim.ledger.dispatch import Due
 from runclaim.states import TERMINAL, RunState
@@ -71,7 +72,7 @@ class Site(Processes):
 
     def upkeep(self) -> None:
         """What beat would have done now: rescue, and dispatch of what is due."""
-        self.stage.runs._runtime.rescue()
+        rescue_lapsed(self.database, flows=self.stage.runs.flows)
         self.stage.runs._runtime.dispatch()
 
     def open(self, name: str, phase: str) -> None:

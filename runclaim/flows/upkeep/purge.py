@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import time
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from runclaim.flows.declare.retention import Retention, of_strangers
 from runclaim.ledger.listeners.turns import places
 from runclaim.ledger.purge import purge, purge_keys
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from sqlalchemy import Connection
 
+    from runclaim.config import Config
     from runclaim.database import Database
+    from runclaim.flows.declare.declared_flow import DeclaredFlow
     from runclaim.states import RunState
 
 #: Locks are never to be held for 100 ms; a quarter of it leaves room for a machine that stalls.
@@ -77,3 +80,13 @@ def purge_all(
     total = in_batches(database, lambda conn, limit: purge(conn, keep, flows=flows, heard=heard, limit=limit))
     in_batches(database, lambda conn, limit: purge_keys(conn, limit=limit))
     return total
+
+
+def purge_expired(
+    database: Database, config: Config, *, known: Iterable[DeclaredFlow[Any]], plain_names: Iterable[str]
+) -> int:
+    """As `purge_all`: each flow as its declaration says, plain calls as the settings say, others for the longest."""
+    flows = list(known)
+    kept = {name: Retention().keep(config) for name in plain_names}
+    kept |= {flow.name: flow.retention.keep(config) for flow in flows}
+    return purge_all(database, of_strangers(config, [flow.retention for flow in flows]), kept)

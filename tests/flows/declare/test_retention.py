@@ -37,7 +37,7 @@ def ended(runs: Runclaim, name: str, days_ago: int, **keep: timedelta) -> str:
 
 
 def left(runs: Runclaim) -> set[str]:
-    runs._runtime.purge()
+    runs.purge()
     with runs.ledger.database.read() as conn:
         return set(conn.exec_driver_sql("SELECT key FROM runclaim_runs").scalars())
 
