@@ -158,7 +158,11 @@ print({key: "changed" for key in before if before[key] is not after.get(key)})
 
 
 def test_nothing_of_celery_is_patched(tmp_path: Path):
-    """INVARIANT: after attaching, every function and class attribute of Celery, kombu and billiard is what it was."""
+    """
+    INVARIANT: after attaching, every function and class attribute of Celery, kombu and billiard is what it was.
+
+    Breaks if attaching assigns to a module or a class that other applications in the process share.
+    """
     root = Path(__file__).parents[2]
     told = subprocess.run(
         [sys.executable, "-c", LOOK],

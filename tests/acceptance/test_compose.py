@@ -85,7 +85,11 @@ def deployment(tmp_path: Path, valkey_server: Any, postgres_url: str) -> Iterato
 
 
 def test_every_service_starts_is_healthy_and_a_run_goes_through(deployment: Deployment):
-    """INVARIANT: what compose.yaml would start works: schema, worker, beat, Flower, and their health checks."""
+    """
+    INVARIANT: what compose.yaml would start works: schema, worker, beat, Flower, and their health checks.
+
+    Breaks if a service's command, environment or health check no longer fits, or one starts before the schema.
+    """
     migrate = deployment.serve("migrate")
     assert 0 == migrate.wait(60), migrate.text
     assert not deployment.is_healthy("worker")

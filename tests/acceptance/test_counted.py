@@ -75,6 +75,8 @@ def test_a_run_costs_one_message_and_five_commits(
     Counted over twenty runs: every LPUSH, and every transaction on the ledger that committed, by whomever: the enqueue,
     the claim and three completions a run. Reads end in a ROLLBACK and wait for nothing. Grouped, what is enqueued in
     one moment shares messages and claims; these completions write rows of the application, so each is its own.
+
+    Breaks if a phase is claimed by a transaction of its own, or a message is sent for what a worker goes on with.
     """
     site = new_site(broker=valkey_server.url, database_url=private_postgres.url, settings={"grouped": grouped})
     before, already = sent(site), len(commits())
@@ -104,7 +106,11 @@ def test_a_run_costs_one_message_and_five_commits(
 def test_many_enqueued_at_once_cost_one_commit_and_few_messages(
     new_site: MakeSite, valkey_server, private_postgres, commits
 ):
-    """INVARIANT: a thousand runs are one transaction and ten messages, each of which names a hundred of them."""
+    """
+    INVARIANT: a thousand runs are one transaction and ten messages, each of which names a hundred of them.
+
+    Breaks if `enqueue_many` writes or publishes run by run.
+    """
     site = new_site(broker=valkey_server.url, database_url=private_postgres.url, settings={"grouped": True})
     site.enqueue("connected")
     site.stage.runs._runtime.broker.flush()

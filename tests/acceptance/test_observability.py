@@ -31,7 +31,11 @@ def figures(address: str) -> dict[tuple[str, ...], float]:
 
 @pytest.mark.site(settings={"tell_every": "300ms"})
 def test_flowers_metrics_have_the_ledgers_beside_its_own(postgres_site: Site):
-    """INVARIANT: what is in the ledger can be scraped from Flower, which counts messages only."""
+    """
+    INVARIANT: what is in the ledger can be scraped from Flower, which counts messages only.
+
+    Breaks if Flower's process no longer finds the application and its ledger, or serves a registry of its own.
+    """
     site = postgres_site
     site.worker(pool="threads", queues="celery,work")
     site.beat()

@@ -36,7 +36,11 @@ def test_a_task_that_is_revoked_and_terminated_gives_its_run_back_at_once(redis_
 
 @pytest.mark.site(settings=FAR)
 def test_a_time_limit_in_a_message_ends_no_body(redis_site: Site):
-    """INVARIANT: who can write to the broker cannot have bodies killed until a run has spent its attempts."""
+    """
+    INVARIANT: who can write to the broker cannot have bodies killed until a run has spent its attempts.
+
+    Breaks if our tasks take a time limit from the message's headers instead of from the application.
+    """
     run = redis_site.enqueue("x", first="take 4")
     with redis.Redis.from_url(redis_site.told["broker"]) as client:
         client.delete("celery")

@@ -66,7 +66,11 @@ def works(site: Site, worker: Process) -> bool:
 
 @pytest.mark.site(settings=FAR, phases={name: {"max_attempts": 1} for name in PHASES})
 def test_five_rolling_restarts_burn_no_attempt(postgres_site: Site):
-    """INVARIANT: however often workers are replaced, runs go on and no attempt is spent."""
+    """
+    INVARIANT: however often workers are replaced, runs go on and no attempt is spent.
+
+    Breaks if a worker that is asked to stop leaves its claims to lapse, or if a release counts as an attempt.
+    """
     runs = [postgres_site.enqueue(f"run{n}", second="check") for n in range(4)]
     worker = postgres_site.worker(concurrency=2)
     for _ in range(5):

@@ -48,7 +48,11 @@ def test_a_run_goes_through_its_phases_and_shows_its_result(office):
 
 
 def test_the_callers_trace_is_kept_with_the_run(office):
-    """INVARIANT: who enqueues over HTTP is found from the run's spans, with an SDK at this door or without."""
+    """
+    INVARIANT: who enqueues over HTTP is found from the run's spans, with an SDK at this door or without.
+
+    Breaks if the trace is taken from a span of this process only, which there is none of without an SDK.
+    """
     sent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     made = office.client.post("/v1/runs", WANTED, traceparent=sent, tracestate="vendor=1").json
     plain = office.enqueued(8)

@@ -170,7 +170,11 @@ def test_no_plan_that_is_none_replaces_the_one_there_is(forge: Forge):
 
 
 def test_a_killed_forge_started_again_has_its_comments_and_goes_on_with_its_plan(tmp_path: Path):
-    """INVARIANT: whatever was applied is there after a SIGKILL, and no request of the plan is counted twice."""
+    """
+    INVARIANT: whatever was applied is there after a SIGKILL, and no request of the plan is counted twice.
+
+    Breaks if a request is answered before it is on the disk, or the plan is counted in memory.
+    """
     file = tmp_path / "forge.db"
     with process(file) as (killed, url):
         ask(url, "PUT", "/control/faults", {"first": ["none", "500 after applying", "502 before applying"]})

@@ -301,7 +301,11 @@ def test_a_url_that_says_it_wrongly_is_refused():
     ],
 )
 def test_what_the_role_or_the_database_sets_for_its_sessions_changes_nothing(postgres, setting, value):
-    """INVARIANT: what the ledger needs of its session is set, not assumed."""
+    """
+    INVARIANT: what the ledger needs of its session is set, not assumed.
+
+    Breaks if a new connection leaves one of these settings as it finds it.
+    """
     alter = f"ALTER DATABASE {postgres.url.database}"
     with postgres.begin() as conn:
         conn.exec_driver_sql(f"{alter} SET {setting} TO {value}")

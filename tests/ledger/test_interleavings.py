@@ -448,7 +448,11 @@ def test_two_signals_of_one_name_queue_the_run_once(db, level, ids):
 
 
 def test_a_signal_a_completion_and_a_cancel_agree(db, level):
-    """INVARIANT: as above, with all three at once: the run ends, whatever the order, or goes on with its claim."""
+    """
+    INVARIANT: as above, with all three at once: the run ends, whatever the order, or goes on with its claim.
+
+    Breaks if one of the three decides by a row that it has read and not by the row that it writes.
+    """
 
     def scripts():
         scripts.claim = make(db, claimed_run)

@@ -98,7 +98,11 @@ def test_a_long_transaction_that_writes_no_event_holds_nobody_up(postgres):
 
 
 def test_a_reader_beside_eight_writers_reads_every_event_once_and_in_order(database):
-    """INVARIANT: a cursor that moves to settled ids only skips nothing and reads nothing twice."""
+    """
+    INVARIANT: a cursor that moves to settled ids only skips nothing and reads nothing twice.
+
+    Breaks if the reader goes as far as the newest event: one with a lower id may commit later.
+    """
     done = threading.Event()
     read: list[int] = []
 

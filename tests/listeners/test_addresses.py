@@ -47,7 +47,11 @@ def wrapped(address: str, way: str) -> str:
 
 @pytest.mark.parametrize("network", NOT_PUBLIC)
 def test_no_address_that_is_not_public_is_called(network: str):
-    """INVARIANT: who may configure a URL cannot reach what only this machine's network can."""
+    """
+    INVARIANT: who may configure a URL cannot reach what only this machine's network can.
+
+    Breaks if a network is missing from the registries in `addresses.py`.
+    """
     first, last = (ipaddress.ip_network(network)[at] for at in (0, -1))
 
     for address in (first, last, type(first)((int(first) + int(last)) // 2)):

@@ -155,7 +155,11 @@ def test_what_fails_through_the_whole_schedule_is_given_up_and_kept_for_a_person
 
 
 def test_what_is_kept_of_a_listeners_error_holds_no_secret(bench: Bench, review: Flow[Any]):
-    """INVARIANT: an error is redacted before it is cut and kept, whoever raised it."""
+    """
+    INVARIANT: an error is redacted before it is cut and kept, whoever raised it.
+
+    Breaks if the text is cut first: half a secret looks like none.
+    """
     canary = "ghp_" + "Can4ry" * 6
     heard = Heard(bench, "run.enqueued")
     review.enqueue(repo="acme/app", number=1)

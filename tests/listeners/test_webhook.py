@@ -382,7 +382,11 @@ def test_no_proxy_of_the_environment_is_asked(server: Received, monkeypatch: pyt
 
 
 def test_the_events_of_each_run_arrive_in_order_though_the_server_fails_now_and_then(bench: Bench, server: Received):
-    """INVARIANT: order by run, at least once, the same webhook-id at every send."""
+    """
+    INVARIANT: order by run, at least once, the same webhook-id at every send.
+
+    Breaks if an event is sent while an earlier one of its run is set aside, or is signed anew with another id.
+    """
     number = iter(range(10_000))
     server.status = lambda: 204 if next(number) % 3 else 500
     flow = bench.flow()

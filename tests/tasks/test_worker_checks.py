@@ -188,7 +188,11 @@ def test_a_router_that_cannot_route_the_upkeep_is_refused(attach: Attach):
 
 @pytest.mark.parametrize("limit", ["task_time_limit", "task_soft_time_limit"])
 def test_an_action_that_celery_would_end_in_the_middle_is_refused(attach: Attach, limit: str):
-    """INVARIANT: no send of an action is ended by a limit that was known when the worker started."""
+    """
+    INVARIANT: no send of an action is ended by a limit that was known when the worker started.
+
+    Breaks if the check misses one of the places from which Celery takes a time limit.
+    """
     found = {}
     for seconds in (5, 20):
         app = Celery("shop", broker="memory://", set_as_current=False)

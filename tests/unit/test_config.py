@@ -94,7 +94,11 @@ def test_a_variable_may_name_a_file_instead(tmp_path):
     ],
 )
 def test_a_variable_that_nobody_reads_is_refused_with_the_one_that_was_meant(variable, meant):
-    """INVARIANT: a mistyped setting never leaves a machine on a ledger of its own."""
+    """
+    INVARIANT: a mistyped setting never leaves a machine on a ledger of its own.
+
+    Breaks if variables that begin with RUNCLAIM_ and name no setting are passed over.
+    """
     with pytest.raises(ConfigError, match=f"the variable {variable} is not a setting of runclaim.*{meant}"):
         resolve({}, {variable: "5s"}, {})
 

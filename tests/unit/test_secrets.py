@@ -207,7 +207,11 @@ def test_ordinary_text_is_no_secret(text: str):
     ],
 )
 def test_a_title_that_only_begins_as_a_secret_does_is_taken(text: str):
-    """INVARIANT: a pull request is reviewed whatever ordinary words its title has."""
+    """
+    INVARIANT: a pull request is reviewed whatever ordinary words its title has.
+
+    Breaks if a format matches its prefix without the length that its secrets have.
+    """
     assert None is find_secret({"title": text})
 
 

@@ -159,7 +159,11 @@ def test_a_server_outlives_the_thread_that_started_it():
 @pytest.mark.redis
 @pytest.mark.parametrize("end", ["sys.exit()", "os.kill(os.getpid(), signal.SIGKILL)"])
 def test_a_server_and_its_folder_go_with_their_parent_however_it_ends(end):
-    """INVARIANT: no run of the tests, the demo or `runclaim dev` leaves a process or a folder behind."""
+    """
+    INVARIANT: no run of the tests, the demo or `runclaim dev` leaves a process or a folder behind.
+
+    Breaks if the server is ended by its parent's own exit only, which a SIGKILL leaves out.
+    """
     program = f"""
 import os, signal, sys
 from runclaim.servers import valkey
@@ -217,7 +221,11 @@ def inner_pytest(*arguments: str, env: dict[str, str] | None = None) -> subproce
 
 
 def test_a_test_whose_server_is_missing_fails_and_names_the_command(without_valkey):
-    """INVARIANT: no server is ever left out in silence."""
+    """
+    INVARIANT: no server is ever left out in silence.
+
+    Breaks if a fixture skips where no server can be started.
+    """
     done = inner_pytest(f"{__file__}::test_a_paused_server_can_be_stopped", env=without_valkey)
 
     assert 1 == done.returncode

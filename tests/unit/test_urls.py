@@ -88,7 +88,11 @@ def test_the_shells_name_of_a_home_is_refused_with_what_to_write():
 
 
 def test_a_relative_path_is_made_whole_when_the_settings_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """INVARIANT: a body that changes the working directory does not change the ledger, nor where records are kept."""
+    """
+    INVARIANT: a body that changes the working directory does not change the ledger, nor where records are kept.
+
+    Breaks if a path is resolved when it is used.
+    """
     monkeypatch.chdir(tmp_path)
     config = Config(alive_file="alive")
     monkeypatch.chdir("/")

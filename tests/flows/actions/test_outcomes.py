@@ -108,7 +108,11 @@ def test_outcomes_of_one_run_wait_together_and_a_later_claim_is_not_overwritten(
 
 
 def test_with_too_many_that_wait_a_delivery_waits_too(postgres_bench: Bench, monkeypatch):
-    """INVARIANT: what a locked run makes a process remember has a bound."""
+    """
+    INVARIANT: what a locked run makes a process remember has a bound.
+
+    Breaks if an outcome that cannot be recorded is always put aside: the room for them has no end.
+    """
     monkeypatch.setattr("runclaim.flows.actions.outcomes._MOST_WAITING", 1)
     bench, there = postgres_bench, OtherSide()
     bench.action()(there.post)

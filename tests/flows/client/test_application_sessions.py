@@ -183,7 +183,11 @@ def test_a_file_is_the_ledgers_under_any_of_its_names(laptop: Bench, engines, tm
 
 
 def test_an_engine_is_asked_once_and_each_later_enqueue_costs_its_own_statements_alone(bench: Bench, engines):
-    """INVARIANT: what is known of an engine costs nothing, also to engines with options of their own."""
+    """
+    INVARIANT: what is known of an engine costs nothing, also to engines with options of their own.
+
+    Breaks if the answer is kept by the engine's object, of which `execution_options` makes another.
+    """
     flow = planned(bench)
     engine = engine_on(engines, bench.config.database_url)
     sent: list[str] = []

@@ -68,7 +68,11 @@ def made(payload: Any) -> Any:
     ],
 )
 def test_what_a_mapping_cannot_read_is_told_by_its_place_and_not_by_its_text(path: str, value: Any, place: str):
-    """INVARIANT: a signed delivery of an odd shape is the sender's mistake, and its text is in no error."""
+    """
+    INVARIANT: a signed delivery of an odd shape is the sender's mistake, and its text is in no error.
+
+    Breaks if the mapping's own KeyError or TypeError gets through, or is kept as the cause.
+    """
     with pytest.raises(InputError) as refused:
         made(changed(whole(), path, value))
 
