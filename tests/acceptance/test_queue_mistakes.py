@@ -104,7 +104,7 @@ def test_a_key_of_another_type_in_redis_holds_up_only_its_own_runs(
     run_id, told = enqueued(shop, caplog)
 
     assert 2 == shop.waiting()
-    assert [each.partition(":")[0] for each in told] == [f"run {run_id} cannot be sent to phase bad.one, queue slow"]
+    assert [f"run {run_id} cannot be sent to phase bad.one, queue slow"] == [each.partition(":")[0] for each in told]
 
 
 def refuse(name: str, *_: Any, **__: Any) -> None:
@@ -141,7 +141,7 @@ def test_of_many_runs_for_one_queue_the_mistake_is_told_once(
         runs = shop.bad.enqueue_many([Order(number) for number in range(250)])
         shop.runs.ledger.publisher.flush()
 
-    assert [each.getMessage().partition(" cannot")[0] for each in caplog.records] == [f"run {runs[0].id} and 249 more"]
+    assert [f"run {runs[0].id} and 249 more"] == [each.getMessage().partition(" cannot")[0] for each in caplog.records]
 
 
 def test_an_upkeep_that_cannot_be_sent_silences_nobody(

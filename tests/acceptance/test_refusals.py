@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def refused(site: Site, **how) -> str:
     """What a worker says that does not start."""
     process = site.worker(ready=False, **how)
-    assert process.wait(60) != 0, process.tail
+    assert 0 != process.wait(60), process.tail
     assert "ready." not in process.text
     return process.text
 

@@ -65,7 +65,7 @@ def test_a_body_that_kills_its_process_each_time_fails_at_its_budget_and_harms_n
     neighbours = [site.enqueue(f"neighbour{number}") for number in range(4)]
     site.ended(poison, state=RunState.FAILED)
 
-    assert [start.attempt for start in site.starts(poison, "second")] == [*range(1, starts + 1)]
+    assert [*range(1, starts + 1)] == [start.attempt for start in site.starts(poison, "second")]
     assert len({start.pid for start in site.starts(poison, "second")}) == starts
     assert "WorkerLost" == poison.view.error["type"]
     assert worker.is_up

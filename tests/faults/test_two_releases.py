@@ -77,7 +77,7 @@ def test_a_mixed_fleet_loses_nothing_and_keeps_to_every_budget(site: Site, flows
             assert state is RunState.FAILED, site.story()
         if state is RunState.SUCCEEDED:
             phases = [phase for name, phase in site.rows() if name == f"{release}-{number}"]
-            assert phases == ["first", LAST[release]], site.story()
+            assert ["first", LAST[release]] == phases, site.story()
         elif DEEDS[number % 4] == "pass":
             # Then the attempts that the kills have cost were all it had.
             assert starts[f"{release}-{number}", LAST[release]] <= BUDGETS[LAST[release]], site.story()

@@ -148,7 +148,7 @@ def test_whoever_rescues_loses_no_hook(newer: Bench, older: Bench, declares: str
 
     planned = newer.execute("SELECT kind FROM runclaim_actions ORDER BY kind").scalars().all()
     own = ["review.on_failed.shout"] if declares == "the flow with a hook of its own" else []
-    assert planned == [*own, "review.on_failed.tell"]
+    assert [*own, "review.on_failed.tell"] == planned
     assert run.state is RunState.FAILED
 
 

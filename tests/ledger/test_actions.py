@@ -74,7 +74,7 @@ def test_an_action_exists_once_its_phase_is_complete(conn):
     complete(conn, [completion(fresh, actions=(new_action(fresh), new_action(fresh, "1")))])
 
     found = actions_of(conn, fresh.run_id)
-    assert [each.idempotency_key for each in found] == [f"{fresh.run_id}:plan:0", f"{fresh.run_id}:plan:1"]
+    assert [f"{fresh.run_id}:plan:0", f"{fresh.run_id}:plan:1"] == [each.idempotency_key for each in found]
     assert {"planned"} == {each.state for each in found}
     assert 2 == pending(conn, fresh.run_id)
 
@@ -92,7 +92,7 @@ def test_an_action_goes_with_its_run_and_outlives_its_finding(conn):
     finding = NewFinding(uuid7(), taken.run_id, "plan", None, "major", "title", None, "a.py", 3)
     action = new_action(taken, finding_id=finding.id)
     complete(conn, [completion(taken, findings=(finding,), actions=(action,))])
-    assert [each.id for each in findings_of(conn, taken.run_id)] == [finding.id]
+    assert [finding.id] == [each.id for each in findings_of(conn, taken.run_id)]
     conn.exec_driver_sql("DELETE FROM runclaim_findings")
     assert [None] == [each.finding_id for each in actions_of(conn, taken.run_id)]
 
@@ -107,8 +107,8 @@ def test_an_action_is_claimed_by_one_sender(conn, clock):
 
     assert [] == send(conn)
     assert (1, False, {"body": "hello"}) == (taken.attempt, taken.uncertain, taken.payload)
-    assert taken.idempotency_key == f"{following.run_id}:plan:0"
-    assert claimed_actions(conn, owner=taken.owner) == [taken]
+    assert f"{following.run_id}:plan:0" == taken.idempotency_key
+    assert [taken] == claimed_actions(conn, owner=taken.owner)
 
 
 def test_an_action_of_a_kind_that_nobody_here_knows_is_left_alone(conn):
@@ -159,10 +159,10 @@ def test_a_stale_sender_settles_nothing(conn, clock, later):
 
     assert {} == end(conn, stale, ActionState.FAILED)
     assert {} == settled_actions(conn, [Sent(stale, ActionState.FAILED, timedelta(0))])
-    assert end(conn, fresh, upstream_id="41") == {fresh.action_id: ActionState.POSTED}
-    assert settled_actions(conn, [Sent(fresh, ActionState.POSTED, timedelta(0))]) == {
-        fresh.action_id: ActionState.POSTED
-    }
+    assert {fresh.action_id: ActionState.POSTED} == end(conn, fresh, upstream_id="41")
+    assert {fresh.action_id: ActionState.POSTED} == settled_actions(
+        conn, [Sent(fresh, ActionState.POSTED, timedelta(0))]
+    )
     (found,) = actions_of(conn, following.run_id)
     assert ("posted", "41", 2) == (found.state, found.upstream_id, found.attempts)
 

@@ -29,7 +29,7 @@ def test_a_run_that_nobody_holds_is_canceled_at_once(conn, clock, made):
     run_id = found if isinstance(found, str) else found.run_id
     fence = row(conn, run_id)["fence"]
 
-    assert cancel(conn, [run_id], by="ann") == {run_id: RunState.CANCELED}
+    assert {run_id: RunState.CANCELED} == cancel(conn, [run_id], by="ann")
     after = row(conn, run_id)
     assert (after["state"], after["fence"], after["finished_at"]) == ("canceled", fence + 1, clock.now)
     last = read.journal(conn, run_id)[-1]
@@ -42,7 +42,7 @@ def test_a_running_run_is_asked_and_its_claim_stays_good(conn, clock, claimed_ru
 
     Breaks if cancel ends a running run, or raises its fence.
     """
-    assert cancel(conn, [claimed_run.run_id], by="ann") == {claimed_run.run_id: RunState.RUNNING}
+    assert {claimed_run.run_id: RunState.RUNNING} == cancel(conn, [claimed_run.run_id], by="ann")
     view = read.run(conn, claimed_run.run_id)
     assert (view.state, view.fence, view.cancel_requested) == (RunState.RUNNING, claimed_run.fence, True)
     assert EventType.RUN_CANCEL_REQUESTED == read.journal(conn, claimed_run.run_id)[-1].type
@@ -75,7 +75,7 @@ def test_a_run_that_has_ended_stays_as_it_ended(conn, made):
 def test_many_runs_are_canceled_at_once_and_the_others_left_out(conn):
     queued, running, ended = queued_run(conn), claimed_run(conn).run_id, succeeded_run(conn)
 
-    assert cancel(conn, [queued, running, ended, uuid7()]) == {
+    assert {
         queued: RunState.CANCELED,
         running: RunState.RUNNING,
-    }
+    } == cancel(conn, [queued, running, ended, uuid7()])

@@ -46,7 +46,7 @@ def test_a_claim_tells_its_worker_everything_the_body_needs(conn):
 
     claim = take(conn, asked)
 
-    assert claim.proof() == {"run_id": run_id, "fence": 1, "owner": asked.owner}
+    assert {"run_id": run_id, "fence": 1, "owner": asked.owner} == claim.proof()
     assert ("review", "pr-7", "acme", {"number": 7}) == (claim.flow, claim.key, claim.subject, claim.input)
     assert (PHASES, 0, "plan") == (claim.phases, claim.cursor, claim.phase)
     assert (1, MAX_ATTEMPTS, "slow", 4) == (claim.attempt, claim.max_attempts, claim.queue, claim.priority)
@@ -102,7 +102,7 @@ def test_a_message_from_before_a_retry_claims_nothing(conn):
     late = wanted(conn, run_id)
     fail(conn, [failure(take(conn, wanted(conn, run_id)))])
 
-    assert read.states(conn, [run_id]) == {run_id: RunState.QUEUED}
+    assert {run_id: RunState.QUEUED} == read.states(conn, [run_id])
     assert take(conn, late) is None
     assert 2 == take(conn, wanted(conn, run_id)).attempt
 
@@ -198,7 +198,7 @@ def test_a_claim_is_read_back_by_its_own_nonce_only(conn, queued_run):
     ours = wanted(conn, queued_run)
     claim = take(conn, ours)
 
-    assert claimed(conn, [ours]) == [claim]
+    assert [claim] == claimed(conn, [ours])
     assert [] == claimed(conn, [ClaimRequest(queued_run, ours.seen, nonce())])
 
 

@@ -60,7 +60,7 @@ def test_a_completion_claims_the_next_phase_in_the_same_statement(conn, clock, c
     moved = complete(conn, [given])[claimed_run.run_id]
 
     assert (RunState.RUNNING, 2) == (moved.state, moved.fence)
-    assert moved.claim.proof() == {"run_id": claimed_run.run_id, "fence": 2, "owner": given.next.owner}
+    assert {"run_id": claimed_run.run_id, "fence": 2, "owner": given.next.owner} == moved.claim.proof()
     assert ("deliver", 1) == (moved.claim.phase, moved.claim.cursor)
     assert (1, 7) == (moved.claim.attempt, moved.claim.max_attempts)
     assert (moved.claim.input, moved.claim.key) == (claimed_run.input, claimed_run.key)
@@ -83,7 +83,7 @@ def test_a_completion_records_what_the_body_gave_and_who_gave_it(conn, clock, cl
     finish(conn, claimed_run, result='{"files":["a.py"]}')
 
     assert {"plan": {"files": ["a.py"]}} == read.results(conn, claimed_run.run_id)
-    assert phase_results(conn, claimed_run.run_id) == [("plan", 0, 1, claimed_run.owner, WORKER, 1, None)]
+    assert [("plan", 0, 1, claimed_run.owner, WORKER, 1, None)] == phase_results(conn, claimed_run.run_id)
     assert {
         "plan": PhaseStatus.COMPLETE,
         "deliver": PhaseStatus.ACTIVE,
@@ -95,7 +95,7 @@ def test_a_completion_records_what_the_body_gave_and_who_gave_it(conn, clock, cl
 def test_any_json_value_is_a_result(conn, claimed_run, result):
     finish(conn, claimed_run, result=result)
 
-    assert read.results(conn, claimed_run.run_id) == {"plan": json.loads(result)}
+    assert {"plan": json.loads(result)} == read.results(conn, claimed_run.run_id)
 
 
 def test_a_completion_through_the_broker_queues_the_next_phase(conn, clock, claimed_run):
@@ -118,12 +118,12 @@ def test_the_last_completion_ends_the_run(conn, clock):
     view = read.run(conn, taken.run_id)
     assert (view.state, view.phase, view.finished_at) == (RunState.SUCCEEDED, "compound", clock.now)
     assert {PhaseStatus.COMPLETE} == set(view.phases.values())
-    assert [each.type for each in read.journal(conn, taken.run_id)] == [
+    assert [
         EventType.RUN_ENQUEUED,
         EventType.RUN_STARTED,
         *[EventType.PHASE_STARTED, EventType.PHASE_COMPLETED] * 3,
         EventType.RUN_SUCCEEDED,
-    ]
+    ] == [each.type for each in read.journal(conn, taken.run_id)]
 
 
 def test_a_requested_cancel_ends_the_run_at_the_phase_boundary_and_keeps_the_result(conn, claimed_run):
@@ -270,11 +270,11 @@ def test_many_completions_settle_in_one_call_and_the_lost_ones_cost_only_themsel
 
     moved = complete(conn, [completion(lost), completion(inline), completion(broker, inline=False), completion(last)])
 
-    assert {run_id: each.state for run_id, each in moved.items()} == {
+    assert {
         inline.run_id: RunState.RUNNING,
         broker.run_id: RunState.QUEUED,
         last.run_id: RunState.SUCCEEDED,
-    }
+    } == {run_id: each.state for run_id, each in moved.items()}
     assert {} == read.results(conn, lost.run_id)
 
 

@@ -41,7 +41,7 @@ def test_a_state_goes_with_exactly_its_lease_and_its_end(conn, queued_run, state
             pass
     audit.forget(conn)
 
-    assert allowed == [(state is RunState.RUNNING, state in TERMINAL)]
+    assert [(state is RunState.RUNNING, state in TERMINAL)] == allowed
 
 
 @pytest.mark.parametrize(

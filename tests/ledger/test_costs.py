@@ -123,7 +123,7 @@ def test_a_verb_takes_as_many_statements_for_one_run_as_for_200(conn, given, ver
 
     if isinstance(statements, tuple):
         statements = statements[conn.dialect.name == "postgresql"]
-    assert counted == [statements, statements]
+    assert [statements, statements] == counted
 
 
 @pytest.mark.parametrize("again, made", [(retry, failed_run), (resume, blocked_run)], ids=["retry", "resume"])

@@ -109,7 +109,7 @@ def test_a_connection_that_dies_under_the_work_is_repeated_on_another(postgres):
 
     assert 2 == len(set(tried))
     with postgres.read() as conn:
-        assert list(read.states(conn, [run_id])) == [run_id]
+        assert [run_id] == list(read.states(conn, [run_id]))
         assert 1 == count(conn, "runs")
 
 

@@ -41,7 +41,7 @@ def test_a_due_run_is_named_with_all_that_its_message_needs(conn, clock):
     run_id = queued_run(conn, "pr-7", queue="slow", priority=3)
     clock.advance(DISPATCH_AFTER)
 
-    assert due(conn) == [Due(run_id, 0, "review", "plan", "slow", "pr-7", 3)]
+    assert [Due(run_id, 0, "review", "plan", "slow", "pr-7", 3)] == due(conn)
 
 
 def test_a_run_is_left_to_its_publisher_until_it_is_due(conn, clock):
@@ -55,14 +55,14 @@ def test_a_phase_that_goes_through_the_broker_is_named_at_its_own_fence(conn, cl
     finish(conn, claimed_run, inline=False, queue="slow")
     clock.advance(DISPATCH_AFTER)
 
-    assert due(conn) == [Due(claimed_run.run_id, 2, "review", "deliver", "slow", claimed_run.key, 0)]
+    assert [Due(claimed_run.run_id, 2, "review", "deliver", "slow", claimed_run.key, 0)] == due(conn)
 
 
 def test_a_run_is_named_once_however_many_beats_ask(conn, clock):
     run_id = queued_run(conn)
     clock.advance(DISPATCH_AFTER)
 
-    assert named(due(conn)) == {run_id}
+    assert {run_id} == named(due(conn))
     assert [] == due(conn)
 
 
@@ -71,7 +71,7 @@ def test_the_spacing_doubles_with_every_dispatch_up_to_an_hour(conn, clock):
     waits = []
     for _ in range(15):
         clock.advance(row(conn, run_id)["dispatch_due_at"] - clock.now)
-        assert named(due(conn)) == {run_id}
+        assert {run_id} == named(due(conn))
         waits.append((row(conn, run_id)["dispatch_due_at"] - clock.now).total_seconds())
 
     assert [30, 60, 120, 240, 480, 960, 1920] + [3600] * 8 == waits
@@ -118,8 +118,8 @@ def test_a_run_of_a_flow_that_this_application_does_not_know_is_left_to_another(
     ours, theirs = queued_run(conn), queued_run(conn, flow="deploy")
     clock.advance(DISPATCH_AFTER)
 
-    assert named(due(conn)) == {ours}
-    assert named(due(conn, flows=("deploy", "review"))) == {theirs}
+    assert {ours} == named(due(conn))
+    assert {theirs} == named(due(conn, flows=("deploy", "review")))
     assert [] == due(conn, flows=())
 
 
@@ -138,7 +138,7 @@ def test_a_delayed_run_is_named_when_its_delay_is_over(conn, clock):
     clock.advance(timedelta(hours=1))
 
     assert [] == early
-    assert named(due(conn)) == {run_id}
+    assert {run_id} == named(due(conn))
 
 
 def test_a_dispatch_moves_no_fence_so_every_message_of_a_run_is_good(conn, clock):
@@ -155,7 +155,7 @@ def test_a_run_enqueued_to_be_published_by_the_ledger_is_due_at_once(conn):
     run = new_run(dispatch_after=timedelta(0))
     enqueue(conn, [run])
 
-    assert named(due(conn)) == {run.run_id}
+    assert {run.run_id} == named(due(conn))
 
 
 def test_a_run_at_a_phase_that_this_release_does_not_have_is_not_stamped(conn, clock):
@@ -169,7 +169,7 @@ def test_a_run_at_a_phase_that_this_release_does_not_have_is_not_stamped(conn, c
 
     assert [] == due(conn, phases=("deliver", "compound"))
     assert 0 == row(conn, run_id)["dispatches"]
-    assert named(due(conn)) == {run_id}
+    assert {run_id} == named(due(conn))
 
 
 @pytest.mark.parametrize("dispatches", [12, 13, 31, 32, 33, 63, 64, 100])
@@ -183,7 +183,7 @@ def test_no_number_of_dispatches_shortens_the_spacing(conn, clock, dispatches):
     conn.execute(text("UPDATE runclaim_runs SET dispatches = :many"), {"many": dispatches})
     clock.advance(DISPATCH_AFTER)
 
-    assert named(due(conn)) == {run_id}
+    assert {run_id} == named(due(conn))
     assert row(conn, run_id)["dispatch_due_at"] == clock.now + timedelta(hours=1)
 
 
@@ -199,18 +199,18 @@ def test_a_run_that_is_put_back_is_due_soon_and_its_dispatch_does_not_count(conn
         due(conn)
         returned = put_back(conn, [(run_id, 0)], task="review.plan", delay=SOON)
 
-    assert returned == {run_id}
+    assert {run_id} == returned
     assert 0 == row(conn, run_id)["dispatches"]
     assert [] == due(conn)
     clock.advance(SOON)
-    assert named(due(conn)) == {run_id}
+    assert {run_id} == named(due(conn))
 
 
 def test_what_is_due_sooner_is_not_put_back_later(conn, clock):
     run_id = queued_run(conn, dispatch_after=timedelta(0))
     put_back(conn, [(run_id, 0)], task="review.plan", delay=SOON)
 
-    assert named(due(conn)) == {run_id}
+    assert {run_id} == named(due(conn))
 
 
 @pytest.mark.parametrize("told", ["an older fence", "another task", "a run that is claimed", "a run that is delayed"])
@@ -222,5 +222,5 @@ def test_a_message_that_says_what_is_no_longer_so_puts_nothing_back(conn, clock,
     before = row(conn, run_id)
     fence, task = 7 if told == "an older fence" else 0, "review.deliver" if told == "another task" else "review.plan"
 
-    assert put_back(conn, [(run_id, fence), (uuid7(), 0)], task=task, delay=SOON) == set()
+    assert set() == put_back(conn, [(run_id, fence), (uuid7(), 0)], task=task, delay=SOON)
     assert row(conn, run_id) == before

@@ -47,7 +47,7 @@ def test_the_recorded_input_of_a_key_is_that_of_its_own_project_and_flow(conn):
 def test_a_new_key_makes_a_queued_run_at_its_first_phase(conn, clock):
     run = new_run("pr-7", subject="acme", input={"number": 7}, priority=5)
 
-    assert enqueue(conn, [run]) == [Enqueued(run.run_id, created=True)]
+    assert [Enqueued(run.run_id, created=True)] == enqueue(conn, [run])
     view = read.run(conn, run.run_id)
     assert (
         "review", "pr-7", "acme", RunState.QUEUED, "plan"
@@ -62,14 +62,14 @@ def test_a_new_key_makes_a_queued_run_at_its_first_phase(conn, clock):
 def test_the_same_key_and_input_name_the_first_run(conn):
     first = queued_run(conn, "pr-7")
 
-    assert enqueue(conn, [new_run("pr-7")]) == [Enqueued(first, created=False)]
+    assert [Enqueued(first, created=False)] == enqueue(conn, [new_run("pr-7")])
     assert 1 == count(conn, "runs")
 
 
 def test_the_same_key_and_input_name_a_run_that_has_ended(conn):
     done = succeeded_run(conn, "pr-7")
 
-    assert enqueue(conn, [new_run("pr-7", phases=("plan",))]) == [Enqueued(done, created=False)]
+    assert [Enqueued(done, created=False)] == enqueue(conn, [new_run("pr-7", phases=("plan",))])
 
 
 def test_many_runs_are_answered_in_the_order_they_were_asked_for(conn):
@@ -78,7 +78,7 @@ def test_many_runs_are_answered_in_the_order_they_were_asked_for(conn):
 
     found = enqueue(conn, asked)
 
-    assert [each.run_id for each in found] == [asked[0].run_id, known, asked[2].run_id, asked[0].run_id]
+    assert [asked[0].run_id, known, asked[2].run_id, asked[0].run_id] == [each.run_id for each in found]
     assert [True, False, True, False] == [each.created for each in found]
     assert 3 == count(conn, "runs")
 
@@ -97,7 +97,7 @@ def test_a_run_that_is_enqueued_again_recognises_itself(conn):
     run = new_run("pr-7")
     enqueue(conn, [run])
 
-    assert enqueue(conn, [run]) == [Enqueued(run.run_id, created=True)]
+    assert [Enqueued(run.run_id, created=True)] == enqueue(conn, [run])
     assert 1 == count(conn, "runs")
 
 
@@ -158,7 +158,7 @@ def test_a_key_is_free_again_once_it_has_expired_and_its_run_is_purged(conn, clo
     clock.advance(timedelta(days=1))
     fresh = new_run("pr-7", input={"n": 2})
 
-    assert enqueue(conn, [fresh]) == [Enqueued(fresh.run_id, created=True)]
+    assert [Enqueued(fresh.run_id, created=True)] == enqueue(conn, [fresh])
 
 
 def test_a_tombstone_refuses_to_run_purged_work_again_until_it_expires(conn, clock):
@@ -171,7 +171,7 @@ def test_a_tombstone_refuses_to_run_purged_work_again_until_it_expires(conn, clo
     conn.exec_driver_sql("DELETE FROM runclaim_runs")
     clock.advance(timedelta(hours=23))
 
-    assert enqueue(conn, [new_run("pr-7")]) == [Enqueued(purged, created=False)]
+    assert [Enqueued(purged, created=False)] == enqueue(conn, [new_run("pr-7")])
     assert 0 == count(conn, "runs")
 
 
@@ -179,7 +179,7 @@ def test_an_expired_key_stands_as_long_as_its_run(conn, clock):
     first = queued_run(conn, "pr-7", keep_key=timedelta(days=1))
     clock.advance(timedelta(days=400))
 
-    assert enqueue(conn, [new_run("pr-7")]) == [Enqueued(first, created=False)]
+    assert [Enqueued(first, created=False)] == enqueue(conn, [new_run("pr-7")])
 
 
 def test_a_delayed_run_is_claimable_and_due_only_after_its_delay(conn, clock):
@@ -206,7 +206,7 @@ def test_a_newer_run_of_a_subject_supersedes_every_live_one(conn, older):
     older_id = found if isinstance(found, str) else found.run_id
     newer = queued_run(conn, subject="pr-7")
 
-    assert read.states(conn, [older_id, newer]) == {older_id: RunState.SUPERSEDED, newer: RunState.QUEUED}
+    assert {older_id: RunState.SUPERSEDED, newer: RunState.QUEUED} == read.states(conn, [older_id, newer])
     assert EventType.RUN_SUPERSEDED == read.journal(conn, older_id)[-1].type
     assert read.run(conn, older_id).finished_at is not None
 
@@ -239,14 +239,14 @@ def test_an_existing_run_named_again_supersedes_nothing(conn):
     newer = queued_run(conn, "pr-7:b", subject="pr-7")
     queued_run(conn, "pr-7:a", subject="pr-7")
 
-    assert read.states(conn, [older, newer]) == {older: RunState.SUPERSEDED, newer: RunState.QUEUED}
+    assert {older: RunState.SUPERSEDED, newer: RunState.QUEUED} == read.states(conn, [older, newer])
 
 
 def test_subjects_of_other_flows_and_projects_do_not_meet(conn):
     first = queued_run(conn, subject="pr-7")
     enqueue(conn, [new_run(subject="pr-7", flow="deploy"), new_run(subject="pr-7", project="second")])
 
-    assert read.states(conn, [first]) == {first: RunState.QUEUED}
+    assert {first: RunState.QUEUED} == read.states(conn, [first])
 
 
 def test_runs_without_a_subject_supersede_nothing(conn):
@@ -259,12 +259,12 @@ def test_of_one_batch_only_the_last_run_of_a_subject_lives(conn):
     batch = [new_run(subject="pr-7"), new_run(subject="pr-8"), new_run(subject="pr-7"), new_run()]
     enqueue(conn, batch)
 
-    assert read.states(conn, [each.run_id for each in batch]) == {
+    assert {
         batch[0].run_id: RunState.SUPERSEDED,
         batch[1].run_id: RunState.QUEUED,
         batch[2].run_id: RunState.QUEUED,
         batch[3].run_id: RunState.QUEUED,
-    }
+    } == read.states(conn, [each.run_id for each in batch])
     assert [1, 1, 2, 0] == [column(conn, each.run_id, "generation") for each in batch]
 
 
@@ -272,7 +272,7 @@ def test_a_canceled_run_keeps_its_key(conn):
     run_id = queued_run(conn, "pr-7")
     cancel(conn, [run_id])
 
-    assert enqueue(conn, [new_run("pr-7")]) == [Enqueued(run_id, created=False)]
+    assert [Enqueued(run_id, created=False)] == enqueue(conn, [new_run("pr-7")])
 
 
 def test_a_run_is_made_or_not_with_the_callers_own_rows(database):

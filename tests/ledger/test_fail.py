@@ -26,7 +26,7 @@ from tests.ledger.sql import row
 
 
 def test_a_failed_attempt_is_queued_again_after_its_backoff(conn, clock, claimed_run):
-    assert fail(conn, [failure(claimed_run, delay=timedelta(seconds=8))]) == {claimed_run.run_id: RunState.QUEUED}
+    assert {claimed_run.run_id: RunState.QUEUED} == fail(conn, [failure(claimed_run, delay=timedelta(seconds=8))])
     found = row(conn, claimed_run.run_id)
     assert (found["available_at"], found["dispatch_due_at"]) == (clock.now + timedelta(seconds=8),) * 2
     assert (None,) * 4 == (found["owner"], found["worker"], found["lease_expires_at"], found["deadline_at"])
@@ -57,7 +57,7 @@ def test_the_last_attempt_fails_the_run(conn, clock):
     ],
 )
 def test_a_verdict_ends_the_run_with_attempts_left(conn, claimed_run, verdict, state, event, status, ended):
-    assert fail(conn, [failure(claimed_run, verdict)]) == {claimed_run.run_id: state}
+    assert {claimed_run.run_id: state} == fail(conn, [failure(claimed_run, verdict)])
     view = read.run(conn, claimed_run.run_id)
     assert (view.state, view.phases["plan"], view.finished_at is not None) == (state, status, ended)
     assert read.journal(conn, claimed_run.run_id)[-1].type == event
@@ -66,7 +66,7 @@ def test_a_verdict_ends_the_run_with_attempts_left(conn, claimed_run, verdict, s
 def test_a_block_outranks_spent_attempts(conn):
     taken = claimed_run(conn, max_attempts=1)
 
-    assert fail(conn, [failure(taken, Verdict.BLOCK)]) == {taken.run_id: RunState.BLOCKED}
+    assert {taken.run_id: RunState.BLOCKED} == fail(conn, [failure(taken, Verdict.BLOCK)])
 
 
 @pytest.mark.parametrize("verdict", Verdict)
@@ -74,7 +74,7 @@ def test_a_requested_cancel_outranks_every_verdict(conn, clock, verdict):
     taken = claimed_run(conn)
     cancel(conn, [taken.run_id])
 
-    assert fail(conn, [failure(taken, verdict)]) == {taken.run_id: RunState.CANCELED}
+    assert {taken.run_id: RunState.CANCELED} == fail(conn, [failure(taken, verdict)])
     assert read.run(conn, taken.run_id).finished_at == clock.now
     assert EventType.RUN_CANCELED == read.journal(conn, taken.run_id)[-1].type
 
@@ -110,11 +110,11 @@ def test_an_attempt_that_completed_cannot_fail(conn, claimed_run):
 def test_many_attempts_fail_each_by_its_own_verdict(conn):
     retried, failed, blocked = claimed_runs(conn, 3)
 
-    assert fail(conn, [failure(retried), failure(failed, Verdict.FAIL), failure(blocked, Verdict.BLOCK)]) == {
+    assert {
         retried.run_id: RunState.QUEUED,
         failed.run_id: RunState.FAILED,
         blocked.run_id: RunState.BLOCKED,
-    }
+    } == fail(conn, [failure(retried), failure(failed, Verdict.FAIL), failure(blocked, Verdict.BLOCK)])
 
 
 def test_a_failure_after_completed_phases_starts_again_at_the_failed_one(conn, claimed_run):

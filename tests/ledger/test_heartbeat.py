@@ -27,7 +27,7 @@ def test_a_beat_extends_the_lease_and_nothing_else(conn, clock, claimed_run):
     before = row(conn, claimed_run.run_id)
     clock.advance(timedelta(seconds=30))
 
-    assert heartbeat(conn, [(claimed_run, LEASE)]) == {claimed_run.run_id: False}
+    assert {claimed_run.run_id: False} == heartbeat(conn, [(claimed_run, LEASE)])
     assert row(conn, claimed_run.run_id) == before | {"lease_expires_at": clock.now + LEASE}
 
 
@@ -55,20 +55,20 @@ def test_a_beat_after_the_deadline_finds_the_claim_lost(conn, clock):
     clock.advance(timedelta(seconds=90))
 
     assert {} == heartbeat(conn, [(taken, LEASE)])
-    assert list(rescue(conn)) == [taken.run_id]
+    assert [taken.run_id] == list(rescue(conn))
 
 
 def test_a_beat_revives_a_lapsed_lease_that_nobody_has_taken(conn, clock, claimed_run):
     clock.advance(LEASE * 2)
 
-    assert heartbeat(conn, [(claimed_run, LEASE)]) == {claimed_run.run_id: False}
+    assert {claimed_run.run_id: False} == heartbeat(conn, [(claimed_run, LEASE)])
     assert {} == rescue(conn)
 
 
 def test_a_beat_tells_that_the_run_is_to_be_canceled(conn, claimed_run):
     cancel(conn, [claimed_run.run_id])
 
-    assert heartbeat(conn, [(claimed_run, LEASE)]) == {claimed_run.run_id: True}
+    assert {claimed_run.run_id: True} == heartbeat(conn, [(claimed_run, LEASE)])
 
 
 def test_each_claim_of_a_process_has_its_own_lease(conn, clock):

@@ -347,7 +347,7 @@ def test_a_cancel_and_somebody_who_sends_the_run_on_agree(db, level, again, made
         outcomes.add((canceled, state_of(db, scripts.run_id)))
         assert DEADLOCK not in each.sqlstates
 
-    assert outcomes == {(RunState.CANCELED, RunState.CANCELED)} | without
+    assert {(RunState.CANCELED, RunState.CANCELED)} | without == outcomes
 
 
 def signaled(db, run_id, name="approved"):
@@ -357,7 +357,7 @@ def signaled(db, run_id, name="approved"):
             text("SELECT state, waits_for, signals FROM runclaim_runs WHERE id = :run_id"), {"run_id": run_id}
         ).one()
     has_it = f"|{name}|" in found.signals
-    assert not (found.state == RunState.WAITING and found.waits_for == name and has_it)
+    assert not (RunState.WAITING == found.state and found.waits_for == name and has_it)
     return RunState(found.state), has_it
 
 
@@ -382,7 +382,7 @@ def test_a_signal_and_the_completion_before_its_phase_never_miss_each_other(db, 
         moved, told = each.answers
         outcomes.add((moved.state, told.moved, *signaled(db, scripts.claim.run_id)))
 
-    assert outcomes == {(after, False, after, True), (RunState.WAITING, True, RunState.QUEUED, True)}
+    assert {(after, False, after, True), (RunState.WAITING, True, RunState.QUEUED, True)} == outcomes
 
 
 def test_a_signal_and_a_cancel_of_a_waiting_run_agree(db, level):
@@ -444,7 +444,7 @@ def test_two_signals_of_one_name_queue_the_run_once(db, level, ids):
             other.answer,
         }
         assert (RunState.QUEUED, 1) == (view.state, view.fence)
-        assert said == (ids[each.answers.index(first)],)
+        assert (ids[each.answers.index(first)],) == said
 
 
 def test_a_signal_a_completion_and_a_cancel_agree(db, level):

@@ -186,11 +186,11 @@ def test_rescuers_and_beats_pass_over_what_others_hold(postgres, first):
     gone, left = postgres.run(canceled_run), postgres.run(canceled_run)
     first.do(lambda conn: lock(conn, locked.run_id, one, left))
 
-    assert list(postgres.run(rescue)) == [free.run_id]
-    assert {each.run_id for each in postgres.run(due)} == {free.run_id, other}
+    assert [free.run_id] == list(postgres.run(rescue))
+    assert {free.run_id, other} == {each.run_id for each in postgres.run(due)}
     assert 1 == postgres.run(lambda conn: purge(conn, dict.fromkeys(TERMINAL, NOW)))
     with postgres.read() as conn:
-        assert list(read.states(conn, [gone, left])) == [left]
+        assert [left] == list(read.states(conn, [gone, left]))
 
 
 def lock(conn, *run_ids):
@@ -227,7 +227,7 @@ def test_a_verb_that_runs_into_a_lock_timeout_is_repeated(postgres, first):
         conn.execute(text("SET LOCAL lock_timeout = '20ms'"))
         return cancel(conn, [claim.run_id])
 
-    assert postgres.run(impatient) == {claim.run_id: RunState.RUNNING}
+    assert {claim.run_id: RunState.RUNNING} == postgres.run(impatient)
     assert 3 == len(tried)
 
 
@@ -324,8 +324,8 @@ def test_a_beat_passes_over_a_row_that_somebody_holds_and_says_that_its_claim_st
     beaten = postgres.run(lambda conn: heartbeat(conn, [(claim, LEASE) for claim in claims]))
     standing = postgres.run(lambda conn: passed_over(conn, [held, lost]))
 
-    assert beaten == {free.run_id: False}
-    assert standing == {held.run_id: False}
+    assert {free.run_id: False} == beaten
+    assert {held.run_id: False} == standing
 
 
 def test_a_beat_that_is_passed_over_hears_of_a_cancellation(postgres, first):
@@ -334,7 +334,7 @@ def test_a_beat_that_is_passed_over_hears_of_a_cancellation(postgres, first):
     first.do(lambda conn: lock(conn, claim.run_id))
 
     assert {} == postgres.run(lambda conn: heartbeat(conn, [(claim, LEASE)]))
-    assert postgres.run(lambda conn: passed_over(conn, [claim])) == {claim.run_id: True}
+    assert {claim.run_id: True} == postgres.run(lambda conn: passed_over(conn, [claim]))
 
 
 def test_a_claim_past_its_deadline_does_not_stand(postgres, first):
@@ -358,8 +358,8 @@ def test_a_group_is_claimed_without_the_runs_that_somebody_holds(postgres, first
     left = postgres.run(lambda conn: claims.passed_over(conn, [asked[0], asked[2]]))
     first.commit()
 
-    assert [claim.run_id for claim in taken] == [free]
-    assert left == {held}
+    assert [free] == [claim.run_id for claim in taken]
+    assert {held} == left
     assert postgres.run(lambda conn: take(conn, asked[0], pass_over=True)).run_id == held
 
 
@@ -369,15 +369,15 @@ def test_a_common_commit_leaves_out_the_run_that_somebody_holds(postgres, first)
     moved = postgres.run(lambda conn: complete(conn, [completion(held), completion(free)], pass_over=True))
     first.commit()
 
-    assert list(moved) == [free.run_id]
-    assert postgres.run(lambda conn: finish(conn, held)).claim.phase == PHASES[1]
+    assert [free.run_id] == list(moved)
+    assert PHASES[1] == postgres.run(lambda conn: finish(conn, held)).claim.phase
 
 
 def test_claims_are_given_back_without_the_one_that_somebody_holds(postgres, first):
     held, free = postgres.run(lambda conn: claimed_runs(conn, 2))
     first.do(lambda conn: lock(conn, held.run_id))
 
-    assert list(postgres.run(lambda conn: release(conn, [held, free], pass_over=True))) == [free.run_id]
+    assert [free.run_id] == list(postgres.run(lambda conn: release(conn, [held, free], pass_over=True)))
 
 
 def lock_its_action(conn, run_id):
@@ -400,9 +400,9 @@ def test_the_ends_of_sends_are_recorded_without_the_one_that_somebody_holds(post
     standing = postgres.run(lambda conn: outbox.passed_over(conn, [ends[0], ends[2]]))
     first.commit()
 
-    assert after == {free.action_id: ActionState.POSTED}
-    assert standing == {held.action_id}
-    assert postgres.run(lambda conn: settle_actions(conn, ends)) == {held.action_id: ActionState.POSTED}
+    assert {free.action_id: ActionState.POSTED} == after
+    assert {held.action_id} == standing
+    assert {held.action_id: ActionState.POSTED} == postgres.run(lambda conn: settle_actions(conn, ends))
     assert [0, 0] == [postgres.run(lambda conn, run_id=each.run_id: pending(conn, run_id)) for each in (held, free)]
 
 

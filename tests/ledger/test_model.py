@@ -331,7 +331,7 @@ class Ledger(RuleBasedStateMachine):
                 run.waits_for,
                 {name for name, _ in run.signals},
             )
-            assert row.state != RunState.WAITING or not run.has_received(row.waits_for)
+            assert RunState.WAITING != row.state or not run.has_received(row.waits_for)
             if run.state is RunState.QUEUED:
                 assert (row.available_at, row.dispatches) == (run.available_at, run.dispatches)
                 assert row.dispatch_due_at == run.dispatch_due_at

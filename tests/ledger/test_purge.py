@@ -63,7 +63,7 @@ def test_a_short_retention_of_one_state_shortens_no_other(conn, clock):
     clock.advance(10 * DAY)
 
     assert 1 == purge(conn, {RunState.SUCCEEDED: 7 * DAY, RunState.FAILED: 90 * DAY})
-    assert list(read.states(conn, [kept, gone])) == [kept]
+    assert [kept] == list(read.states(conn, [kept, gone]))
 
 
 def test_a_state_whose_retention_is_not_given_is_kept(conn, clock):
@@ -91,9 +91,9 @@ def test_a_flow_keeps_its_runs_as_long_as_it_says_and_others_theirs(conn, clock)
         gone.append({short, long, strange} - set(read.states(conn, [short, long, strange])))
         clock.advance(DAY)
 
-    assert [gone[day] for day in (0, 1, 29, 30, 89, 90)] == [
+    assert [
         set(), {short}, {short}, {short, strange}, {short, strange}, {short, strange, long},
-    ]  # fmt: skip
+    ] == [gone[day] for day in (0, 1, 29, 30, 89, 90)]  # fmt: skip
 
 
 def test_a_state_that_a_named_flow_leaves_out_is_kept(conn, clock):
@@ -197,7 +197,7 @@ def test_a_run_waits_for_the_listeners_that_have_not_had_its_events(conn, clock)
     clock.advance(LONGEST_WAIT - timedelta(seconds=1))
 
     assert 1 == purge(conn, KEEP_NOTHING, heard=heard)
-    assert list(read.states(conn, [told, untold])) == [untold]
+    assert [untold] == list(read.states(conn, [told, untold]))
     clock.advance(timedelta(seconds=1))
     assert 1 == purge(conn, KEEP_NOTHING, heard=heard)
 

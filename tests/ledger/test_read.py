@@ -34,8 +34,8 @@ def test_what_is_no_run_is_told_as_none_whatever_it_looks_like(conn, run_id):
 
 
 def test_one_name_that_is_no_run_hides_no_other(conn, queued_run):
-    assert read.states(conn, ["pr-7", queued_run]) == {queued_run: RunState.QUEUED}
-    assert cancel(conn, ["pr-7", queued_run]) == {queued_run: RunState.CANCELED}
+    assert {queued_run: RunState.QUEUED} == read.states(conn, ["pr-7", queued_run])
+    assert {queued_run: RunState.CANCELED} == cancel(conn, ["pr-7", queued_run])
 
 
 def test_a_standing_tells_who_may_move_the_run(conn, claimed_run):

@@ -32,7 +32,7 @@ def test_a_run_is_inserted_under_its_given_id(conn):
     assert recover(conn, run, nonce="n") == Enqueued(ID, created=True)
     view = read.run(conn, ID)
     assert ("pr-7", "acme", 0, RunState.QUEUED) == (view.key, view.subject, view.rerun, view.state)
-    assert enqueue(conn, [new_run("pr-7")]) == [Enqueued(ID, created=False)]
+    assert [Enqueued(ID, created=False)] == enqueue(conn, [new_run("pr-7")])
 
 
 def test_it_supersedes_the_older_run_of_its_subject(conn):
@@ -55,7 +55,7 @@ def test_an_id_that_is_taken_is_refused_and_nothing_is_written(conn):
         recover(conn, new_run("pr-7", run_id=ID, subject="acme"), nonce="n")
     assert (ID, ID, "queued") == (refused.value.run_id, refused.value.found, refused.value.state)
     assert (refused.value.key, state_of_tables(conn)) == ("pr-6", before)
-    assert str(refused.value) == f"run {ID} was not enqueued: there is already run {ID} (it is queued)"
+    assert f"run {ID} was not enqueued: there is already run {ID} (it is queued)" == str(refused.value)
 
 
 @pytest.mark.parametrize("other", [{}, {"input": {"number": 8}}])

@@ -21,7 +21,7 @@ def test_ten_deploys_burn_no_attempt(conn):
     run_id = queued_run(conn, max_attempts=1)
     for _ in range(10):
         taken = claim_again(conn, run_id)
-        assert release(conn, [taken]) == {run_id: RunState.QUEUED}
+        assert {run_id: RunState.QUEUED} == release(conn, [taken])
     found = row(conn, run_id)
 
     assert (0, 0, 20) == (found["attempts"], found["losses"], found["fence"])
@@ -32,7 +32,7 @@ def test_ten_deploys_burn_no_attempt(conn):
 def test_a_released_run_is_due_at_once(conn, clock, claimed_run):
     release(conn, [claimed_run])
 
-    assert [each.run_id for each in due(conn)] == [claimed_run.run_id]
+    assert [claimed_run.run_id] == [each.run_id for each in due(conn)]
     assert EventType.PHASE_RELEASED == read.journal(conn, claimed_run.run_id)[-1].type
 
 
@@ -46,7 +46,7 @@ def test_a_phase_that_was_claimed_with_the_completion_before_it_is_released_too(
 def test_releasing_a_run_that_is_to_be_canceled_cancels_it(conn, clock, claimed_run):
     cancel(conn, [claimed_run.run_id])
 
-    assert release(conn, [claimed_run]) == {claimed_run.run_id: RunState.CANCELED}
+    assert {claimed_run.run_id: RunState.CANCELED} == release(conn, [claimed_run])
     assert read.run(conn, claimed_run.run_id).finished_at == clock.now
     assert EventType.RUN_CANCELED == read.journal(conn, claimed_run.run_id)[-1].type
 

@@ -48,12 +48,12 @@ def test_a_rerun_is_a_new_run_with_the_keys_next_number_which_the_key_names_from
     first = succeeded_run(conn, "pr-7")
     wanted = new_run("pr-7")
 
-    assert rerun(conn, [wanted], by="ann") == [Enqueued(wanted.run_id, created=True)]
+    assert [Enqueued(wanted.run_id, created=True)] == rerun(conn, [wanted], by="ann")
     view = read.run(conn, wanted.run_id)
     assert (1, RunState.QUEUED, "pr-7") == (view.rerun, view.state, view.key)
     assert read.run(conn, first).state is RunState.SUCCEEDED
-    assert enqueue(conn, [new_run("pr-7")]) == [Enqueued(wanted.run_id, created=False)]
-    assert read.journal(conn, wanted.run_id)[0].data == {"rerun": 1, "of": first, "by": "ann"}
+    assert [Enqueued(wanted.run_id, created=False)] == enqueue(conn, [new_run("pr-7")])
+    assert {"rerun": 1, "of": first, "by": "ann"} == read.journal(conn, wanted.run_id)[0].data
 
 
 def test_a_rerun_of_a_key_that_has_no_run_is_its_first(conn):
@@ -76,7 +76,7 @@ def test_a_rerun_supersedes_the_keys_older_run_if_it_is_live(conn, made, subject
     newer = rerun_one(conn, subject=subject)
 
     assert read.run(conn, older).state is RunState.SUPERSEDED
-    assert read.journal(conn, older)[-1].data == {"by_run": newer}
+    assert {"by_run": newer} == read.journal(conn, older)[-1].data
     assert ([0, 1], 1) == numbers(conn)
 
 
@@ -178,11 +178,11 @@ def test_a_batch_that_names_a_key_twice_makes_one_rerun_of_it(conn):
     queued_run(conn, "pr-7")
     first, same, other = new_run("pr-7"), new_run("pr-7"), new_run("pr-8")
 
-    assert rerun(conn, [first, same, other]) == [
+    assert [
         Enqueued(first.run_id, created=True),
         Enqueued(first.run_id, created=False),
         Enqueued(other.run_id, created=True),
-    ]
+    ] == rerun(conn, [first, same, other])
     assert (([0, 1], 1), ([0], 1)) == (numbers(conn), numbers(conn, "pr-8"))
 
 
@@ -224,7 +224,7 @@ def test_32_reruns_at_once_are_numbered_without_gap_or_double_and_one_is_live(da
 
     assert 32 == len(set(found))
     with database.read() as conn:
-        assert numbers(conn) == (list(range(33)), 1)
+        assert (list(range(33)), 1) == numbers(conn)
         assert 1 == count(conn, "run_keys")
 
 
@@ -232,7 +232,7 @@ def test_the_first_runs_of_a_key_that_nobody_has_are_numbered_from_0(database):
     together(16, lambda _: database.run(rerun_one))
 
     with database.read() as conn:
-        assert numbers(conn) == (list(range(16)), 1)
+        assert (list(range(16)), 1) == numbers(conn)
 
 
 def test_enqueues_retries_and_reruns_of_one_key_at_once_leave_one_run_alive(database):
@@ -249,7 +249,7 @@ def test_enqueues_retries_and_reruns_of_one_key_at_once_leave_one_run_alive(data
         together(18, work)
 
     with database.read() as conn:
-        assert numbers(conn) == (list(range(7)), 1)
+        assert (list(range(7)), 1) == numbers(conn)
     assert DEADLOCK not in refused
 
 

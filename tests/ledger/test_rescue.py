@@ -29,14 +29,14 @@ from tests.ledger.sql import row
 def test_a_lapsed_claim_is_given_back_and_counted_as_a_loss(conn, clock, claimed_run):
     clock.advance(LEASE)
 
-    assert rescue(conn) == {claimed_run.run_id: RunState.QUEUED}
+    assert {claimed_run.run_id: RunState.QUEUED} == rescue(conn)
     found = row(conn, claimed_run.run_id)
     assert (None,) * 4 == (found["owner"], found["worker"], found["lease_expires_at"], found["deadline_at"])
     assert (1, 1, 2, 0) == (found["attempts"], found["losses"], found["fence"], found["dispatches"])
     assert (found["available_at"], found["error"], found["finished_at"]) == (clock.now, None, None)
     last = read.journal(conn, claimed_run.run_id)[-1]
     assert (EventType.PHASE_RESCUED, "plan", 1) == (last.type, last.phase, last.attempt)
-    assert [each.run_id for each in due(conn)] == [claimed_run.run_id]
+    assert [claimed_run.run_id] == [each.run_id for each in due(conn)]
 
 
 def test_a_claim_inside_its_lease_is_left_alone(conn, clock, claimed_run):
@@ -61,7 +61,7 @@ def test_a_beat_keeps_a_claim_from_rescue_until_its_deadline(conn, clock):
     heartbeat(conn, [(hung, LEASE)])
     clock.advance(timedelta(seconds=2))
 
-    assert rescue(conn) == {hung.run_id: RunState.QUEUED}
+    assert {hung.run_id: RunState.QUEUED} == rescue(conn)
 
 
 def test_a_body_that_kills_its_process_each_time_starts_as_often_as_its_budget_of_losses(conn, clock):
@@ -96,7 +96,7 @@ def test_spent_attempts_end_a_lost_run_with_losses_left(conn, clock):
     claim_again(conn, run_id)
     clock.advance(LEASE)
 
-    assert rescue(conn) == {run_id: RunState.FAILED}
+    assert {run_id: RunState.FAILED} == rescue(conn)
 
 
 def test_losses_and_errors_have_separate_budgets(conn, clock):
@@ -106,7 +106,7 @@ def test_losses_and_errors_have_separate_budgets(conn, clock):
     claim_again(conn, run_id)
     clock.advance(LEASE)
 
-    assert rescue(conn) == {run_id: RunState.QUEUED}
+    assert {run_id: RunState.QUEUED} == rescue(conn)
 
 
 def test_a_retry_gives_a_lost_run_its_budget_of_losses_back(conn, clock):
@@ -125,7 +125,7 @@ def test_a_lost_run_that_is_to_be_canceled_is_canceled(conn, clock):
     cancel(conn, [lost.run_id])
     clock.advance(LEASE)
 
-    assert rescue(conn) == {lost.run_id: RunState.CANCELED}
+    assert {lost.run_id: RunState.CANCELED} == rescue(conn)
     assert (row(conn, lost.run_id)["finished_at"], row(conn, lost.run_id)["error"]) == (clock.now, None)
     assert EventType.RUN_CANCELED == read.journal(conn, lost.run_id)[-1].type
 
@@ -158,7 +158,7 @@ def test_a_dead_process_gives_its_claims_back_at_once_and_nobody_elses(conn):
     dead = claimed_run(conn, how={"worker": "node:1"})
     alive = claimed_run(conn, how={"worker": "node:11"})
 
-    assert rescue_worker(conn, "node:1") == {dead.run_id: RunState.QUEUED}
+    assert {dead.run_id: RunState.QUEUED} == rescue_worker(conn, "node:1")
     assert 1 == row(conn, dead.run_id)["losses"]
     assert {"why": "its worker died", "worker": "node:1"} == read.journal(conn, dead.run_id)[-1].data
     assert finish(conn, alive) is not None
@@ -167,7 +167,7 @@ def test_a_dead_process_gives_its_claims_back_at_once_and_nobody_elses(conn):
 def test_a_dead_process_also_gives_back_what_it_claimed_with_a_completion(conn):
     second = finish(conn, claimed_run(conn, how={"worker": "node:7"})).claim
 
-    assert rescue_worker(conn, "node:7") == {second.run_id: RunState.QUEUED}
+    assert {second.run_id: RunState.QUEUED} == rescue_worker(conn, "node:7")
 
 
 def test_a_run_that_a_process_no_longer_holds_is_not_its_loss(conn):

@@ -73,7 +73,7 @@ def test_the_run_is_due_at_once(conn, again, made, event):
     run_id = made(conn).run_id
     again(conn, run_id)
 
-    assert [each.run_id for each in due(conn)] == [run_id]
+    assert [run_id] == [each.run_id for each in due(conn)]
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_a_failed_run_whose_subject_has_moved_on_is_not_retried(conn):
     newer = queued_run(conn, subject="pr-7")
 
     assert not retry(conn, older)
-    assert read.states(conn, [older, newer]) == {older: RunState.FAILED, newer: RunState.QUEUED}
+    assert {older: RunState.FAILED, newer: RunState.QUEUED} == read.states(conn, [older, newer])
 
 
 def test_a_failed_run_whose_newer_run_has_ended_is_not_retried_either(conn):
@@ -132,7 +132,7 @@ def test_a_failed_run_that_is_its_subjects_newest_is_retried(conn):
     newest = failed_run(conn, subject="pr-7").run_id
 
     assert retry(conn, newest)
-    assert read.states(conn, [older, newest]) == {older: RunState.SUPERSEDED, newest: RunState.QUEUED}
+    assert {older: RunState.SUPERSEDED, newest: RunState.QUEUED} == read.states(conn, [older, newest])
 
 
 def test_a_message_from_before_the_retry_claims_nothing(conn):

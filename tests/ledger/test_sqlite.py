@@ -291,7 +291,7 @@ def test_a_file_of_any_name_is_opened(tmp_path, name):
     database.run(queued_run)
     database.close()
 
-    assert [each.name for each in tmp_path.iterdir()] == [name]
+    assert [name] == [each.name for each in tmp_path.iterdir()]
     assert 1 == other_process_reads(tmp_path / name)
 
 

@@ -52,9 +52,9 @@ def test_any_input_and_result_comes_back_as_it_went(conn, value):
     claim = claimed_run(conn, input={"value": value})
     finish(conn, claim, result=json.dumps(value))
 
-    assert claim.input == {"value": value}
-    assert read.run(conn, claim.run_id).input == {"value": value}
-    assert read.results(conn, claim.run_id) == {"plan": value}
+    assert {"value": value} == claim.input
+    assert {"value": value} == read.run(conn, claim.run_id).input
+    assert {"plan": value} == read.results(conn, claim.run_id)
 
 
 @QUICK
@@ -63,7 +63,7 @@ def test_any_error_can_be_recorded_once_it_is_clipped(conn, text):
     claim = claim_again(conn, queued_run(conn))
     fail(conn, [Failure(claim, {"message": clip(text)}, Verdict.FAIL, NOTHING, WORKER)])
 
-    assert read.run(conn, claim.run_id).error == {"message": clip(text)}
+    assert {"message": clip(text)} == read.run(conn, claim.run_id).error
 
 
 @QUICK

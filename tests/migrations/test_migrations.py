@@ -78,15 +78,15 @@ def twin(request, database, tmp_path):
 
 def test_an_upgrade_makes_the_tables_of_this_release(database):
     assert migrations.current(database) is None
-    assert migrations.upgrade(database) == (None, migrations.HEAD)
-    assert migrations.current(database) == migrations.HEAD
+    assert (None, migrations.HEAD) == migrations.upgrade(database)
+    assert migrations.HEAD == migrations.current(database)
     assert [] == migrations.differences(database)
 
 
 def test_a_second_upgrade_changes_nothing(database):
     migrations.upgrade(database)
 
-    assert migrations.upgrade(database) == (migrations.HEAD, migrations.HEAD)
+    assert (migrations.HEAD, migrations.HEAD) == migrations.upgrade(database)
     assert [] == migrations.differences(database)
 
 
@@ -180,7 +180,7 @@ def test_the_ledgers_clock_goes_on_inside_a_transaction_and_inside_a_statement(p
 def test_this_release_needs_the_newest_script():
     script = ScriptDirectory.from_config(migrations._alembic(None))
 
-    assert script.get_heads() == [migrations.HEAD]
+    assert [migrations.HEAD] == script.get_heads()
     assert 1 == len(script.get_bases())
 
 
@@ -204,9 +204,9 @@ def test_processes_that_upgrade_at_once_all_succeed(database, call):
     told = [process.communicate("go\n", timeout=60) for process in processes]
 
     assert [0, 0, 0] == [process.returncode for process in processes], told
-    assert migrations.current(database) == migrations.HEAD
+    assert migrations.HEAD == migrations.current(database)
     if call == "upgrade":
-        assert sorted(answer.strip() for answer, _ in told) == [f"('{HEAD}', '{HEAD}')"] * 2 + [f"(None, '{HEAD}')"]
+        assert [f"('{HEAD}', '{HEAD}')"] * 2 + [f"(None, '{HEAD}')"] == sorted(answer.strip() for answer, _ in told)
 
 
 def test_an_upgrade_that_waited_for_another_sees_what_it_made_at_any_isolation_level(postgres_url):
@@ -232,7 +232,7 @@ def test_a_server_without_tables_is_refused_with_the_command_that_makes_them(pos
         migrations.require_current(postgres)
     assert str(postgres) in str(refused.value)
     assert str(refused.value).endswith("runclaim db upgrade")
-    assert (refused.value.found, refused.value.wanted) == (None, migrations.HEAD)
+    assert (None, migrations.HEAD) == (refused.value.found, refused.value.wanted)
     assert migrations.current(postgres) is None
 
 
@@ -268,7 +268,7 @@ def test_an_applications_own_tables_are_neither_touched_nor_reported(database):
         assert [1] == conn.exec_driver_sql("SELECT id FROM invoices").scalars().all()
         assert ["theirs"] == conn.exec_driver_sql("SELECT version_num FROM alembic_version").scalars().all()
         theirs = set(inspect(conn).get_table_names()) - set(metadata.tables)
-    assert theirs == {"invoices", "alembic_version", migrations.VERSION_TABLE}
+    assert {"invoices", "alembic_version", migrations.VERSION_TABLE} == theirs
 
 
 def test_an_upgrade_that_fails_leaves_nothing(database):
@@ -344,7 +344,7 @@ def test_an_upgrade_leaves_the_applications_logging_as_it_was(database):
     after = theirs.level
     theirs.setLevel(before)
 
-    assert after == logging.DEBUG
+    assert logging.DEBUG == after
 
 
 def test_rows_that_row_level_security_hides_are_not_taken_for_missing_tables(postgres, postgres_url):

@@ -64,7 +64,7 @@ def test_the_upkeep_stands_in_the_schedule_whenever_the_application_assigns_its_
     with caplog.at_level(logging.WARNING, logger="runclaim.beat"):
         entries = started(app, tmp_path)
 
-    assert entries - {"celery.backend_cleanup"} == {"ours", *ALL}
+    assert {"ours", *ALL} == entries - {"celery.backend_cleanup"}
     late = when in {"in on_after_finalize", "once all is made"}
     assert ["added again" in each.getMessage() for each in caplog.records] == ([True] if late else [])
 
@@ -72,4 +72,4 @@ def test_the_upkeep_stands_in_the_schedule_whenever_the_application_assigns_its_
 def test_the_beat_of_another_application_is_left_alone(app: Celery, tmp_path: Path):
     other = Celery("other", broker="memory://", set_as_current=False)
 
-    assert started(other, tmp_path) & set(ALL) == set()
+    assert set() == started(other, tmp_path) & set(ALL)

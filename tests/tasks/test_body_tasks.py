@@ -141,7 +141,7 @@ def test_a_task_class_alone_hears_of_each_body(sqlite_url: str):
     shop.deliver(run)
 
     failed = ("order.two", "KeyError('a')")
-    assert hung == [
+    assert [
         ("before", "order.one", True),
         ("success", "order.one", "success"),
         ("after", "order.one", "SUCCESS"),
@@ -150,7 +150,7 @@ def test_a_task_class_alone_hears_of_each_body(sqlite_url: str):
         ("before", "order.two", True),
         ("failure", *failed),
         ("after", "order.two", "FAILURE"),
-    ]
+    ] == hung
 
 
 def test_a_context_of_the_task_class_is_each_bodys_own(sqlite_url: str):
@@ -348,7 +348,7 @@ def test_a_task_class_that_does_not_run_the_body_once_completes_nothing_and_runs
         "blocked": ([], RunState.BLOCKED, "a person has to look"),
         "before": ([], RunState.FAILED, "not on this machine"),
     }
-    assert expected[kind][:2] == (starts, run.state)
+    assert (starts, run.state) == expected[kind][:2]
     assert expected[kind][2] in str(run.view.error)
 
 

@@ -72,7 +72,7 @@ def test_runs_enqueued_one_after_the_other_have_each_ended_when_enqueue_returns(
     states = [shop.order.enqueue(number=number).state for number in range(5)]
 
     assert [RunState.SUCCEEDED] * 5 == states
-    assert shop.threads == {threading.current_thread()}
+    assert {threading.current_thread()} == shop.threads
 
 
 def test_a_run_that_a_body_enqueues_has_ended_when_its_enqueue_returns(shop: Shop):
@@ -80,7 +80,7 @@ def test_a_run_that_a_body_enqueues_has_ended_when_its_enqueue_returns(shop: Sho
     run = shop.order.enqueue(number=1, then=12)
 
     assert (RunState.SUCCEEDED, 2) == (run.state, run.result)
-    assert shop.threads == {threading.current_thread()}
+    assert {threading.current_thread()} == shop.threads
 
 
 def test_many_at_once_have_all_ended(shop: Shop):
@@ -98,7 +98,7 @@ def test_a_run_in_a_session_has_ended_when_the_commit_returns(shop: Shop, sqlite
     engine.dispose()
 
     assert [RunState.SUCCEEDED] * 2 == [first.state, second.state]
-    assert shop.threads == {threading.current_thread()}
+    assert {threading.current_thread()} == shop.threads
 
 
 @pytest.mark.parametrize("shop", [{"task_eager_propagates": True}, {}], indirect=True)
@@ -147,8 +147,8 @@ def test_a_body_does_not_wait_for_a_run(shop: Shop):
             refused.append(error)
 
     assert shop.runs.flows["waiting"].enqueue(number=1).state is RunState.SUCCEEDED
-    assert [str(each).partition(" which")[0] for each in refused] == [
-        f"the body of waiting.wait waits for run {other.id},"
+    assert [f"the body of waiting.wait waits for run {other.id},"] == [
+        str(each).partition(" which")[0] for each in refused
     ]
     assert 2 == other.wait()
 

@@ -76,7 +76,7 @@ def test_a_task_that_has_the_name_of_a_phase_is_refused_with_both_functions(atta
 
     ours, theirs = f"the phase {__name__}.prepare", f"{__name__}.charge, a task of the application"
     said = f"the task name billing.charge is taken twice: by {ours}, and by {theirs}."
-    assert found == [f"{said} Give the task another name=…"]
+    assert [f"{said} Give the task another name=…"] == found
 
 
 def test_a_task_declared_after_the_phase_whose_name_it_has_is_refused_too(attach: Attach):
@@ -125,10 +125,10 @@ def test_a_worker_that_could_not_read_what_runclaim_sends_is_refused(attach: Att
     runs.app.conf.accept_content = ["yaml"]
 
     (said,) = refused(runs)
-    assert said == (
+    assert (
         "accept_content is ['yaml'] and runclaim's messages are json, as task_serializer says: this worker could not"
         " read them. Add 'json' to app.conf.accept_content, or set app.conf.task_serializer to one that is accepted"
-    )
+    ) == said
 
 
 @pytest.mark.parametrize("accepted", [["yaml"], ["application/x-yaml"], ["json", "yaml"]])
@@ -163,10 +163,10 @@ def test_an_upkeep_without_a_queue_is_refused(attach: Attach):
     runs.app.conf.update(task_create_missing_queues=False, task_queues=[Queue("orders")])
 
     (said,) = refused(runs)
-    assert said == (
+    assert (
         "the upkeep has no queue, so beat cannot send it: Queue 'celery' missing from task_queues."
         ' Route it to one of yours: task_routes = {"runclaim.*": {"queue": …}}'
-    )
+    ) == said
 
 
 def test_an_upkeep_with_a_queue_of_its_own_needs_no_default_queue(attach: Attach):
@@ -203,10 +203,10 @@ def test_an_action_that_celery_would_end_in_the_middle_is_refused(attach: Attach
 
     ways = '{"runclaim.deliver": {"time_limit": …, "soft_time_limit": …}}'
     said = "the task runclaim.deliver may take 5 s, but sending mail longer: Celery would stop it halfway."
-    assert found == {
+    assert {
         5: [f"{said} Give those actions a shorter max_duration, or set task_annotations = {ways}"],
         20: [],
-    }
+    } == found
 
 
 def test_a_limit_of_its_own_lets_the_upkeep_send_longer_than_other_tasks_run(attach: Attach):

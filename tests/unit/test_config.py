@@ -15,7 +15,7 @@ from runclaim.errors import ConfigError
 
 def test_a_laptop_needs_no_settings():
     assert resolve({}, {}, {}) == Config()
-    assert Config().database_url == f"sqlite:///{Path.cwd()}/runclaim.db"
+    assert f"sqlite:///{Path.cwd()}/runclaim.db" == Config().database_url
 
 
 def test_an_argument_comes_before_the_environment_and_that_before_celery():
@@ -23,9 +23,9 @@ def test_an_argument_comes_before_the_environment_and_that_before_celery():
     environ = {"RUNCLAIM_LEASE": "10s", "RUNCLAIM_MAX_DURATION": "20m"}
     found = resolve({"lease": timedelta(hours=1)}, environ, celery)
 
-    assert (found.lease, found.max_duration, found.purge_every) == (
+    assert (
         timedelta(hours=1), timedelta(minutes=20), timedelta(seconds=3)
-    )  # fmt: skip
+    ) == (found.lease, found.max_duration, found.purge_every)  # fmt: skip
 
 
 def test_an_empty_variable_counts_as_none():
@@ -66,9 +66,9 @@ def test_a_database_of_another_kind_is_refused_without_its_password(url):
 
 
 def test_an_application_that_must_not_use_the_default_says_so_by_a_variable():
-    assert resolve({}, {"RUNCLAIM_DATABASE_URL": "sqlite:////srv/ledger.db"}, {}).database_url == (
-        "sqlite:////srv/ledger.db"
-    )
+    url = "sqlite:////srv/ledger.db"
+
+    assert url == resolve({}, {"RUNCLAIM_DATABASE_URL": url}, {}).database_url
 
 
 def test_a_variable_may_name_a_file_instead(tmp_path):

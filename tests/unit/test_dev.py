@@ -86,9 +86,8 @@ def test_a_command_that_fails_shows_its_last_words_and_what_to_do():
 
     with pytest.raises(dev.Stop) as stopped:
         dev.progress(command, label="installing", fix="plug in the cable")
-    assert str(stopped.value) == (
-        "runclaim: no route to host\nrunclaim: installing failed (exit status 3).\nFix: plug in the cable"
-    )
+    message = "runclaim: no route to host\nrunclaim: installing failed (exit status 3).\nFix: plug in the cable"
+    assert message == str(stopped.value)
 
 
 def test_an_old_python_gets_as_far_as_the_message_for_it():
@@ -109,7 +108,7 @@ def test_make_has_the_commands_of_dev_py_and_help():
     makefile = (ROOT / "Makefile").read_text()
     targets = set(re.findall(r"^([a-z]+): ##", makefile, flags=re.MULTILINE))
 
-    assert targets == {*dev.COMMANDS, "help"}
+    assert {*dev.COMMANDS, "help"} == targets
 
 
 def test_every_dependency_is_pinned_without_an_address():
@@ -120,7 +119,7 @@ def test_every_dependency_is_pinned_without_an_address():
     names = {normal(re.match(r"[\w.-]+", dependency).group()) for dependency in asked} - {"runclaim"}
 
     assert [] == [pin for pin in pins if not re.fullmatch(r"[A-Za-z0-9_.-]+==[0-9a-z.]+", pin)]
-    assert names - pinned == set()
+    assert set() == names - pinned
 
 
 def normal(name: str) -> str:

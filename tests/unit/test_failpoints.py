@@ -30,7 +30,7 @@ def test_an_armed_place_kills_the_process_once(tmp_path):
     code = "failpoints.hit('claim.before_commit')\nprint('before', flush=True)\nfailpoints.hit('claim.after_commit')"
     first, second = run(code, armed), run(code, armed)
 
-    assert (first.returncode, first.stdout) == (-signal.SIGKILL, "before\n")
+    assert (-signal.SIGKILL, "before\n") == (first.returncode, first.stdout)
     assert 0 == second.returncode
 
 

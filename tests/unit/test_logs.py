@@ -29,9 +29,9 @@ def test_a_line_of_our_loggers_holds_no_secret_in_its_message_traceback_or_stack
     except ValueError as error:
         record = logged(caplog, "could not: %s %s", error, {"url": "amqp://me:hunter2@host"}, exc_info=True)
 
-    assert record.getMessage() == (
+    assert (
         "could not: [redacted: GitHub token] {'url': 'amqp://[redacted: URL with a password]@host'}"
-    )
+    ) == record.getMessage()
     assert "ValueError: [redacted: GitHub token]" in caplog.text
     assert TOKEN not in caplog.text
     assert "hunter2" not in caplog.text

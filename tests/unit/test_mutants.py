@@ -106,7 +106,7 @@ def test_every_argued_survivor_still_names_a_mutant_and_says_why():
         and (changed := mutant.text(text))
     }
 
-    assert argued.keys() - every == set()
+    assert set() == argued.keys() - every
     assert [] == [entry for entry, reason in argued.items() if len(reason) < 20]
 
 

@@ -42,4 +42,4 @@ def test_no_attempt_waits_longer_than_the_ceiling(factor, attempt):
 
 
 def test_no_wait_is_a_wait_too():
-    assert Backoff(first=timedelta(0)).delay(3) == timedelta(0)
+    assert timedelta(0) == Backoff(first=timedelta(0)).delay(3)

@@ -252,10 +252,10 @@ def test_a_refusal_names_the_field_and_the_way_out_and_not_the_secret(value: obj
         refuse_secrets("key", value)
 
     assert field == refused.value.field
-    assert str(refused.value) == (
+    assert (
         f"{field}: looks like a GitHub token; pass a reference such as secret:env:NAME and read it with ctx.secret,"
         f" or declare the flow with allow_secrets={allowed}"
-    )
+    ) == str(refused.value)
 
 
 def test_data_as_deep_as_json_can_be_is_looked_through():

@@ -79,7 +79,7 @@ def test_a_persistent_server_keeps_what_it_acknowledged(end):
 def test_a_server_takes_the_port_it_is_given():
     port = free_port()
     with valkey(port=port) as server:
-        assert server.url == f"redis://127.0.0.1:{port}/0"
+        assert f"redis://127.0.0.1:{port}/0" == server.url
 
 
 def test_a_paused_server_answers_nothing_until_it_is_resumed(private_valkey):

@@ -61,9 +61,9 @@ def test_the_constraint_names_the_states_of_the_table(name, states):
     ],
 )
 def test_the_status_of_a_phase_follows_from_the_cursor_and_the_state(state, here):
-    assert [phase_status(state, 1, position) for position in range(3)] == [
+    assert [
         PhaseStatus.COMPLETE, here, PhaseStatus.PENDING
-    ]  # fmt: skip
+    ] == [phase_status(state, 1, position) for position in range(3)]  # fmt: skip
 
 
 def test_all_phases_of_a_run_that_succeeded_are_complete():

@@ -205,7 +205,7 @@ def test_identifiers_are_versioned_and_sort_by_their_time():
 
     assert 2000 == len(set(made))
     assert {7} == {uuid.UUID(each).version for each in made}
-    assert {uuid.UUID(each).variant for each in made} == {uuid.RFC_4122}
+    assert {uuid.RFC_4122} == {uuid.UUID(each).variant for each in made}
     assert all(before <= after for before, after in pairwise(stamps))
 
 

@@ -69,7 +69,7 @@ def test_an_action_is_sent_after_the_completion_under_its_key(bench: Bench):
 
     assert 2 == bench.send()
 
-    assert there.calls == [({"body": "one"}, f"{run.id}:deliver:0"), ({"body": "two"}, f"{run.id}:deliver:1")]
+    assert [({"body": "one"}, f"{run.id}:deliver:0"), ({"body": "two"}, f"{run.id}:deliver:1")] == there.calls
     assert [("posted", "1", 1), ("posted", "2", 1)] == shown(run)
     assert 0 == bench.send()
     assert 2 == bench.totals()["actions_posted", "comment"]
@@ -119,7 +119,7 @@ def test_what_the_lookup_does_not_find_is_sent_again_under_the_same_key(bench: B
     run = planned(bench)
     bench.send()
 
-    assert [key for _, key in there.calls] == [f"{run.id}:deliver:0"] * 2
+    assert [f"{run.id}:deliver:0"] * 2 == [key for _, key in there.calls]
     assert [("posted", "2", 2)] == shown(run)
 
 
@@ -243,7 +243,7 @@ def test_a_superseded_run_looks_up_what_may_have_arrived_and_sends_nothing(bench
     assert 1 == bench.send()
 
     assert ("superseded", 1) == (older.state, len(there.calls))
-    assert shown(older) == [("posted", "1", 2) if arrived else ("failed", None, 2)]
+    assert [("posted", "1", 2) if arrived else ("failed", None, 2)] == shown(older)
 
 
 def test_a_finding_that_an_action_points_at_is_recorded_with_it(bench: Bench):
@@ -322,7 +322,7 @@ def test_what_cannot_be_recorded_names_its_field_and_fails_the_run(bench: Bench,
     run = flow.enqueue(repo="acme/app", number=7)
     bench.deliver(flow)
 
-    assert [error.field for error in caught] == [field]
+    assert [field] == [error.field for error in caught]
     assert ("failed", [], []) == (run.state, run.findings, run.actions)
 
 

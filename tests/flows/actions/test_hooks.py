@@ -35,7 +35,7 @@ def test_a_hook_hears_once_of_each_complete_phase(bench: Bench):
         bench.send()
 
     assert [("plan", "complete"), ("deliver", "complete")] == [(event.phase, event.state) for event in heard]
-    assert {(event.run_id, event.flow, event.key) for event in heard} == {(run.id, "review", "acme/app:pr-7")}
+    assert {(run.id, "review", "acme/app:pr-7")} == {(event.run_id, event.flow, event.key) for event in heard}
 
 
 def test_a_hook_hears_once_that_a_run_needs_a_person(bench: Bench):

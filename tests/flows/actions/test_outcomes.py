@@ -85,7 +85,7 @@ def test_a_send_that_could_never_be_recorded_is_not_made_twice_blindly(postgres_
     bench.send()
 
     assert [("sending", None, 1)] == before
-    assert shown(run) == [("posted", "1", 2) if finds else ("unknown", None, 2)]
+    assert [("posted", "1", 2) if finds else ("unknown", None, 2)] == shown(run)
     assert 1 == len(there.calls)
 
 

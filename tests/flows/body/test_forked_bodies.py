@@ -61,4 +61,4 @@ def test_a_forked_process_that_comes_back_from_the_body_settles_nothing(bench: B
             os.kill(os.getpid(), signal.SIGKILL)
 
     assert (RunState.SUCCEEDED, {"plan": "the parent's"}) == (run.state, run.results)
-    assert ended == [1 if comes_back is raises else 0]
+    assert [1 if comes_back is raises else 0] == ended

@@ -45,7 +45,7 @@ def test_a_session_and_its_findings_are_kept_with_the_run(bench: Bench):
     assert ("completed", "changes requested", 1) == (session.status, session.outcome, session.blocking_count)
     assert "logs/7.jsonl" == session.artifact_path
     assert session.completed_at >= session.started_at
-    assert [(each.title, each.session_id) for each in run.findings] == [("one", session.id), ("two", session.id)]
+    assert [("one", session.id), ("two", session.id)] == [(each.title, each.session_id) for each in run.findings]
 
 
 def test_an_attempt_goes_on_with_the_session_that_the_last_one_started(bench: Bench):
@@ -215,7 +215,7 @@ def test_an_answer_that_is_known_is_given_again(bench: Bench):
 
     run = run_of(bench, body)
 
-    assert calls == [f"{run.id}:deliver:create-check"]
+    assert [f"{run.id}:deliver:create-check"] == calls
     assert [{"id": 41}] * 2 == answers
 
 
@@ -235,7 +235,7 @@ def crashed_in(bench: Bench, call: Callable[[str], Any], **how: Any) -> Run:
 def test_a_call_that_may_have_arrived_is_looked_up(bench: Bench):
     run = crashed_in(bench, lambda _key: pytest.fail("called twice"), lookup=lambda key: {"found": key})
 
-    assert run.result == {"found": f"{run.id}:deliver:check"}
+    assert {"found": f"{run.id}:deliver:check"} == run.result
 
 
 def test_a_call_that_did_not_arrive_is_made_again(bench: Bench):

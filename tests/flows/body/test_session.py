@@ -95,7 +95,7 @@ def test_a_savepoint_that_rolls_back_takes_its_run_with_it(bench: Bench, review,
     kept = review.enqueue(repo="acme/app", number=8, session=db)
     db.commit()
 
-    assert [due.run_id for due in bench.rung] == [kept.id]
+    assert [kept.id] == [due.run_id for due in bench.rung]
     assert 1 == bench.count("runclaim_runs")
 
 
@@ -174,11 +174,11 @@ def test_a_session_on_another_kind_of_database_is_refused(laptop: Bench, postgre
     with Session(engine) as db, pytest.raises(InputError) as refused:
         flow.enqueue(repo="acme/app", number=7, session=db)
     engine.dispose()
-    assert str(refused.value) == (
+    assert (
         f"session: is on {postgres_url}, and the ledger is {laptop.database}: the session leads to postgresql, and"
         " workers would never see the run. Set RUNCLAIM_DATABASE_URL to the session's database, or enqueue without"
         " session="
-    )
+    ) == str(refused.value)
 
 
 def test_a_ledger_without_tables_is_refused_before_the_session_is_used(postgres_url: str, tmp_path: Path):

@@ -248,7 +248,7 @@ def test_the_first_use_of_a_new_file_may_be_inside_a_transaction_that_holds_it(
 
     assert fresh.ledger.config.ledger_patience.total_seconds() > took
     assert (["acme/app:pr-7"] if ending == "commit" else []) + [last.view.key] == [due.key for due in fresh.rung]
-    assert migrations.current(fresh.ledger.database) == migrations.HEAD
+    assert migrations.HEAD == migrations.current(fresh.ledger.database)
 
 
 def test_tables_of_another_release_are_refused_inside_a_transaction_too(laptop: Bench, engines):

@@ -29,7 +29,7 @@ def test_the_same_key_and_input_is_the_same_run(bench: Bench):
 
     assert (True, False) == (first.created, again.created)
     assert first.id == again.id
-    assert [due.run_id for due in bench.rung] == [first.id]
+    assert [first.id] == [due.run_id for due in bench.rung]
     assert ["run.enqueued"] == bench.events(first)
 
 
@@ -41,11 +41,11 @@ def test_the_same_key_with_another_input_is_a_conflict_that_shows_what_differs(b
     with pytest.raises(KeyConflict) as refused:
         review.enqueue(repo="acme/app", number=7, base="a2", head="b3")
     assert {"base": ("a1", "a2"), "head": ("b2", "b3")} == refused.value.differs
-    assert str(refused.value) == (
+    assert (
         f"review already has run {first.id} under the key 'acme/app:pr-7' with a different input"
         " (base was 'a1', is 'a2'; head was 'b2', is 'b3')."
         " Put what differs into the key, or enqueue the same input."
-    )
+    ) == str(refused.value)
     assert 1 == bench.count("runclaim_runs")
 
 
@@ -77,7 +77,7 @@ def test_many_inputs_give_their_runs_in_order(bench: Bench):
     assert [True, False, True, False] == [run.created for run in runs]
     assert ["acme/app:pr-3", "acme/app:pr-2", "acme/app:pr-1", "acme/app:pr-3"] == [run.view.key for run in runs]
     assert (runs[1].id, runs[3].id) == (known.id, runs[0].id)
-    assert {due.run_id for due in bench.rung} == {runs[0].id, runs[2].id}
+    assert {runs[0].id, runs[2].id} == {due.run_id for due in bench.rung}
     assert [] == review.enqueue_many([])
 
 

@@ -68,7 +68,7 @@ def test_a_run_tells_where_it_stands(bench: Bench, review, queued):
     assert (RunState.QUEUED, {"plan": "pending", "deliver": "pending"}, {}) == before
     assert queued.state is RunState.SUCCEEDED
     assert {"plan": "complete", "deliver": "complete"} == queued.phases
-    assert queued.results == {"plan": Found(["a1"]), "deliver": 1}
+    assert {"plan": Found(["a1"]), "deliver": 1} == queued.results
     assert (1, 1) == (queued.result, queued.wait(A_SECOND))
 
 
@@ -77,7 +77,7 @@ def test_a_handle_made_from_an_id_knows_what_the_flow_knows(bench: Bench, review
 
     assert review.get(queued.id).results["plan"] == Found(["a1"])
     assert {"paths": ["a1"]} == Run(bench.ledger, queued.id).results["plan"]
-    assert repr(queued) == f"<run {queued.id} (created)>"
+    assert f"<run {queued.id} (created)>" == repr(queued)
 
 
 def test_a_run_that_does_not_exist_says_so(review):
@@ -116,7 +116,7 @@ def test_waiting_for_a_run_that_stops_tells_why(bench: Bench, error, state):
 
     with pytest.raises(RunFailed) as told:
         run.wait(LONG)
-    assert str(told.value) == f"run {run.id} ended {state}: {error.__name__}: not today"
+    assert f"run {run.id} ended {state}: {error.__name__}: not today" == str(told.value)
 
 
 def test_a_waiting_run_is_canceled_at_once_and_twice_is_fine(bench: Bench, review, queued):

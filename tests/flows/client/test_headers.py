@@ -69,7 +69,7 @@ def test_each_body_of_a_group_each_phase_and_each_attempt_has_its_enqueuers_head
     def body(ctx: Context[Order]) -> None:
         as_whom = taken.get() if listened else current_task.request.get("tenant")
         seen.append((ctx.input.name, ctx.phase, ctx.attempt, as_whom))
-        assert current_task.request.headers == {"tenant": as_whom}
+        assert {"tenant": as_whom} == current_task.request.headers
         if ctx.attempt == 1 and ctx.phase == "two":
             raise KeyError("again")
 

@@ -131,7 +131,7 @@ def test_a_run_that_goes_on_by_a_person_is_rung_for(person: Person, when: When):
     person.run(run).retry()
     person.cut.check()
 
-    assert [(due.run_id, due.fence) for due in person.rung] == [(run.id, run.view.fence)]
+    assert [(run.id, run.view.fence)] == [(due.run_id, due.fence) for due in person.rung]
 
 
 def test_what_somebody_else_did_meanwhile_is_not_taken_for_ones_own(person: Person):
@@ -160,7 +160,7 @@ def test_a_cancel_says_which_runs_it_has_canceled(person: Person, when: When):
     told = person.ledger.do(Cancel([waits.id, works.id], "somebody"))
     person.cut.check()
 
-    assert told == {waits.id: "canceled", works.id: "running"}
+    assert {waits.id: "canceled", works.id: "running"} == told
 
 
 def _claimed(conn: Any, run_id: str) -> Any:

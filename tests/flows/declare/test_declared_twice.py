@@ -62,20 +62,20 @@ def test_a_file_that_is_imported_under_two_names_is_told_with_both(what: str, tm
     importlib.import_module("twice_tasks")
     said = refused(lambda: importlib.import_module("twice.twice_tasks"))
 
-    assert said == (
+    assert (
         f"the {what} order ({tmp_path}/twice/twice_tasks.py:9) is declared twice, as its file is imported under two"
         " names, twice_tasks and twice.twice_tasks: import it under one"
-    )
+    ) == said
 
 
 def test_a_module_that_is_reloaded_is_told_as_that(what: str, tmp_path: Path):
     module = importlib.import_module("twice_tasks")
     said = refused(lambda: importlib.reload(module))
 
-    assert said == (
+    assert (
         f"the {what} order ({tmp_path}/twice/twice_tasks.py:9) is declared again because its module twice_tasks"
         " runs a second time; restart the process instead of reloading the module"
-    )
+    ) == said
 
 
 def test_two_declarations_of_one_name_are_told_with_the_place_of_the_first():
@@ -84,6 +84,6 @@ def test_two_declarations_of_one_name_are_told_with_the_place_of_the_first():
     line = sys._getframe().f_lineno - 1
     said = refused(lambda: runs.action("mail")(str))
 
-    assert said == (
+    assert (
         f"this app already has an action mail, declared in {__name__} ({__file__}:{line}); give the second another name"
-    )
+    ) == said

@@ -529,7 +529,7 @@ def test_a_record_that_fits_no_more_is_set_aside_for_a_person_and_holds_up_no_ot
 
     assert 1 == outage.reconcile()
     assert ["queued", "succeeded"] == sorted(run.state for run in runs)
-    assert [path.stem for path in outage.records.folder.glob("*.refused")] == [first.run_id]
+    assert [first.run_id] == [path.stem for path in outage.records.folder.glob("*.refused")]
     assert "stays in" in caplog.text
 
 

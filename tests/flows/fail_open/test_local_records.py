@@ -51,7 +51,7 @@ def test_a_text_that_could_name_another_place_is_no_name_of_a_record(records: Lo
         with pytest.raises(InputError, match="run_id"):
             touch()
 
-    assert sorted(path.name for path in records.folder.iterdir()) == [".lock", f"{ID}.json"]
+    assert [".lock", f"{ID}.json"] == sorted(path.name for path in records.folder.iterdir())
 
 
 def test_a_record_of_another_run_than_its_name_says_is_none(records: LocalRecords, caplog):
@@ -128,7 +128,7 @@ def test_the_lock_follows_no_link_and_empties_no_file(records: LocalRecords, tmp
         records.write(replace(RECORD, opened=2))
 
     assert ("precious", RECORD) == (victim.read_text(), records.read(ID))
-    assert sorted(path.name for path in records.folder.iterdir()) == [".lock", f"{ID}.json"]
+    assert [".lock", f"{ID}.json"] == sorted(path.name for path in records.folder.iterdir())
 
 
 def test_a_lock_that_is_there_is_not_emptied(records: LocalRecords):

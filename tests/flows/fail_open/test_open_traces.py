@@ -252,7 +252,7 @@ def test_a_flow_that_fails_closed_has_keys_of_its_runs_ids(outage: Outage):  # n
     run = flow.enqueue(repo="acme/app", number=7)
     outage.bench.finish(flow, run)
 
-    assert seen == [f"{run.id}:phase0"]
+    assert [f"{run.id}:phase0"] == seen
 
 
 def test_a_folder_in_which_no_record_can_be_kept_is_told(tmp_path: Path):

@@ -47,7 +47,7 @@ def test_the_first_is_rung_by_the_caller_at_once(bell: Bell):
     Doorbell(bell).ring([due(1)])
 
     assert [["1"]] == bell.messages
-    assert bell.threads == [threading.current_thread().name]
+    assert [threading.current_thread().name] == bell.threads
 
 
 def test_what_comes_while_somebody_rings_shares_the_next_message(bell: Bell):
@@ -67,7 +67,7 @@ def test_what_comes_while_somebody_rings_shares_the_next_message(bell: Bell):
     first.join()
     until(lambda: sum(map(len, bell.messages)) == 50, "the others")
 
-    assert bell.messages == [["0"], [str(number) for number in range(1, 50)]]
+    assert [["0"], [str(number) for number in range(1, 50)]] == bell.messages
 
 
 def test_what_waits_goes_along_first_with_the_next_that_rings_itself(bell: Bell, monkeypatch: pytest.MonkeyPatch):

@@ -181,10 +181,10 @@ def test_a_rollback_inside_a_function_is_an_error_that_says_what_to_do(bench: Be
     run = attempted(bench, tell("a"), lambda session: session.rollback(), tell("b"))
 
     assert (RunState.FAILED, []) == (run.state, all_told(bench))
-    assert run.view.error["message"] == (
+    assert (
         "a function handed to ctx.in_completion rolled back its session, and the completion with it;"
         " use `with session.begin_nested():` around what may fail"
-    )
+    ) == run.view.error["message"]
 
 
 def test_a_savepoint_inside_a_function_may_fail(bench: Bench):
@@ -212,9 +212,9 @@ def test_closing_the_session_inside_a_function_breaks_nothing(bench: Bench):
 def test_something_that_is_no_function_is_refused_in_the_body(bench: Bench):
     run = attempted(bench, "INSERT INTO told")  # type: ignore[arg-type]
 
-    assert run.view.error["message"] == (
-        "in_completion takes a function of a session, not 'INSERT INTO told'; pass a lambda"
-    )
+    assert ("in_completion takes a function of a session, not 'INSERT INTO told'; pass a lambda") == run.view.error[
+        "message"
+    ]
 
 
 def test_a_database_that_asks_for_a_retry_gets_one_and_the_rows_come_once(bench: Bench, tmp_path: Path):

@@ -96,7 +96,7 @@ def test_each_run_of_a_group_has_the_journal_of_a_run_alone(bench: Bench):
     runs = group_of(bench, flow)
     deliver(bench, flow)
 
-    assert [bench.events(run) for run in runs] == [bench.events(alone)] * MANY
+    assert [bench.events(alone)] * MANY == [bench.events(run) for run in runs]
 
 
 def test_a_body_that_fails_in_a_group_fails_alone(bench: Bench):
@@ -238,7 +238,7 @@ def test_what_cannot_be_started_at_once_is_passed_on_before_the_first_begins(ben
 
     assert [MANY - 1] == rung
     assert {(due.run_id, due.fence) for due in bench.rung} == {(run.id, 0) for run in runs[1:]}
-    assert states(runs) == [RunState.SUCCEEDED, *[RunState.QUEUED] * (MANY - 1)]
+    assert [RunState.SUCCEEDED, *[RunState.QUEUED] * (MANY - 1)] == states(runs)
 
 
 @pytest.mark.parametrize("options", [{"max_attempts": 1}, {"max_losses": 1}, {"lease": timedelta(milliseconds=500)}])
@@ -249,7 +249,7 @@ def test_a_phase_with_nothing_to_spare_shares_nothing(bench: Bench, options: dic
     runs = group_of(bench, flow)
     deliver(bench, flow)
 
-    assert states(runs) == [RunState.SUCCEEDED, *[RunState.QUEUED] * (MANY - 1)]
+    assert [RunState.SUCCEEDED, *[RunState.QUEUED] * (MANY - 1)] == states(runs)
 
 
 def test_groups_can_be_turned_off(bench: Bench):
@@ -259,7 +259,7 @@ def test_groups_can_be_turned_off(bench: Bench):
     bench.config = type(bench.config)(database_url=bench.config.database_url, grouped=False)
     deliver(bench, flow)
 
-    assert states(runs) == [RunState.SUCCEEDED, *[RunState.QUEUED] * (MANY - 1)]
+    assert [RunState.SUCCEEDED, *[RunState.QUEUED] * (MANY - 1)] == states(runs)
 
 
 def test_what_was_lost_or_has_failed_shares_no_message(bench: Bench):
@@ -279,7 +279,7 @@ def test_what_was_lost_or_has_failed_shares_no_message(bench: Bench):
     messages = together(bench.rung, may_share=lambda due: not due.alone)
 
     assert [1, 1, MANY - 2] == sorted(map(len, messages))
-    assert {message[0].run_id for message in messages if len(message) == 1} == {runs[3].id, runs[6].id}
+    assert {runs[3].id, runs[6].id} == {message[0].run_id for message in messages if len(message) == 1}
 
 
 def _id(bench: Bench, run: Run) -> str:
@@ -308,7 +308,7 @@ def test_a_worker_that_stops_gives_back_what_has_not_begun(bench: Bench):
     runs = group_of(bench, flow)
     deliver(bench, flow)
 
-    assert states(runs) == [*[RunState.SUCCEEDED] * 5, *[RunState.QUEUED] * 5]
+    assert [*[RunState.SUCCEEDED] * 5, *[RunState.QUEUED] * 5] == states(runs)
     assert [0] * 5 == attempts(runs[5:])
     assert {due.run_id for due in bench.rung} == {run.id for run in runs[5:]}
 
@@ -325,8 +325,8 @@ def test_a_process_that_ends_in_a_body_settles_what_ended_and_gives_back_what_wa
     with pytest.raises(SystemExit):
         deliver(bench, flow)
 
-    assert states(runs) == [*[RunState.SUCCEEDED] * 4, *[RunState.QUEUED] * 6]
-    assert attempts(runs[4:]) == [1, *[0] * 5]
+    assert [*[RunState.SUCCEEDED] * 4, *[RunState.QUEUED] * 6] == states(runs)
+    assert [1, *[0] * 5] == attempts(runs[4:])
     assert {} == bench.keeper._watched
 
 
