@@ -63,6 +63,8 @@ def is_known(node: ast.expr) -> bool:  # noqa: PLR0911 - a line for each kind of
 
 def is_spelled_out(node: ast.expr) -> bool:
     """Whether it is written as a value, though with names in it: `[run.id, "a"]`, f"run {run.id}"."""
+    while isinstance(node, ast.BinOp):
+        node = node.left
     return is_known(node) or isinstance(node, ast.List | ast.Tuple | ast.Set | ast.Dict | ast.JoinedStr)
 
 
