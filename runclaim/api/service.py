@@ -20,9 +20,9 @@ from runclaim.api.quota import Quota, Shares
 from runclaim.api.room import Room
 from runclaim.database import Database
 from runclaim.flows.client.enqueue import Enqueue, Rerun
-from runclaim.flows.declare.flow_record import describe
+from runclaim.flows.client.run_source import RunSource
+from runclaim.flows.declare.registry import all_registered, registered
 from runclaim.ledger.doors.page_key import find_page_key, page_key
-from runclaim.ledger.doors.registered_flows import FlowRecord, all_registered, registered
 from runclaim.ledger.enqueue import Enqueued
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from runclaim.app import Runclaim
     from runclaim.config import Config
+    from runclaim.flows.declare.description import FlowDescription
     from runclaim.flows.flow import Flow
     from runclaim.ledger.dispatch import Due
     from runclaim.ledger.new_run import NewRun
@@ -85,22 +86,22 @@ class Service:
         """The answer to a question that only reads. Raises: LedgerUnavailable."""
         return self.database.ask(question)
 
-    def flow(self, name: str) -> tuple[FlowRecord, Flow[Any] | None]:
-        """A flow as it was registered, and its declaration where it is at hand. Raises: Problem."""
+    def flow(self, name: str) -> RunSource:
+        """A flow by its application where that is at hand, else as it was registered. Raises: Problem."""
         if self.runs is not None and (flow := self.runs.flows.get(name)) is not None and flow.phases:
-            return describe(flow, self.runs.config), flow
-        if (record := self.ask(lambda conn: registered(conn, name))) is None:
+            return RunSource.declared(flow, self.runs.config, self.runs.ledger.headers_of)
+        if (description := self.ask(lambda conn: registered(conn, name))) is None:
             raise Problem(
                 "unknown-flow",
                 f"flow {name} is not registered: start a worker of its application, which registers it",
             )
-        return record, None
+        return RunSource.registered(description)
 
-    def flows(self) -> list[FlowRecord]:
+    def flows(self) -> list[FlowDescription]:
         """Every flow that is known here, by name."""
-        found = {record.name: record for record in self.ask(all_registered)}
+        found = self.ask(all_registered)
         if self.runs is not None:
-            found |= {flow.name: describe(flow, self.runs.config) for flow in self.runs.flows.values() if flow.phases}
+            found |= {flow.name: flow.described(self.runs.config) for flow in self.runs.flows.values() if flow.phases}
         return [found[name] for name in sorted(found)]
 
     @property

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from runclaim.errors import DeclarationError, InputError
+from runclaim.errors import InputError
 from runclaim.flows.client.handle import Run
-from runclaim.flows.client.options import Enqueuing, Options
+from runclaim.flows.client.new_run import Options
+from runclaim.flows.client.options import Enqueuing
 from runclaim.flows.declare.declared_flow import DeclaredFlow, FlowOptions
 from runclaim.flows.declare.secret_references import BUILT_IN
 from runclaim.flows.inbound.route import Route
+from runclaim.keys import check_name
 from runclaim.ledger.run_keys import find_runs
 
 if TYPE_CHECKING:
@@ -61,11 +63,11 @@ class Flow(DeclaredFlow[InputT]):
         one `task_default_priority` holds). `rerun` makes a new run also for a key that has one, under its next number,
         and supersedes the older one. `run_id` inserts the run under that id or raises RunExists; it never finds one.
         """
-        if not self.phases:
-            raise DeclarationError(f"flow {self.name} has no phases: declare one with @{self.name}.phase")
-        return Enqueuing(
-            self, self._access, Options(delay=delay, priority=priority, project=project, rerun=rerun, run_id=run_id)
-        )
+        self.require_phases()
+        options = Options(delay=delay, priority=priority, rerun=rerun, run_id=run_id)
+        if project is not None:
+            check_name("project", project)
+        return Enqueuing(self, self._access, options, project=project)
 
     def enqueue(self, value: InputT | None = None, /, *, session: AnySession | None = None, **fields: Any) -> Run:
         """

@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from runclaim import logs
 from runclaim.errors import ClaimLost, DeclarationError, Skip
+from runclaim.flows.client.new_run import Options, new_run
+from runclaim.flows.declare.description import FlowDescription
+from runclaim.flows.declare.intake import Intake
 from runclaim.flows.run.check import Check
 from runclaim.flows.run.ending import Ended, Ending, ended_by
 from runclaim.flows.run.transactions import Success, give_up, record
-from runclaim.keys import check_name, check_text, dump_json, fingerprint, nonce, run_key, uuid7
+from runclaim.keys import check_name, check_text, dump_json, nonce, run_key
 from runclaim.ledger.claim import ClaimRequest, claimed
-from runclaim.ledger.new_run import NewRun
 from runclaim.ledger.plain_call import take
 from runclaim.secrets import refuse_secrets
 
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from runclaim.flows.declare.phase import PhaseOptions
     from runclaim.flows.run.lease_keeper import Keeper
     from runclaim.ledger.fence import Claim
+    from runclaim.ledger.new_run import NewRun
 
 logger: Final = logs.logger("runclaim.plain")
 
@@ -133,22 +136,25 @@ class PlainCalls:
     def _new_run(self, name: str, key: str, subject: str | None, project: str, options: PhaseOptions) -> NewRun:
         refuse_secrets("key", key)
         refuse_secrets("subject", subject)
-        return NewRun(
-            run_id=uuid7(),
+        return new_run(
+            self._description(name, options, has_subject=subject is not None),
+            Intake({}, run_key([key]), None if subject is None else check_text("subject", subject), compared={}),
+            Options(),
             project=check_name("project", project),
-            flow=name,
-            key=run_key([key]),
-            fingerprint=fingerprint({}),
-            subject=None if subject is None else check_text("subject", subject),
+        )
+
+    def _description(self, name: str, options: PhaseOptions, *, has_subject: bool) -> FlowDescription:
+        """A plain call as a flow of one phase, whose key and subject are given."""
+        config = self.ledger.config
+        return FlowDescription(
+            name=name,
+            phases=(options.described(WORK, config),),
             input={},
-            phases=(WORK,),
-            queue=None,
-            max_attempts=options.max_attempts,
-            max_losses=options.max_losses or options.max_attempts,
-            priority=None,
-            delay=timedelta(0),
-            dispatch_after=self.ledger.config.dispatch_after,
-            keep_key=self.ledger.config.keep_keys,
+            key=None,
+            subject=None,
+            has_subject=has_subject,
+            keep_keys=config.keep_keys,
+            dispatch_after=config.dispatch_after,
         )
 
     def check_of(self, claim: Claim) -> Check:

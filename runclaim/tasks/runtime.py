@@ -11,7 +11,7 @@ from runclaim import forks, logs, tracing
 from runclaim.database import Database
 from runclaim.errors import RunclaimError
 from runclaim.flows.actions.outcomes import Outcomes
-from runclaim.flows.declare.flow_record import describe
+from runclaim.flows.declare.registry import register_flows
 from runclaim.flows.fail_open.backlog import Backlog
 from runclaim.flows.fail_open.deliverer import Deliverer
 from runclaim.flows.fail_open.enqueue import send
@@ -22,7 +22,6 @@ from runclaim.flows.run.process import Process
 from runclaim.flows.run.runner import Runner
 from runclaim.flows.upkeep.dispatch import dispatch_due
 from runclaim.flows.upkeep.rescue import rescue_claims_of
-from runclaim.ledger.doors.registered_flows import register, unregistered
 from runclaim.listeners.tell import register as register_listeners
 from runclaim.pause import Pause
 from runclaim.tasks.process_role import ProcessRole
@@ -60,11 +59,8 @@ class Runtime:
 
     def register_flows(self) -> None:
         """Tell the ledger of this application's flows, for doors that do not import it; writes only what is new."""
-        records = [describe(each, self.ledger.config) for each in self.flows.values() if each.phases]
-        database = self.ledger.database
-        if new := database.ask(lambda conn: unregistered(conn, records)):
-            told = database.run(lambda conn: register(conn, new))
-            logger.info("registered in the ledger: %s", ", ".join(told))
+        if changed := register_flows(self.ledger.database, self.flows.values(), self.ledger.config):
+            logger.info("registered in the ledger: %s", ", ".join(changed))
 
     def runner(self, node: str) -> Runner:
         """The runner of this process; `node` is the worker's Celery name."""

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from runclaim.flows.client.handle import Run
-from runclaim.flows.declare.flow_record import describe
-from runclaim.ledger.doors.registered_flows import register
 from tests.api.served import Client, Served, token
 from tests.harness.bench import Bench
 from tests.harness.ledgers import put_away
@@ -29,7 +27,7 @@ class Office:
         self.review = self.bench.flow()
         self.review.phase(name="plan")(lambda ctx: ["app.py"])
         self.review.phase(name="deliver")(lambda ctx: 1)
-        self.bench.database.run(lambda conn: register(conn, [describe(self.review, self.bench.config)]))
+        self.bench.register(self.review)
         self.served = Served(self.bench.config, proxies=trusts)
         self.port = self.served.port
         self.token = token(self.bench.database, "admin")

@@ -10,8 +10,6 @@ from sqlalchemy import select, text
 
 from runclaim import Backoff
 from runclaim.flows.client.handle import Run
-from runclaim.flows.declare.flow_record import describe
-from runclaim.ledger.doors.registered_flows import register
 from runclaim.ledger.rescue import rescue
 from runclaim.models import runs
 
@@ -57,7 +55,7 @@ def test_the_idempotency_key_of_a_flow_that_fails_open_is_the_same_outside(offic
     bench, keys = office.bench, []
     notes = bench.flow("notes", key=key, fail_open=True)
     notes.phase(name="write", idempotent=True)(lambda ctx: keys.append(ctx.idempotency_key))
-    bench.database.run(lambda conn: register(conn, [describe(notes, bench.config)]))
+    bench.register(notes)
     run = notes.enqueue(repo="a", number=7)
     outside = claim(office, flow="notes", phases=["write"])
     assert 200 == say(office, outside, "fail", error={"type": "E", "message": "no"}, verdict="fail").status
@@ -235,7 +233,7 @@ def test_a_completion_from_outside_plans_the_hooks_of_the_application(office):
     told = []
     office.review.on_complete(lambda_named("done", told))
     office.review.on_failed(lambda_named("lost", told))
-    office.bench.database.run(lambda conn: register(conn, [describe(office.review, office.bench.config)]))
+    office.bench.register(office.review)
     office.enqueued()
     say(office, claim(office), "succeed", result=1)
     say(office, claim(office), "fail", error={"type": "E"}, verdict="fail")
@@ -269,7 +267,7 @@ def test_a_worker_of_an_older_release_gives_the_next_phase_no_budget_of_its_own(
     """
     bench = office.bench
     older = orders(bench)
-    bench.database.run(lambda conn: register(conn, [describe(older, bench.config)]))
+    bench.register(older)
     newer = orders(bench)
     newer.phase(name="charge", max_attempts=2, max_losses=3, queue="cards", backoff=AT_ONCE)(broken)
     run = newer.enqueue(repo="a", number=7)

@@ -9,8 +9,6 @@ import pytest
 from click.testing import CliRunner, Result
 
 from runclaim import Blocked, cli
-from runclaim.flows.declare.flow_record import describe
-from runclaim.ledger.doors.registered_flows import register
 from tests.api.served import Served, token
 from tests.harness.bench import Bench
 from tests.harness.ledgers import put_away
@@ -80,8 +78,7 @@ def review(bench: Bench) -> Flow[Any]:
     flow = bench.flow()
     flow.phase(name="plan", max_attempts=1)(_plan)
     flow.phase(name="deliver")(lambda ctx: {"delivered": ctx.input.number})
-    with bench.database.begin() as conn:
-        register(conn, [describe(flow, bench.config)])
+    bench.register(flow)
     return flow
 
 

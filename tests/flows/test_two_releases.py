@@ -11,10 +11,8 @@ import pytest
 from sqlalchemy import text
 
 from runclaim import Backoff, RunState
-from runclaim.flows.actions.hooks import stopped_hooks
-from runclaim.flows.declare.flow_record import describe
+from runclaim.flows.declare.registry import hooks_of_any_stop
 from runclaim.flows.upkeep.dispatch import dispatch_due
-from runclaim.ledger.doors.registered_flows import register
 from runclaim.ledger.rescue import rescue
 from tests.harness.bench import Bench
 
@@ -136,7 +134,7 @@ def test_whoever_rescues_loses_no_hook(newer: Bench, older: Bench, declares: str
     flow = newer.flow()
     flow.phase(name="plan", max_attempts=1)(lambda ctx: None)
     flow.on_failed(tell)
-    newer.database.run(lambda conn: register(conn, [describe(flow, newer.config)]))
+    newer.register(flow)
     run = flow.enqueue(repo="acme/app", number=7)
     newer.runner()._claim(flow.phases["plan"], [(run.id, 0)])
     lapse(newer)
@@ -144,7 +142,7 @@ def test_whoever_rescues_loses_no_hook(newer: Bench, older: Bench, declares: str
         plan(older)
     if declares == "the flow with a hook of its own":
         older.flows["review"].on_failed(shout)
-    older.database.run(lambda conn: rescue(conn, hooks=stopped_hooks(conn, older.flows)))
+    older.database.run(lambda conn: rescue(conn, hooks=hooks_of_any_stop(conn, older.flows)))
 
     planned = newer.execute("SELECT kind FROM runclaim_actions ORDER BY kind").scalars().all()
     own = ["review.on_failed.shout"] if declares == "the flow with a hook of its own" else []

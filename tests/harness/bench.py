@@ -6,6 +6,7 @@ Flows on a real database without Celery: messages go to a list, and the test del
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -24,7 +25,11 @@ from runclaim.flows.actions.action import Action, ActionOptions
 from runclaim.flows.actions.outcomes import Outcomes
 from runclaim.flows.actions.sender import Sender
 from runclaim.flows.client.access import LedgerAccess
+from runclaim.flows.client.registered_flow import RegisteredFlow
+from runclaim.flows.client.run_source import RunSource
 from runclaim.flows.declare.declared_flow import FlowOptions
+from runclaim.flows.declare.description import FlowDescription
+from runclaim.flows.declare.registry import register_flows
 from runclaim.flows.fail_open.backlog import Backlog
 from runclaim.flows.fail_open.deliverer import Deliverer
 from runclaim.flows.fail_open.enqueue import send
@@ -125,6 +130,16 @@ class Bench:
         made = Flow(name, input_type, options, access=self.ledger, on_phase=lambda flow, phase: None)
         self.flows[name] = made
         return made
+
+    def register(self, flow: Flow[Any]) -> None:
+        """As a worker of the application does when it starts."""
+        register_flows(self.database, [flow], self.config)
+
+    def outside(self, flow: Flow[Any]) -> RunSource:
+        """The flow as a door without the application knows it: by what its workers would have registered."""
+        stored = json.loads(json.dumps(flow.described(self.config).as_json()))
+        description = FlowDescription.from_json(stored)
+        return RunSource(description, RegisteredFlow(description))
 
     def action(self, kind: str = "comment", **options: Any) -> Callable[[Handler], Action]:
         """As `runs.action`; a send that fails is due again at once."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any, Final
 
 from starlette.responses import JSONResponse
 
-from runclaim.api.responses import FlowPhaseOut, FlowsOut
+from runclaim.api.responses import FlowOut, FlowPhaseOut, FlowsOut
 from runclaim.api.routing import Asker, Doors
-from runclaim.ledger.doors.registered_flows import FlowRecord
+from runclaim.flows.declare.description import FlowDescription
 from runclaim.ledger.doors.tokens import Scope
 
 doors: Final = Doors()
@@ -24,11 +23,10 @@ doors: Final = Doors()
 )
 def list_flows(caller: Asker) -> JSONResponse:
     """The registered flows, each with the JSON Schema of its input."""
-    return JSONResponse({"flows": [_shown(record) for record in caller.service.flows()]})
+    return JSONResponse({"flows": [_shown(flow) for flow in caller.service.flows()]})
 
 
-def _shown(record: FlowRecord) -> dict[str, Any]:
-    known = FlowPhaseOut.model_fields
-    phases = [{name: each for name, each in asdict(phase).items() if name in known} for phase in record.phases]
-    told = {"name": record.name, "phases": phases, "input": record.input}
-    return told | {"own_code": record.own_code, "key": record.key, "subject": record.subject}
+def _shown(flow: FlowDescription) -> dict[str, Any]:
+    declared = flow.as_json()
+    declared["phases"] = [{name: each[name] for name in FlowPhaseOut.model_fields} for each in declared["phases"]]
+    return {name: declared[name] for name in FlowOut.model_fields}

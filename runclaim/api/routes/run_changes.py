@@ -14,8 +14,6 @@ from runclaim.api.responses import RunBrief, RunOut, RunsChanged
 from runclaim.api.routes.runs import LOCATION, brief, shown_to
 from runclaim.api.routing import Asker, Doors
 from runclaim.errors import StateConflict
-from runclaim.flows.client.registered_flow import due_now, rerun_of
-from runclaim.flows.client.rerun import again
 from runclaim.flows.messages.message import of_view
 from runclaim.keys import nonce
 from runclaim.ledger import read
@@ -167,7 +165,6 @@ def rerun_run(run_id: UUID, request: Request, caller: Asker) -> Response:
 
 def _rerun_of(caller: Caller, line: RunLine) -> NewRun:
     service = caller.service
-    record, flow = service.flow(line.flow)
     view = service.ask(lambda conn: read.run(conn, line.id))
     if view is None:
         raise no_run(line.id)
@@ -175,10 +172,7 @@ def _rerun_of(caller: Caller, line: RunLine) -> NewRun:
     def fingerprint_of(key: tuple[str, str]) -> str | None:
         return service.ask(lambda conn: recorded_fingerprint(conn, *key))
 
-    if service.runs is not None and flow is not None:
-        return again(service.runs.ledger, flow, view, fingerprint_of)
-    made = rerun_of(record, view, fingerprint_of)
-    return made if service.can_ring else due_now(made)
+    return service.flow(line.flow).rerun_of(view, fingerprint_of)
 
 
 def _move(

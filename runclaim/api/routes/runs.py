@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 from uuid import UUID
@@ -23,7 +22,8 @@ from runclaim.api.requests import Enqueue, Name
 from runclaim.api.responses import RunBrief, RunOut, RunsOut, State
 from runclaim.api.routing import Asker, Doors
 from runclaim.errors import InputError
-from runclaim.flows.client.registered_flow import InputRefused, due_now, new_run
+from runclaim.flows.client.new_run import options_of_door
+from runclaim.flows.client.registered_flow import InputRefused
 from runclaim.ledger import read
 from runclaim.ledger.doors.run_pages import MOST, RunFilter, RunLine, list_runs, run_line
 from runclaim.ledger.doors.tokens import Scope
@@ -127,9 +127,7 @@ def enqueue_run(body: Enqueue, request: Request, caller: Asker) -> Response:
     """
     service, project = caller.service, caller.project(body.project)
     service.room.require("live-runs", project)
-    new = _new_run(caller, body, project)
-    # The caller's trace, also where no SDK of this process has made it the current one.
-    new = replace(new, trace_context=new.trace_context or tracing.carried(request.headers))
+    new = _new_run(caller, body, project, request)
 
     def work(conn: Connection) -> Done:
         made = enqueue(conn, [new])[0]
@@ -141,34 +139,19 @@ def enqueue_run(body: Enqueue, request: Request, caller: Asker) -> Response:
     return once(caller, request, project=project, payload=body.model_dump(), work=work, show=shown_to(caller))
 
 
-def _new_run(caller: Caller, body: Enqueue, project: str) -> NewRun:
-    record, flow = caller.service.flow(body.flow)
-    delay = timedelta(seconds=body.delay_seconds)
+def _new_run(caller: Caller, body: Enqueue, project: str, request: Request) -> NewRun:
+    flow = caller.service.flow(body.flow)
+    options = options_of_door(delay=timedelta(seconds=body.delay_seconds), priority=body.priority)
+    # The caller's trace, also where no SDK of this process has made it the current one.
+    trace = tracing.carrier() or tracing.carried(request.headers)
     try:
-        if flow is not None:
-            new = flow.using(project=project, delay=delay, priority=body.priority).new_run(body.input)
-            _require_same("key", body.key, new.key.text)
-            _require_same("subject", body.subject, new.subject)
-            return new
-        made = new_run(
-            record,
-            body.input,
-            project=project,
-            key=body.key,
-            subject=body.subject,
-            delay=delay,
-            priority=body.priority,
+        return flow.new_run(
+            body.input, options, project=project, key=body.key, subject=body.subject, trace_context=trace
         )
     except InputRefused:
         raise
     except InputError as error:
-        raise of_input(error, record.input.get("properties", ())) from error
-    return made if caller.service.can_ring else due_now(made)
-
-
-def _require_same(name: str, given: str | None, made: str | None) -> None:
-    if given not in {None, made}:
-        raise InputError(name, f"is computed by the application ({made!r} for this input); leave it out")
+        raise of_input(error, flow.description.fields) from error
 
 
 @doors.door(

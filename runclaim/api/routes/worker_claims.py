@@ -5,26 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from runclaim.api.problems import Problem
 from runclaim.errors import ClaimLost
 from runclaim.events import EventType
-from runclaim.flows.actions.hooks import HookEvent, plan_hooks, plan_stopped
-from runclaim.flows.client.registered_flow import identity_of
+from runclaim.flows.declare.description import identity_of
 from runclaim.flows.messages.message import of_claim
 from runclaim.keys import dump_json, fingerprint, nonce
 from runclaim.ledger import read
 from runclaim.ledger.claim import ClaimRequest, claim, claimed
 from runclaim.ledger.complete import complete
-from runclaim.ledger.completion import Completion, NextPhase
+from runclaim.ledger.completion import Completion
 from runclaim.ledger.doors.idempotency_keys import KeptAnswer, find, keep
 from runclaim.ledger.doors.outside_workers import Lease, held_claim, lease_of, ready, recorded_by
 from runclaim.ledger.doors.run_pages import RunLine
 from runclaim.ledger.fail import Failure, Verdict, fail
 from runclaim.ledger.fence import Claim
-from runclaim.retries import Backoff
 from runclaim.sql.clock import rfc3339
 from runclaim.states import RunState
 from runclaim.tracebacks import reported_error_data
@@ -34,7 +31,8 @@ if TYPE_CHECKING:
 
     from runclaim.api.auth import Caller
     from runclaim.api.requests import ClaimAsked, FailedAttempt, Succeeded
-    from runclaim.ledger.doors.registered_flows import FlowRecord, PhaseRecord
+    from runclaim.flows.client.run_source import RunSource
+    from runclaim.flows.declare.description import FlowDescription, PhaseDescription
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +43,7 @@ class Job:
     #: What its idempotency key is made of.
     identity: str
     results: dict[str, Any]
-    lease: float
+    lease: timedelta
     ends: Lease
 
     def shown(self) -> dict[str, Any]:
@@ -64,7 +62,7 @@ class Job:
             "input": taken.input,
             "results": self.results,
             "idempotency_key": f"{self.identity}:{taken.phase}",
-            "lease_seconds": self.lease,
+            "lease_seconds": self.lease.total_seconds(),
             "lease_expires_at": rfc3339(self.ends.expires_at),
             "deadline_at": rfc3339(self.ends.deadline_at),
         }
@@ -91,14 +89,15 @@ Settling = tuple[Callable[["Connection"], Ended], Callable[["Connection"], Ended
 def take(caller: Caller, asked: ClaimAsked) -> Job | None:
     """Claim the run that has waited longest at one of these phases, or `None`. Raises: Problem."""
     service, project, owner = caller.service, caller.project(asked.project), nonce()
-    record, _ = service.flow(asked.flow)
-    known = {phase.name: phase for phase in record.phases if phase.name in asked.phases}
+    flow = service.flow(asked.flow)
+    description = flow.description
+    known = {phase.name: phase for phase in description.phases if phase.name in asked.phases}
     if missing := sorted(set(asked.phases) - set(known)):
-        raise Problem("unknown-flow", f"flow {record.name} has no phase {missing[0]}")
+        raise Problem("unknown-flow", f"flow {description.name} has no phase {missing[0]}")
     tried: list[ClaimRequest] = []
 
     def work(conn: Connection) -> Job | None:
-        found = ready(conn, project=project, flow=record.name, phases=list(known))
+        found = ready(conn, project=project, flow=description.name, phases=list(known))
         if found is None:
             return None
         phase = known[found.phase]
@@ -106,47 +105,48 @@ def take(caller: Caller, asked: ClaimAsked) -> Job | None:
         taken = claim(
             conn,
             tried[-1:],
-            flow=record.name,
+            flow=description.name,
             phase=phase.name,
             worker=f"http:{asked.worker}",
-            lease=timedelta(seconds=phase.lease),
-            max_duration=timedelta(seconds=phase.max_duration),
+            lease=phase.lease,
+            max_duration=phase.max_duration,
             waits_for=phase.on,
             max_attempts=phase.max_attempts,
             max_losses=phase.max_losses,
         )
-        return _job(conn, taken[0], record, phase) if taken else None
+        return _job(conn, taken[0], flow, phase) if taken else None
 
     def read_back(conn: Connection) -> Job | None:
         taken = claimed(conn, tried)
-        return _job(conn, taken[0], record, known[taken[0].phase]) if taken else None
+        return _job(conn, taken[0], flow, known[taken[0].phase]) if taken else None
 
-    if service.ask(lambda conn: ready(conn, project=project, flow=record.name, phases=list(known))) is None:
+    if service.ask(lambda conn: ready(conn, project=project, flow=description.name, phases=list(known))) is None:
         # Whoever polls for work writes nothing while there is none.
         return None
     return service.database.run(work, read_back=read_back)
 
 
-def _job(conn: Connection, taken: Claim, record: FlowRecord, phase: PhaseRecord) -> Job | None:
+def _job(conn: Connection, taken: Claim, flow: RunSource, phase: PhaseDescription) -> Job | None:
     ends = lease_of(conn, taken.run_id)
     if ends is None:
         return None
-    return Job(taken, identity_of(record, taken), read.results(conn, taken.run_id), phase.lease, ends)
+    identity = identity_of(taken, fail_open=flow.description.fail_open, key=lambda: flow.inputs.key_of_claim(taken))
+    return Job(taken, identity, read.results(conn, taken.run_id), phase.lease, ends)
 
 
 def begin_success(caller: Caller, line: RunLine, fence: int, owner: str, said: Succeeded) -> Settling:
     """How a result is recorded, and read back. Raises: InputError."""
     service = caller.service
-    record, _ = service.flow(line.flow)
+    description = service.flow(line.flow).description
     text = dump_json("result", said.result)
 
     def work(conn: Connection) -> Ended:
         taken = _held(conn, line, fence, owner)
-        following = _following(record, taken)
-        done = HookEvent(taken.run_id, taken.flow, taken.key, taken.phase, "complete")
-        told = plan_hooks(record.hooks.get("on_complete", ()), done)
-        worker, ran = _worked(conn, record, taken)
-        completion = Completion(taken, text, worker, ran, following, actions=tuple(told))
+        # A worker outside takes one phase at a time; whoever knows the next one claims it.
+        next_phase = description.next_phase(taken)
+        worker, ran = _worked(conn, description, taken)
+        hooks = tuple(description.hooks_of_completion(taken))
+        completion = Completion(taken, text, worker, ran, next_phase, actions=hooks)
         moved = complete(conn, [completion]).get(line.id)
         if moved is None:
             raise ClaimLost(line.id, taken.phase, fence)
@@ -154,7 +154,7 @@ def begin_success(caller: Caller, line: RunLine, fence: int, owner: str, said: S
 
         def ring() -> None:
             if moved.state is RunState.QUEUED:
-                service.ring(of_claim(claim=taken, flow=flow, fence=moved.fence, next_phase=following))
+                service.ring(of_claim(claim=taken, flow=flow, fence=moved.fence, next_phase=next_phase))
 
         return Ended(line.id, taken.phase, taken.attempt, "succeeded", ring)
 
@@ -173,16 +173,17 @@ def begin_success(caller: Caller, line: RunLine, fence: int, owner: str, said: S
 
 def begin_failure(caller: Caller, line: RunLine, fence: int, owner: str, said: FailedAttempt) -> Settling:
     """How an attempt without a result is settled, and read back."""
-    record, _ = caller.service.flow(line.flow)
+    description = caller.service.flow(line.flow).description
     error = reported_error_data(said.error.type, said.error.message, said.error.traceback)
     place = fingerprint(["fail", line.id, fence, owner])
     what = fingerprint([error, said.verdict, said.retry_after_seconds])
 
     def work(conn: Connection) -> Ended:
         taken = _held(conn, line, fence, owner)
-        delay = _delay(record, taken, said.retry_after_seconds)
-        ended = Failure(taken, error, Verdict(said.verdict), delay, _worked(conn, record, taken)[0])
-        if line.id not in fail(conn, [ended], hooks=partial(plan_stopped, record.hooks)):
+        wanted = None if said.retry_after_seconds is None else timedelta(seconds=said.retry_after_seconds)
+        delay = description.delay_after(taken, wanted=wanted)
+        ended = Failure(taken, error, Verdict(said.verdict), delay, _worked(conn, description, taken)[0])
+        if line.id not in fail(conn, [ended], hooks=description.hooks_of_stop):
             raise ClaimLost(line.id, taken.phase, fence)
         keep(conn, place, KeptAnswer(what, line.id, 200, {}, line.project))
         return Ended(line.id, taken.phase, taken.attempt, "failed")
@@ -208,43 +209,11 @@ def _held(conn: Connection, line: RunLine, fence: int, owner: str) -> Claim:
     return found
 
 
-def _worked(conn: Connection, record: FlowRecord, taken: Claim) -> tuple[str, timedelta]:
+def _worked(conn: Connection, description: FlowDescription, taken: Claim) -> tuple[str, timedelta]:
     """Who holds the claim, and for how long by now."""
     lease = lease_of(conn, taken.run_id)
-    phase = next((each for each in record.phases if each.name == taken.phase), None)
+    phase = description.phase(taken.phase)
     if lease is None or phase is None:
         return "http", timedelta(0)
-    began = lease.deadline_at - timedelta(seconds=phase.max_duration)
+    began = lease.deadline_at - phase.max_duration
     return lease.worker, max(timedelta(0), lease.now - began)
-
-
-def _following(record: FlowRecord, taken: Claim) -> NextPhase | None:
-    if taken.is_last:
-        return None
-    name = taken.phases[taken.cursor + 1]
-    phase = next((each for each in record.phases if each.name == name), None)
-    nothing = timedelta(0)
-    return NextPhase(
-        phase=name,
-        queue=phase.queue if phase else None,
-        # Of a phase that is not registered the first claim fixes them.
-        max_attempts=phase.max_attempts if phase else 1,
-        max_losses=phase.max_losses if phase else 1,
-        lease=nothing,
-        max_duration=nothing,
-        # A worker outside takes one phase at a time; whoever knows the next one claims it.
-        owner=None,
-        dispatch_after=nothing,
-        waits_for=phase.on if phase else None,
-    )
-
-
-def _delay(record: FlowRecord, taken: Claim, asked: float | None) -> timedelta:
-    if asked is not None:
-        return timedelta(seconds=asked)
-    phase = next((each for each in record.phases if each.name == taken.phase), None)
-    if phase is None:
-        return Backoff().delay(taken.attempt)
-    told = phase.backoff
-    durations = {name: timedelta(seconds=told[name]) for name in ("first", "ceiling")}
-    return Backoff(factor=told["factor"], jitter=told["jitter"], **durations).delay(taken.attempt)

@@ -7,7 +7,6 @@ and drops the work. What a claim has recorded is answered the same however often
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
@@ -78,15 +77,15 @@ def beat(run_id: UUID, body: Held, caller: Asker) -> JSONResponse:
     """Extend the lease, never past the deadline. If `cancel_requested` is true, stop and send `:fail`."""
     line = caller.run(str(run_id))
     fence, owner = _proof(body)
-    record, _ = caller.service.flow(line.flow)
+    description = caller.service.flow(line.flow).description
 
     def work(conn: Connection) -> JSONResponse:
         claim = held_claim(conn, line.id, fence=fence, owner=owner)
-        lease = next((phase.lease for phase in record.phases if claim and phase.name == claim.phase), 0.0)
+        phase = description.phase(claim.phase) if claim else None
         found: dict[str, bool] = {}
-        if claim and lease:
+        if claim and phase:
             # Whose row another transaction holds has its lease as it was; the worker beats again before that ends.
-            found = heartbeat(conn, [(claim, timedelta(seconds=lease))]) or passed_over(conn, [claim])
+            found = heartbeat(conn, [(claim, phase.lease)]) or passed_over(conn, [claim])
         ends = lease_of(conn, line.id)
         if line.id not in found or ends is None:
             raise ClaimLost(line.id, line.phase, fence)

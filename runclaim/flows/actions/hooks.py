@@ -9,20 +9,17 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from runclaim.errors import DeclarationError, Retry
 from runclaim.flows.actions.action import Action, ActionOptions
 from runclaim.keys import uuid7
 from runclaim.ledger.actions.plan import NewAction, Stopped
-from runclaim.ledger.doors.registered_flows import registered
 from runclaim.secrets import kind_of
 from runclaim.states import RunState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, MutableMapping
-
-    from sqlalchemy import Connection
 
     from runclaim.ledger.fence import Claim
 
@@ -69,49 +66,20 @@ class Hooks:
         self.kinds.setdefault(word, []).append(kind)
         return hook
 
-    def completed(self, claim: Claim) -> Iterable[NewAction]:
-        """What the completion of this claim's phase plans."""
-        event = HookEvent(claim.run_id, claim.flow, claim.key, claim.phase, "complete")
-        return self._plan("on_complete", event)
 
-    def stopped(self, stopped: Stopped) -> Iterable[NewAction]:
-        """What a run of this flow plans that is blocked or has failed."""
-        return plan_stopped(self.kinds, stopped)
-
-    def _plan(self, word: str, event: HookEvent) -> Iterable[NewAction]:
-        return plan_hooks(self.kinds.get(word, ()), event)
-
-
-class HasHooks(Protocol):
-    """A flow, as far as its hooks go."""
-
-    hooks: Hooks
-
-
-def plan_hooks(kinds: Iterable[str], event: HookEvent) -> Iterable[NewAction]:
+def _plan(kinds: Iterable[str], event: HookEvent) -> Iterable[NewAction]:
     """The actions that tell hooks of these kinds of an event."""
     for kind in kinds:
         name = kind.removeprefix(f"{event.flow}.")
         yield NewAction(uuid7(), event.run_id, event.phase, name, kind, json.dumps(asdict(event)))
 
 
+def plan_completed(kinds: Mapping[str, Iterable[str]], claim: Claim) -> Iterable[NewAction]:
+    """The actions that tell a run's hooks that the claim's phase is complete; `kinds` as in `Hooks.kinds`."""
+    event = HookEvent(claim.run_id, claim.flow, claim.key, claim.phase, "complete")
+    return _plan(kinds.get("on_complete", ()), event)
+
+
 def plan_stopped(kinds: Mapping[str, Iterable[str]], stopped: Stopped) -> Iterable[NewAction]:
     """The actions that tell a run's hooks that it is blocked or has failed; `kinds` as in `Hooks.kinds`."""
-    return plan_hooks(kinds.get(_WORDS[stopped.state], ()), HookEvent(**asdict(stopped)))
-
-
-def stopped_hooks(conn: Connection, flows: Mapping[str, HasHooks]) -> Callable[[Stopped], Iterable[NewAction]]:
-    """
-    What is planned for any run of the ledger that stops: the hooks that are registered, and those of `flows`.
-
-    Whoever rescues may be another application, or an older release; no hook is lost by that. Reads the registry when
-    a run stops, in the transaction of `conn`.
-    """
-
-    def plan(stopped: Stopped) -> Iterable[NewAction]:
-        word, flow, record = _WORDS[stopped.state], flows.get(stopped.flow), registered(conn, stopped.flow)
-        declared = [] if flow is None else flow.hooks.kinds.get(word, [])
-        known = [] if record is None else record.hooks.get(word, [])
-        return plan_stopped({word: list(dict.fromkeys([*declared, *known]))}, stopped)
-
-    return plan
+    return _plan(kinds.get(_WORDS[stopped.state], ()), HookEvent(**asdict(stopped)))

@@ -11,6 +11,7 @@ from runclaim.flows.body.in_body import refuse_in_body
 from runclaim.flows.client.after_commit import Fate
 from runclaim.flows.client.changes import Cancel, Restart, SendSignal
 from runclaim.flows.client.enqueue import Rerun, make_runs
+from runclaim.flows.client.run_source import RunSource
 from runclaim.flows.client.signal import Signal
 from runclaim.ledger import read
 from runclaim.ledger.actions.decide import ActionView, actions_of
@@ -178,17 +179,14 @@ class Run:
         names it. Raises: RunNotFound for a purged run, DeclarationError when this application does not have its
         flow, InputError when the flow no longer takes its input.
         """
-        from runclaim.flows.client.rerun import again
-
         view = self.view
         flow = self._flow or self._access.flows.get(view.flow)
         if flow is None:
             raise DeclarationError(
                 f"this application has no flow {view.flow}: rerun run {self.id} where it is declared"
             )
-        new = again(
-            self._access, flow, view, lambda key: self._access.ask(lambda conn: recorded_fingerprint(conn, *key))
-        )
+        source = RunSource.declared(flow, self._access.config)
+        new = source.rerun_of(view, lambda key: self._access.ask(lambda conn: recorded_fingerprint(conn, *key)))
         (rerun,) = make_runs(self._access, Rerun([new], by))
         return Run(self._access, rerun.run_id, flow, created=True)
 

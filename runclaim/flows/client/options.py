@@ -7,24 +7,19 @@ A message goes out only after the commit: a worker that hears of a run can read 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
-from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from sqlalchemy.orm import Session, scoped_session
 from sqlalchemy.util import await_only
 
 from runclaim import tracing
-from runclaim.errors import DeclarationError, InputError
+from runclaim.errors import InputError
 from runclaim.flows.client.after_commit import after_commit
 from runclaim.flows.client.application_sessions import untranslated
 from runclaim.flows.client.enqueue import Enqueue, NewRuns, Recover, Rerun, make_runs
 from runclaim.flows.client.handle import Run
-from runclaim.keys import check_id, check_name, dump_json, fingerprint, uuid7
-from runclaim.ledger.new_run import NewRun
-from runclaim.retries import LONGEST
-from runclaim.sql.rowset import as_id
+from runclaim.flows.client.run_source import RunSource
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -33,46 +28,24 @@ if TYPE_CHECKING:
 
     from runclaim.flows.client.access import LedgerAccess
     from runclaim.flows.client.after_commit import Pending
+    from runclaim.flows.client.new_run import Options
     from runclaim.flows.declare.declared_flow import DeclaredFlow
     from runclaim.ledger.enqueue import Enqueued
+    from runclaim.ledger.new_run import NewRun
 
     AnySession = Session | scoped_session[Session]
     AnyAsyncSession = AsyncSession | async_scoped_session[AsyncSession]
 
 InputT = TypeVar("InputT")
 
-#: Of JSON, for what the application adds to the headers of a run's task.
-_MAX_HEADERS_BYTES: Final = 8 * 1024
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """How runs are enqueued, beside their input."""
-
-    delay: timedelta | None = None
-    priority: int | None = None
-    project: str | None = None
-    rerun: bool = False
-    run_id: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.delay is not None and not (isinstance(self.delay, timedelta) and timedelta(0) <= self.delay <= LONGEST):
-            raise DeclarationError(f"delay must be a timedelta from zero to {LONGEST.days} days, not {self.delay!r}")
-        if self.priority is not None and not (isinstance(self.priority, int) and 0 <= self.priority <= 9):  # noqa: PLR2004 - Celery's range
-            raise DeclarationError(f"priority must be a number from 0 to 9, not {self.priority!r}")
-        if self.project is not None:
-            check_name("project", self.project)
-        if self.run_id is not None:
-            check_id("run_id", self.run_id)
-            if self.rerun:
-                raise DeclarationError("a rerun gets an id of its own; give either rerun=True or run_id=…")
-
 
 class Enqueuing(Generic[InputT]):
     """A flow with options, ready to enqueue; see `Flow.using`."""
 
-    def __init__(self, flow: DeclaredFlow[InputT], access: LedgerAccess, options: Options) -> None:
-        self._flow, self._access, self._options = flow, access, options
+    def __init__(
+        self, flow: DeclaredFlow[InputT], access: LedgerAccess, options: Options, *, project: str | None = None
+    ) -> None:
+        self._flow, self._access, self._options, self._project = flow, access, options, project
 
     def _change(self, wanted: Sequence[NewRun]) -> NewRuns:
         """How the runs of one call are made."""
@@ -90,8 +63,7 @@ class Enqueuing(Generic[InputT]):
         """See `Flow.enqueue_many`."""
         self._access.require_open()
         with self._span():
-            trace_context = tracing.carrier()
-            wanted = [self._new_run(value, trace_context) for value in values]
+            wanted = self._new_runs(values)
             if not wanted:
                 return []
             if len(wanted) > 1 and self._options.run_id is not None:
@@ -167,42 +139,13 @@ class Enqueuing(Generic[InputT]):
 
     def new_run(self, given: InputT | Mapping[str, Any]) -> NewRun:
         """The run that an input stands for; nothing is written. Raises: InputError."""
-        return self._new_run(given, tracing.carrier())
+        return self._new_runs([given])[0]
 
-    def _new_run(self, given: InputT | Mapping[str, Any], trace_context: dict[str, str] | None) -> NewRun:
-        flow, config = self._flow, self._access.config
-        value, plain = flow.input_type.take(given)
-        # Before what is made from it: an error of a key shows the value that the key cannot take.
-        flow.secret_fields.check(plain)
-        key, subject = flow.key_of(value), flow.subject_of(value)
-        flow.secret_fields.check_made(key=key.text, subject=subject)
-        first = next(iter(flow.phases.values()))
-        new = NewRun(
-            run_id=as_id(self._options.run_id) if self._options.run_id else uuid7(),
-            project=self._options.project or config.project,
-            flow=flow.name,
-            key=key,
-            fingerprint=fingerprint(flow.input_type.form.compared(plain)),
-            subject=subject,
-            input=plain,
-            phases=tuple(flow.phases),
-            queue=first.options.queue,
-            max_attempts=first.options.max_attempts,
-            max_losses=first.max_losses,
-            priority=self._options.priority,
-            delay=self._options.delay or timedelta(0),
-            dispatch_after=config.dispatch_after,
-            keep_key=config.keep_keys,
-            waits_for=first.options.on,
-            trace_context=trace_context,
-            comparable=flow.input_type.comparable,
-        )
-        headers = self._access.headers_of(new)
-        if headers is None:
-            return new
-        dump_json("headers", headers, cap=_MAX_HEADERS_BYTES)
-        self._flow.secret_fields.check_made(headers=headers)
-        return replace(new, headers=headers)
+    def _new_runs(self, given: Iterable[InputT | Mapping[str, Any]]) -> list[NewRun]:
+        config = self._access.config
+        source = RunSource.declared(self._flow, config, self._access.headers_of)
+        project, trace = self._project or config.project, tracing.carrier()
+        return [source.new_run(each, self._options, project=project, trace_context=trace) for each in given]
 
 
 def _plain(session: Any) -> Session:

@@ -1,33 +1,27 @@
 """
-Enqueuing from outside: a run of a flow whose code is not at hand, by what its application has registered.
+A flow whose application is not at hand: its inputs are taken by the schema that its workers have registered.
 
-The input is brought into the form that the application would keep, and held against the registered schema. A flow whose
-type has code of its own is refused: that code may make the same input of two spellings.
+The input is brought into the form that the application would keep, and held against the schema. A flow whose type has
+code of its own is refused: that code may make the same input of two spellings.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-from datetime import timedelta
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from runclaim import tracing
 from runclaim.errors import InputError
-from runclaim.flows.declare.input_forms import Form
-from runclaim.flows.declare.secret_fields import SecretFields
+from runclaim.flows.declare.input_forms import Form, object_of
+from runclaim.flows.declare.intake import Intake
 from runclaim.flows.declare.validator import problems_of
-from runclaim.keys import Template, check_text, dump_json, fingerprint, key_id, run_key, uuid7
-from runclaim.ledger.new_run import NewRun
-from runclaim.ledger.run_keys import key_of
-from runclaim.retries import LONGEST
+from runclaim.keys import Template, check_text, dump_json, run_key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
+    from runclaim.flows.declare.description import FlowDescription
     from runclaim.keys import RunKey
-    from runclaim.ledger.doors.registered_flows import FlowRecord
     from runclaim.ledger.fence import Claim
-    from runclaim.ledger.read import RunView
 
 
 class InputRefused(InputError):
@@ -38,139 +32,83 @@ class InputRefused(InputError):
         super().__init__(*problems[0])
 
 
-def new_run(
-    record: FlowRecord,
-    given: Mapping[str, Any],
-    *,
-    project: str,
-    key: str | None = None,
-    subject: str | None = None,
-    delay: timedelta = timedelta(0),
-    priority: int | None = None,
-) -> NewRun:
-    """
-    The run that an input stands for; nothing is written.
+class RegisteredFlow:
+    """A flow by its description alone. `key` and `subject` are for flows that make them by a function."""
 
-    `key` and `subject` are for flows that make them by a function, and only for those. Raises: InputError, ConfigError.
-    """
-    if record.own_code is not None:
-        problem = f"cannot be made without the application of flow {record.name}: {record.own_code}; run it with -A"
-        raise InputError("input", problem)
-    return _made(record, given, project=project, key=key, subject=subject, delay=delay, priority=priority)
+    def __init__(self, description: FlowDescription) -> None:
+        self.description = description
 
+    @cached_property
+    def _form(self) -> Form:
+        return Form(self.description.input)
 
-def _made(
-    record: FlowRecord,
-    given: Mapping[str, Any],
-    *,
-    project: str,
-    key: str | None,
-    subject: str | None,
-    delay: timedelta = timedelta(0),
-    priority: int | None = None,
-) -> NewRun:
-    form = Form(record.input)
-    plain = _checked(record, form, dict(given))
-    dump_json("input", plain)
-    if not timedelta(0) <= delay <= LONGEST:
-        raise InputError("delay", f"must be from zero to {LONGEST.days} days")
-    named, about = _key(record, plain, key), _subject(record, plain, subject)
-    fields = SecretFields(record.allow_secrets, record.secrets)
-    fields.check(plain)
-    fields.check_made(key=named.text, subject=about)
-    first = record.phases[0]
-    return NewRun(
-        run_id=uuid7(),
-        project=project,
-        flow=record.name,
-        key=named,
-        fingerprint=fingerprint(form.compared(plain)),
-        subject=about,
-        input=plain,
-        phases=tuple(each.name for each in record.phases),
-        queue=first.queue,
-        max_attempts=first.max_attempts,
-        max_losses=first.max_losses,
-        priority=priority,
-        delay=delay,
-        dispatch_after=timedelta(seconds=record.dispatch_after),
-        keep_key=timedelta(seconds=record.keep_keys),
-        waits_for=first.on,
-        trace_context=tracing.carrier(),
-        comparable=lambda recorded: form.compared(form.kept(recorded)),
-    )
+    @cached_property
+    def _key(self) -> Template | None:
+        text = self.description.key
+        return None if text is None else Template(text, self.description.fields, what="key")
 
+    @cached_property
+    def _subject(self) -> Template | None:
+        text = self.description.subject
+        return None if text is None else Template(text, self.description.fields, what="subject")
 
-def rerun_of(record: FlowRecord, view: RunView, fingerprint_of: Callable[[tuple[str, str]], str | None]) -> NewRun:
-    """
-    The new run that a rerun of `view` makes, with the input as it was recorded; nothing is written.
+    def take(self, given: Mapping[str, Any], *, key: str | None = None, subject: str | None = None) -> Intake:
+        """See `TakesInputs.take`. Raises: InputRefused too, and InputError for a type with code of its own."""
+        name, own_code = self.description.name, self.description.own_code
+        if own_code is not None:
+            problem = f"cannot be made without the application of flow {name}: {own_code}; run it with -A"
+            raise InputError("input", problem)
+        return self._take(dict(given), key, subject)
 
-    Raises: InputError when the recorded input no longer fits the flow, or makes another key now.
-    """
-    new = _made(
-        record,
-        _still_known(record, view.input),
-        project=view.project,
-        key=view.key if record.key is None else None,
-        subject=view.subject if record.has_subject and record.subject is None else None,
-        priority=view.priority,
-    )
-    recorded = fingerprint_of(key_of(new))
-    if recorded is None or new.key.text != view.key:
-        problem = f"of run {view.id} was {view.key!r} and flow {record.name} now computes another; enqueue it again"
-        raise InputError("key", problem)
-    return replace(new, input=view.input, fingerprint=recorded, headers=view.headers)
+    def take_recorded(self, recorded: Any, *, key: str, subject: str | None) -> Intake:
+        """See `TakesInputs.take_recorded`."""
+        description = self.description
+        named = key if description.key is None else None
+        about = subject if description.has_subject and description.subject is None else None
+        return self._take(self._still_known(recorded), named, about)
 
+    def key_of_claim(self, claim: Claim) -> RunKey:
+        """See `TakesInputs.key_of_claim`."""
+        return self._key_of(claim.input, claim.key if self._key is None else None)
 
-def due_now(new: NewRun) -> NewRun:
-    """The same run, left to beat's next dispatch: for a door that cannot ring the broker."""
-    return replace(new, dispatch_after=timedelta(0))
+    def _take(self, given: dict[str, Any], key: str | None, subject: str | None) -> Intake:
+        plain = self._form.kept(given)
+        if problems := problems_of(self.description.input, plain):
+            raise InputRefused(problems)
+        dump_json("input", plain)
+        secrets = self.description.secrets
+        # Before what is made from it: an error of a key shows the value that the key cannot take.
+        secrets.check(plain)
+        named, about = self._key_of(plain, key), self._subject_of(plain, subject)
+        secrets.check_made(key=named.text, subject=about)
+        return Intake(plain, named, about, self._form.compared(plain), self._comparable)
 
+    def _comparable(self, recorded: Any) -> Any:
+        return self._form.compared(self._form.kept(recorded))
 
-def identity_of(record: FlowRecord, taken: Claim) -> str:
-    """What the idempotency keys of a run are made of, for a worker outside the application; see `Flow.identity_of`."""
-    if not record.fail_open or taken.rerun:
-        return taken.run_id
-    key = _key(record, taken.input, taken.key if record.key is None else None)
-    return key_id(f"{taken.project}/{record.name}", key)
+    def _key_of(self, plain: dict[str, Any], given: str | None) -> RunKey:
+        flow = self.description.name
+        if self._key is None:
+            if given is None:
+                raise InputError("key", f"is computed by a function of the application of flow {flow}; pass it")
+            return run_key([given])
+        if given is not None:
+            raise InputError("key", f"is computed from the input ({self._key.text!r} for flow {flow}); leave it out")
+        return run_key(self._key.parts(plain))
 
+    def _subject_of(self, plain: dict[str, Any], given: str | None) -> str | None:
+        flow, has_one = self.description.name, self.description.has_subject
+        if self._subject is None and has_one:
+            if given is None:
+                raise InputError("subject", f"is computed by a function of the application of flow {flow}; pass it")
+            return check_text("subject", given)
+        if given is not None:
+            origin = "computed from the input" if has_one else "not used by this flow"
+            raise InputError("subject", f"is {origin}: leave it out")
+        return None if self._subject is None else check_text("subject", "".join(self._subject.parts(plain)))
 
-def _key(record: FlowRecord, plain: dict[str, Any], given: str | None) -> RunKey:
-    if record.key is None:
-        if given is None:
-            raise InputError("key", f"is computed by a function of the application of flow {record.name}; pass it")
-        return run_key([given])
-    if given is not None:
-        raise InputError("key", f"is computed from the input ({record.key!r} for flow {record.name}); leave it out")
-    return run_key(Template(record.key, plain, what="key").parts(plain))
-
-
-def _subject(record: FlowRecord, plain: dict[str, Any], given: str | None) -> str | None:
-    if record.subject is None and record.has_subject:
-        if given is None:
-            raise InputError("subject", f"is computed by a function of the application of flow {record.name}; pass it")
-        return check_text("subject", given)
-    if given is not None:
-        made = "made from the input" if record.has_subject else "not used by this flow"
-        raise InputError("subject", f"is {made}: leave it out")
-    if record.subject is None:
-        return None
-    return check_text("subject", "".join(Template(record.subject, plain, what="subject").parts(plain)))
-
-
-def _checked(record: FlowRecord, form: Form, given: dict[str, Any]) -> dict[str, Any]:
-    """The input as the application would keep it. Raises: InputRefused."""
-    plain: dict[str, Any] = form.kept(given)
-    if problems := problems_of(record.input, plain):
-        raise InputRefused(problems)
-    return plain
-
-
-def _still_known(record: FlowRecord, recorded: dict[str, Any]) -> dict[str, Any]:
-    """A recorded input without the fields that its type has no longer."""
-    top = record.input
-    while "$ref" in top:
-        top = record.input["$defs"][top["$ref"].rpartition("/")[2]]
-    if top.get("additionalProperties") is not False:
-        return recorded
-    return {name: each for name, each in recorded.items() if name in top["properties"]}
+    def _still_known(self, recorded: dict[str, Any]) -> dict[str, Any]:
+        """A recorded input without the fields that its type has no longer."""
+        if object_of(self.description.input).get("additionalProperties") is not False:
+            return recorded
+        return {name: each for name, each in recorded.items() if name in self.description.fields}

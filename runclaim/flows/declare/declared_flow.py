@@ -10,20 +10,23 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 
-from runclaim.errors import DeclarationError
+from runclaim.errors import DeclarationError, InputError
 from runclaim.flows.actions.hooks import HookEvent, Hooks
+from runclaim.flows.declare.description import FlowDescription
 from runclaim.flows.declare.inputs import InputType
+from runclaim.flows.declare.intake import Intake
 from runclaim.flows.declare.phase import Phase, PhaseOptions, name_of, refuse_fail_open
 from runclaim.flows.declare.retention import Retention
 from runclaim.flows.declare.run_names import Naming
 from runclaim.flows.declare.secret_fields import SecretFields
 from runclaim.flows.declare.secret_references import BUILT_IN
-from runclaim.keys import RunKey, check_name, key_id
+from runclaim.keys import RunKey, Template, check_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, MutableMapping, Sequence
     from datetime import timedelta
 
+    from runclaim.config import Config
     from runclaim.flows.actions.action import Action
     from runclaim.flows.body.context import Context
     from runclaim.flows.declare.secret_references import Resolver
@@ -78,6 +81,7 @@ class DeclaredFlow(Generic[InputT]):
         self.actions: Mapping[str, Action] = actions
         self.hooks = Hooks(self.name, actions)
         self.resolvers, self._on_phase = resolvers, on_phase
+        self._described: tuple[Config, FlowDescription] | None = None
 
     @overload
     def phase(self, body: Callable[[Context[InputT]], ResultT], /) -> Phase[InputT, ResultT]: ...
@@ -122,32 +126,78 @@ class DeclaredFlow(Generic[InputT]):
         )
         if self.fail_open:
             refuse_fail_open(phase)
-        self.phases[named] = phase
+        self.phases[named], self._described = phase, None
         self._on_phase(self, phase)
         return phase
 
-    def identity_of(self, taken: Claim, value: InputT) -> str:
-        """
-        What the idempotency keys of a run are made of: its id.
-
-        Where the flow fails open, the key's own, which is the same whether the run was made with the ledger or without.
-        A rerun is meant to be done again.
-        """
-        if not self.fail_open or taken.rerun:
-            return taken.run_id
-        return key_id(f"{taken.project}/{self.name}", self.naming.key_of(value))
-
     def on_complete(self, hook: Callable[[HookEvent], object]) -> Callable[[HookEvent], object]:
         """Declare what is told when a phase of a run is complete: once a run and phase. Raises: DeclarationError."""
+        self._described = None
         return self.hooks.declare("on_complete", hook)
 
     def on_blocked(self, hook: Callable[[HookEvent], object]) -> Callable[[HookEvent], object]:
         """Declare what is told when a run needs a person: once a run and phase. Raises: DeclarationError."""
+        self._described = None
         return self.hooks.declare("on_blocked", hook)
 
     def on_failed(self, hook: Callable[[HookEvent], object]) -> Callable[[HookEvent], object]:
         """Declare what is told when a run has failed: once a run and phase. Raises: DeclarationError."""
+        self._described = None
         return self.hooks.declare("on_failed", hook)
+
+    def described(self, config: Config) -> FlowDescription:
+        """
+        What the flow is, under these settings; the same object until a phase or a hook is added.
+
+        Raises: DeclarationError without phases.
+        """
+        described = self._described
+        if described is None or described[0] is not config:
+            self.require_phases()
+            described = self._described = (config, self._describe(config))
+        return described[1]
+
+    def require_phases(self) -> None:
+        """Raises: DeclarationError when there are none: nothing could be done for a run."""
+        if not self.phases:
+            raise DeclarationError(f"flow {self.name} has no phases: declare one with @{self.name}.phase")
+
+    def _describe(self, config: Config) -> FlowDescription:
+        key, subject = self.naming.key, self.naming.subject
+        return FlowDescription(
+            name=self.name,
+            phases=tuple(each.described(config) for each in self.phases.values()),
+            input=self.input_type.json_schema,
+            own_code=self.input_type.own_code,
+            key=key.text if isinstance(key, Template) else None,
+            subject=subject.text if isinstance(subject, Template) else None,
+            has_subject=subject is not None,
+            secrets=self.secret_fields,
+            keep_keys=config.keep_keys,
+            dispatch_after=config.dispatch_after,
+            hooks={word: list(kinds) for word, kinds in self.hooks.kinds.items()},
+            fail_open=self.fail_open,
+        )
+
+    def take(self, given: InputT | Mapping[str, Any], *, key: str | None = None, subject: str | None = None) -> Intake:
+        """See `TakesInputs.take`: by the input's type. `key` and `subject` are none but those that the flow makes."""
+        value, plain = self.input_type.take(given)
+        # Before what is made from it: an error of a key shows the value that the key cannot take.
+        self.secret_fields.check(plain)
+        named, about = self.key_of(value), self.subject_of(value)
+        self.secret_fields.check_made(key=named.text, subject=about)
+        for name, told, own in (("key", key, named.text), ("subject", subject, about)):
+            if told not in {None, own}:
+                raise InputError(name, f"is computed by the application ({own!r} for this input); leave it out")
+        return Intake(plain, named, about, self.input_type.form.compared(plain), self.input_type.comparable)
+
+    def take_recorded(self, recorded: Any, *, key: str, subject: str | None) -> Intake:  # noqa: ARG002 - makes its own
+        """See `TakesInputs.take_recorded`."""
+        return self.take(self.input_type.load(recorded))
+
+    def key_of_claim(self, claim: Claim) -> RunKey:
+        """See `TakesInputs.key_of_claim`."""
+        return self.key_of(self.input_type.load(claim.input))
 
     def key_of(self, value: InputT) -> RunKey:
         """The run key of an input. Raises: InputError."""

@@ -37,6 +37,14 @@ _MOST: Final = 1 << 1023
 _SORTED: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 
+def object_of(schema: dict[str, Any]) -> dict[str, Any]:
+    """The part of an input's schema that describes its fields."""
+    top = schema
+    while "$ref" in top:
+        top = schema["$defs"][top["$ref"].rpartition("/")[2]]
+    return top
+
+
 class Form:
     """What an input of this schema is kept as, and what it is compared by; texts of a wrong format stay as they are."""
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from runclaim.flows.declare.input_forms import object_of
 from runclaim.flows.declare.round_trip import builtins_of
 
 if TYPE_CHECKING:
@@ -26,9 +27,7 @@ def input_schema(declared: Any, *, is_open: bool) -> dict[str, Any]:
     else:
         schema = msgspec.json.schema(declared)
         _Formats(schema).note(msgspec.inspect.type_info(declared), schema)
-    top = schema
-    while "$ref" in top:
-        top = schema["$defs"][top["$ref"].rpartition("/")[2]]
+    top = object_of(schema)
     for each in (top, *schema.get("$defs", {}).values()):
         if "properties" in each and not (is_open and each is top):
             each.setdefault("additionalProperties", False)

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from runclaim.errors import DeclarationError
+from runclaim.flows.declare.description import PhaseDescription
 from runclaim.flows.declare.results import ResultType
 from runclaim.keys import check_name
 from runclaim.retries import LONGEST, Backoff
@@ -15,6 +16,7 @@ from runclaim.retries import LONGEST, Backoff
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from runclaim.config import Config
     from runclaim.flows.body.context import Context
 
 InputT = TypeVar("InputT")
@@ -63,6 +65,19 @@ class PhaseOptions:
             if value is not None and not (isinstance(value, timedelta) and timedelta(0) < value <= LONGEST):
                 raise DeclarationError(f"{name} must be a timedelta greater than zero, not {value!r}")
 
+    def described(self, name: str, config: Config) -> PhaseDescription:
+        """A phase of that name with these options, and with the bounds that are in force under the settings."""
+        return PhaseDescription(
+            name=name,
+            queue=self.queue,
+            on=self.on,
+            max_attempts=self.max_attempts,
+            max_losses=self.max_losses or self.max_attempts,
+            lease=self.lease or config.lease,
+            max_duration=self.max_duration or config.max_duration,
+            backoff=self.backoff,
+        )
+
 
 class Phase(Generic[InputT, ResultT]):
     """A declared phase. Calling it calls the body, so tests can run it with a context of their own."""
@@ -87,6 +102,10 @@ class Phase(Generic[InputT, ResultT]):
     def max_losses(self) -> int:
         """The budget of dead and stalled workers."""
         return self.options.max_losses or self.options.max_attempts
+
+    def described(self, config: Config) -> PhaseDescription:
+        """What the phase is under these settings."""
+        return self.options.described(self.name, config)
 
     def load_result(self, recorded: Any) -> ResultT:
         """A recorded result as the type that the body declares. Raises: InputError when that has changed since."""

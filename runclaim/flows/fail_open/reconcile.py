@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import make_url
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
-from runclaim import logs
+from runclaim import logs, tracing
 from runclaim.errors import InputError, LedgerRefused, LedgerUnavailable, RunExists
-from runclaim.flows.client.options import Enqueuing, Options
+from runclaim.flows.client.new_run import Options
+from runclaim.flows.client.run_source import RunSource
 from runclaim.flows.messages import message
-from runclaim.flows.run.next_phase import next_phase
 from runclaim.ledger import counters, read
 from runclaim.ledger.actions.plan import NewAction
 from runclaim.ledger.body.findings import NewFinding
@@ -74,10 +74,13 @@ def name_of_ledger(database_url: str) -> str:
 
 def run_of(ledger: LedgerAccess, flow: DeclaredFlow[Any], run_id: str, carried: dict[str, Any]) -> NewRun:
     """The run that a message describes, as its flow is declared now. Raises: InputError."""
-    enqueuing = Enqueuing(
-        flow, ledger, Options(run_id=run_id, project=carried["project"], priority=carried["priority"])
+    options = Options(run_id=run_id, priority=carried["priority"])
+    new = RunSource.declared(flow, ledger.config).new_run(
+        flow.input_type.load(carried["input"]),
+        options,
+        project=carried["project"] or ledger.config.project,
+        trace_context=tracing.carrier(),
     )
-    new = enqueuing.new_run(flow.input_type.load(carried["input"]))
     # Whoever enqueued it is not here.
     return replace(new, headers=carried.get("headers"))
 
@@ -190,16 +193,20 @@ class Reconciler:
         return self._completion(flow, taken, record.outcome, record.worker)
 
     def _completion(self, flow: DeclaredFlow[Any], taken: Claim, outcome: Outcome, worker: str) -> Completion:
+        description = flow.described(self.ledger.config)
         return Completion(
             taken,
             outcome.result,
             worker,
             timedelta(seconds=outcome.ran_seconds),
             # The next phase is claimed by whoever hears of it; here nobody runs it.
-            next_phase(flow, taken, config=self.ledger.config, owner=None),
+            description.next_phase(taken),
             outcome.skipped,
             tuple(NewFinding(**each) for each in outcome.findings),
-            (*(NewAction(**each) for each in outcome.actions), *flow.hooks.completed(taken)),
+            (
+                *(NewAction(**each) for each in outcome.actions),
+                *description.hooks_of_completion(taken),
+            ),
         )
 
     def _ring(self, flow: DeclaredFlow[Any], moved: Moved, completion: Completion) -> None:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 from runclaim.errors import InputError
 from runclaim.flows.client.enqueue import Enqueue
 from runclaim.flows.client.handle import Run
-from runclaim.flows.client.options import Enqueuing, Options
+from runclaim.flows.client.new_run import Options
+from runclaim.flows.client.options import Enqueuing
 from runclaim.flows.client.signal import Signal
 from runclaim.flows.declare.phase import Phase
 from runclaim.ledger.enqueue import Enqueued, enqueue

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar
 
 from runclaim.errors import DeclarationError, InputError, KeyConflict, SignatureRefused
 from runclaim.flows.client.handle import Run
-from runclaim.flows.client.options import Enqueuing, Options
+from runclaim.flows.client.new_run import Options
+from runclaim.flows.client.options import Enqueuing
 from runclaim.flows.inbound.payload import mapped, payload_of
 from runclaim.flows.inbound.route import Landed, OutsideEvent, Route
 from runclaim.keys import check_name, nonce

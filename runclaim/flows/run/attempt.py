@@ -16,6 +16,7 @@ from runclaim import failpoints
 from runclaim.flows.body.context import Context
 from runclaim.flows.body.drafts import Drafts
 from runclaim.flows.body.in_body import in_body
+from runclaim.flows.declare.description import identity_of
 from runclaim.flows.declare.secret_references import Secrets
 from runclaim.flows.run.check import Check
 from runclaim.flows.run.claimed_writes import ClaimedWrites
@@ -82,7 +83,7 @@ class Attempt:
         value = self.flow.input_type.load(claim.input)
         return self.context_type(
             run_id=claim.run_id,
-            identity=self.flow.identity_of(claim, value),
+            identity=identity_of(claim, fail_open=self.flow.fail_open, key=lambda: self.flow.key_of(value)),
             key=claim.key,
             subject=claim.subject,
             phase=claim.phase,

@@ -157,7 +157,8 @@ class Group:
     def _with_hooks(self, claim: Claim, ended: Ended) -> Ended:
         if ended.ending not in COMPLETE:
             return ended
-        return replace(ended, actions=(*ended.actions, *self._flow.hooks.completed(claim)))
+        hooks = self._flow.described(self._process.config).hooks_of_completion(claim)
+        return replace(ended, actions=(*ended.actions, *hooks))
 
     def _wait_for_others(self, claim: Claim, ended: Ended) -> None:
         """Let it wait for a common commit; the first says how long."""

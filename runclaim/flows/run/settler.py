@@ -18,7 +18,6 @@ from runclaim.flows.messages import message
 from runclaim.flows.run.application_writes import CompletionFailed
 from runclaim.flows.run.ending import COMPLETE, Ended, Ending, ended_in_completion
 from runclaim.flows.run.execution import Execution
-from runclaim.flows.run.next_phase import next_phase
 from runclaim.flows.run.transactions import Success, give_up, record
 from runclaim.keys import nonce
 from runclaim.states import RunState
@@ -148,14 +147,12 @@ class Settler:
 
     def _successes(self, ending: Sequence[tuple[Claim, Ended]], *, room: int | None) -> list[Success]:
         """Each with where its run goes on: here for as many as can be started at once, else through the broker."""
-        successes = []
+        description, successes = self._flow.described(self._process.config), []
         waiting = room or 0
         for claim, ended in ending:
             is_here = room is not None and self._starts_here(claim, waiting)
             owner = nonce() if is_here else None
-            successes.append(
-                Success(claim, ended, next_phase(self._flow, claim, config=self._process.config, owner=owner))
-            )
+            successes.append(Success(claim, ended, description.next_phase(claim, owner=owner)))
             waiting += is_here
         return successes
 
@@ -171,5 +168,5 @@ class Settler:
 
     def give_up(self, claim: Claim, ended: Ended, *, patience: float) -> RunState | None:
         """End an attempt that has no result; see `transactions.give_up`."""
-        hooks, worker = self._flow.hooks.stopped, self._process.worker
+        hooks, worker = self._flow.described(self._process.config).hooks_of_stop, self._process.worker
         return give_up(self._process.database, claim, ended, hooks=hooks, worker=worker, patience=patience)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from runclaim import failpoints
-from runclaim.flows.actions.hooks import stopped_hooks
+from runclaim.flows.declare.registry import hooks_of_any_stop
 from runclaim.ledger.rescue import rescue, rescue_worker
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def rescue_lapsed(database: Database, *, flows: Mapping[str, DeclaredFlow[Any]])
     """Give back every claim whose lease has lapsed; returns how many. Raises: LedgerUnavailable."""
     total = 0
     while True:
-        rescued = database.run(lambda conn: rescue(conn, limit=_BATCH, hooks=stopped_hooks(conn, flows)))
+        rescued = database.run(lambda conn: rescue(conn, limit=_BATCH, hooks=hooks_of_any_stop(conn, flows)))
         failpoints.hit("rescue.after_commit")
         total += len(rescued)
         if len(rescued) < _BATCH:
@@ -34,4 +34,4 @@ def rescue_lapsed(database: Database, *, flows: Mapping[str, DeclaredFlow[Any]])
 
 def rescue_claims_of(worker: str, database: Database, *, flows: Mapping[str, DeclaredFlow[Any]]) -> int:
     """Give back the claims of a worker that has died, whatever their leases; returns how many."""
-    return len(database.run(lambda conn: rescue_worker(conn, worker, hooks=stopped_hooks(conn, flows))))
+    return len(database.run(lambda conn: rescue_worker(conn, worker, hooks=hooks_of_any_stop(conn, flows))))

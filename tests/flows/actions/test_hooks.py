@@ -86,7 +86,7 @@ def test_a_hook_hears_of_a_run_whose_workers_died(bench: Bench):
     @flow.phase(max_losses=1)
     def plan(ctx):
         bench.execute("UPDATE runclaim_runs SET lease_expires_at = enqueued_at")
-        bench.database.run(lambda conn: rescue(conn, hooks=flow.hooks.stopped))
+        bench.database.run(lambda conn: rescue(conn, hooks=flow.described(bench.config).hooks_of_stop))
 
     @flow.on_failed
     def tell(event):

@@ -12,8 +12,7 @@ from kombu import Queue
 
 from runclaim import RunState
 from runclaim.errors import InputError
-from runclaim.flows.client.registered_flow import rerun_of
-from runclaim.flows.declare.flow_record import describe
+from runclaim.flows.client.run_source import RunSource
 from tests.harness.shop import Order, Shop, listening
 
 if TYPE_CHECKING:
@@ -107,9 +106,9 @@ def test_a_rerun_through_a_door_without_the_application_has_them_too(sqlite_url:
     shop = Shop(sqlite_url, one=lambda _ctx: None)
     (run,) = enqueued_by(shop, "emil")
 
-    record = describe(shop.flow, shop.runs.ledger.config)
+    known = RunSource.registered(shop.flow.described(shop.runs.ledger.config))
 
-    assert {"tenant": "emil"} == rerun_of(record, run.view, lambda _key: "fingerprint").headers
+    assert {"tenant": "emil"} == known.rerun_of(run.view, lambda _key: "fingerprint").headers
 
 
 def test_what_an_apply_async_of_the_task_class_adds_travels_too_and_is_called_once_a_run(sqlite_url: str):

@@ -8,8 +8,9 @@ from datetime import timedelta
 import pytest
 
 from runclaim.errors import InputError
-from runclaim.flows.client.registered_flow import InputRefused, new_run
-from runclaim.flows.declare.flow_record import describe
+from runclaim.flows.client.new_run import Options, options_of_door
+from runclaim.flows.client.registered_flow import InputRefused
+from runclaim.flows.client.run_source import RunSource
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ def declared(bench, **how):
 
 
 def outside(bench, flow, given, **how):
-    return new_run(describe(flow, bench.config), given, project="default", **how)
+    options = options_of_door(delay=how.pop("delay", None), priority=None)
+    return bench.outside(flow).new_run(given, options, project="default", **how)
 
 
 @pytest.mark.parametrize(
@@ -123,8 +125,9 @@ def test_a_delay_has_bounds(laptop, delay):
 
 def test_what_looks_like_a_secret_is_refused_here_too_unless_the_flow_allows_it(laptop):
     flow, given = declared(laptop), {"shop": "ghp_" + "a1B2" * 9, "number": 7}
-    allowing = replace(describe(flow, laptop.config), allow_secrets=True)
+    description = flow.described(laptop.config)
+    allowing = RunSource.registered(replace(description, secrets=replace(description.secrets, allowed=True)))
 
     with pytest.raises(InputError, match="allow_secrets"):
         outside(laptop, flow, given)
-    assert given["shop"] == new_run(allowing, given, project="default").input["shop"]
+    assert given["shop"] == allowing.new_run(given, Options(), project="default").input["shop"]

@@ -14,8 +14,8 @@ import pydantic
 import pytest
 
 from runclaim.errors import InputError
-from runclaim.flows.client.registered_flow import InputRefused, new_run
-from runclaim.flows.declare.flow_record import describe
+from runclaim.flows.client.new_run import Options
+from runclaim.flows.client.registered_flow import InputRefused
 
 
 class Rank(IntEnum):
@@ -114,7 +114,7 @@ def declared(bench, kind, **how):
 
 
 def outside(bench, flow, given):
-    return new_run(describe(flow, bench.config), given, project="default")
+    return bench.outside(flow).new_run(given, Options(), project="default")
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_an_input_is_the_same_run_however_it_is_spelled_and_wherever_it_comes_in
     flow = declared(laptop, kind)
     inside, found = flow.using().new_run({"id": 1} | given), outside(laptop, flow, {"id": 1} | given)
 
-    assert describe(flow, laptop.config).own_code is None
+    assert flow.described(laptop.config).own_code is None
     assert (inside.input, inside.fingerprint, inside.key) == (found.input, found.fingerprint, found.key)
 
 

@@ -12,8 +12,7 @@ import pytest
 
 from runclaim.errors import KeyConflict
 from runclaim.flows.client.enqueue import Enqueue, make_runs
-from runclaim.flows.client.registered_flow import new_run
-from runclaim.flows.declare.flow_record import describe
+from runclaim.flows.client.new_run import Options
 from runclaim.states import RunState
 
 
@@ -203,7 +202,7 @@ def test_a_door_without_the_application_knows_the_run_after_a_deploy_too(bench):
     run = old.enqueue(**BEFORE)
     new = bench.flow("order", Added, **key)
     new.phases.update(old.phases)
-    record = describe(new, bench.config)
-    found = make_runs(bench.ledger, Enqueue([new_run(record, BEFORE, project=bench.config.project)]))[0]
+    again = bench.outside(new).new_run(BEFORE, Options(), project=bench.config.project)
+    found = make_runs(bench.ledger, Enqueue([again]))[0]
 
     assert (run.id, False) == (found.run_id, found.created)

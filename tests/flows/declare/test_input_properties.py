@@ -16,8 +16,7 @@ from hypothesis import HealthCheck, assume, event, given, settings
 from hypothesis import strategies as st
 
 from runclaim.errors import DeclarationError, InputError
-from runclaim.flows.client.registered_flow import new_run
-from runclaim.flows.declare.flow_record import describe
+from runclaim.flows.client.new_run import Options
 from runclaim.flows.declare.results import ResultType
 
 
@@ -174,9 +173,10 @@ def test_an_input_comes_back_equal_or_is_refused_by_a_field(laptop, kind, data):
         return
     read, plain = taken
     inside = flow.using().new_run({name: getattr(value, name) for name in its.fields})
-    record = describe(flow, laptop.config)
-    event("for every door" if record.own_code is None else "for the application alone")
-    outside = inside if record.own_code else new_run(record, plain, project="default")
+    known = laptop.outside(flow)
+    own_code = known.description.own_code
+    event("for every door" if own_code is None else "for the application alone")
+    outside = inside if own_code else known.new_run(plain, Options(), project="default")
 
     assert value == read == its.load(json.loads(json.dumps(plain)))
     assert plain == inside.input

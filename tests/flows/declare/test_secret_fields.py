@@ -9,8 +9,8 @@ import pytest
 
 from runclaim import Context, InputError, RunState
 from runclaim.errors import DeclarationError
-from runclaim.flows.client import registered_flow as outside
-from runclaim.flows.declare.flow_record import describe
+from runclaim.flows.client.new_run import Options
+from runclaim.flows.client.run_source import RunSource
 from runclaim.flows.declare.secret_fields import SecretFields
 from runclaim.flows.inbound.route import OutsideEvent
 
@@ -35,7 +35,7 @@ def forge(bench: Bench, **how: Any) -> Any:
 
 
 def enqueue_outside(flow: Any, bench: Bench, fields: dict[str, Any]) -> Any:
-    return outside.new_run(describe(flow, bench.config), fields, project="default")
+    return bench.outside(flow).new_run(fields, Options(), project="default")
 
 
 DOORS: dict[str, Callable[[Any, Any, dict[str, Any]], Any]] = {
@@ -181,15 +181,32 @@ def test_a_field_may_hold_what_looks_like_a_secret_and_the_others_may_not(laptop
 def test_the_door_without_the_application_knows_the_same_fields(laptop: Bench):
     flow = forge(laptop, allow_secrets=("title",))
     flow.phase(name="plan")(lambda ctx: None)
-    record = describe(flow, laptop.config)
-    made = outside.new_run(record, {"name": "a", "title": CANARY, "token": "secret:env:FORGE_TOKEN"}, project="default")
+    known, given = laptop.outside(flow), {"name": "a", "title": CANARY, "token": "secret:env:FORGE_TOKEN"}
+    secrets = known.description.secrets
 
-    assert CANARY == made.input["title"]
-    for narrower in (replace(record, allow_secrets=False), replace(record, secrets={})):
+    assert CANARY == known.new_run(given, Options(), project="default").input["title"]
+    for narrower in (replace(secrets, allowed=False), replace(secrets, references={})):
+        door = RunSource.registered(replace(known.description, secrets=narrower))
         with pytest.raises(InputError):
-            outside.new_run(
-                narrower, {"name": "a", "title": CANARY, "token": "secret:env:FORGE_TOKEN"}, project="default"
-            )
+            door.new_run(given, Options(), project="default")
+
+
+@pytest.mark.parametrize("made", ["key", "subject"])
+def test_what_names_a_run_shows_no_secret_of_the_input_to_any_door(laptop: Bench, made: str):
+    """
+    INVARIANT: a secret in an input is refused before anything is made of it.
+
+    Breaks if a door makes the key or the subject first: what cannot be a part of one is shown in the error.
+    """
+    how = {"key": "{name}", "secrets": {}} | {made: "{more}"}
+    flow = forge(laptop, **how)
+    flow.phase(name="plan")(lambda ctx: None)
+    given = {"name": "a", "more": {"token": CANARY}}
+
+    for door in (RunSource.declared(flow, laptop.config), laptop.outside(flow)):
+        with pytest.raises(InputError, match="allow_secrets") as refused:
+            door.new_run(given, Options(), project="default")
+        assert CANARY[:12] not in str(refused.value)
 
 
 def test_a_field_that_is_none_cannot_be_allowed(laptop: Bench):
