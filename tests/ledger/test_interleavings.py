@@ -7,7 +7,6 @@ At READ COMMITTED the row decides; at the other levels the database asks for som
 
 from __future__ import annotations
 
-from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 
@@ -21,19 +20,15 @@ from runclaim.ledger.complete import complete
 from runclaim.ledger.enqueue import enqueue
 from runclaim.ledger.fail import fail
 from runclaim.ledger.heartbeat import heartbeat
-from runclaim.ledger.purge import purge, purge_keys
 from runclaim.ledger.release import release
-from runclaim.ledger.rerun import rerun
 from runclaim.ledger.rescue import rescue, rescue_worker
 from runclaim.ledger.resume import resume
 from runclaim.ledger.retry import retry
-from runclaim.ledger.signal import Answer
-from runclaim.states import TERMINAL, RunState
+from runclaim.states import RunState
 from tests.ledger.concurrency import DEADLOCK
 from tests.ledger.factories import (
     LEASE,
     blocked_run,
-    canceled_run,
     claimed_run,
     claimed_runs,
     completion,
@@ -44,109 +39,13 @@ from tests.ledger.factories import (
     new_run,
     queued_run,
     queued_runs,
-    send,
     take,
-    waiting_run,
     wanted,
 )
 from tests.ledger.interleaving import interleavings
 from tests.ledger.played import fresh_keys, live, make, played, script, state_of
 
 NOW = timedelta(0)
-
-
-def test_two_enqueues_of_one_key_make_one_run(db, level):
-    """
-    INVARIANT: one run a key, however many ask at once.
-
-    Breaks if enqueue looks for the key before it inserts it, or takes an empty answer of ON CONFLICT for its end.
-    """
-    keys = fresh_keys()
-
-    def scripts():
-        key = next(keys)
-        return [script(db, enqueue, [new_run(key)]) for _ in range(2)]
-
-    for each in played(db, scripts):
-        (one,), (other,) = each.answers
-
-        assert one.run_id == other.run_id
-        assert {True, False} == {one.created, other.created}
-
-
-def test_a_rerun_and_a_retry_of_the_older_run_leave_one_run_of_the_key_alive(db, level):
-    """
-    INVARIANT: one live run a key.
-
-    Breaks if a rerun decides by what it read of the older run, or retry does not look whether its key has moved on.
-    """
-    keys = fresh_keys()
-
-    def scripts():
-        key = next(keys)
-        failed = make(db, failed_run, key).run_id
-        return [script(db, rerun, [new_run(key)]), script(db, retry, failed), lambda: failed]
-
-    for each in played(db, scripts):
-        (made,), _, failed = each.answers
-
-        assert state_of(db, made.run_id) is RunState.QUEUED
-        assert state_of(db, failed) in {RunState.FAILED, RunState.SUPERSEDED}
-
-
-def test_three_enqueues_of_one_key_make_one_run(db, level):
-    keys = fresh_keys()
-
-    def scripts():
-        key = next(keys)
-        return [script(db, enqueue, [new_run(key)]) for _ in range(3)]
-
-    for each in played(db, scripts, at_most=30):
-        assert [False, False, True] == sorted(found.created for (found,) in each.answers)
-        assert 1 == len({found.run_id for (found,) in each.answers})
-
-
-def test_an_enqueue_that_waited_for_one_that_rolled_back_makes_the_run(db, level):
-    keys = fresh_keys()
-
-    def scripts():
-        key = next(keys)
-        return [partial(rolled_back, db, enqueue, [new_run(key)]), script(db, enqueue, [new_run(key)])]
-
-    for each in played(db, scripts):
-        _, (found,) = each.answers
-
-        assert found.created
-
-
-class ChangedItsMindError(Exception):
-    """Ends a transaction from inside."""
-
-
-def rolled_back(db, verb, *arguments):
-    def work(conn):
-        verb(conn, *arguments)
-        raise ChangedItsMindError
-
-    with suppress(ChangedItsMindError):
-        db.run(work)
-
-
-def test_two_runs_of_one_subject_leave_one_alive_and_it_is_the_newer(db, level):
-    """
-    INVARIANT: at most one live run a subject.
-
-    Breaks if the subject's row is not taken before the runs: each enqueue would miss the other's run.
-    """
-    subjects = fresh_keys()
-
-    def scripts():
-        scripts.subject = next(subjects)
-        make(db, queued_run, subject=scripts.subject)
-        return [script(db, enqueue, [new_run(subject=scripts.subject)]) for _ in range(2)]
-
-    for _ in played(db, scripts):
-        assert 1 == len(live(db, scripts.subject))
 
 
 def test_one_of_two_claims_of_a_run_gets_it(db, level):
@@ -350,151 +249,6 @@ def test_a_cancel_and_somebody_who_sends_the_run_on_agree(db, level, again, made
     assert {(RunState.CANCELED, RunState.CANCELED)} | without == outcomes
 
 
-def signaled(db, run_id, name="approved"):
-    """Whether the run is there, waits, and has the signal; what must never be is a run that waits for what it has."""
-    with db.read() as conn:
-        found = conn.execute(
-            text("SELECT state, waits_for, signals FROM runclaim_runs WHERE id = :run_id"), {"run_id": run_id}
-        ).one()
-    has_it = f"|{name}|" in found.signals
-    assert not (RunState.WAITING == found.state and found.waits_for == name and has_it)
-    return RunState(found.state), has_it
-
-
-@pytest.mark.parametrize("inline", [True, False])
-def test_a_signal_and_the_completion_before_its_phase_never_miss_each_other(db, level, inline):
-    """
-    INVARIANT: no run waits for a signal that it has received.
-
-    Breaks if a completion decides by the signals it saw before it waited for the row, or signal by the state it saw.
-    """
-    outcomes = set()
-    after = RunState.RUNNING if inline else RunState.QUEUED
-
-    def scripts():
-        scripts.claim = make(db, claimed_run)
-        return [
-            script(db, finish, scripts.claim, inline=inline, waits_for="approved"),
-            script(db, send, scripts.claim.run_id),
-        ]
-
-    for each in played(db, scripts):
-        moved, told = each.answers
-        outcomes.add((moved.state, told.moved, *signaled(db, scripts.claim.run_id)))
-
-    assert {(after, False, after, True), (RunState.WAITING, True, RunState.QUEUED, True)} == outcomes
-
-
-def test_a_signal_and_a_cancel_of_a_waiting_run_agree(db, level):
-    outcomes = set()
-
-    def scripts():
-        scripts.run_id = make(db, waiting_run)
-        return [script(db, send, scripts.run_id), script(db, cancel, [scripts.run_id])]
-
-    for each in played(db, scripts):
-        told, canceled = each.answers
-        outcomes.add((told.answer, told.moved, canceled[scripts.run_id], *signaled(db, scripts.run_id)))
-
-    assert {
-        (Answer.DELIVERED, True, RunState.CANCELED, RunState.CANCELED, True),
-        (Answer.NOT_LIVE, False, RunState.CANCELED, RunState.CANCELED, False),
-    } == outcomes
-
-
-def test_a_signal_and_a_newer_run_of_the_subject_leave_one_alive(db, level):
-    subjects, outcomes = fresh_keys(), set()
-
-    def scripts():
-        scripts.subject = next(subjects)
-        scripts.older = make(db, waiting_run, subject=scripts.subject)
-        return [script(db, send, scripts.older), script(db, enqueue, [new_run(subject=scripts.subject)])]
-
-    for each in played(db, scripts, at_most=100):
-        outcomes.add((each.answers[0].answer, *signaled(db, scripts.older)))
-        assert 1 == len(live(db, scripts.subject))
-
-    assert {
-        (Answer.DELIVERED, RunState.SUPERSEDED, True),
-        (Answer.NOT_LIVE, RunState.SUPERSEDED, False),
-    } == outcomes
-
-
-@pytest.mark.parametrize("ids", [("1", "1"), ("1", "2")], ids=["one id", "two ids"])
-def test_two_signals_of_one_name_queue_the_run_once(db, level, ids):
-    """
-    INVARIANT: a waiting run is queued once by its signal, however many bring it.
-
-    Breaks if signal adds a name, or raises the fence, without looking whether the name is there.
-    """
-
-    def scripts():
-        scripts.run_id = make(db, waiting_run)
-        return [script(db, send, scripts.run_id, signal_id=each, payload=f'"{each}"') for each in ids]
-
-    for each in played(db, scripts):
-        one, other = each.answers
-        first = one if one.moved else other
-        with db.read() as conn:
-            view, said = read.run(conn, scripts.run_id), read.signal(conn, scripts.run_id, "approved")
-
-        assert [False, True] == sorted([one.moved, other.moved])
-        assert {Answer.DELIVERED, Answer.DUPLICATE if ids == ("1", "1") else Answer.DELIVERED} == {
-            one.answer,
-            other.answer,
-        }
-        assert (RunState.QUEUED, 1) == (view.state, view.fence)
-        assert (ids[each.answers.index(first)],) == said
-
-
-def test_a_signal_a_completion_and_a_cancel_agree(db, level):
-    """
-    INVARIANT: as above, with all three at once: the run ends, whatever the order, or goes on with its claim.
-
-    Breaks if one of the three decides by a row that it has read and not by the row that it writes.
-    """
-
-    def scripts():
-        scripts.claim = make(db, claimed_run)
-        return [
-            script(db, finish, scripts.claim, waits_for="approved"),
-            script(db, send, scripts.claim.run_id),
-            script(db, cancel, [scripts.claim.run_id]),
-        ]
-
-    outcomes = set()
-    for each in played(db, scripts):
-        moved, told, canceled = each.answers
-        outcomes.add((moved.state, told.answer, canceled[scripts.claim.run_id], signaled(db, scripts.claim.run_id)[0]))
-
-    running, ended, over = RunState.RUNNING, RunState.CANCELED, Answer.NOT_LIVE
-    assert outcomes <= {
-        (running, Answer.DELIVERED, running, running),
-        (ended, Answer.DELIVERED, running, ended),
-        (ended, over, running, ended),
-        (RunState.WAITING, Answer.DELIVERED, ended, ended),
-        (RunState.WAITING, over, ended, ended),
-    }
-    assert len(outcomes) >= 3
-
-
-def test_a_signal_a_completion_and_a_newer_run_agree(db, level):
-    subjects = fresh_keys()
-
-    def scripts():
-        subject = next(subjects)
-        scripts.claim = make(db, claimed_run, subject=subject)
-        return [
-            script(db, finish, scripts.claim, waits_for="approved"),
-            script(db, send, scripts.claim.run_id),
-            script(db, enqueue, [new_run(subject=subject)]),
-        ]
-
-    for each in played(db, scripts):
-        assert signaled(db, scripts.claim.run_id)[0] is RunState.SUPERSEDED
-        assert each.answers[2][0].created
-
-
 def test_two_rescuers_give_each_lapsed_claim_back_once(db, level):
     """
     INVARIANT: any number of rescuers may run.
@@ -552,46 +306,6 @@ def test_two_beats_name_each_due_run_once(db, level):
         assert one | other == scripts.runs
         assert not one & other
         make(db, cancel, scripts.runs)
-
-
-def test_a_purged_run_is_never_made_again_while_its_key_lasts(db, level):
-    """
-    INVARIANT: a late duplicate of finished work starts nothing, whatever purge does meanwhile.
-
-    Breaks if a tombstone is looked for before the key is inserted, or the key goes with the run.
-    """
-    keys = fresh_keys()
-
-    def scripts():
-        key = next(keys)
-        scripts.run_id = make(db, canceled_run, key)
-        return [
-            script(db, purge, dict.fromkeys(TERMINAL, NOW)),
-            script(db, purge_keys),
-            script(db, enqueue, [new_run(key)]),
-        ]
-
-    for each in interleavings(db, scripts, at_most=40):
-        (found,) = each.answers[2]
-
-        assert (found.run_id, found.created) == (scripts.run_id, False)
-
-
-def test_an_expired_key_passes_to_exactly_one_new_run(db, level):
-    keys = fresh_keys()
-
-    def scripts():
-        key = next(keys)
-        make(db, canceled_run, key, keep_key=NOW)
-        make(db, purge, dict.fromkeys(TERMINAL, NOW))
-        return [script(db, purge_keys)] + [script(db, enqueue, [new_run(key)]) for _ in range(2)]
-
-    for each in played(db, scripts):
-        (one,), (other,) = each.answers[1:]
-
-        assert {True, False} == {one.created, other.created}
-        assert one.run_id == other.run_id
-        assert state_of(db, one.run_id) is RunState.QUEUED
 
 
 def test_sets_of_claims_in_any_order_do_not_deadlock(db, level):

@@ -8,14 +8,12 @@ hand, and once for all values, as it does for a statement that was prepared on a
 from __future__ import annotations
 
 import re
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import delete, text, update
 
-from runclaim import migrations
-from runclaim.database import Database
 from runclaim.errors import KeyConflict, RunExists
 from runclaim.keys import nonce, run_key, uuid7
 from runclaim.ledger import claim as claims
@@ -24,7 +22,7 @@ from runclaim.ledger.actions.claim import claim_actions, claimed_actions
 from runclaim.ledger.actions.decide import actions_of, list_actions, retry_action
 from runclaim.ledger.actions.plan import NewAction
 from runclaim.ledger.actions.settle import ActionState, Sent, settle_actions, settled_actions
-from runclaim.ledger.body.findings import NewFinding, findings_of
+from runclaim.ledger.body.findings import findings_of
 from runclaim.ledger.body.sessions import sessions_of
 from runclaim.ledger.cancel import cancel
 from runclaim.ledger.claim import claimed
@@ -70,102 +68,9 @@ from tests.ledger.factories import (
     waiting_run,
     wanted,
 )
+from tests.ledger.history import DAY, HISTORY, ID, LONG_AGO, OLD, RUNS, ledger_with_history, plan_one
+from tests.ledger.scans import generic, literal, scans
 from tests.ledger.sql import statements_of
-
-HISTORY = 20_000
-OLD = "00000000-0000-0000-0000-000000000004"
-DAY = timedelta(days=1)
-SERIES = {
-    "postgresql": "generate_series(1, {many}) AS series(n)",
-    "sqlite": "(WITH RECURSIVE series(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM series WHERE n < {many})"
-    " SELECT n FROM series) AS series",
-}
-ID = {
-    "postgresql": "CAST(lpad(to_hex(n), 32, '0') AS uuid)",
-    "sqlite": "printf('00000000-0000-0000-0000-%012x', n)",
-}
-LONG_AGO = {
-    "postgresql": "clock_timestamp() - n * interval '1 second'",
-    "sqlite": "CAST((julianday('now') - 2440587.5) * 86400000000.0 AS INTEGER) - n * 1000000",
-}
-ZEROS = "rerun, priority, losses, dispatches, pending_actions"
-TIMES = "available_at, dispatch_due_at, enqueued_at, started_at, finished_at"
-RUNS = f"""
-    INSERT INTO runclaim_runs (id, project, flow, key, subject, generation, phases, input, cursor, phase, state,
-        fence, attempts, max_attempts, max_losses, {ZEROS}, {TIMES})
-    SELECT {{id}}, 'default', 'review', 'old-' || n, 'subject-' || n % 500, n / 500, '["plan"]', '{{{{}}}}', 1, 'plan',
-        CASE n % 4 WHEN 0 THEN 'failed' WHEN 1 THEN 'superseded' ELSE 'succeeded' END,
-        2, 1, 3, 3, 0, 0, 0, 0, 0, {{at}}, {{at}}, {{at}}, {{at}}, {{at}}
-    FROM {{series}}"""
-KEYS = """
-    INSERT INTO runclaim_run_keys (namespace, key_hash, run_id, fingerprint, expires_at)
-    SELECT 'default/review', 'hash-' || n, {id}, 'print', {at} FROM {series}"""
-RESULTS = """
-    INSERT INTO runclaim_phase_results
-        (run_id, phase, position, result, fence, owner, worker, attempts, started_at, finished_at)
-    SELECT {id}, 'plan', 0, '1', 1, 'owner', 'node:1', 1, {at}, {at} FROM {series}"""
-EVENTS = """
-    INSERT INTO runclaim_events (run_id, type, fence, at) SELECT {id}, 'run.succeeded', 2, {at} FROM {series}"""
-WINDOWS = """
-    INSERT INTO runclaim_dedup_keys (namespace, key_hash, run_id, expires_at)
-    SELECT 'default/hook/payload', 'hash-' || n, {id}, {at} FROM {series}"""
-ANSWERS = """
-    INSERT INTO runclaim_answers (key_hash, fingerprint, run_id, status, headers, project, expires_at)
-    SELECT 'hash-' || n, 'print', {id}, 201, '{{}}', 'project-' || n % 50, {at} FROM {series}"""
-TOKENS = """
-    INSERT INTO runclaim_tokens (id, name, secret_hash, scopes, projects, created_at)
-    SELECT 'token-' || n, 'old', 'hash', '[]', '[]', {at} FROM {series}"""
-UNTOLD = """
-    INSERT INTO runclaim_untold (listener, event_id, run_id, state, attempts, available_at)
-    SELECT CASE n % 2 WHEN 0 THEN 'mailer' ELSE 'billing' END, n, {id},
-        CASE WHEN n > 19000 THEN 'waiting' ELSE 'given_up' END, 1, {at}
-    FROM {series}"""
-SUBJECTS = """
-    INSERT INTO runclaim_subjects SELECT 'default', 'review', 'subject-' || n, 40 FROM {series}"""
-SESSIONS = """
-    INSERT INTO runclaim_sessions (id, run_id, phase, role, status, blocking_count, started_at, completed_at)
-    SELECT {id}, {id}, 'plan', 'security', 'completed', 0, {at}, {at} FROM {series}"""
-FINDINGS = """
-    INSERT INTO runclaim_findings (id, run_id, phase, session_id, severity, title, found_at)
-    SELECT {id}, {id}, 'plan', {id}, 'major', 'title', {at} FROM {series}"""
-ACTIONS = """
-    INSERT INTO runclaim_actions (id, run_id, phase, name, kind, payload, finding_id, idempotency_key, state, attempts,
-        uncertain, superseded, fence, available_at, planned_at, ended_at)
-    SELECT {id}, {id}, 'plan', '0', 'comment', '1', {id}, 'key-' || n, 'posted', 1, false, false, 2, {at}, {at}, {at}
-    FROM {series}"""
-ACTS = """
-    INSERT INTO runclaim_acts (run_id, phase, name, state, attempted_at, answered_at)
-    SELECT {id}, 'plan', 'check', 'posted', {at}, {at} FROM {series}"""
-SIGNALS = """
-    INSERT INTO runclaim_signals (run_id, name, signal_id, payload, received_at)
-    SELECT {id}, 'approved', '1', '1', {at} FROM {series}"""
-HISTORIES = (
-    RUNS, KEYS, RESULTS, EVENTS, WINDOWS, SESSIONS, FINDINGS, ACTIONS, ACTS, SIGNALS, ANSWERS, TOKENS, UNTOLD
-)  # fmt: skip
-
-
-def load_history(conn):
-    dialect = conn.dialect.name
-    tables = [(each, HISTORY) for each in HISTORIES]
-    for statement, many in [*tables, (SUBJECTS, 500)]:
-        series = SERIES[dialect].format(many=many)
-        conn.execute(text(statement.format(id=ID[dialect], at=LONG_AGO[dialect], series=series).replace(":", "\\:")))
-
-
-@contextmanager
-def ledger_with_history(url):
-    database = Database(url, patience=timedelta(seconds=5))
-    migrations.upgrade(database)
-    with database.begin() as conn:
-        load_history(conn)
-        claimed_runs(conn, 20)
-        queued_runs(conn, 20, dispatch_after=timedelta(0))
-        plan_one(conn)
-    if database.url.get_backend_name() == "postgresql":
-        with database.begin() as conn:
-            conn.exec_driver_sql("ANALYZE")
-    yield database
-    database.close()
 
 
 @pytest.fixture(scope="module")
@@ -212,62 +117,6 @@ def longer(longer_postgres):
         transaction.rollback()
 
 
-def scans(conn, statement, parameters):
-    """What each plan of a statement reads: pairs of a table and its index, `None` for the whole table."""
-    if conn.dialect.name == "sqlite":
-        return [(0, pair) for pair in sqlite_scans(conn, statement, parameters)]
-    custom = conn.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {statement}", parameters).scalar_one()
-    if not parameters:
-        return [(0, pair) for pair in postgresql_scans(custom[0]["Plan"])]
-    return [(plan, pair) for plan, tree in enumerate([custom, generic(conn, statement, parameters)])
-            for pair in postgresql_scans(tree[0]["Plan"])]  # fmt: skip
-
-
-def sqlite_scans(conn, statement, parameters):
-    for row in conn.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters):
-        found = re.match(r"(SCAN|SEARCH) (runclaim_\w+|earlier)(?: USING (?:COVERING )?INDEX (\w+))?", row.detail)
-        if found:
-            how, table, index = found.groups()
-            table = ALIASES.get(table, table)
-            # By the row's number, which is the primary key, or its last.
-            index = f"pk_{table}" if how == "SEARCH" and index is None else index
-            # A scan of an index reads all of it, however it is ordered.
-            yield table, index if how == "SEARCH" or (index or "").startswith("ix_") else None
-
-
-def generic(conn, statement, parameters):
-    """The plan for any parameters, which the server keeps for a prepared statement."""
-    conn.exec_driver_sql("SET LOCAL plan_cache_mode = force_generic_plan")
-    types = ", ".join("double precision" if isinstance(value, float) else "unknown" for value in parameters)
-    conn.connection.dbapi_connection.execute(f"PREPARE asked ({types}) AS {statement}".encode())
-    values = ", ".join(literal(value) for value in parameters)
-    plan = conn.exec_driver_sql(f"EXPLAIN (FORMAT JSON) EXECUTE asked({values})").scalar_one()
-    conn.exec_driver_sql("DEALLOCATE asked")
-    return plan
-
-
-def literal(value):
-    quoted = str(value).replace("'", "''")
-    return "NULL" if value is None else str(value) if isinstance(value, int | float) else f"'{quoted}'"
-
-
-def postgresql_scans(node):
-    if "Scan" in node["Node Type"] and node.get("Relation Name", "").startswith("runclaim_"):
-        for index in bitmap_indexes(node) or [node.get("Index Name")]:
-            yield node["Relation Name"], index
-    for child in node.get("Plans", []):
-        yield from postgresql_scans(child)
-
-
-def bitmap_indexes(node):
-    """The indexes that a bitmap is made of: one, or several that are put together."""
-    found = []
-    for child in node.get("Plans", []):
-        if child["Node Type"].startswith("Bitmap"):
-            found += [child["Index Name"]] if "Index Name" in child else bitmap_indexes(child)
-    return found
-
-
 def supersede(conn):
     enqueue(conn, [new_run(subject="subject-7"), new_run(subject="subject-8")])
 
@@ -288,15 +137,6 @@ def recovered_twice(conn):
     recover(conn, new_run("lost"), nonce="a")
     with suppress(RunExists):
         recover(conn, new_run("lost"), nonce="b")
-
-
-def plan_one(conn):
-    """An action that is due, of a run of its own."""
-    (taken,) = claimed_runs(conn, 1)
-    finding = NewFinding(uuid7(), taken.run_id, taken.phase, None, "major", "title", None, None, None)
-    action = NewAction(uuid7(), taken.run_id, taken.phase, "0", "comment", "{}", finding.id)
-    complete(conn, [completion(taken, findings=(finding,), actions=(action,))])
-    return taken.run_id
 
 
 def send_one(conn):
@@ -323,8 +163,6 @@ ACTION = "runclaim_actions"
 FAILED = RunFilter(project="default", states=frozenset({RunState.FAILED}))
 PLACE = "2026-11-20T00:00:00.000000Z/00000000-0000-0000-0000-000000004000"
 SINCE = datetime(2026, 11, 20, tzinfo=UTC)
-#: What a statement calls a table that it reads twice.
-ALIASES = {"earlier": "runclaim_untold"}
 VERBS = {
     "enqueue": (lambda conn: enqueue(conn, [new_run()]), set()),
     "supersede": (supersede, {(RUN, "ix_runclaim_runs_subject")}),
