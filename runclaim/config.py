@@ -153,7 +153,7 @@ def resolve(explicit: Mapping[str, Any], environ: Mapping[str, str], celery: Map
     refuse_unread(known, environ, celery)
     found: dict[str, Any] = {}
     for name, field in known.items():
-        value, _ = _given(name, explicit, environ, celery)
+        value, _ = _first_source(name, explicit, environ, celery)
         if value is not None:
             convert = {"timedelta": duration, "bool": _switch, "int": _number}.get(str(field.type))
             found[name] = str(value) if convert is None else convert(name, value)
@@ -162,10 +162,10 @@ def resolve(explicit: Mapping[str, Any], environ: Mapping[str, str], celery: Map
 
 def sources(explicit: Mapping[str, Any], environ: Mapping[str, str], celery: Mapping[str, Any]) -> dict[str, str]:
     """Setting → where its value comes from: `argument`, the variable, Celery's key, or `default`."""
-    return {field.name: _given(field.name, explicit, environ, celery)[1] for field in fields(Config)}
+    return {field.name: _first_source(field.name, explicit, environ, celery)[1] for field in fields(Config)}
 
 
-def _given(
+def _first_source(
     name: str, explicit: Mapping[str, Any], environ: Mapping[str, str], celery: Mapping[str, Any]
 ) -> tuple[Any, str]:
     """What the first source that names a setting says, and which that is."""

@@ -70,11 +70,11 @@ class LedgerCollector(Collector):
             return list(self._families)
 
     def _read(self) -> list[Metric]:
-        def asked(conn: Connection) -> tuple[Gauges, Totals, list[Size]]:
+        def figures(conn: Connection) -> tuple[Gauges, Totals, list[Size]]:
             return gauges(conn), counters.totals(conn), sizes(conn)
 
         try:
-            found, totals, tables = self._database().ask(asked, patience=0)
+            found, totals, tables = self._database().ask(figures, patience=0)
         except Exception as error:  # noqa: BLE001 - away, closed, or without our tables: a scrape tells and never fails
             logger.debug("the ledger could not be read: %s", error)
             return [_gauge("runclaim_up", "Whether the ledger answers.", (), [((), 0)])]

@@ -1,5 +1,5 @@
 """
-take: make a key's run or find it, and claim it, in one transaction.
+plain_call: make a key's run or find it, and claim it, in one transaction.
 
 For code that is called and calls no worker: nobody else will start the run, so what stands in the way of a claim is
 looked at here. A claim of the run that has lapsed is given back first; there may be no beat where such code runs.

@@ -14,7 +14,7 @@ from sqlalchemy.exc import IntegrityError
 
 from runclaim.errors import RunExists
 from runclaim.ledger import read
-from runclaim.ledger import run_keys as identity
+from runclaim.ledger import run_keys as keys
 from runclaim.ledger.enqueue import Enqueued, insert_runs
 from runclaim.models import run_keys, runs
 from runclaim.sql.rowset import Id, pack
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from runclaim.ledger.new_run import NewRun
 
 _FIND: Final = select(runs.c.id, runs.c.key, runs.c.state).where(runs.c.id == bindparam("its_id", type_=Id()))
-_HOLDER: Final = select(run_keys.c.run_id).where(identity.SAME_KEY)
+_HOLDER: Final = select(run_keys.c.run_id).where(keys.SAME_KEY)
 #: What the run's first event says of the call that inserted it.
 _NONCE: Final = "recovery"
 _SQLITE_PRIMARYKEY: Final = 1555
@@ -39,9 +39,9 @@ def recover(conn: Connection, run: NewRun, *, nonce: str) -> Enqueued:
     RunExists when the id is taken or the key has a run; roll back.
     """
     _refuse_if_there(conn, run)
-    rows = {"keys": pack([identity.key_row(run)])}
-    conn.execute(identity.FREE_EXPIRED, rows)
-    if conn.execute(identity.TAKE_KEYS[conn.dialect.name], rows).first() is None:
+    rows = {"keys": pack([keys.key_row(run)])}
+    conn.execute(keys.FREE_EXPIRED, rows)
+    if conn.execute(keys.TAKE_KEYS[conn.dialect.name], rows).first() is None:
         holder = conn.execute(_HOLDER, rows).scalar()
         found = None if holder is None else conn.execute(_FIND, {"its_id": holder}).one_or_none()
         raise RunExists(run.run_id, run.key.text, holder, None if found is None else found.state)

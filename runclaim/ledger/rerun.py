@@ -15,7 +15,7 @@ from sqlalchemy import and_, case, literal_column, select, update
 
 from runclaim.errors import KeyConflict
 from runclaim.events import EventType
-from runclaim.ledger import run_keys as identity
+from runclaim.ledger import run_keys as keys
 from runclaim.ledger.actions.plan import drop_actions
 from runclaim.ledger.enqueue import Enqueued, insert_runs
 from runclaim.ledger.fence import locked
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 def _count(new: Any) -> Any:
-    inserted = new.from_select(identity.KEY_COLUMNS, identity.KEY_ROWS)
+    inserted = new.from_select(keys.KEY_COLUMNS, keys.KEY_ROWS)
     later = inserted.excluded.expires_at > run_keys.c.expires_at
     return inserted.on_conflict_do_update(
         index_elements=["namespace", "key_hash"],
@@ -55,8 +55,8 @@ def _count(new: Any) -> Any:
 
 
 _COUNT: Final = upsert(run_keys, _count)
-_MOVE: Final = update(run_keys).where(identity.SAME_KEY).values(run_id=identity.FEW.c.run_id)
-_COUNT_BACK: Final = update(run_keys).where(identity.SAME_KEY).values(rerun=run_keys.c.rerun - 1)
+_MOVE: Final = update(run_keys).where(keys.SAME_KEY).values(run_id=keys.FEW.c.run_id)
+_COUNT_BACK: Final = update(run_keys).where(keys.SAME_KEY).values(rerun=run_keys.c.rerun - 1)
 _gone: Final = few(rowset("gone", run_id=Id()))
 _outdated: Final = locked(_gone, runs.c.id == _gone.c.run_id)
 _END: Final = (
@@ -106,7 +106,7 @@ def _next_numbers(conn: Connection, first: dict[Key, NewRun]) -> tuple[dict[Key,
     numbers: dict[Key, int] = {}
     older: dict[Key, str] = {}
     missing = dict(first)
-    for _ in range(identity.ROUNDS):
+    for _ in range(keys.ROUNDS):
         rows = {"keys": pack(key_row(each) for each in missing.values())}
         for namespace, key_hash, run_id, number in conn.execute(_COUNT[conn.dialect.name], rows).all():
             key = namespace, key_hash
@@ -118,7 +118,7 @@ def _next_numbers(conn: Connection, first: dict[Key, NewRun]) -> tuple[dict[Key,
             if older:
                 conn.execute(_MOVE, {"keys": pack(key_row(first[key]) for key in older)})
             return numbers, older
-    raise identity.restless(len(missing))
+    raise keys.restless(len(missing))
 
 
 def _still_missing(
@@ -136,7 +136,7 @@ def _still_missing(
     except KeyConflict:
         # The caller may go on with its transaction: no number is spent, and no key stands without a run.
         conn.execute(_COUNT_BACK, {"keys": pack(key_row(first[key]) for key in older)})
-        conn.execute(identity.GIVE_BACK, {"keys": pack(key_row(first[key]) for key in numbers if key not in older)})
+        conn.execute(keys.GIVE_BACK, {"keys": pack(key_row(first[key]) for key in numbers if key not in older)})
         raise
     missing = {key: each for key, each in missing.items() if holders.get(key) != each.run_id}
     return {key: replace(each, fingerprint=by_value.get(key, each.fingerprint)) for key, each in missing.items()}

@@ -100,8 +100,8 @@ class Round:
             return 0
         self._cursor = turn.cursor
         try:
-            self._again(turn)
-            self._fresh(turn)
+            self._tell_set_aside(turn)
+            self._tell_new(turn)
         except TurnLost as lost:
             logger.info("%s", lost)
             return self._told
@@ -118,7 +118,7 @@ class Round:
     def _is_over(self) -> bool:
         return self._is_away or self._stopping() or time.monotonic() >= self._ends
 
-    def _again(self, turn: Turn) -> None:
+    def _tell_set_aside(self, turn: Turn) -> None:
         """What was set aside, until nothing of it is due."""
         while not self._is_over:
             due = self._database.ask(lambda conn: due_untold(conn, turn.name, limit=_BATCH))
@@ -130,7 +130,7 @@ class Round:
             if not due:
                 return
 
-    def _fresh(self, turn: Turn) -> None:
+    def _tell_new(self, turn: Turn) -> None:
         """What comes after the cursor."""
         while not self._is_over and self._cursor < self._upto:
             lines = self._database.ask(lambda conn: tail.after(conn, self._cursor, self._upto, limit=_BATCH))

@@ -27,12 +27,12 @@ class ServerMissing(RunclaimError):
 def answer(port: int, *, to: bytes, starts: bytes) -> Callable[[], bool]:
     """The question whether what listens on `port` answers `to` with something that starts so; `OSError` means no."""
 
-    def asked() -> bool:
+    def is_answered() -> bool:
         with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
             connection.sendall(to)
             return connection.recv(64).startswith(starts)
 
-    return asked
+    return is_answered
 
 
 def free_port() -> int:

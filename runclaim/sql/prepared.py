@@ -51,7 +51,7 @@ class Prepared:
         )
         text, places, constants = self._texts.get(shape) or self._compile(conn, shape)
         packed = {name: pack(rowsets[name]) for name, many in shape if many == _AS_JSON}
-        return conn.exec_driver_sql(text, tuple(_found(places, rowsets, {**constants, **packed, **plain})))
+        return conn.exec_driver_sql(text, tuple(_in_order(places, rowsets, {**constants, **packed, **plain})))
 
     def _compile(self, conn: Connection, shape: tuple[tuple[str, int], ...]) -> tuple[str, list[Place], dict[str, Any]]:
         few = {name: many for name, many in shape if many != _AS_JSON}
@@ -62,7 +62,7 @@ class Prepared:
         return found
 
 
-def _found(places: Iterable[Place], rowsets: Mapping[str, Sequence[Row]], plain: Mapping[str, Any]) -> Iterable[Any]:
+def _in_order(places: Iterable[Place], rowsets: Mapping[str, Sequence[Row]], plain: Mapping[str, Any]) -> Iterable[Any]:
     # As text, which PostgreSQL reads by the type that the statement casts it to: a number would be sent by its size,
     # and each size would be one more prepared statement.
     for place in places:

@@ -13,8 +13,7 @@ from celery import bootsteps, signals
 from runclaim import logs
 from runclaim.errors import LedgerUnavailable, RunclaimError
 from runclaim.flows.fail_open.backlog import EVERY_SECONDS
-from runclaim.worker import alive as reporting
-from runclaim.worker import flower, result_pipes, unknown_tasks
+from runclaim.worker import alive, flower, result_pipes, unknown_tasks
 from runclaim.worker.checks import notices, refusals
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ def attach(app: Celery, runtime: Runtime) -> None:
     app.steps["worker"].add(_start_check(app, runtime))
     app.steps["consumer"].add(_event_flag(runtime))
     app.steps["consumer"].add(_reconciling(runtime))
-    reporting.attach(app, lambda: runtime.ledger.config)
+    alive.attach(app, lambda: runtime.ledger.config)
     flower.attach(app, runtime)
     unknown_tasks.attach(app, runtime)
     result_pipes.attach(app)

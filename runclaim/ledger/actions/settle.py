@@ -84,7 +84,7 @@ def holds(claims: FromClause) -> ColumnElement[bool]:
     )
 
 
-_again: Final = _sent.c.state == "planned"
+_is_planned_anew: Final = _sent.c.state == "planned"
 _SETTLE: Final = (
     update(actions)
     .where(holds(_sent))
@@ -97,7 +97,7 @@ _SETTLE: Final = (
         available_at=shifted(now(), _sent.c.delay_seconds),
         upstream_id=_sent.c.upstream_id,
         error=as_json(_sent.c.error),
-        ended_at=case((_again, null()), else_=now()),
+        ended_at=case((_is_planned_anew, null()), else_=now()),
     )
     .returning(actions.c.id, actions.c.run_id, actions.c.state)
 )

@@ -1,4 +1,4 @@
-"""following: a run's journal from an event on, for whoever follows it as it grows, and how each event is shown."""
+"""follow: a run's journal from an event on, for whoever follows it as it grows, and how each event is shown."""
 
 from __future__ import annotations
 

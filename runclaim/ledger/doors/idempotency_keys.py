@@ -1,5 +1,5 @@
 """
-answers: what was done under an Idempotency-Key, kept to be answered again.
+idempotency_keys: what was done under an Idempotency-Key, kept to be answered again.
 
 The answer is written in the transaction that does what is asked: there is never an answer without its effect, nor an
 effect whose answer is lost. It holds a status and names a run, whatever the run holds; it is kept until a day after its

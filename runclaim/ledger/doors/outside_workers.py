@@ -1,5 +1,5 @@
 """
-working: what a worker outside Celery asks of the ledger beside the verbs that every worker uses.
+outside_workers: what a worker outside Celery asks of the ledger beside the verbs that every worker uses.
 
 It has no message that names a run, so it looks for one; it holds its claim as text, so the claim is read back.
 """

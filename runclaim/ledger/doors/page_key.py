@@ -1,5 +1,5 @@
 """
-signing: one key of a ledger for what its doors hand out and take back, the same in every process.
+page_key: one key of a ledger for what its doors hand out and take back, the same in every process.
 
 Deleting its row is a rotation: the next listing makes another, and page tokens of before are none any more.
 """

@@ -1,5 +1,5 @@
 """
-registry: what the ledger knows of an application's flows, told by its workers when they start.
+registered_flows: what the ledger knows of an application's flows, told by its workers when they start.
 
 A door outside the application enqueues and completes by this and imports nobody's code. The worker that started last
 is right: a release registers its flows with its first worker.

@@ -1,5 +1,5 @@
 """
-listing: the runs of a project, page by page, newest first or oldest first.
+run_pages: the runs of a project, page by page, newest first or oldest first.
 
 A page begins after the last run seen, never at a number. Each ended state is read by its own index range, and at most
 a page of it; the live runs by one of theirs. No page depends on how much history there is.

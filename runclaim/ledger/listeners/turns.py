@@ -1,5 +1,5 @@
 """
-listening: who is told of the journal, how far each one is, and which process tells it now.
+turns: who is told of the journal, how far each one is, and which process tells it now.
 
 A listener is told by one process at a time, for as long as its hold lasts; whoever lost the hold moves no cursor.
 """

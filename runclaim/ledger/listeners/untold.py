@@ -131,7 +131,7 @@ _asked: Final = rowset("asked", run_id=Id())
 _HELD_UP: Final = (
     select(untold.c.run_id).join_from(_asked, untold, and_(untold.c.run_id == _asked.c.run_id, _waits)).distinct()
 )
-_AGAIN: Final = (
+_TELL_AGAIN: Final = (
     update(untold)
     .where(untold.c.listener == _listener, untold.c.state == _in("given_up"))
     .values(state=_in("waiting"), attempts=literal_column("0", Integer()), available_at=now())
@@ -198,4 +198,4 @@ def listener_views(conn: Connection) -> list[ListenerView]:
 
 def tell_again(conn: Connection, listener: str) -> int:
     """Try what was given up for this listener once more, from the first attempt; returns how many."""
-    return conn.execute(_AGAIN, {"its_listener": listener}).rowcount
+    return conn.execute(_TELL_AGAIN, {"its_listener": listener}).rowcount

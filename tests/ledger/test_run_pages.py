@@ -1,4 +1,4 @@
-"""listing: the runs of a project, page by page."""
+"""run_pages: the runs of a project, page by page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""working, following, answers and signing: what the doors ask of the ledger beside the workers' verbs."""
+"""outside_workers, follow, idempotency_keys, page_key: what the doors ask of the ledger beside the workers' verbs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""registry: what the ledger knows of an application's flows, as JSON by their names."""
+"""registered_flows: what the ledger knows of an application's flows, as JSON by their names."""
 
 from __future__ import annotations
 
