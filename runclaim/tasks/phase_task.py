@@ -40,6 +40,8 @@ logger: Final = logs.logger("runclaim.worker")
 
 def register(app: Celery, runtime: Runtime, flow: DeclaredFlow[Any], phase: Phase[Any, Any]) -> None:
     """Make the task `flow.phase` in the application's registry; as for its own tasks, Celery does so when it must."""
+    if flow.fail_open:
+        runtime.allow_fail_open()
 
     def deliver(
         self: Task[Any, Any],
@@ -99,7 +101,7 @@ def _deliver(
     monitor: Monitor, runtime: Runtime, flow: DeclaredFlow[Any], phase: Phase[Any, Any], message: Message
 ) -> str:
     try:
-        deliverer = runtime.deliverer(monitor.hostname or "local")
+        deliverer = runtime.deliverer(flow, monitor.hostname or "local")
         first = deliverer.deliver(flow, phase, message, inline=_inline(runtime, message), watcher=monitor)
     except LedgerUnavailable as away:
         logger.warning("%s %s: %s; the run waits in the ledger", phase.task_name, message.run_id, away)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from runclaim import forks, logs, tracing
@@ -12,9 +11,6 @@ from runclaim.database import Database
 from runclaim.errors import RunclaimError
 from runclaim.flows.actions.outcomes import Outcomes
 from runclaim.flows.declare.registry import register_flows
-from runclaim.flows.fail_open.backlog import Backlog
-from runclaim.flows.fail_open.deliverer import Deliverer
-from runclaim.flows.fail_open.enqueue import send
 from runclaim.flows.run.group_minder import Minder
 from runclaim.flows.run.lease_keeper import PATIENCE, Keeper
 from runclaim.flows.run.pace import Pace
@@ -34,6 +30,8 @@ if TYPE_CHECKING:
     from runclaim.broker import Broker
     from runclaim.flows.client.access import LedgerAccess
     from runclaim.flows.declare.declared_flow import DeclaredFlow
+    from runclaim.flows.fail_open.deliverer import Deliverer
+    from runclaim.flows.fail_open.open_flows import OpenFlows
 
 logger: Final = logs.logger("runclaim.worker")
 
@@ -47,8 +45,8 @@ class Runtime:
         self, app: Celery, ledger: LedgerAccess, broker: Broker, flows: Mapping[str, DeclaredFlow[Any]]
     ) -> None:
         self.app, self.ledger, self.broker, self.flows = app, ledger, broker, flows
-        self.backlog = Backlog(ledger)
-        ledger.fallback = partial(send, ledger, self.backlog)
+        #: Only where a flow fails open.
+        self.open_flows: OpenFlows | None = None
         self.role = ProcessRole()
         self.flags = self.role.flags
         self.pace, self.minder = Pace(), Minder()
@@ -77,14 +75,18 @@ class Runtime:
             )
         )
 
-    def deliverer(self, node: str) -> Deliverer:
-        """What does as messages say in this process."""
-        return Deliverer(
-            runner=lambda: self.runner(node),
-            ledger=self.ledger,
-            records=self.backlog.records,
-            worker=f"{node}:{os.getpid()}",
-            stopping=lambda: self.role.is_stopping,
+    def allow_fail_open(self) -> None:
+        """Prepare for a flow that fails open; whoever has none loads nothing of it."""
+        from runclaim.flows.fail_open.open_flows import OpenFlows
+
+        self.open_flows = self.open_flows or OpenFlows(self.ledger)
+
+    def deliverer(self, flow: DeclaredFlow[Any], node: str) -> Runner | Deliverer:
+        """What does as the messages of the flow say in this process. Raises: LedgerUnavailable, LedgerClosed."""
+        if self.open_flows is None or not flow.fail_open:
+            return self.runner(node)
+        return self.open_flows.deliverer(
+            lambda: self.runner(node), worker=f"{node}:{os.getpid()}", stopping=lambda: self.role.is_stopping
         )
 
     @property

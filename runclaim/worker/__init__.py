@@ -12,7 +12,6 @@ from celery import bootsteps, signals
 
 from runclaim import logs
 from runclaim.errors import LedgerUnavailable, RunclaimError
-from runclaim.flows.fail_open.backlog import EVERY_SECONDS
 from runclaim.worker import alive, flower, result_pipes, unknown_tasks
 from runclaim.worker.checks import notices, refusals
 
@@ -107,11 +106,11 @@ def _reconciling(runtime: Runtime) -> type:
         requires = ("celery.worker.consumer.events:Events",)
 
         def start(self, parent: Any) -> None:
-            names = [flow.name for flow in runtime.flows.values() if flow.fail_open]
-            backlog = runtime.backlog
-            if names:
+            if runtime.open_flows is not None:
+                backlog = runtime.open_flows.backlog
+                names = [flow.name for flow in runtime.flows.values() if flow.fail_open]
                 _say_where_nothing_opens(backlog.records, names)
-                parent.timer.call_repeatedly(EVERY_SECONDS, backlog.tell_soon)
+                backlog.reconcile_repeatedly(parent.timer.call_repeatedly)
 
     return RunclaimReconcile
 

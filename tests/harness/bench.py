@@ -11,7 +11,6 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -30,10 +29,7 @@ from runclaim.flows.client.run_source import RunSource
 from runclaim.flows.declare.declared_flow import FlowOptions
 from runclaim.flows.declare.description import FlowDescription
 from runclaim.flows.declare.registry import register_flows
-from runclaim.flows.fail_open.backlog import Backlog
-from runclaim.flows.fail_open.deliverer import Deliverer
-from runclaim.flows.fail_open.enqueue import send
-from runclaim.flows.fail_open.local_records import LocalRecords
+from runclaim.flows.fail_open.open_flows import OpenFlows
 from runclaim.flows.flow import Flow
 from runclaim.flows.messages.message import Message
 from runclaim.flows.run.group_minder import Minder
@@ -52,6 +48,7 @@ if TYPE_CHECKING:
     from runclaim import Run
     from runclaim.flows.actions.action import Handler
     from runclaim.flows.declare.phase import Phase
+    from runclaim.flows.fail_open.deliverer import Deliverer
     from runclaim.flows.run.body import Body
     from runclaim.flows.run.ending import Ended
     from runclaim.flows.run.execution import Execution
@@ -116,7 +113,7 @@ class Bench:
         self.rung = Rung()
         self.flows: dict[str, Flow[Any]] = {}
         self.ledger = LedgerAccess(lambda: self.config, lambda: self.rung, self.flows)
-        self.ledger.fallback = partial(send, self.ledger, Backlog(self.ledger))
+        self.open_flows = OpenFlows(self.ledger)
         self.database = Database(url, patience=self.config.ledger_patience)
         migrations.upgrade(self.database)
         self.keeper = Keeper(Database(url, pool_size=1, patience=self.config.ledger_patience))
@@ -179,14 +176,11 @@ class Bench:
             stopping=lambda: self.stopping,
         )
 
-    def deliverer(self) -> Deliverer:
-        return Deliverer(
-            runner=self.runner,
-            ledger=self.ledger,
-            records=LocalRecords(Path(self.config.fail_open_folder)),
-            worker="node:1",
-            stopping=lambda: self.stopping,
-        )
+    def deliverer(self, flow: Flow[Any]) -> Runner | Deliverer:
+        """As a worker's process chooses it."""
+        if not flow.fail_open:
+            return self.runner()
+        return self.open_flows.deliverer(self.runner, worker="node:1", stopping=lambda: self.stopping)
 
     def deliver(
         self, flow: Flow[Any], message: Due | None = None, *, inline: Callable[..., bool] = lambda before, after: True
@@ -195,8 +189,7 @@ class Bench:
         due = self.rung.pop(0) if message is None else message
         phase: Phase[Any, Any] = flow.phases[due.phase]
         message = Message.of(due.run_id, due.fence, due.carried)
-        deliverer = self.deliverer() if flow.fail_open else self.runner()
-        return deliverer.deliver(flow, phase, message, inline=inline, watcher=self.diary)
+        return self.deliverer(flow).deliver(flow, phase, message, inline=inline, watcher=self.diary)
 
     def finish(self, flow: Flow[Any], run: Run, *, deliveries: int = 20) -> None:
         """Dispatch and deliver until nothing is due; backoffs are for the tests that move the clock."""

@@ -110,12 +110,18 @@ def make_runs(access: LedgerAccess, change: NewRuns) -> list[Enqueued]:
     try:
         enqueued = _at_once(access, change) or access.database.run(work, read_back=change.read_back)
     except LedgerUnavailable as away:
-        if access.fallback is None or not isinstance(change, Enqueue):
+        if access.fallback is None or not isinstance(change, Enqueue) or not _fail_open(access, change.wanted):
             raise
         return access.fallback(change.wanted, away)
     failpoints.hit("enqueue.after_commit")
     change.publish(access, enqueued)
     return enqueued
+
+
+def _fail_open(access: LedgerAccess, wanted: Sequence[NewRun]) -> bool:
+    """Whether all of these runs may be made without the ledger."""
+    flows = [access.flows.get(new.flow) for new in wanted]
+    return all(flow is not None and flow.fail_open for flow in flows)
 
 
 def _at_once(access: LedgerAccess, change: NewRuns) -> list[Enqueued] | None:

@@ -14,6 +14,8 @@ from runclaim.flows.fail_open.local_records import LocalRecords
 from runclaim.flows.fail_open.reconcile import Reconciler
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from runclaim.flows.client.access import LedgerAccess
 
 logger: Final = logs.logger("runclaim.fail_open")
@@ -27,7 +29,7 @@ class Backlog:
 
     def __init__(self, ledger: LedgerAccess) -> None:
         self._ledger = ledger
-        self._telling = threading.Lock()
+        self._reconciling = threading.Lock()
         self._watching = forks.Lock()
         self._is_watched = False
 
@@ -36,19 +38,23 @@ class Backlog:
         """One file a run, in the folder that the processes of this machine share."""
         return LocalRecords(Path(self._ledger.config.fail_open_folder).absolute())
 
-    def tell(self) -> int:
-        """Tell the ledger what the records hold; returns how many went. Raises: LedgerUnavailable, LedgerClosed."""
+    def reconcile(self) -> int:
+        """Record in the ledger what is here; returns how many records went. Raises: LedgerUnavailable, LedgerClosed."""
         self._ledger.require_open()
-        return Reconciler(self._ledger, self.records).all()
+        return Reconciler(self._ledger, self.records).reconcile_all()
 
-    def tell_soon(self) -> None:
+    def reconcile_soon(self) -> None:
         """The same in a thread, so that the caller goes on; one at a time, and only when there is something."""
-        if self._telling.locked() or self.records.is_empty:
+        if self._reconciling.locked() or self.records.is_empty:
             return
-        threading.Thread(target=self._tell_quietly, name="runclaim-reconcile", daemon=True).start()
+        threading.Thread(target=self._reconcile_quietly, name="runclaim-reconcile", daemon=True).start()
+
+    def reconcile_repeatedly(self, timer: Callable[[float, Callable[[], None]], object]) -> None:
+        """Have `timer` call it every few seconds, for a worker."""
+        timer(EVERY_SECONDS, self.reconcile_soon)
 
     def watch(self) -> None:
-        """Tell the ledger as soon as it is back: for a process that enqueues, and may have no worker beside it."""
+        """Reconcile as soon as the ledger is back: for a process that enqueues, and may have no worker beside it."""
         with self._watching:
             if not self._is_watched:
                 self._is_watched = True
@@ -58,14 +64,14 @@ class Backlog:
         is_worth_while = True
         while is_worth_while and not self.records.is_empty:
             time.sleep(EVERY_SECONDS)
-            is_worth_while = self._tell_quietly()
+            is_worth_while = self._reconcile_quietly()
         self._is_watched = False
 
-    def _tell_quietly(self) -> bool:
+    def _reconcile_quietly(self) -> bool:
         """Returns: whether it is worth while to try again."""
-        with self._telling:
+        with self._reconciling:
             try:
-                self.tell()
+                self.reconcile()
             except LedgerClosed:
                 return False
             except RunclaimError as away:

@@ -1,5 +1,5 @@
 """
-A delivery: one message, and what is done for it; the way round the ledger for flows that fail open.
+A delivery of a flow that fails open: as of any flow, and without the ledger where that gives no answer.
 
 The only error that opens that way is a first claim without an answer. An answer, whatever it is, is never overridden.
 """
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from runclaim import logs
 from runclaim.errors import LedgerUnavailable, RunExists
 from runclaim.flows.fail_open.attempt import OpenAttempt
-from runclaim.flows.fail_open.enqueue import heard
+from runclaim.flows.fail_open.enqueue import unstarted_record
 from runclaim.flows.fail_open.local_records import LocalRecord, LocalRecords, Outcome
 from runclaim.flows.fail_open.reconcile import Reconciler, claim_of, name_of_ledger, reconcile_quietly, run_of
 from runclaim.flows.messages.message import of_message
@@ -43,7 +43,7 @@ logger: Final = logs.logger("runclaim.fail_open")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deliverer:
-    """Does what messages ask for. `runner` is made anew for each; making it may find the ledger away."""
+    """Does what messages of such flows ask for. `runner` is made anew for each; that may find the ledger away."""
 
     runner: Callable[[], Runner]
     ledger: LedgerAccess
@@ -59,21 +59,31 @@ class Deliverer:
 
         Raises: LedgerUnavailable when the ledger cannot be reached and the run waits for it.
         """
-        if not flow.fail_open:
-            return self.runner().deliver(flow, phase, message, inline=inline, watcher=watcher)
+        if message.is_only_trace:
+            self._write_down(phase, message)
         try:
-            return self._closed(flow, phase, message, inline=inline, watcher=watcher)
+            return self._runner(flow, message).deliver(flow, phase, message, inline=inline, watcher=watcher)
         except Unanswered as away:
             if message.carried is None:
                 raise
-            return self._open(flow, phase, message, message.carried, away=away, watcher=watcher)
+            return self._run_open(flow, phase, message, message.carried, away=away, watcher=watcher)
 
-    def _closed(
-        self, flow: DeclaredFlow[Any], phase: Phase[Any, Any], message: Message, *, inline: Inline, watcher: Watcher
-    ) -> Execution:
-        """As for any flow, once the ledger has been told what it missed: a result of this run, or the run itself."""
-        if message.is_only_trace:
-            self._write_down(phase, message)
+    def _write_down(self, phase: Phase[Any, Any], message: Message) -> None:
+        """Before anything waits: the broker has forgotten the message, and nobody else may have the run."""
+        record = unstarted_record(self.ledger, of_message(message=message, phase=phase), worker=self.worker)
+        try:
+            self.records.add(record)
+        except OSError as full:
+            logger.warning(
+                "run %s exists only in its message: no local record can be written (%s)", message.run_id, full
+            )
+
+    def _runner(self, flow: DeclaredFlow[Any], message: Message) -> Runner:
+        """
+        The runner, once the ledger has what it missed: a result of this run, or the run itself.
+
+        Raises: Unanswered when the ledger is away before anything is claimed.
+        """
         try:
             runner = self.runner()
             reconcile_quietly(Reconciler(self.ledger, self.records), message.run_id)
@@ -81,21 +91,7 @@ class Deliverer:
                 self._insert(flow, message.run_id, message.carried)
         except LedgerUnavailable as away:
             raise Unanswered(str(away), nonce()) from away
-        return runner.deliver(flow, phase, message, inline=inline, watcher=watcher)
-
-    def _write_down(self, phase: Phase[Any, Any], message: Message) -> None:
-        """Before anything waits: the broker has forgotten the message, and nobody else may have the run."""
-        try:
-            self.records.add(heard(self.ledger, of_message(message=message, phase=phase), worker=self.worker))
-        except OSError as full:
-            logger.warning(
-                "run %s exists only in its message: no local record can be written (%s)", message.run_id, full
-            )
-
-    def _put_back(self, phase: Phase[Any, Any], message: Message) -> None:
-        """No ledger and no disk has the run: the broker gets its message again."""
-        if message.is_only_trace and not self.ledger.publisher.publish([of_message(message=message, phase=phase)]):
-            logger.error("run %s could not be returned to the broker either", message.run_id)
+        return runner
 
     def _insert(self, flow: DeclaredFlow[Any], run_id: str, carried: dict[str, Any]) -> None:
         database, mine = self.ledger.database, nonce()
@@ -112,7 +108,7 @@ class Deliverer:
             # The key's own run goes on; what this message wanted is being done, or was.
             logger.info("%s", there)
 
-    def _open(
+    def _run_open(
         self,
         flow: DeclaredFlow[Any],
         phase: Phase[Any, Any],
@@ -122,10 +118,10 @@ class Deliverer:
         away: Unanswered,
         watcher: Watcher,
     ) -> Execution:
-        known = self.records.read(message.run_id)
-        stands = -1 if known is None else known.fence + (known.outcome is not None)
-        if known is not None and stands > message.fence:
-            logger.info("run %s has already run %s without the ledger", message.run_id, known.phase)
+        """The attempt without a claim, once and where a local record of it can be written. Raises: `away`."""
+        before = self.records.read(message.run_id)
+        if before is not None and before.fence + (before.outcome is not None) > message.fence:
+            logger.info("run %s has already run %s without the ledger", message.run_id, before.phase)
             return Execution(None, None)
         record = LocalRecord(
             ledger=name_of_ledger(self.ledger.config.database_url),
@@ -136,36 +132,49 @@ class Deliverer:
             owner=away.owner,
             worker=self.worker,
             carried=carried,
-            opened=1 if known is None else known.opened + 1,
+            opened=1 if before is None else before.opened + 1,
         )
+        self._begin(record, phase, message, away)
+        return self._perform(record, flow, watcher)
+
+    def _begin(self, record: LocalRecord, phase: Phase[Any, Any], message: Message, away: Unanswered) -> None:
         try:
             self.records.write(record)
         except OSError as full:
-            logger.error("no local record can be written in %s (%s); the run waits", self.records.folder, full)  # noqa: TRY400
+            logger.error(  # noqa: TRY400 - its text is enough
+                "no local record can be written in %s (%s); the run waits", self.records.folder, full
+            )
             self._put_back(phase, message)
             raise away from full
-        logger.warning("%s/%s runs without the ledger: %s", flow.name, phase.name, away)
+        logger.warning("%s runs without the ledger: %s", phase.task_name, away)
+
+    def _put_back(self, phase: Phase[Any, Any], message: Message) -> None:
+        """No ledger and no disk has the run: the broker gets its message again."""
+        if message.is_only_trace and not self.ledger.publisher.publish([of_message(message=message, phase=phase)]):
+            logger.error("run %s could not be returned to the broker either", message.run_id)
+
+    def _perform(self, record: LocalRecord, flow: DeclaredFlow[Any], watcher: Watcher) -> Execution:
         claim = claim_of(flow, record)
         watcher.started(claim)
 
-        def keep(_body: Body, ended: Ended, *, at_once: bool) -> Execution:  # noqa: ARG001 - it always is
+        def write_outcome(_body: Body, ended: Ended, *, at_once: bool) -> Execution:  # noqa: ARG001 - it always is
             if ended.ending in COMPLETE:
-                self._keep(record, ended)
+                self.records.write(replace(record, outcome=_outcome(ended)))
             else:
-                logger.warning("%s/%s ended %s; the run waits for the ledger", flow.name, phase.name, ended.ending)
+                logger.warning("%s/%s ended %s; the run waits for the ledger", flow.name, claim.phase, ended.ending)
             watcher.ended(claim, ended, RunState.QUEUED)
             return Execution(claim, ended, RunState.QUEUED)
 
-        body = Body(claim, OpenAttempt(claim, flow=flow, stopping=self.stopping), keep)
+        body = Body(claim, OpenAttempt(claim, flow=flow, stopping=self.stopping), write_outcome)
         watcher.perform(body)
         return body.execution or Execution(claim, body.ended)
 
-    def _keep(self, record: LocalRecord, ended: Ended) -> None:
-        outcome = Outcome(
-            result=ended.result,
-            skipped=ended.skipped,
-            ran_seconds=ended.ran.total_seconds(),
-            findings=[asdict(each) for each in ended.findings],
-            actions=[asdict(each) for each in ended.actions],
-        )
-        self.records.write(replace(record, outcome=outcome))
+
+def _outcome(ended: Ended) -> Outcome:
+    return Outcome(
+        result=ended.result,
+        skipped=ended.skipped,
+        ran_seconds=ended.ran.total_seconds(),
+        findings=[asdict(each) for each in ended.findings],
+        actions=[asdict(each) for each in ended.actions],
+    )

@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 logger: Final = logs.logger("runclaim.fail_open")
 
 
-def send(ledger: LedgerAccess, backlog: Backlog, wanted: Sequence[NewRun], away: LedgerUnavailable) -> list[Enqueued]:
+def enqueue_open(
+    ledger: LedgerAccess, backlog: Backlog, wanted: Sequence[NewRun], away: LedgerUnavailable
+) -> list[Enqueued]:
     """
     Write the runs down on this machine, and publish them without the ledger; nobody knows yet whether they are new.
 
@@ -43,17 +45,17 @@ def send(ledger: LedgerAccess, backlog: Backlog, wanted: Sequence[NewRun], away:
     if any(new.delay for new in wanted) or any(each.carried is None for each in messages):
         raise away
     records = backlog.records
-    kept = _write_down(records, [heard(ledger, each) for each in messages], away=away)
+    added = _write_down(records, [unstarted_record(ledger, each) for each in messages], away=away)
     logger.warning("%d runs of %s were sent to the broker without the ledger: %s", len(named), named[0].flow, away)
     if ledger.publisher.publish(messages) < len(messages):
-        for record in kept:
+        for record in added:
             records.remove(record)
         raise away
     backlog.watch()
     return [Enqueued(new.run_id, created=False) for new in named]
 
 
-def heard(ledger: LedgerAccess, due: Due, *, worker: str = "") -> LocalRecord:
+def unstarted_record(ledger: LedgerAccess, due: Due, *, worker: str = "") -> LocalRecord:
     """The record of a run that is in a message only, and has not been started."""
     return LocalRecord(
         ledger=name_of_ledger(ledger.config.database_url),

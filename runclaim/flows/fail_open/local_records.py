@@ -112,8 +112,8 @@ class LocalRecords:
     def all(self) -> Iterator[LocalRecord]:
         """Every record, in the order of their names."""
         for path in sorted(self.folder.glob("*.json")):
-            if (found := self._load(path)) is not None:
-                yield found
+            if (record := self._load(path)) is not None:
+                yield record
 
     @property
     def is_empty(self) -> bool:
@@ -127,7 +127,7 @@ class LocalRecords:
                 self._path(record.run_id).unlink()
 
     def set_aside(self, record: LocalRecord) -> Path:
-        """Keep a record that cannot be told to the ledger, for a person; returns where it is."""
+        """Keep a record that the ledger cannot take, for a person; returns where it is."""
         aside = self._path(record.run_id).with_suffix(".refused")
         # Another process may have done it.
         with self._locked(), suppress(FileNotFoundError):
@@ -142,9 +142,9 @@ class LocalRecords:
 
     def _load(self, path: Path) -> LocalRecord | None:
         try:
-            found = json.loads(_text(path))
-            outcome = found.pop("outcome")
-            record = LocalRecord(**found, outcome=None if outcome is None else Outcome(**outcome))
+            fields = json.loads(_text(path))
+            outcome = fields.pop("outcome")
+            record = LocalRecord(**fields, outcome=None if outcome is None else Outcome(**outcome))
             if record.run_id != path.stem or as_id(path.stem) != path.stem:
                 raise ValueError(f"it belongs to run {record.run_id!r:.60}")  # noqa: TRY301 - as any other misfit
             return record  # noqa: TRY300 - one block of what can go wrong

@@ -1,5 +1,5 @@
 """
-Reconciling: what was done without the ledger is told to it, under a claim like any other, or is dropped.
+Reconciling: what was done without the ledger is recorded in it, under a claim like any other, or is dropped.
 
 A run that the ledger does not have is inserted; a result is recorded if the run still stands where its message said.
 Whatever has gone on without it is right, and the record is not.
@@ -47,7 +47,7 @@ logger: Final = logs.logger("runclaim.fail_open")
 _MISFITS: Final = (InputError, TypeError, ValueError, LookupError, IntegrityError, DataError)
 
 
-class Told(Enum):
+class Fate(Enum):
     """What became of a record."""
 
     COMPLETED = auto()  #: its result is in the ledger
@@ -57,11 +57,11 @@ class Told(Enum):
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    told: Told
+    fate: Fate
     moved: Moved | None = None
     completion: Completion | None = None
-    #: It had been told before, by a process that died before it could forget the record.
-    again: bool = False
+    #: It was recorded before, by a process that died before it could forget the record.
+    is_repeated: bool = False
 
 
 def name_of_ledger(database_url: str) -> str:
@@ -87,18 +87,18 @@ def run_of(ledger: LedgerAccess, flow: DeclaredFlow[Any], run_id: str, carried: 
 
 @dataclass(frozen=True, slots=True)
 class Reconciler:
-    """Tells the ledger what the local records hold."""
+    """Records in the ledger what the local records hold."""
 
     ledger: LedgerAccess
     records: LocalRecords
     #: Seconds that each record may wait for the ledger.
     patience: float = 1.0
 
-    def all(self) -> int:
+    def reconcile_all(self) -> int:
         """Reconcile what is there; returns how many records went. Raises: LedgerUnavailable."""
-        return sum(self.one(record) is not None for record in self.records.all())
+        return sum(self.reconcile(record) is not None for record in self.records.all())
 
-    def one(self, record: LocalRecord) -> Told | None:
+    def reconcile(self, record: LocalRecord) -> Fate | None:
         """
         Reconcile one record and forget it.
 
@@ -110,24 +110,24 @@ class Reconciler:
             return None
         database = self.ledger.database
         try:
-            answer = self._tell(database, flow, record)
+            answer = self._record_fate(database, flow, record)
         except _MISFITS:
             # Tried again it would fail again, every few seconds.
             aside = self.records.set_aside(record)
             logger.exception("run %s: its local record does not match the ledger and stays in %s", record.run_id, aside)
             return None
         self.records.remove(record)
-        if answer.told is Told.REFUSED and record.outcome is not None:
-            said = "run %s has moved on since %s ran without the ledger; that result is dropped"
-            logger.warning(said, record.run_id, record.phase)
+        if answer.fate is Fate.REFUSED and record.outcome is not None:
+            dropped = "run %s has moved on since %s ran without the ledger; that result is dropped"
+            logger.warning(dropped, record.run_id, record.phase)
         if answer.moved is not None and answer.completion is not None:
             logger.info(
                 "run %s: the result of %s, which ran without the ledger, is recorded", record.run_id, record.phase
             )
             self._ring(flow, answer.moved, answer.completion)
-        return answer.told
+        return answer.fate
 
-    def _tell(self, database: Database, flow: DeclaredFlow[Any], record: LocalRecord) -> _Answer:
+    def _record_fate(self, database: Database, flow: DeclaredFlow[Any], record: LocalRecord) -> _Answer:
         expected = self._expected(flow, record)
 
         def count(conn: Connection) -> None:
@@ -135,7 +135,7 @@ class Reconciler:
 
         def work(conn: Connection) -> _Answer:
             answer = self._settle(conn, flow, record)
-            if record.opened and not answer.again:
+            if record.opened and not answer.is_repeated:
                 count(conn)
             return answer
 
@@ -147,33 +147,33 @@ class Reconciler:
         except RunExists as there:
             if there.found == record.run_id:
                 # Another process has just inserted it.
-                return self._tell(database, flow, record)
+                return self._record_fate(database, flow, record)
             # The key has a run of its own.
             logger.info("%s", there)
             if record.opened:
                 database.run(count, patience=self.patience)
-            return _Answer(Told.REFUSED)
+            return _Answer(Fate.REFUSED)
 
     def _settle(self, conn: Connection, flow: DeclaredFlow[Any], record: LocalRecord) -> _Answer:
         if read.standing(conn, record.run_id) is None:
             if record.fence > 0:
                 # It was there once and is purged.
-                return _Answer(Told.REFUSED)
+                return _Answer(Fate.REFUSED)
             recover(conn, run_of(self.ledger, flow, record.run_id, record.carried), nonce=record.owner)
         if record.outcome is None:
-            return _Answer(Told.WAITS)
+            return _Answer(Fate.WAITS)
         taken = self._claim(conn, flow, record)
         if taken is None:
             expected = self._expected(flow, record)
-            return (expected and _recorded(conn, expected)) or _Answer(Told.REFUSED)
+            return (expected and _recorded(conn, expected)) or _Answer(Fate.REFUSED)
         completion = self._completion(flow, taken, record.outcome, record.worker)
-        return _Answer(Told.COMPLETED, complete(conn, [completion])[record.run_id], completion)
+        return _Answer(Fate.COMPLETED, complete(conn, [completion])[record.run_id], completion)
 
     def _claim(self, conn: Connection, flow: DeclaredFlow[Any], record: LocalRecord) -> Claim | None:
         """The claim that the open attempt would have had, or that it has had without hearing of it."""
         wanted = [ClaimRequest(record.run_id, record.fence, record.owner)]
         config, phase = self.ledger.config, flow.phases.get(record.phase)
-        found = claimed(conn, wanted) or claim(
+        claims = claimed(conn, wanted) or claim(
             conn,
             wanted,
             flow=flow.name,
@@ -183,10 +183,10 @@ class Reconciler:
             max_duration=(phase and phase.options.max_duration) or config.max_duration,
             waits_for=None if phase is None else phase.options.on,
         )
-        return found[0] if found else None
+        return claims[0] if claims else None
 
     def _expected(self, flow: DeclaredFlow[Any], record: LocalRecord) -> Completion | None:
-        """The completion by which it is read back whether this record has been told already."""
+        """The completion by which it is read back whether this record has been reconciled already."""
         if record.outcome is None or record.phase not in flow.phases:
             return None
         taken = claim_of(flow, record)
@@ -244,7 +244,7 @@ def claim_of(flow: DeclaredFlow[Any], record: LocalRecord) -> Claim:
 
 def _recorded(conn: Connection, expected: Completion) -> _Answer | None:
     moved = completed(conn, [expected]).get(expected.claim.run_id)
-    return None if moved is None else _Answer(Told.COMPLETED, replace(moved, claim=None), expected, again=True)
+    return None if moved is None else _Answer(Fate.COMPLETED, replace(moved, claim=None), expected, is_repeated=True)
 
 
 def reconcile_quietly(reconciler: Reconciler, run_id: str) -> None:
@@ -252,7 +252,7 @@ def reconcile_quietly(reconciler: Reconciler, run_id: str) -> None:
     record = reconciler.records.read(run_id)
     if record is not None:
         try:
-            reconciler.one(record)
+            reconciler.reconcile(record)
         except LedgerUnavailable as away:
             logger.debug("%s", away)
         except (OSError, DBAPIError, LedgerRefused) as broken:

@@ -23,6 +23,7 @@ from runclaim.flows.client.signal import Signal
 from runclaim.flows.flow import Flow
 from runclaim.flows.inbound.route import OutsideEvent
 from runclaim.flows.inbound.webhook import Webhook
+from runclaim.flows.messages.message import Message
 from runclaim.flows.plain_calls import Claimed
 from runclaim.ledger.enqueue import Enqueued
 from runclaim.tasks.runtime import Runtime
@@ -109,7 +110,9 @@ CALLS: dict[str, Callable[[Any], Any]] = {
     "Run.signal": lambda run: run.signal("approved"),
     "LedgerAccess.ask": lambda access: access.ask(lambda conn: None),
     "LedgerAccess.do": lambda access: access.do(Cancel([ID])),
+    "Runtime.count": lambda runtime: runtime.count("duplicates_refused", "review"),
     "Runtime.runner": lambda runtime: runtime.runner("node"),
+    "Runtime.deliverer": lambda runtime: runtime.deliverer(runtime.flows["review"], "node"),
 }
 #: What declares, computes or tells settings, and reaches neither the database nor the broker.
 REACHES_NOTHING = {
@@ -139,7 +142,7 @@ REACHES_NOTHING = {
     "LedgerAccess.is_closed",
     "LedgerAccess.publisher",
     "LedgerAccess.with_inputs",  # of messages to be sent, whose runs are in the ledger already
-    "Runtime.deliverer",  # each delivery asks for a runner
+    "Runtime.allow_fail_open",
     "Runtime.ring_listeners",  # a bell at most, and beat tells what it did not
     "Runtime.give_back",  # in a thread, from the death of a pool child
     *(f"{kind.__name__}.close" for kind in HOLDERS),
@@ -270,5 +273,9 @@ def test_a_claim_is_not_completed_by_a_process_that_has_closed(site):
 
     with pytest.raises(LedgerClosed):
         runner.deliver(
-            site.flow, site.flow.phases["plan"], [(site.run.id, 0)], inline=lambda *_: True, watcher=SimpleNamespace()
+            site.flow,
+            site.flow.phases["plan"],
+            Message(site.run.id, 0),
+            inline=lambda *_: True,
+            watcher=SimpleNamespace(),
         )

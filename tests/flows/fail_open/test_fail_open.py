@@ -18,7 +18,7 @@ from runclaim.errors import DeclarationError, LedgerNeeded, LedgerUnavailable, R
 from runclaim.flows.client.access import LedgerAccess
 from runclaim.flows.fail_open import backlog
 from runclaim.flows.fail_open.local_records import LocalRecords
-from runclaim.flows.fail_open.reconcile import Reconciler, Told
+from runclaim.flows.fail_open.reconcile import Fate, Reconciler
 from runclaim.flows.messages.payload import MAX_CARRIED_BYTES
 from runclaim.flows.upkeep.dispatch import dispatch_due
 from runclaim.ledger.claim import ClaimRequest, claim
@@ -76,7 +76,7 @@ class Outage:
         return body
 
     def reconcile(self) -> int:
-        return Reconciler(self.bench.ledger, self.records).all()
+        return Reconciler(self.bench.ledger, self.records).reconcile_all()
 
 
 @pytest.fixture(autouse=True)
@@ -284,11 +284,11 @@ def test_a_body_that_fails_without_the_ledger_leaves_its_run_to_wait_for_it(outa
     run = flow.enqueue(repo="acme/app", number=7)
     ended = outage.bench.deliver(flow)
     outage.end()
-    waits = [Reconciler(outage.bench.ledger, outage.records).one(record) for record in outage.records.all()]
+    waits = [Reconciler(outage.bench.ledger, outage.records).reconcile(record) for record in outage.records.all()]
     outage.bench.execute("UPDATE runclaim_runs SET dispatch_due_at = available_at")
     outage.bench.finish(flow, run)
 
-    assert ("retry", [Told.WAITS]) == (ended.ending, waits)
+    assert ("retry", [Fate.WAITS]) == (ended.ending, waits)
     assert (RunState.SUCCEEDED, 2) == (run.state, len(outage.bodies))
 
 
@@ -492,9 +492,9 @@ def test_many_processes_that_reconcile_at_once_record_a_result_once(outage: Outa
     outage.end()
     record = outage.records.read(run.id)
 
-    told = together(6, lambda _: Reconciler(outage.bench.ledger, outage.records, patience=20.0).one(record))
+    told = together(6, lambda _: Reconciler(outage.bench.ledger, outage.records, patience=20.0).reconcile(record))
 
-    assert {Told.COMPLETED} == set(told)
+    assert {Fate.COMPLETED} == set(told)
     assert (RunState.SUCCEEDED, 1) == (run.state, outage.bench.count("runclaim_phase_results"))
     assert {("failed_open", "review"): 1} == outage.bench.totals()
 
@@ -510,7 +510,7 @@ def test_any_process_of_the_machine_reconciles_and_leaves_another_ledgers_record
         LedgerAccess(lambda config=config: config, lambda: outage.bench.rung, outage.bench.flows)
         for config in (strange, outage.bench.config)
     )
-    told = [Reconciler(each, outage.records).all() for each in (stranger, sibling)]
+    told = [Reconciler(each, outage.records).reconcile_all() for each in (stranger, sibling)]
     sibling.database.close()
 
     assert ([0, 1], RunState.SUCCEEDED) == (told, run.state)
@@ -625,7 +625,7 @@ def test_a_sqlite_file_that_somebody_keeps_locked_is_a_ledger_that_is_away(lapto
         holder.execute(text("DELETE FROM runclaim_counters"))
         ended = laptop.deliver(flow)
         holder.rollback()
-    Reconciler(laptop.ledger, LocalRecords(tmp_path / "open"), patience=5.0).all()
+    Reconciler(laptop.ledger, LocalRecords(tmp_path / "open"), patience=5.0).reconcile_all()
 
     assert ("success", "b2") == (ended.ending, run.result)
 

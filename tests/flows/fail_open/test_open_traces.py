@@ -12,6 +12,7 @@ from runclaim import RunState
 from runclaim.errors import LedgerUnavailable, RunNotFound
 from runclaim.flows.fail_open import backlog
 from runclaim.flows.fail_open.local_records import LocalRecords
+from runclaim.flows.fail_open.open_flows import OpenFlows
 from runclaim.flows.messages.message import Message
 from runclaim.flows.upkeep.dispatch import dispatch_due
 from tests.flows.fail_open.test_fail_open import MINUTE, Outage, outage, unwatched  # noqa: F401 - fixtures
@@ -33,7 +34,7 @@ def killed_while_it_waits(outage: Outage, flow: Flow) -> None:  # noqa: F811
     def die() -> Any:
         raise Killed
 
-    deliverer = replace(outage.bench.deliverer(), runner=die)
+    deliverer = replace(outage.bench.deliverer(flow), runner=die)
     with pytest.raises(Killed):
         deliverer.deliver(
             flow,
@@ -140,6 +141,7 @@ def test_where_neither_ledger_nor_disk_has_the_run_its_message_goes_back(outage:
     shutil.rmtree(outage.records.folder)
     (tmp_path / "no folder").touch()
     outage.bench.config = replace(outage.bench.config, fail_open_folder=str(tmp_path / "no folder"))
+    outage.bench.open_flows = OpenFlows(outage.bench.ledger)
     with pytest.raises(LedgerUnavailable):
         outage.bench.deliver(flow)
     back = list(outage.bench.rung)

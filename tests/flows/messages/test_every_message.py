@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from runclaim import Blocked, InputError, RunState
 from runclaim.errors import LedgerUnavailable
 from runclaim.flows.fail_open.local_records import LocalRecord, LocalRecords, Outcome
-from runclaim.flows.fail_open.reconcile import Reconciler, Told, name_of_ledger
+from runclaim.flows.fail_open.reconcile import Fate, Reconciler, name_of_ledger
 from runclaim.flows.inbound.route import OutsideEvent
 from runclaim.flows.messages.message import Message, with_inputs
 from runclaim.flows.messages.payload import MAX_CARRIED_BYTES
@@ -163,7 +163,7 @@ def reconciled(bench: Bench, flow: Flow) -> Run:
     )
     records = LocalRecords(bench.folder)
     records.write(record)
-    assert Told.COMPLETED is Reconciler(bench.ledger, records).one(record)
+    assert Fate.COMPLETED is Reconciler(bench.ledger, records).reconcile(record)
     return run
 
 
@@ -249,7 +249,7 @@ def test_runs_that_are_passed_on_keep_what_their_message_said(bench: Bench):
     runs = [using(flow).enqueue(PullRequest(f"acme/{number}", 7)) for number in range(3)]
     bench.rung.clear()
     message = Message.of([[run.id, 0] for run in runs], 0, None)
-    bench.deliverer().deliver(flow, flow.phases["plan"], message, inline=same_queue, watcher=bench.diary)
+    bench.deliverer(flow).deliver(flow, flow.phases["plan"], message, inline=same_queue, watcher=bench.diary)
 
     assert [Due(run.id, 0, "review", "plan", "quick", None, 3) for run in runs[1:]] == bench.rung
 
