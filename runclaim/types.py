@@ -12,7 +12,7 @@ from runclaim.flows.actions.action import Action
 from runclaim.flows.actions.hooks import HookEvent
 from runclaim.flows.body.drafts import Finding
 from runclaim.flows.body.sessions import NamedSession, Session
-from runclaim.flows.client.options import Enqueuing
+from runclaim.flows.client.enqueuer import Enqueuer
 from runclaim.flows.declare.phase import Phase
 from runclaim.flows.flow import Flow
 from runclaim.flows.inbound.route import OutsideEvent, Routed
@@ -32,7 +32,7 @@ __all__ = [
     "Config",
     "Delivery",
     "DeliveryOutcome",
-    "Enqueuing",
+    "Enqueuer",
     "Event",
     "EventType",
     "EventView",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from runclaim.errors import InputError
+from runclaim.flows.client.enqueuer import Enqueuer
 from runclaim.flows.client.handle import Run
 from runclaim.flows.client.new_run import Options
-from runclaim.flows.client.options import Enqueuing
 from runclaim.flows.declare.declared_flow import DeclaredFlow, FlowOptions
 from runclaim.flows.declare.secret_references import BUILT_IN
 from runclaim.flows.inbound.route import Route
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from runclaim.flows.client.access import LedgerAccess
-    from runclaim.flows.client.options import AnyAsyncSession, AnySession
+    from runclaim.flows.client.enqueuer import AnyAsyncSession, AnySession
     from runclaim.flows.declare.declared_flow import OnPhase
     from runclaim.flows.declare.secret_references import Resolver
     from runclaim.flows.inbound.route import OutsideEvent, Routed
@@ -55,7 +55,7 @@ class Flow(DeclaredFlow[InputT]):
         project: str | None = None,
         rerun: bool = False,
         run_id: str | None = None,
-    ) -> Enqueuing[InputT]:
+    ) -> Enqueuer[InputT]:
         """
         Enqueue with options: `flow.using(delay=timedelta(minutes=5)).enqueue(…)`.
 
@@ -67,7 +67,7 @@ class Flow(DeclaredFlow[InputT]):
         options = Options(delay=delay, priority=priority, rerun=rerun, run_id=run_id)
         if project is not None:
             check_name("project", project)
-        return Enqueuing(self, self._access, options, project=project)
+        return Enqueuer(self, self._access, options, project=project)
 
     def enqueue(self, value: InputT | None = None, /, *, session: AnySession | None = None, **fields: Any) -> Run:
         """

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from runclaim.errors import InputError
 from runclaim.flows.client.enqueue import Enqueue
+from runclaim.flows.client.enqueuer import Enqueuer
 from runclaim.flows.client.handle import Run
 from runclaim.flows.client.new_run import Options
-from runclaim.flows.client.options import Enqueuing
 from runclaim.flows.client.signal import Signal
 from runclaim.flows.declare.phase import Phase
 from runclaim.ledger.enqueue import Enqueued, enqueue
@@ -89,7 +89,7 @@ class Route:
         id: str | None = None,  # noqa: A002 - an event's
     ) -> Self:
         """Nothing is read or written. `id` is for an event without one. Raises: InputError."""
-        new, phase = Enqueuing(flow, access, Options()).new_run(event.input), _phase(flow, event.phase)
+        new, phase = Enqueuer(flow, access, Options()).new_run(event.input), _phase(flow, event.phase)
         if phase.options.on is None:
             return cls(new, phase, None)
         signal = Signal.checked(

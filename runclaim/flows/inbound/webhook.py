@@ -14,9 +14,9 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar
 
 from runclaim.errors import DeclarationError, InputError, KeyConflict, SignatureRefused
+from runclaim.flows.client.enqueuer import Enqueuer
 from runclaim.flows.client.handle import Run
 from runclaim.flows.client.new_run import Options
-from runclaim.flows.client.options import Enqueuing
 from runclaim.flows.inbound.payload import mapped, payload_of
 from runclaim.flows.inbound.route import Landed, OutsideEvent, Route
 from runclaim.keys import check_name, nonce
@@ -123,7 +123,7 @@ class Webhook(Generic[InputT]):
     def _route(self, found: Any, signed: Signed) -> Route:
         if isinstance(found, OutsideEvent):
             return Route.of(self._access, self.flow, found, id=signed.delivery_id)
-        return Route(Enqueuing(self.flow, self._access, Options()).new_run(found), None, None)
+        return Route(Enqueuer(self.flow, self._access, Options()).new_run(found), None, None)
 
     def _earlier(self, sightings: list[Sighting]) -> Run | None:
         run_id = self._access.database.ask(lambda conn: seen_run(conn, sightings))

@@ -17,8 +17,8 @@ from runclaim.database import Database
 from runclaim.flows.client.access import LedgerAccess
 from runclaim.flows.client.changes import Cancel, ResolveAction, Restart, RetryAction, SendSignal
 from runclaim.flows.client.enqueue import Enqueue, Recover, Rerun, make_runs
+from runclaim.flows.client.enqueuer import Enqueuer
 from runclaim.flows.client.handle import Run
-from runclaim.flows.client.options import Enqueuing
 from runclaim.flows.client.signal import Signal
 from runclaim.flows.flow import Flow
 from runclaim.flows.inbound.route import OutsideEvent
@@ -85,7 +85,7 @@ def site_on(database_url: str) -> Iterator[SimpleNamespace]:
 HOLDERS = {
     Runclaim: "runs",
     Flow: "flow",
-    Enqueuing: "enqueuing",
+    Enqueuer: "enqueuing",
     Webhook: "hook",
     Run: "run",
     LedgerAccess: "runs.ledger",
@@ -100,9 +100,9 @@ CALLS: dict[str, Callable[[Any], Any]] = {
     "Flow.enqueue_many": lambda flow: flow.enqueue_many([]),
     "Flow.aenqueue": lambda flow: asyncio.run(flow.aenqueue(INPUT)),
     "Flow.get": lambda flow: flow.get(ID),
-    "Enqueuing.enqueue": lambda enqueuing: enqueuing.enqueue(INPUT),
-    "Enqueuing.enqueue_many": lambda enqueuing: enqueuing.enqueue_many([INPUT]),
-    "Enqueuing.aenqueue": lambda enqueuing: asyncio.run(enqueuing.aenqueue(INPUT)),
+    "Enqueuer.enqueue": lambda enqueuing: enqueuing.enqueue(INPUT),
+    "Enqueuer.enqueue_many": lambda enqueuing: enqueuing.enqueue_many([INPUT]),
+    "Enqueuer.aenqueue": lambda enqueuing: asyncio.run(enqueuing.aenqueue(INPUT)),
     "Webhook.receive": lambda hook: hook.receive(b"{}", {}),
     "Runclaim.signal": lambda runs: runs.signal("acme/app:pr-7", "approved", flow="review"),
     "Flow.find": lambda flow: flow.find("acme/app:pr-7"),
@@ -137,7 +137,7 @@ REACHES_NOTHING = {
     "Flow.take",
     "Flow.take_recorded",
     "Flow.using",
-    "Enqueuing.new_run",
+    "Enqueuer.new_run",
     "LedgerAccess.config",
     "LedgerAccess.is_closed",
     "LedgerAccess.publisher",

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from runclaim import Run
     from runclaim.database import Database
-    from runclaim.flows.client.options import Enqueuing
+    from runclaim.flows.client.enqueuer import Enqueuer
     from runclaim.flows.flow import Flow
     from tests.harness.bench import Bench
 
@@ -52,7 +52,7 @@ def declared(bench: Bench, *, fail_open: bool) -> Flow:
     return flow
 
 
-def using(flow: Flow, **more: Any) -> Enqueuing:
+def using(flow: Flow, **more: Any) -> Enqueuer:
     return flow.using(project="acme", priority=3, **more)
 
 

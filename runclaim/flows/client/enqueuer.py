@@ -1,5 +1,5 @@
 """
-Enqueuing: from inputs to runs, in a transaction of their own or in the application's.
+From inputs to runs, in a transaction of their own or in the application's.
 
 A message goes out only after the commit: a worker that hears of a run can read it.
 """
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 InputT = TypeVar("InputT")
 
 
-class Enqueuing(Generic[InputT]):
+class Enqueuer(Generic[InputT]):
     """A flow with options, ready to enqueue; see `Flow.using`."""
 
     def __init__(
