@@ -22,8 +22,10 @@ from runclaim.errors import (
     SignatureRefused,
     StateConflict,
 )
+from runclaim.flows.client.changes import ActionConflict, ActionNotFound
 from runclaim.flows.client.registered_flow import InputRefused
 from runclaim.keys import clip
+from runclaim.service.errors import KeyReused, RequestInFlight, UnknownFlow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 logger: Final = logs.logger("runclaim.api")
 
 _LONGEST_PATH: Final = 200
+_IN_FLIGHT: Final = "try again in a moment; you will get the answer to that request"
 _STATUSES: Final = {400: "bad-request", 413: "too-large", 415: "not-json"}
 
 
@@ -68,7 +71,13 @@ def _of_refusal(error: LedgerRefused) -> Problem:
     return Problem("ledger-refused", "nothing was done; the server's log tells its operator what to fix")
 
 
-def _of_state(error: StateConflict) -> Problem:
+def _of_key_reuse(_error: KeyReused) -> Problem:
+    return Problem(
+        "idempotency-key-reused", "this key was already sent with a different payload; use a new key for a new request"
+    )
+
+
+def _of_state(error: StateConflict | ActionConflict) -> Problem:
     return Problem("state-conflict", str(error), more={"state": str(error.state)})
 
 
@@ -80,7 +89,15 @@ _KNOWN: Final[tuple[tuple[type[RunclaimError], Callable[[Any], Problem]], ...]] 
     (LedgerUnavailable, _of_ledger),
     (LedgerRefused, _of_refusal),
     (StateConflict, _of_state),
+    (ActionConflict, _of_state),
     (RunNotFound, lambda error: Problem("not-found", str(error))),
+    (ActionNotFound, lambda error: Problem("not-found", str(error))),
+    (UnknownFlow, lambda error: Problem("unknown-flow", str(error))),
+    (
+        RequestInFlight,
+        lambda _: Problem("request-in-flight", "try again in a moment; you will get the answer to that request"),
+    ),
+    (KeyReused, _of_key_reuse),
     (ClaimLost, lambda error: Problem("claim-lost", str(error))),
     (SignatureRefused, lambda error: Problem("signature-refused", str(error))),
 )

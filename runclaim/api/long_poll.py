@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-import time
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import anyio
 from anyio.to_thread import run_sync
+
+from runclaim.pause import Pauses
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,7 +21,6 @@ T = TypeVar("T")
 
 MOST_SECONDS: Final = 30
 _WAIT: Final = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})\"?(?=$|[,;\s])", re.IGNORECASE)
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 0.5
 
 
 def wait_of(request: Request) -> int | None:
@@ -43,16 +43,15 @@ async def until(
 
     Raises: Problem when the caller, or the project of the first answer, has as many waits as it may.
     """
-    ends, pause = time.monotonic() + seconds, _FIRST_PAUSE
+    pauses = Pauses(seconds)
     found = await run_sync(question)
     if enough(found) or seconds <= 0:
         return found
     shares, whose = caller.service.shares, ("waits", caller.token.id, project(found))
     shares.require_room(*whose)
     with shares.held(*whose):
-        while (left := ends - time.monotonic()) > 0 and not await request.is_disconnected():
-            await anyio.sleep(min(pause, left))
-            pause = min(pause * 1.5, _LONGEST_PAUSE)
+        while (pause := pauses.next()) is not None and not await request.is_disconnected():
+            await anyio.sleep(pause)
             found = await run_sync(question)
             if enough(found):
                 break

@@ -9,33 +9,28 @@ from __future__ import annotations
 import threading
 import time
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from runclaim import logs
-from runclaim.api.auth import KnownTokens
 from runclaim.api.bodies import Buffers
+from runclaim.api.known_tokens import KnownTokens
 from runclaim.api.page_tokens import place_of
 from runclaim.api.problems import Problem
 from runclaim.api.quota import Quota, Shares
 from runclaim.api.room import Room
 from runclaim.database import Database
-from runclaim.flows.client.enqueue import Enqueue, Rerun
-from runclaim.flows.client.run_source import RunSource
-from runclaim.flows.declare.registry import all_registered, registered
+from runclaim.flows.client.access import LedgerAccess
+from runclaim.flows.messages.no_broker import NoBroker
 from runclaim.ledger.doors.page_key import find_page_key, page_key
-from runclaim.ledger.enqueue import Enqueued
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from sqlalchemy import Connection
 
     from runclaim.app import Runclaim
     from runclaim.config import Config
-    from runclaim.flows.declare.description import FlowDescription
-    from runclaim.flows.flow import Flow
     from runclaim.ledger.dispatch import Due
-    from runclaim.ledger.new_run import NewRun
 
 logger: Final = logs.logger("runclaim.api")
 
@@ -52,8 +47,9 @@ class Service:
     """One for each API process. `runs` is the application, where the API was started with one."""
 
     def __init__(self, config: Config, runs: Runclaim | None = None) -> None:
-        self.config, self.runs = config, runs
+        self.config = config
         self.database = Database(config.database_url, pool_size=10, patience=min(_PATIENCE, config.ledger_patience))
+        self.attach(runs)
         self.quota = Quota(config)
         #: Idempotency keys that this process works on now.
         self.in_flight: set[str] = set()
@@ -62,6 +58,15 @@ class Service:
         self.room = Room(self.database, config)
         self.known_tokens = KnownTokens(self.database)
         self._page_key, self._page_key_read_at = b"", float("-inf")
+
+    def attach(self, runs: Runclaim | None) -> None:
+        """Go by the application's flows and publisher, or by what workers have registered and without a broker."""
+        self.runs = runs
+        publisher = NoBroker() if runs is None else _OwnFlows(runs)
+        flows = {} if runs is None else runs.flows
+        self.access = LedgerAccess(lambda: self.config, lambda: publisher, flows, database=self.database)
+        if runs is not None:
+            self.access.headers_of = runs.ledger.headers_of
 
     @property
     def page_key(self) -> bytes:
@@ -86,49 +91,33 @@ class Service:
         """The answer to a question that only reads. Raises: LedgerUnavailable."""
         return self.database.ask(question)
 
-    def flow(self, name: str) -> RunSource:
-        """A flow by its application where that is at hand, else as it was registered. Raises: Problem."""
-        if self.runs is not None and (flow := self.runs.flows.get(name)) is not None and flow.phases:
-            return RunSource.declared(flow, self.runs.config, self.runs.ledger.headers_of)
-        if (description := self.ask(lambda conn: registered(conn, name))) is None:
-            raise Problem(
-                "unknown-flow",
-                f"flow {name} is not registered: start a worker of its application, which registers it",
-            )
-        return RunSource.registered(description)
-
-    def flows(self) -> list[FlowDescription]:
-        """Every flow that is known here, by name."""
-        found = self.ask(all_registered)
-        if self.runs is not None:
-            found |= {flow.name: flow.described(self.runs.config) for flow in self.runs.flows.values() if flow.phases}
-        return [found[name] for name in sorted(found)]
-
     @property
     def can_ring(self) -> bool:
         """Whether there is a broker to tell of a run; else beat dispatches it."""
         return self.runs is not None
 
-    def declared(self, name: str) -> Flow[Any] | None:
-        """The declaration of a flow, where it is at hand."""
-        return None if self.runs is None else self.runs.flows.get(name)
-
-    def ring(self, due: Due) -> None:
-        """Publish the message of a run that is due now. Never raises for a broker that does not answer."""
-        if self.runs is not None and self.declared(due.flow) is not None:
-            self.runs.ledger.publisher.publish([due])
-
-    def ring_new(self, new: NewRun, *, is_first: bool) -> None:
-        """Publish the message of a run that was made just now, if it is due; `is_first` says that its key had none."""
-        if self.runs is not None and new.flow in self.runs.flows:
-            change = Enqueue([new]) if is_first else Rerun([new])
-            change.publish(self.runs.ledger, [Enqueued(new.run_id, created=True)])
-
-    def ring_actions(self) -> None:
-        """Say that an action is due now. Never raises for a broker that does not answer."""
-        if self.runs is not None:
-            self.runs.ledger.publisher.ring_actions(1)
-
     def close(self) -> None:
         """Close the connections."""
         self.database.close()
+
+
+class _OwnFlows:
+    """The application's publisher, for the flows that it declares: it does not know the tasks of others."""
+
+    def __init__(self, runs: Runclaim) -> None:
+        self._runs = runs
+
+    def publish(self, due: Collection[Due]) -> int:
+        """As the application's."""
+        return self._runs.ledger.publisher.publish(self._own(due))
+
+    def publish_soon(self, due: Collection[Due]) -> None:
+        """As the application's."""
+        self._runs.ledger.publisher.publish_soon(self._own(due))
+
+    def ring_actions(self, many: int) -> None:
+        """As the application's."""
+        self._runs.ledger.publisher.ring_actions(many)
+
+    def _own(self, due: Collection[Due]) -> list[Due]:
+        return [each for each in due if each.flow in self._runs.flows]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
+from runclaim import tracing
 from runclaim.cli.exits import NotFound, Refused
 from runclaim.errors import InputError
 from runclaim.flows.client.enqueue import Enqueue, Rerun, make_runs
@@ -39,7 +40,7 @@ def enqueue(
     if application is not None and request.flow not in application.flows:
         raise _no_flow(f"the application has no flow {request.flow}", sorted(application.flows))
     with _worded(idempotency_key):
-        new = known_flow(access, request.flow).new_run(request)
+        new = known_flow(access, request.flow).new_run(request, trace_context=tracing.carrier())
         if idempotency_key is None:
             (run,) = make_runs(access, Enqueue([new]))
             return run.run_id, run.created

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from runclaim import tracing
 from runclaim.flows.client.new_run import options_of_door
 from runclaim.flows.client.run_source import RunSource
 from runclaim.flows.declare.registry import all_registered, registered
@@ -32,15 +31,19 @@ class KnownFlow:
         """What the flow is."""
         return self.source.description
 
-    def new_run(self, request: RunRequest) -> NewRun:
-        """The run that a request stands for; nothing is written. Raises: InputError, ConfigError."""
+    def new_run(self, request: RunRequest, *, trace_context: dict[str, str] | None) -> NewRun:
+        """
+        The run that a request stands for; nothing is written.
+
+        `trace_context` is what whoever asks for it carries. Raises: InputError, ConfigError.
+        """
         return self.source.new_run(
             request.input,
             options_of_door(delay=request.delay, priority=request.priority),
             project=request.project or self.access.config.project,
             key=request.key,
             subject=request.subject,
-            trace_context=tracing.carrier(),
+            trace_context=trace_context,
         )
 
     def rerun(self, view: RunView) -> NewRun:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from runclaim import ActionRejected
@@ -193,15 +195,13 @@ def test_an_action_that_never_was_is_not_there(desk_office):
 
 def test_an_api_with_the_application_rings_for_an_action_that_is_due(desk_office):
     action = desk_office.planned(error=CUT)
-    rung = []
-    desk_office.served.service.runs = type("Runs", (), {})()
-    desk_office.served.service.runs.ledger = type(
-        "Ledger", (), {"publisher": type("P", (), {"ring_actions": rung.append})}
-    )
+    bench = desk_office.bench
+    desk_office.served.service.attach(SimpleNamespace(flows={}, ledger=bench.ledger, config=bench.config))
+    bench.rung.actions = 0
     asked = decide(desk_office, action, "retry")
     refused = decide(desk_office, action, "retry")
 
-    assert (202, 409, [1]) == (asked.status, refused.status, rung)
+    assert (202, 409, 1) == (asked.status, refused.status, bench.rung.actions)
 
 
 @pytest.mark.parametrize("verb,body", [("retry", None), ("resolve", {"upstream_id": "note-9"})])
@@ -227,5 +227,5 @@ def test_a_decision_whose_commit_was_not_confirmed_is_read_back(desk_office, mon
     answer = decide(desk_office, action, verb, body)
 
     assert read[0] is None
-    assert (read[1].done.status, read[1].body) == (answer.status, answer.json)
+    assert (read[1].answered.answer.status, read[1].body) == (answer.status, answer.json)
     assert answer.json == desk_office.client.get(f"/v1/actions/{action['id']}").json

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from runclaim import Blocked, InputError
+from runclaim import Blocked, InputError, Run
 from runclaim.ledger.dispatch import Due
 from tests.api.conftest import INPUT
 
@@ -23,8 +23,8 @@ WANTED = {"flow": "remind", "input": INPUT, "priority": 3}
 def declared(office: Office, *, fail_open: bool) -> Flow:
     """A flow of two phases with a queue each, and the application where the API finds it."""
     bench = office.bench
-    office.served.service.runs = SimpleNamespace(flows=bench.flows, ledger=bench.ledger, config=bench.config)
     bench.ledger.headers_of = lambda _new: {"tenant": "acme"}
+    office.served.service.attach(SimpleNamespace(flows=bench.flows, ledger=bench.ledger, config=bench.config))
     flow = bench.flow("remind", subject="{repo}", fail_open=fail_open)
 
     def plan(ctx: Any) -> None:
@@ -86,7 +86,7 @@ def gone_on(office: Office, _flow: Flow) -> str:
 
 def expected(office: Office, run_id: str, flow: Flow) -> Due:
     """The message of the run as it stands in the ledger."""
-    view = office.bench.ledger.view(run_id)
+    view = Run(office.bench.ledger, run_id).view
     carried = {
         "project": view.project,
         "key": "acme/app:pr-7",

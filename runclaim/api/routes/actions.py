@@ -11,26 +11,26 @@ from starlette.responses import JSONResponse
 
 from runclaim.api.action_responses import ActionBrief, ActionOut, ActionsOut, ActionStateName
 from runclaim.api.auth import no_action
-from runclaim.api.idempotency import Done, Show, once
+from runclaim.api.idempotency import Show, respond
 from runclaim.api.page_tokens import page_token
-from runclaim.api.problems import Problem
 from runclaim.api.requests import Name, Resolved
 from runclaim.api.routes.runs import next_link
 from runclaim.api.routing import Asker, Doors
-from runclaim.keys import nonce
-from runclaim.ledger.actions import decide as decisions
+from runclaim.flows.client.changes import ResolveAction, RetryAction
+from runclaim.ledger.actions import decide
 from runclaim.ledger.actions.settle import ActionState
 from runclaim.ledger.doors.run_pages import MOST
 from runclaim.ledger.doors.tokens import Scope
+from runclaim.service.actions import action_json, action_page
+from runclaim.service.once import Answer
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from runclaim.api.auth import Caller
-    from runclaim.ledger.actions.decide import ActionView
 
 doors: Final = Doors()
-_KEYED: Final = ("state-conflict", "request-in-flight", "idempotency-key-reused")
+_PROBLEMS: Final = ("state-conflict", "request-in-flight", "idempotency-key-reused")
 
 
 class Listing(BaseModel):
@@ -55,23 +55,20 @@ class Listing(BaseModel):
     },
     tags=["actions"],
 )
-def list_of_actions(asked: Annotated[Listing, Query()], request: Request, caller: Asker) -> JSONResponse:
+def list_of_actions(query: Annotated[Listing, Query()], request: Request, caller: Asker) -> JSONResponse:
     """The planned actions of a project or of a run, newest first, in pages."""
-    service, run_id = caller.service, None if asked.run is None else str(asked.run)
+    service, run_id = caller.service, None if query.run is None else str(query.run)
     whose = None if run_id is None else caller.run(run_id).project
-    project = caller.project(asked.project or whose)
-    state = None if asked.state is None else ActionState(asked.state)
+    project = caller.project(query.project or whose)
+    state = None if query.state is None else ActionState(query.state)
     question = ["actions", project, run_id or "", state or ""]
-    after = None if asked.page_token is None else service.place_of(question, asked.page_token)
-    size = min(asked.page_size, MOST)
-    found = service.ask(
-        lambda conn: decisions.list_actions(
-            conn, project=project, run_id=run_id, state=state, after=after, limit=size + 1
-        )
+    after = None if query.page_token is None else service.place_of(question, query.page_token)
+    size = min(query.page_size, MOST)
+    page = service.ask(
+        lambda conn: action_page(conn, project=project, run_id=run_id, state=state, after=after, limit=size)
     )
-    shown = found[:size]
-    token = page_token(service.page_key, question, shown[-1].id) if len(found) > size else ""
-    body = {"actions": [each.as_json() for each in shown], "next_page_token": token}
+    token = "" if page.next_after is None else page_token(service.page_key, question, page.next_after)
+    body = {"actions": [action_json(each) for each in page.actions], "next_page_token": token}
     return JSONResponse(body, headers=next_link(request, token))
 
 
@@ -84,8 +81,8 @@ def list_of_actions(asked: Annotated[Listing, Query()], request: Request, caller
 )
 def get_action(action_id: UUID, caller: Asker) -> JSONResponse:
     """A planned action: what is sent, and what became of it."""
-    found, _ = caller.action(str(action_id))
-    return JSONResponse(found.as_json())
+    action, _ = caller.action(str(action_id))
+    return JSONResponse(action_json(action))
 
 
 @doors.door(
@@ -93,7 +90,7 @@ def get_action(action_id: UUID, caller: Asker) -> JSONResponse:
     "/v1/actions/{action_id:uuid}:retry",
     scope=Scope.RUNS_WRITE,
     quota="change",
-    problems=_KEYED,
+    problems=_PROBLEMS,
     answers={
         202: {
             "model": ActionOut | ActionBrief,
@@ -109,22 +106,16 @@ def retry_action(action_id: UUID, request: Request, caller: Asker) -> Response:
     An unknown action may have arrived. If its kind has a lookup, the other side is asked before anything is sent;
     otherwise it may arrive twice.
     """
-    service, (before, project), decision = caller.service, caller.action(str(action_id)), nonce()
-
-    def due(conn: Connection) -> Done:
-        return Done(202, _again(conn, before.id).run_id, {"Retry-After": "1"}, then=service.ring_actions)
-
-    def work(conn: Connection) -> Done:
-        if not decisions.retry_action(conn, before.id, decision=decision):
-            found = _again(conn, before.id)
-            raise _conflict(found, found.not_retried)
-        return due(conn)
-
-    def read_back(conn: Connection) -> Done | None:
-        return due(conn) if decisions.decided(conn, before.id, decision=decision) else None
-
-    show = _shown_to(caller, before.id)
-    return once(caller, request, project=project, payload=None, work=work, show=show, read_back=read_back)
+    action, project = caller.action(str(action_id))
+    return respond(
+        caller,
+        request,
+        RetryAction(action.id),
+        project=project,
+        payload=None,
+        answer=lambda due: Answer(202, due.run_id, {"Retry-After": "1"}),
+        show=_shown_to(caller, action.id),
+    )
 
 
 @doors.door(
@@ -133,45 +124,30 @@ def retry_action(action_id: UUID, request: Request, caller: Asker) -> Response:
     scope=Scope.RUNS_WRITE,
     quota="change",
     takes_json=True,
-    problems=_KEYED,
+    problems=_PROBLEMS,
     answers={200: {"model": ActionOut | ActionBrief, "description": "The action as it ended."}},
     tags=["actions"],
 )
 def resolve_action(action_id: UUID, body: Resolved, request: Request, caller: Asker) -> Response:
     """Record what became of an unknown action: it arrived as `upstream_id`, or never arrived. Nothing is sent."""
-    (before, project), decision, by = caller.action(str(action_id)), nonce(), caller.name
-
-    def resolved(conn: Connection) -> Done:
-        return Done(200, _again(conn, before.id).run_id)
-
-    def work(conn: Connection) -> Done:
-        if not decisions.resolve_action(conn, before.id, upstream_id=body.upstream_id, by=by, decision=decision):
-            found = _again(conn, before.id)
-            raise _conflict(found, found.not_resolved)
-        return resolved(conn)
-
-    def read_back(conn: Connection) -> Done | None:
-        return resolved(conn) if decisions.decided(conn, before.id, decision=decision) else None
-
-    payload, show = body.model_dump(), _shown_to(caller, before.id)
-    return once(caller, request, project=project, payload=payload, work=work, show=show, read_back=read_back)
+    action, project = caller.action(str(action_id))
+    return respond(
+        caller,
+        request,
+        ResolveAction(action.id, body.upstream_id, caller.name),
+        project=project,
+        payload=body.model_dump(),
+        answer=lambda resolved: Answer(200, resolved.run_id),
+        show=_shown_to(caller, action.id),
+    )
 
 
 def _shown_to(caller: Caller, action_id: str) -> Show:
     """How an action is shown: whole, or to whoever may not read its id and its state."""
 
     def show(conn: Connection, _run_id: str) -> tuple[Any, dict[str, str]]:
-        found = _again(conn, action_id)
-        return found.as_json() if caller.reads else {"id": found.id, "state": str(found.state)}, {}
+        if (action := decide.action(conn, action_id)) is None:
+            raise no_action(action_id)
+        return action_json(action) if caller.reads else {"id": action.id, "state": str(action.state)}, {}
 
     return show
-
-
-def _again(conn: Connection, action_id: str) -> ActionView:
-    if (found := decisions.action(conn, action_id)) is None:
-        raise no_action(action_id)
-    return found
-
-
-def _conflict(found: ActionView, why: str) -> Problem:
-    return Problem("state-conflict", why, more={"state": found.state})

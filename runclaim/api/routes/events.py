@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Final
 from uuid import UUID
 
@@ -23,13 +24,13 @@ from runclaim.api.problems import Problem
 from runclaim.api.responses import EventsOut
 from runclaim.api.routing import Asker, Doors
 from runclaim.errors import RunclaimError
-from runclaim.ledger.doors.follow import event_json, journal_after
-from runclaim.ledger.doors.run_pages import run_line
 from runclaim.ledger.doors.tokens import Scope
+from runclaim.pause import Pauses
+from runclaim.service.events import event_json, events_after
 from runclaim.states import TERMINAL
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
+    from collections.abc import Sequence
 
     from runclaim.api.auth import Caller
     from runclaim.api.service import Service
@@ -42,8 +43,6 @@ _UNBUFFERED: Final = {"X-Accel-Buffering": "no"}
 _KEEP_ALIVE_SECONDS: Final = 15.0
 _LARGEST: Final = 2**63 - 1
 _DIGITS: Final = 19
-#: How often a stream looks; a run that is quiet is looked at less often.
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
 
 
 class After(BaseModel):
@@ -74,17 +73,17 @@ class After(BaseModel):
     },
     tags=["runs"],
 )
-async def follow(run_id: UUID, asked: Annotated[After, Query()], request: Request, caller: Asker) -> Response:
+async def follow(run_id: UUID, query: Annotated[After, Query()], request: Request, caller: Asker) -> Response:
     """
     The events of a run as they happen, from the first one or from the one after `Last-Event-ID`.
 
     The stream ends after the last event of a run. With `Accept: application/json` you get the events so far.
     """
     line = await run_sync(caller.run, str(run_id))
-    after = _begin(request, asked)
+    after = _begin(request, query)
     service = caller.service
     if "text/event-stream" not in request.headers.get("accept", "text/event-stream") and _wants_json(request):
-        found, _ = await run_sync(_look, service, line.id, after, asked.limit)
+        found, _ = await run_sync(_look, service, line.id, after, query.limit)
         last = found[-1].id if found else after
         return JSONResponse({"events": [event_json(each) for each in found], "last_id": last})
     found, is_over = await run_sync(_look, service, line.id, after)
@@ -96,10 +95,10 @@ async def follow(run_id: UUID, asked: Annotated[After, Query()], request: Reques
     return StreamingResponse(_stream(caller, line, after), media_type="text/event-stream", headers=_UNBUFFERED)
 
 
-def _begin(request: Request, asked: After) -> int:
+def _begin(request: Request, query: After) -> int:
     given = request.headers.get("last-event-id", "").strip()
     if not given:
-        return asked.after or 0
+        return query.after or 0
     if not (given.isascii() and given.isdigit() and len(given) <= _DIGITS and int(given) <= _LARGEST):
         raise Problem("bad-request", "Last-Event-ID must be the id of an event")
     return int(given)
@@ -110,7 +109,7 @@ def _wants_json(request: Request) -> bool:
 
 
 async def _stream(caller: Caller, line: RunLine, after: int) -> AsyncIterator[bytes]:
-    service, run_id, pause = caller.service, line.id, _FIRST_PAUSE
+    service, run_id, pauses = caller.service, line.id, Pauses(first=0.1, longest=1.0)
     said = checked = time.monotonic()
     with service.shares.held("streams", caller.token.id, line.project):
         yield b"retry: 2000\n\n"
@@ -125,7 +124,8 @@ async def _stream(caller: Caller, line: RunLine, after: int) -> AsyncIterator[by
                 # The client comes back by itself, and says where it was.
                 return
             for event in found:
-                after, pause, said = event.id, _FIRST_PAUSE, time.monotonic()
+                after, said = event.id, time.monotonic()
+                pauses.restart()
                 yield _written(event)
             if is_over and not found:
                 yield b"event: end\ndata: {}\n\n"
@@ -134,18 +134,13 @@ async def _stream(caller: Caller, line: RunLine, after: int) -> AsyncIterator[by
                 said = time.monotonic()
                 yield b": still here\n\n"
             if not found:
-                await anyio.sleep(pause)
-                pause = min(pause * 1.5, _LONGEST_PAUSE)
+                await anyio.sleep(pauses.next() or 0.0)
 
 
-def _look(service: Service, run_id: str, after: int, limit: int = 100) -> tuple[list[EventView], bool]:
+def _look(service: Service, run_id: str, after: int, limit: int = 100) -> tuple[Sequence[EventView], bool]:
     """The events after that one, and whether the run had ended when they were read."""
-
-    def question(conn: Connection) -> tuple[list[EventView], bool]:
-        line = run_line(conn, run_id)
-        return journal_after(conn, run_id, after=after, limit=limit), line is None or line.state in TERMINAL
-
-    return service.ask(question)
+    new = service.ask(partial(events_after, run_id=run_id, after=after, limit=limit))
+    return new.events, new.state is None or new.state in TERMINAL
 
 
 def _written(event: EventView) -> bytes:

@@ -10,6 +10,7 @@ from runclaim.api.responses import FlowOut, FlowPhaseOut, FlowsOut
 from runclaim.api.routing import Asker, Doors
 from runclaim.flows.declare.description import FlowDescription
 from runclaim.ledger.doors.tokens import Scope
+from runclaim.service.flows import known_flows
 
 doors: Final = Doors()
 
@@ -23,10 +24,10 @@ doors: Final = Doors()
 )
 def list_flows(caller: Asker) -> JSONResponse:
     """The registered flows, each with the JSON Schema of its input."""
-    return JSONResponse({"flows": [_shown(flow) for flow in caller.service.flows()]})
+    return JSONResponse({"flows": [_as_listed(flow) for flow in known_flows(caller.service.access)]})
 
 
-def _shown(flow: FlowDescription) -> dict[str, Any]:
+def _as_listed(flow: FlowDescription) -> dict[str, Any]:
     declared = flow.as_json()
     declared["phases"] = [{name: each[name] for name in FlowPhaseOut.model_fields} for each in declared["phases"]]
     return {name: declared[name] for name in FlowOut.model_fields}

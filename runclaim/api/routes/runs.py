@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 from uuid import UUID
 
@@ -14,7 +15,7 @@ from starlette.responses import JSONResponse
 from runclaim import tracing
 from runclaim.api.auth import Caller
 from runclaim.api.error_problems import of_input
-from runclaim.api.idempotency import Done, Show, once
+from runclaim.api.idempotency import Show, respond
 from runclaim.api.long_poll import until, wait_of
 from runclaim.api.page_tokens import page_token, question_of
 from runclaim.api.problems import Problem
@@ -22,21 +23,27 @@ from runclaim.api.requests import Enqueue, Name
 from runclaim.api.responses import RunBrief, RunOut, RunsOut, State
 from runclaim.api.routing import Asker, Doors
 from runclaim.errors import InputError
-from runclaim.flows.client.new_run import options_of_door
+from runclaim.flows.client.enqueue import Enqueue as EnqueueChange
 from runclaim.flows.client.registered_flow import InputRefused
 from runclaim.ledger import read
-from runclaim.ledger.doors.run_pages import MOST, RunFilter, RunLine, list_runs, run_line
+from runclaim.ledger.doors.run_pages import MOST, RunFilter, RunLine, list_runs
 from runclaim.ledger.doors.tokens import Scope
-from runclaim.ledger.enqueue import enqueue
-from runclaim.states import TERMINAL, RunState
+from runclaim.service.flows import known_flow
+from runclaim.service.once import Answer
+from runclaim.service.run_request import RunRequest
+from runclaim.service.runs import ENDS, run_json, view_of, whole_run_json
+from runclaim.states import RunState
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sqlalchemy import Connection
 
+    from runclaim.ledger.enqueue import Enqueued
     from runclaim.ledger.new_run import NewRun
+    from runclaim.ledger.read import RunView
 
 doors: Final = Doors()
-_ENDS: Final = TERMINAL | {RunState.BLOCKED}
 LOCATION: Final = {"Location": {"description": "The address of the run.", "schema": {"type": "string"}}}
 _REPLAYED: Final = {
     "Idempotency-Replayed": {
@@ -71,9 +78,9 @@ class Listing(BaseModel):
     page_token: str | None = Field(None, max_length=512, description="From `next_page_token`.")
 
 
-def etag(line: RunLine) -> str:
+def etag(run: RunLine | RunView) -> str:
     """Changes whenever what is shown of the run does."""
-    return f'"{line.fence}{"-cancel" if line.cancel_requested else ""}"'
+    return f'"{run.fence}{"-cancel" if run.cancel_requested else ""}"'
 
 
 def shown_to(caller: Caller) -> Show:
@@ -84,25 +91,17 @@ def shown_to(caller: Caller) -> Show:
     """
 
     def show(conn: Connection, run_id: str) -> tuple[Any, dict[str, str]]:
-        if (line := run_line(conn, run_id)) is None:
+        if (view := read.run(conn, run_id)) is None:
             detail = f"the key belongs to run {run_id}, which was purged; nothing was enqueued"
             raise Problem("run-purged", detail, more={"run_id": run_id})
-        return whole(conn, line) if caller.reads else brief(line), {"ETag": etag(line)}
+        return whole_run_json(conn, view) if caller.reads else brief(view), {"ETag": etag(view)}
 
     return show
 
 
-def brief(line: RunLine) -> dict[str, Any]:
+def brief(run: RunLine | RunView) -> dict[str, Any]:
     """What a token without `runs:read` sees of a run."""
-    return {"id": line.id, "state": str(line.state)}
-
-
-def whole(conn: Connection, line: RunLine) -> dict[str, Any]:
-    """The run with its input, and its result once it has succeeded."""
-    view = read.run(conn, line.id)
-    has_result = line.state is RunState.SUCCEEDED
-    result = read.results(conn, line.id).get(line.phase) if has_result else None
-    return line.as_json() | {"input": view.input if view else None, "result": result}
+    return {"id": run.id, "state": str(run.state)}
 
 
 @doors.door(
@@ -129,25 +128,36 @@ def enqueue_run(body: Enqueue, request: Request, caller: Asker) -> Response:
     service.room.require("live-runs", project)
     new = _new_run(caller, body, project, request)
 
-    def work(conn: Connection) -> Done:
-        made = enqueue(conn, [new])[0]
-        headers = {"Location": f"runs/{made.run_id}"}
-        if not made.created:
-            return Done(200, made.run_id, headers)
-        return Done(201, made.run_id, headers, then=lambda: service.ring_new(new, is_first=True))
+    return respond(
+        caller,
+        request,
+        EnqueueChange([new]),
+        project=project,
+        payload=body.model_dump(),
+        answer=_enqueued,
+        show=shown_to(caller),
+    )
 
-    return once(caller, request, project=project, payload=body.model_dump(), work=work, show=shown_to(caller))
+
+def _enqueued(runs: Sequence[Enqueued]) -> Answer:
+    (run,) = runs
+    return Answer(201 if run.created else 200, run.run_id, {"Location": f"runs/{run.run_id}"})
 
 
 def _new_run(caller: Caller, body: Enqueue, project: str, request: Request) -> NewRun:
-    flow = caller.service.flow(body.flow)
-    options = options_of_door(delay=timedelta(seconds=body.delay_seconds), priority=body.priority)
-    # The caller's trace, also where no SDK of this process has made it the current one.
-    trace = tracing.carrier() or tracing.carried(request.headers)
+    flow = known_flow(caller.service.access, body.flow)
+    wanted = RunRequest(
+        flow=body.flow,
+        input=body.input,
+        project=project,
+        key=body.key,
+        subject=body.subject,
+        delay=timedelta(seconds=body.delay_seconds),
+        priority=body.priority,
+    )
     try:
-        return flow.new_run(
-            body.input, options, project=project, key=body.key, subject=body.subject, trace_context=trace
-        )
+        # The caller's trace, also where no SDK of this process has made it the current one.
+        return flow.new_run(wanted, trace_context=tracing.carrier() or tracing.carried(request.headers))
     except InputRefused:
         raise
     except InputError as error:
@@ -162,23 +172,23 @@ def _new_run(caller: Caller, body: Enqueue, project: str, request: Request) -> N
     answers={200: {"model": RunsOut, "description": "A page of runs; `Link: …; rel=next` leads to the next page."}},
     tags=["runs"],
 )
-def list_of_runs(asked: Annotated[Listing, Query()], request: Request, caller: Asker) -> JSONResponse:
+def list_of_runs(query: Annotated[Listing, Query()], request: Request, caller: Asker) -> JSONResponse:
     """The runs of a project, newest first, in pages."""
     service = caller.service
     wanted = RunFilter(
-        project=caller.project(asked.project),
-        flow=asked.flow,
-        states=frozenset(RunState(state) for state in asked.state),
-        since=asked.since,
-        until=asked.until,
-        oldest_first=asked.order_by.endswith("asc"),
+        project=caller.project(query.project),
+        flow=query.flow,
+        states=frozenset(RunState(state) for state in query.state),
+        since=query.since,
+        until=query.until,
+        oldest_first=query.order_by.endswith("asc"),
     )
     question = question_of(wanted)
-    after = None if asked.page_token is None else service.place_of(question, asked.page_token)
-    page = service.ask(lambda conn: list_runs(conn, wanted, after=after, limit=asked.page_size))
+    after = None if query.page_token is None else service.place_of(question, query.page_token)
+    page = service.ask(lambda conn: list_runs(conn, wanted, after=after, limit=query.page_size))
     token = "" if page.next_after is None else page_token(service.page_key, question, page.next_after)
-    shown = {"runs": [line.as_json() for line in page.runs], "next_page_token": token}
-    return JSONResponse(shown, headers=next_link(request, token))
+    body = {"runs": [run_json(line) for line in page.runs], "next_page_token": token}
+    return JSONResponse(body, headers=next_link(request, token))
 
 
 def next_link(request: Request, token: str) -> dict[str, str]:
@@ -205,7 +215,7 @@ async def get_run(run_id: UUID, request: Request, caller: Asker) -> Response:
     wait = wait_of(request)
     line = await until(
         lambda: caller.run(str(run_id)),
-        enough=lambda found: found.state in _ENDS,
+        enough=lambda found: found.state in ENDS,
         seconds=wait or 0,
         request=request,
         caller=caller,
@@ -214,8 +224,14 @@ async def get_run(run_id: UUID, request: Request, caller: Asker) -> Response:
     headers = {"ETag": etag(line)} | ({} if wait is None else {"Preference-Applied": f"wait={wait}"})
     if _is_known(request, etag(line)):
         return Response(status_code=304, headers=headers)
-    body = await run_sync(lambda: caller.service.ask(lambda conn: whole(conn, line)))
-    return JSONResponse(body, headers=headers)
+    body, current = await run_sync(caller.service.ask, partial(_whole, run_id=line.id))
+    return JSONResponse(body, headers=headers | {"ETag": current})
+
+
+def _whole(conn: Connection, run_id: str) -> tuple[dict[str, Any], str]:
+    """The run as it is now, and its ETag. Raises: RunNotFound, should it have been purged."""
+    view = view_of(conn, run_id)
+    return whole_run_json(conn, view), etag(view)
 
 
 def _is_known(request: Request, current: str) -> bool:

@@ -22,6 +22,7 @@ from runclaim.ledger.doors.outside_workers import Lease, held_claim, lease_of, r
 from runclaim.ledger.doors.run_pages import RunLine
 from runclaim.ledger.fail import Failure, Verdict, fail
 from runclaim.ledger.fence import Claim
+from runclaim.service.flows import known_flow
 from runclaim.sql.clock import rfc3339
 from runclaim.states import RunState
 from runclaim.tracebacks import reported_error_data
@@ -89,7 +90,7 @@ Settling = tuple[Callable[["Connection"], Ended], Callable[["Connection"], Ended
 def take(caller: Caller, asked: ClaimAsked) -> Job | None:
     """Claim the run that has waited longest at one of these phases, or `None`. Raises: Problem."""
     service, project, owner = caller.service, caller.project(asked.project), nonce()
-    flow = service.flow(asked.flow)
+    flow = known_flow(service.access, asked.flow).source
     description = flow.description
     known = {phase.name: phase for phase in description.phases if phase.name in asked.phases}
     if missing := sorted(set(asked.phases) - set(known)):
@@ -137,7 +138,7 @@ def _job(conn: Connection, taken: Claim, flow: RunSource, phase: PhaseDescriptio
 def begin_success(caller: Caller, line: RunLine, fence: int, owner: str, said: Succeeded) -> Settling:
     """How a result is recorded, and read back. Raises: InputError."""
     service = caller.service
-    description = service.flow(line.flow).description
+    description = known_flow(service.access, line.flow).description
     text = dump_json("result", said.result)
 
     def work(conn: Connection) -> Ended:
@@ -150,11 +151,12 @@ def begin_success(caller: Caller, line: RunLine, fence: int, owner: str, said: S
         moved = complete(conn, [completion]).get(line.id)
         if moved is None:
             raise ClaimLost(line.id, taken.phase, fence)
-        flow = service.declared(line.flow)
 
         def ring() -> None:
             if moved.state is RunState.QUEUED:
-                service.ring(of_claim(claim=taken, flow=flow, fence=moved.fence, next_phase=next_phase))
+                flow = service.access.flows.get(line.flow)
+                due = of_claim(claim=taken, flow=flow, fence=moved.fence, next_phase=next_phase)
+                service.access.publisher.publish([due])
 
         return Ended(line.id, taken.phase, taken.attempt, "succeeded", ring)
 
@@ -173,7 +175,7 @@ def begin_success(caller: Caller, line: RunLine, fence: int, owner: str, said: S
 
 def begin_failure(caller: Caller, line: RunLine, fence: int, owner: str, said: FailedAttempt) -> Settling:
     """How an attempt without a result is settled, and read back."""
-    description = caller.service.flow(line.flow).description
+    description = known_flow(caller.service.access, line.flow).description
     error = reported_error_data(said.error.type, said.error.message, said.error.traceback)
     place = fingerprint(["fail", line.id, fence, owner])
     what = fingerprint([error, said.verdict, said.retry_after_seconds])

@@ -23,6 +23,7 @@ from runclaim.errors import ClaimLost
 from runclaim.ledger.doors.outside_workers import held_claim, lease_of
 from runclaim.ledger.doors.tokens import Scope
 from runclaim.ledger.heartbeat import heartbeat, passed_over
+from runclaim.service.flows import known_flow
 from runclaim.sql.clock import rfc3339
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def beat(run_id: UUID, body: Held, caller: Asker) -> JSONResponse:
     """Extend the lease, never past the deadline. If `cancel_requested` is true, stop and send `:fail`."""
     line = caller.run(str(run_id))
     fence, owner = _proof(body)
-    description = caller.service.flow(line.flow).description
+    description = known_flow(caller.service.access, line.flow).description
 
     def work(conn: Connection) -> JSONResponse:
         claim = held_claim(conn, line.id, fence=fence, owner=owner)
