@@ -72,7 +72,7 @@ def _head(connection: socket.socket, ends: float) -> bytes:
         connection.settimeout(_left(ends))
         more = connection.recv(4096)
         if not more or len(found) > _LONGEST_HEAD:
-            raise ConnectionError("the response headers do not end")
+            raise ConnectionError("the answer has an incomplete head")
         found += more
     return found.partition(b"\r\n\r\n")[0]
 
@@ -81,7 +81,7 @@ def _answer(head: bytes) -> Answer:
     first, *lines = head.decode("latin-1").split("\r\n")
     parts = first.split(maxsplit=_PARTS)
     if len(parts) < _PARTS or not parts[0].startswith("HTTP/1.") or not parts[1].isascii() or not parts[1].isdigit():
-        raise ConnectionError("the response is not HTTP")
+        raise ConnectionError("the answer is not HTTP")
     named = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
     wait = named.get("retry-after", "")
     return Answer(int(parts[1]), float(wait) if wait.isascii() and wait.isdigit() else None)

@@ -278,7 +278,7 @@ def test_a_file_that_cannot_be_made_is_told_at_once_with_what_to_do(tmp_path, pl
     (tmp_path / "a-file").touch()
     database = Database(f"sqlite:///{tmp_path / place}", patience=timedelta(hours=1))
 
-    with pytest.raises(LedgerRefused, match=r"To do: .*folder"):
+    with pytest.raises(LedgerRefused, match=r"To fix it: .*folder"):
         migrations.require_current(database)
     assert ["a-file"] == [each.name for each in tmp_path.iterdir()]
 

@@ -104,7 +104,7 @@ def test_outcomes_of_one_run_wait_together_and_a_later_claim_is_not_overwritten(
     bench.outcomes.close()
 
     assert [("sending", None, 1)] == shown(first)
-    assert "took too long, lost its claim" in caplog.text
+    assert "took too long and lost its claim" in caplog.text
 
 
 def test_with_too_many_that_wait_a_delivery_waits_too(postgres_bench: Bench, monkeypatch):

@@ -201,7 +201,7 @@ def test_a_result_that_is_no_json_fails_at_once_and_says_so(bench: Bench):
     bench.deliver(flow)
 
     assert [("plan", 1, "failure", "failed")] == lines(bench)
-    assert "the result of review.plan: is no JSON: Encod" == run.view.error["message"][:44]
+    assert "the result of review.plan: is not JSON: Encod" == run.view.error["message"][:45]
 
 
 def test_an_input_that_no_longer_fits_its_declaration_fails_at_once_and_says_so(bench: Bench):
