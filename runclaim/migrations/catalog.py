@@ -155,7 +155,7 @@ def numbers_given_again(conn: Connection) -> list[str]:
     if last >= highest:
         return []
     return [
-        f"runclaim_events, column id: goes on at {last + 1}, and numbers up to {highest} were used: {mend}".format(
+        f"runclaim_events, column id: continues at {last + 1}, but numbers up to {highest} were used; to fix it: {mend}".format(
             highest=highest
         )
     ]

@@ -231,7 +231,7 @@ def test_numbers_that_would_be_given_again_are_told_with_what_mends_it(conn):
     mend = found[0].rpartition(" were used: ")[2]
 
     assert [True] == [
-        "runclaim_events, column id: goes on at 1, and numbers up to 90 were used" in line for line in found
+        "runclaim_events, column id: continues at 1, but numbers up to 90 were used" in line for line in found
     ]
     assert [] == change(conn, mend)
 
