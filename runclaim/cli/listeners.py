@@ -52,8 +52,8 @@ def retry(*, name: str, app: str | None, url: str | None, as_json: bool) -> None
     """
     Tell a listener again the events that were given up. Prints how many.
 
-    Their attempts are counted from zero and their ids stay the same. The listener may already have been told later events of the
-    same runs.
+    Their attempts are counted from zero and their ids stay the same. The listener may already have been told later
+    events of the same runs.
     """
     with _ledger(app, url) as service:
         many, tells = service.tell_again(name), service.tells
