@@ -155,6 +155,8 @@ def numbers_given_again(conn: Connection) -> list[str]:
     if last >= highest:
         return []
     return [
-        f"runclaim_events, column id: continues at {last + 1}, but numbers up to {highest} were used;"
-        f" to fix it: {mend.format(highest=highest)}"
+        (
+            f"runclaim_events, column id: continues at {last + 1}, but numbers up to {highest} were used;"
+            f" to fix it: {mend.format(highest=highest)}"
+        )
     ]
