@@ -15,20 +15,21 @@ from runclaim.flows.fail_open.local_records import LocalRecords
 from runclaim.flows.fail_open.open_flows import OpenFlows
 from runclaim.flows.messages.message import Message
 from runclaim.flows.upkeep.dispatch import dispatch_due
-from tests.flows.fail_open.test_fail_open import MINUTE, Outage, outage, unwatched  # noqa: F401 - fixtures
+from tests.flows.fail_open.outage import MINUTE
 from tests.harness import until
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from runclaim.flows.flow import Flow
+    from tests.flows.fail_open.outage import Outage
 
 
 class Killed(BaseException):
     """Stands for a SIGKILL: nothing that comes after it is done."""
 
 
-def killed_while_it_waits(outage: Outage, flow: Flow) -> None:  # noqa: F811
+def killed_while_it_waits(outage: Outage, flow: Flow) -> None:
     due = outage.bench.rung.pop(0)
 
     def die() -> Any:
@@ -45,7 +46,7 @@ def killed_while_it_waits(outage: Outage, flow: Flow) -> None:  # noqa: F811
         )
 
 
-def test_a_worker_killed_while_it_waits_for_the_ledger_loses_no_run(outage: Outage):  # noqa: F811
+def test_a_worker_killed_while_it_waits_for_the_ledger_loses_no_run(outage: Outage):
     """
     INVARIANT: a run is written down before anything waits.
 
@@ -63,7 +64,7 @@ def test_a_worker_killed_while_it_waits_for_the_ledger_loses_no_run(outage: Outa
     assert (RunState.QUEUED, [], {}) == (run.state, outage.bodies, outage.bench.totals())
 
 
-def test_a_broker_that_forgets_everything_loses_no_run(outage: Outage):  # noqa: F811
+def test_a_broker_that_forgets_everything_loses_no_run(outage: Outage):
     """
     INVARIANT: an enqueue that has returned is on this machine's disk until the ledger has its run.
 
@@ -83,7 +84,7 @@ def test_a_broker_that_forgets_everything_loses_no_run(outage: Outage):  # noqa:
     assert (RunState.SUCCEEDED, "b2", True) == (run.state, run.result, outage.records.is_empty)
 
 
-def test_a_process_without_a_worker_tells_the_ledger_itself(outage: Outage, monkeypatch):  # noqa: F811
+def test_a_process_without_a_worker_tells_the_ledger_itself(outage: Outage, monkeypatch):
     monkeypatch.setattr(backlog, "EVERY_SECONDS", 0.05)
     flow = outage.flow()
     outage.begin()
@@ -94,7 +95,7 @@ def test_a_process_without_a_worker_tells_the_ledger_itself(outage: Outage, monk
     assert run.state is RunState.QUEUED
 
 
-def test_an_enqueue_that_cannot_be_written_down_fails_closed(outage: Outage):  # noqa: F811
+def test_an_enqueue_that_cannot_be_written_down_fails_closed(outage: Outage):
     outage.records.folder.write_text("a file where the folder should be")
     flow = outage.flow()
     outage.begin()
@@ -105,7 +106,7 @@ def test_an_enqueue_that_cannot_be_written_down_fails_closed(outage: Outage):  #
     assert [] == outage.bench.rung
 
 
-def test_an_enqueue_that_was_refused_leaves_no_record(outage: Outage):  # noqa: F811
+def test_an_enqueue_that_was_refused_leaves_no_record(outage: Outage):
     flow = outage.flow()
     outage.bench.rung.silent = True
     outage.begin()
@@ -116,7 +117,7 @@ def test_an_enqueue_that_was_refused_leaves_no_record(outage: Outage):  # noqa: 
     assert outage.records.is_empty
 
 
-def test_a_second_enqueue_takes_no_result_away(outage: Outage):  # noqa: F811
+def test_a_second_enqueue_takes_no_result_away(outage: Outage):
     flow = outage.flow()
     outage.begin()
     run = flow.enqueue(repo="acme/app", number=7)
@@ -128,7 +129,7 @@ def test_a_second_enqueue_takes_no_result_away(outage: Outage):  # noqa: F811
     assert (RunState.SUCCEEDED, ["acme/app:pr-7 phase0"]) == (run.state, outage.bodies)
 
 
-def test_where_neither_ledger_nor_disk_has_the_run_its_message_goes_back(outage: Outage, tmp_path: Path):  # noqa: F811
+def test_where_neither_ledger_nor_disk_has_the_run_its_message_goes_back(outage: Outage, tmp_path: Path):
     """
     INVARIANT: what only a message knows is not lost with it.
 
@@ -152,7 +153,7 @@ def test_where_neither_ledger_nor_disk_has_the_run_its_message_goes_back(outage:
     assert ["acme/app:pr-7 phase0"] == outage.bodies
 
 
-def test_a_run_that_was_purged_meanwhile_is_not_made_again(outage: Outage):  # noqa: F811
+def test_a_run_that_was_purged_meanwhile_is_not_made_again(outage: Outage):
     """Breaks if the record of a later phase makes its run: it would begin at its first phase, under an old key."""
     flow = outage.flow(None, None)
     run = flow.enqueue(repo="acme/app", number=7)
@@ -170,7 +171,7 @@ def test_a_run_that_was_purged_meanwhile_is_not_made_again(outage: Outage):  # n
         _ = run.state
 
 
-def test_a_run_has_its_enqueuers_headers_without_the_ledger_too(outage: Outage, monkeypatch):  # noqa: F811
+def test_a_run_has_its_enqueuers_headers_without_the_ledger_too(outage: Outage, monkeypatch):
     """
     INVARIANT: a run never runs as another tenant, nor as none, also where only its message has it.
 
@@ -200,7 +201,7 @@ def keys(flow_of: Outage, **how: Any) -> tuple[Flow, list[str]]:
     return flow_of.flow(lambda ctx: seen.append(ctx.idempotency_key), **how), seen
 
 
-def test_work_that_was_done_with_the_ledger_has_the_same_idempotency_key_without_it(outage: Outage):  # noqa: F811
+def test_work_that_was_done_with_the_ledger_has_the_same_idempotency_key_without_it(outage: Outage):
     """
     INVARIANT: one key of a run is one idempotency key, whether it was opened with the ledger or without.
 
@@ -216,7 +217,7 @@ def test_work_that_was_done_with_the_ledger_has_the_same_idempotency_key_without
     assert (2, 1) == (len(seen), len(set(seen)))
 
 
-def test_a_rerun_has_an_idempotency_key_of_its_own_and_keeps_it_without_the_ledger(outage: Outage):  # noqa: F811
+def test_a_rerun_has_an_idempotency_key_of_its_own_and_keeps_it_without_the_ledger(outage: Outage):
     flow, seen = keys(outage)
     run = flow.enqueue(repo="acme/app", number=7)
     outage.bench.finish(flow, run)
@@ -231,7 +232,7 @@ def test_a_rerun_has_an_idempotency_key_of_its_own_and_keeps_it_without_the_ledg
     assert seen[1] == f"{again.id}:phase0" != seen[0]
 
 
-def test_equal_keys_of_two_projects_are_two_runs_with_two_idempotency_keys(outage: Outage):  # noqa: F811
+def test_equal_keys_of_two_projects_are_two_runs_with_two_idempotency_keys(outage: Outage):
     """
     INVARIANT: a project's keys are its own, also without the ledger.
 
@@ -249,7 +250,7 @@ def test_equal_keys_of_two_projects_are_two_runs_with_two_idempotency_keys(outag
     assert 2 == len(set(seen))
 
 
-def test_a_flow_that_fails_closed_has_keys_of_its_runs_ids(outage: Outage):  # noqa: F811
+def test_a_flow_that_fails_closed_has_keys_of_its_runs_ids(outage: Outage):
     flow, seen = keys(outage, fail_open=False)
     run = flow.enqueue(repo="acme/app", number=7)
     outage.bench.finish(flow, run)
