@@ -53,7 +53,7 @@ class Runclaim(Declarations):
             )
         _ATTACHED.add(app)
         self.app = app
-        # The way back from the app to here, for what is given an app and no more: `celery -A app runclaim …`.
+        # The way back from the app to here, for code that only gets an app: `celery -A app runclaim …`.
         app.runclaim = self  # type: ignore[attr-defined]
         self._settings = settings
         self._config: Config | None = None

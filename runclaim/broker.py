@@ -1,7 +1,7 @@
 """
 The way to the broker: small messages that name runs, over connections with time-outs of our own.
 
-The run is in the ledger before anything is published, so a broker that does not answer is no error of the
+The run is in the ledger before anything is published, so a broker that does not answer is not an error of the
 caller's: it is said once in the log, left alone for a while, and the ledger dispatches the run later.
 """
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 logger: Final = logs.logger("runclaim.broker")
 
-#: The task that sends planned actions; one message for each action, up to so many, so that they go side by side.
+#: The task that sends planned actions; one message for each action, up to this many, so that they are sent in parallel.
 DELIVER: Final = "runclaim.deliver"
 #: The task that tells listeners.
 TELL: Final = "runclaim.tell"
@@ -66,7 +66,7 @@ class Broker:
             return 0
         known = [here for each in due if (here := self._here(each)) is not None]
         messages = together(known, may_share=self._may_share())
-        # What this release does not know waits in the ledger for one that does; it holds up nobody.
+        # What this release does not know waits in the ledger for one that does; it delays no other run.
         unknown = len(due) - len(known)
         if self.is_eager:
             self._run_here(messages)
@@ -83,7 +83,7 @@ class Broker:
         return unknown + sent
 
     def _publish(self, messages: deque[list[Due]]) -> tuple[int, Exception | None]:
-        """How many runs went, or wait for their queue to be mended, and the error of a broker that does not answer."""
+        """How many runs were published or wait for a broken queue, and the error of a broker that does not answer."""
         sent, refused = 0, set()
 
         def send(producer: Producer) -> None:
@@ -105,7 +105,7 @@ class Broker:
             try:
                 self._send(None, named, throw=False)
             except Exception:
-                # As with a worker, nobody hears of it here: the ledger and the log say what became of the run.
+                # As with a worker, the caller does not see it: the ledger and the log say what became of the run.
                 logger.warning(
                     "run %s was not executed by the process that enqueued it", named[0].run_id, exc_info=True
                 )
@@ -122,7 +122,7 @@ class Broker:
         self._doorbell.flush()
 
     def ring_actions(self, many: int) -> None:
-        """Say that so many actions are to be sent. Never raises; what is not said is found by beat."""
+        """Have this many actions sent. Never raises; beat finds what is missed."""
         if many > 0:
             self._ring(DELIVER, min(many, _MOST_RINGS), f"beat will have {many} planned actions sent")
 

@@ -36,7 +36,7 @@ class Config:
     project: str = "default"
     #: How long a claim is safe without a heartbeat. Four beats a lease, and room for a body that holds the GIL.
     lease: timedelta = timedelta(seconds=60)
-    #: When a claim ends although its heartbeat goes on, unless the phase says otherwise.
+    #: When a claim ends even with a heartbeat, unless the phase says otherwise.
     max_duration: timedelta = timedelta(hours=1)
     #: How often beat gives lapsed claims back.
     rescue_every: timedelta = timedelta(seconds=15)
@@ -120,7 +120,7 @@ def duration(name: str, value: Any) -> timedelta:
 
 
 def from_environment(environ: Mapping[str, str], name: str) -> str | None:
-    """The variable, or what stands in the file that `NAME_FILE` names: how containers are given secrets."""
+    """The variable, or the content of the file that `NAME_FILE` names: how containers are given secrets."""
     if (value := environ.get(name)) or not (path := environ.get(f"{name}_FILE")):
         return value
     try:

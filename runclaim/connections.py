@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from runclaim.config import Config
 
-#: After a failure nobody waits for the broker again for this long; dispatch publishes what was left out.
+#: After a failure, no call waits for the broker again for this long; dispatch publishes what was left out.
 _QUIET_SECONDS: Final = 5.0
 _CONNECTIONS: Final = 10
 #: What each kind of transport calls its time-outs; other kinds are left as the application has them.
@@ -39,7 +39,7 @@ _OF_ONE_KEY: Final = ("WRONGTYPE", "NOPERM")
 
 
 class Mistake(Exception):
-    """What keeps one message from its queue; `__cause__` says why. The broker answers, and others go on."""
+    """What keeps one message from its queue; `__cause__` says why. The broker answers; other queues work."""
 
 
 class Connections:
@@ -69,7 +69,7 @@ class Connections:
         except Mistake as mistake:
             return mistake
         except Exception as stale:  # noqa: BLE001 - every transport has its own; the run is safe in the ledger
-            # A broker that hangs gets no second try: somebody waits for this call.
+            # A broker that hangs gets no second try: a caller waits for this.
             return self._leave_alone(stale) if _hangs(stale) else self._use_fresh(work)
         return None
 
@@ -124,7 +124,7 @@ class Connections:
     def _new_pool(self) -> Any:
         seconds = self._config().publish_timeout.total_seconds()
         connection = self._app.connection_for_write(connect_timeout=seconds)
-        # Each host once: kombu would wait two seconds and try again before it says that nobody listens.
+        # Each host once: kombu would wait two seconds and try again before it says that no broker listens.
         once = {"max_retries": max(0, len(connection.alt) - 1), "interval_start": 0, "interval_step": 0}
         timeouts = dict.fromkeys(_TIMEOUTS.get(connection.transport.driver_type, ()), seconds)
         connection.transport_options = {**(connection.transport_options or {}), **once, **timeouts}
@@ -138,7 +138,7 @@ def _close(pool: Any) -> None:
 
 
 def _renew_channel(connection: Any) -> None:
-    """Another channel for a connection whose own the broker has closed; it would give that one to whoever is next."""
+    """Another channel for a connection whose own the broker has closed; it would give that one to the next caller."""
     with suppress(Exception):
         # It opens one when it is asked for the next time.
         connection.revive(None)

@@ -131,12 +131,12 @@ class Database:
 
         `at_once` says that on PostgreSQL `work` is one statement, and saves the round trips around it.
 
-        `work` may run several times, never after it committed unless it recognises itself (same nonce, same
-        key). When a connection dies, `read_back` is asked first; its answer, unless `None`, is the truth.
-        `patience` is in seconds, also for a server that acknowledges and never answers; `silence`, where it is
-        longer, is how long that may take. `outwaits` says which errors are waited out although they would be raised at
-        once: somebody may mend their cause. Raises: LedgerUnavailable when the database stays away, LedgerRefused when
-        it turns us away, or what `work` raises.
+        `work` may run several times, never after it committed unless it recognises itself (same nonce, same key). When
+        a connection dies, `read_back` is asked first; its answer, unless `None`, is the truth. `patience` is in
+        seconds, even for a server that acknowledges and never answers; `silence`, where it is longer, is how long that
+        may take. `outwaits` says which errors are waited out although they would be raised at once: their cause may be
+        fixed meanwhile. Raises: LedgerUnavailable when the database stays away, LedgerRefused when it turns us away, or
+        what `work` raises.
         """
 
         def once(doubt: bool) -> T:  # noqa: FBT001
@@ -187,12 +187,12 @@ class Database:
             return question(conn)
 
     def close(self) -> None:
-        """Close this process's connections. The database can be used again; it connects anew."""
+        """Close this process's connections. The database can be used again; it then connects again."""
         if self._engine is not None:
             self._engine.dispose()
 
     def _leave(self) -> None:
-        """In a forked child: the sockets belong to the parent, which goes on using them."""
+        """In a forked child: the sockets belong to the parent, which still uses them."""
         if self._engine is not None:
             self._engine.dispose(close=False)
 
@@ -203,7 +203,7 @@ class Database:
 
 
 def _forget(engine: Engine, pid: int) -> None:
-    """Close what a database has left open that nobody refers to any more; a child leaves its parent's alone."""
+    """Close what an unreferenced database has left open; a child leaves its parent's alone."""
     if pid == os.getpid():
         engine.dispose()
 

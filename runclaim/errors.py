@@ -1,7 +1,7 @@
 """
 What can be refused; and from here also what a body, a handler or a receiver raises to end its attempt on purpose.
 
-Every error is built from data and says what to do. `None` means "not ours" and is no error; an
+Every error is built from data and says what to do. `None` means "not ours" and is not an error; an
 exception means "refused". Nothing here imports anything but those outcomes.
 """
 
@@ -52,7 +52,7 @@ class SecretUnavailable(RunclaimError):
     """
     A reference such as `secret:env:NAME` leads to no value; as any error of a body it is tried again.
 
-    `reference` is `None` when what was given is no reference: it may be the secret itself, and is not repeated.
+    `reference` is `None` when the given text is not a reference: it may be the secret itself, and is not repeated.
     """
 
     def __init__(self, reference: str | None, problem: str) -> None:
@@ -153,7 +153,7 @@ class StateConflict(RunclaimError):
 
 
 class NamedSessionMoved(RunclaimError):
-    """Somebody else has kept another provider's session under this name since it was read. Read it again."""
+    """Another attempt has kept a session under this name since it was read. Read it again."""
 
     def __init__(self, name: str, version: int) -> None:
         self.name, self.version = name, version
@@ -180,7 +180,7 @@ class LedgerRefused(RunclaimError):
     """
     The database turned us away: the role, its rights, the database or its file are not as they have to be.
 
-    Waiting does not help. The message says what to mend; nothing was written.
+    Waiting does not help. The message says what to fix; nothing was written.
     """
 
 
@@ -214,7 +214,7 @@ class RunFailed(RunclaimError):
 
 class WaitTimeout(RunclaimError):
     """
-    The run is still going on; nothing was changed. Wait again or look at its state.
+    The run has not ended yet; nothing was changed. Wait again or look at its state.
 
     `error` is what its last attempt ended with, if that went wrong.
     """
@@ -227,9 +227,9 @@ class WaitTimeout(RunclaimError):
 
 class WaitInBody(RunclaimError, RuntimeError):
     """
-    A body waits for a run, which may need the very slot that the body holds; Celery refuses `get()` in a task likewise.
+    A body waits for a run, which may need the slot that the body holds; Celery refuses `get()` in a task as well.
 
-    Let the run go on by itself, and a phase of its own wait for a signal.
+    Let the other run proceed on its own, and have a separate phase wait for a signal.
     """
 
     def __init__(self, run_id: str, body: str) -> None:

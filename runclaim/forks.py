@@ -1,14 +1,14 @@
 """
-Forks: what a child makes anew, and when there is none.
+Forks: what a child creates again, and when forks must wait.
 
 What an object has that was made before a fork is the parent's, and a lock of it may be held by a thread that is not in
-the child: `in_child` names the method that makes it anew.
+the child: `in_child` names the method that creates it again.
 
-No fork in the middle of a SQLite transaction, nor beside an open SQLite connection.
+No fork during a SQLite transaction, nor with an open SQLite connection.
 
 SQLite keeps the locks of a process in its memory, and a forked child inherits that memory without the operating
-system's locks (sqlite.org/howtocorrupt.html, 2.6). Beside a transaction of another thread the file is locked to the
-child for good; beside an idle connection the child believes in locks that end with its parent, and what it commits
+system's locks (sqlite.org/howtocorrupt.html, 2.6). During a transaction of another thread, the file stays locked
+for the child; with an idle connection, the child believes in locks that end with its parent, and what it commits
 later can vanish. So a fork waits for the transactions of the other threads and then closes what is idle.
 """
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 T = TypeVar("T")
-#: A transaction that takes longer than this waits for another process; the fork goes on without it.
+#: A transaction that takes longer than this waits for another process; the fork happens without it.
 _LONGEST: Final = 20.0
 
 
@@ -42,7 +42,7 @@ def in_child(owner: T, reset: Callable[[T], None]) -> None:
 
 
 class Lock:
-    """A lock that a forked child finds open, whoever held it in the parent."""
+    """A lock that is open in a forked child, even if a thread held it in the parent."""
 
     def __init__(self) -> None:
         self._open()

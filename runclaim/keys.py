@@ -131,7 +131,7 @@ class Template:
         return rest(0, 0)
 
     def parts(self, values: Mapping[str, Any]) -> list[str]:
-        """The literals and the values in order. Raises: InputError for a value that is no text, number or bool."""
+        """The literals and the values in order. Raises: InputError for a value that is not text, a number or a bool."""
         found: list[str] = []
         for literal, field in self._pieces:
             found.append(literal)

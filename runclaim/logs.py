@@ -75,7 +75,7 @@ class Redaction(logging.Filter):
     """
     Redacts the message, the traceback and the stack of a record; drops no record.
 
-    A message is one line of printable text: keys and errors are written by anybody, and none may begin a line of its
+    A message is one line of printable text: keys and errors may come from anyone, and none may begin a line of its
     own or steer a terminal.
     """
 
@@ -90,7 +90,7 @@ class Redaction(logging.Filter):
         if record.exc_info and record.exc_info[0]:
             told = _FORMATTER.formatException(record.exc_info)
             if (clean := _STEERS_IN_LINES.sub(_escaped, redact(told))) != told:
-                # Formatters print the text; without the exception none can make it anew.
+                # Formatters print the text; without the exception, none can create it again.
                 record.exc_text, record.exc_info = clean, None
         if record.stack_info:
             record.stack_info = _STEERS_IN_LINES.sub(_escaped, redact(record.stack_info))

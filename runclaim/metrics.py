@@ -62,7 +62,7 @@ class LedgerCollector(Collector):
         return []
 
     def collect(self) -> Iterable[Metric]:
-        """All metrics; at most one reading of the ledger in five seconds, whoever scrapes."""
+        """All metrics; at most one reading of the ledger in five seconds for all scrapes."""
         with self._lock:
             if not self._fresh.left:
                 self._families = self._read()

@@ -35,4 +35,4 @@ class GiveUp(Outcome):
 
 
 class Skip(Outcome):
-    """The phase has nothing to do: it completes with the result `None` and the run goes on."""
+    """The phase has nothing to do: it completes with the result `None` and the run continues."""

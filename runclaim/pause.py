@@ -1,4 +1,4 @@
-"""Pauses, which a clock that somebody freezes or moves, as tests do, makes no longer."""
+"""Pauses whose length does not depend on a clock that tests freeze or move."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 
 class Pause:
     """
-    A pause of so many seconds; over until it is begun.
+    A pause of `seconds`; over until it is begun.
 
     Not safe across threads, and need not be: at worst two begin it.
     """
@@ -16,7 +16,7 @@ class Pause:
         self._seconds, self._ends = seconds, float("-inf")
 
     def begin(self) -> None:
-        """Begin it here and now, also when it goes on."""
+        """Begin it now, even if it is not over."""
         self._ends = time.monotonic() + self._seconds
 
     @property

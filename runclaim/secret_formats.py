@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: A token begins here: nothing of a word stands before it, unless it is the escape of a repr or of JSON.
+#: A token begins here: no part of a word is before it, unless it is the escape of a repr or of JSON.
 _START: Final = r"(?:(?<![A-Za-z0-9])|(?<=\\[nrt]))"
 #: The same for what is followed by words without end: it may begin inside none that was looked at already.
 _ALONE: Final = r"(?:(?<![A-Za-z0-9_-])|(?<=\\[nrt]))"
 _PEM: Final = r"[A-Z0-9 ]{0,30}PRIVATE KEY(?: BLOCK)?-----"
 #: What documents write where a password goes.
 _PLACEHOLDER: Final = r"(?:\*+|\$\{?\w+\}?|\{[\w.]*\}|\[+\w*\]+|%s|%\(\w+\)s)"
-#: A port and the end of the authority: what comes before a later `@` is no password.
+#: A port and the end of the authority: what comes before a later `@` is not a password.
 _PORT: Final = r"\d{1,5}[?#,;'&)\]}\\]"
-#: What stands behind `name:version@` in a digest of an image or in a coordinate of a package.
+#: What follows `name:version@` in a digest of an image or in a coordinate of a package.
 _PIN: Final = r"(?:sha(?:256|512):|\d+(?:\.\d+){0,2}(?![\w.:-]))"
 
 
@@ -51,10 +51,10 @@ def _no_example(text: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A kind of secret; the pattern's group `it`, or the whole match, is what nobody may read."""
+    """A kind of secret; the pattern's group `it`, or the whole match, is the secret."""
 
     kind: str
-    #: The pattern can match only where one of these stands: a search for them is far cheaper.
+    #: The pattern can match only where one of these occurs: a search for them is far cheaper.
     hints: tuple[str, ...]
     pattern: re.Pattern[str]
     #: Of a match that may be ordinary words: whether it is a secret. Asked where an input would be refused.
@@ -129,7 +129,7 @@ RULES: Final = (
     _rule("SendGrid key", "SG.", _START + r"SG\.[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,}"),
     _rule("Shopify token", "shpat_ shpca_ shppa_ shpss_", r"shp(?:at|ca|pa|ss)_[0-9a-fA-F]{32}"),
     _rule("Atlassian token", "ATATT3", _START + r"ATATT3[A-Za-z0-9_=-]{40,}"),
-    # docs.stripe.com/keys: secret and restricted keys, also those for tests
+    # docs.stripe.com/keys: secret and restricted keys, including those for tests
     _rule("Stripe key", "k_live_ k_test_", r"[sr]k_(?:live|test)_[A-Za-z0-9]{16,}", varied),
     # github.blog, "Announcing npm's new access token format"
     _rule("npm token", "npm_", _START + r"npm_[A-Za-z0-9]{30,}", varied),

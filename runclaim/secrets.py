@@ -53,7 +53,7 @@ def find_secret(value: Any, *, except_in: Collection[str] = ()) -> tuple[str, st
 
 def refuse_secrets(field: str, value: Any, *, except_in: Collection[str] = ()) -> None:
     """
-    Raise for the first secret in JSON data that somebody hands over to be stored.
+    Raise for the first secret in JSON data that is to be stored.
 
     Raises: InputError that names its path, or `field` for the value itself; never the secret.
     """
@@ -68,7 +68,7 @@ def refuse_secrets(field: str, value: Any, *, except_in: Collection[str] = ()) -
 
 
 def redact(text: str) -> str:
-    """`text` with `[redacted: kind]` for what looks like a secret, and for all of the word it stands in."""
+    """`text` with `[redacted: kind]` for what looks like a secret, and for the whole word that contains it."""
     hinted = dict.fromkeys(rule for hint, rule in _HINTS if hint in text)
     spans = sorted(span for rule in hinted for span in rule.spans(text))
     pieces, done = [], 0
@@ -85,7 +85,7 @@ def redact(text: str) -> str:
 
 
 def kind_of(error: BaseException) -> str:
-    """The name of an exception's class; a class may be made and named from anybody's text, so it is redacted too."""
+    """The name of an exception's class; a class may be named from any text, so the name is redacted as well."""
     return redact(type(error).__name__)
 
 

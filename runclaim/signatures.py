@@ -28,7 +28,7 @@ STANDARD_HEADERS: Final = ("webhook-id", "webhook-timestamp", "webhook-signature
 #: Seconds that a Standard Webhooks timestamp may lie in the past or in the future.
 TOLERANCE_SECONDS: Final = 300
 _SHORTEST_SECRET: Final = 16
-#: Seconds since 1970 have ten digits until 2286; what has many more is no time, and costs something to read.
+#: Seconds since 1970 have ten digits until 2286; a number with many more digits is not a time, and is costly to read.
 _STAMP: Final = re.compile(r"[0-9]{1,12}")
 #: No sender signs with more secrets than it is replacing.
 _MOST_SIGNATURES: Final = 16
@@ -73,7 +73,7 @@ def check_standard(body: bytes, headers: Mapping[str, str], secrets: Sequence[st
 
 
 def sign_standard(body: bytes, delivery_id: str, stamp: int, secrets: Sequence[str]) -> dict[str, str]:
-    """The headers of a delivery by Standard Webhooks, one signature a secret; `stamp` is in seconds since 1970."""
+    """The headers of a delivery by Standard Webhooks, one signature per secret; `stamp` is in seconds since 1970."""
     digests = _standard_digests(f"{delivery_id}.{stamp}.".encode() + body, secrets)
     return {
         "webhook-id": delivery_id,

@@ -1,4 +1,4 @@
-"""Settings that nobody reads: a mistyped or misplaced name is refused, where it would silently leave the default."""
+"""Settings that would be ignored: a mistyped or misplaced name is refused instead of silently leaving the default."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 _VARIABLE: Final = "RUNCLAIM_"
 _KEY: Final = "runclaim_"
-#: Variables that are no settings: of the command line, of fault tests, and of this repository's tests and benchmarks.
+#: Variables that are not settings: of the command line, of fault tests, and of this repository's tests and benchmarks.
 _OTHERS: Final = frozenset({"APP", "API_URL", "TOKEN", "FAILPOINTS", "CACHE", "SCHEMATHESIS", "SLOTS", "SOAK_SECONDS"})
 _OF_TESTS: Final = ("TEST_", "BENCH", "PEERS_")
 #: What Kubernetes sets in every container for a service whose name begins with `runclaim`.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class RunState(StrEnum):
-    """Where a run stands. Terminal states absorb; `failed` is left only by a retry."""
+    """The state of a run. Terminal states absorb; `failed` is left only by a retry."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -28,7 +28,7 @@ class RunState(StrEnum):
 
 
 class PhaseStatus(StrEnum):
-    """How a phase of a run stands, derived from the run's cursor and state."""
+    """The status of a phase of a run, derived from the run's cursor and state."""
 
     PENDING = "pending"
     ACTIVE = "active"

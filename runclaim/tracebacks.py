@@ -33,7 +33,7 @@ def error_data(error: BaseException, hide: Callable[[str], str]) -> dict[str, An
 
 
 def reported_error_data(kind: str, message: str, trace: str) -> dict[str, Any]:
-    """An error that somebody else tells of, as the ledger keeps it: redacted, then cut, so that half a secret shows."""
+    """An error reported from outside, as the ledger keeps it: redacted, then cut, so that half a secret shows."""
     return {
         "type": clip(redact(kind), _MAX_TYPE_BYTES) or "Error",
         "message": clip(redact(message), _MAX_MESSAGE_BYTES),
@@ -55,7 +55,7 @@ def harmless(error: BaseException, hide: Callable[[str], str]) -> BaseException:
     """
     The exception itself, to be raised where others log it; when it holds a secret, a `Redacted` in its place.
 
-    What ends the process goes on doing so, with its words redacted.
+    An exception that ends the process still does, with its text redacted.
     """
     if all(hide(text) == text for text in (_traceback(error), _repr(error))):
         return error

@@ -1,5 +1,5 @@
 """
-What you annotate with, are handed, or make yourself, beside the names of `runclaim` and of `runclaim.errors`.
+What you annotate with, are handed, or make yourself, in addition to the names of `runclaim` and of `runclaim.errors`.
 
 These are the stable places: what is elsewhere in the package moves from release to release.
 """

@@ -38,8 +38,8 @@ def create_app(config: Config, application: Runclaim | None = None) -> FastAPI:
         yield
         service.close()
 
-    # No page of the framework's own: it would load scripts from elsewhere.
-    # Nor its telemetry: it tells of queries and of the words of errors, and takes a stranger's trace for its parent.
+    # Not the framework's own pages: they would load scripts from elsewhere.
+    # Nor its telemetry: it reports queries and texts of errors, and accepts any caller's trace as its parent.
     quiet: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "operation_spans": False}
     app = FastAPI(
         telemetry=quiet, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False, lifespan=lifespan

@@ -1,7 +1,7 @@
 """
 Who asks: a bearer token, its scopes and its projects. A route that says nothing of a scope does not exist.
 
-A run of another project is not there: the answer is the one for a run that never was.
+A run of another project is answered as if it did not exist.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _SAID: Final = 80
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Whoever a request comes from."""
+    """Who sent a request: its token, and the service that answers."""
 
     token: TokenView
     service: Service
@@ -100,7 +100,7 @@ def authenticate(service: Service, request: Request, scope: Scope) -> Caller:
     text = _bearer(request)
     whose = origin(request.client.host if request.client else None)
     if service.quota.has_guessed_enough(whose) and not service.known_tokens.may_be(text):
-        # Nothing is asked of the ledger for whoever only guesses.
+        # The ledger is not asked for origins that only guess.
         raise service.quota.too_many_guesses(whose)
     found = service.ask(lambda conn: tokens.find(conn, text))
     if found is None:

@@ -16,7 +16,7 @@ from fastapi import Request
 
 from runclaim.api.problems import Problem
 
-#: An input of 256 kB, and what stands around it.
+#: An input of 256 kB, and the rest of the body around it.
 MAX_BODY_BYTES: Final = 320 * 1024
 MAX_DEPTH: Final = 32
 _BODY_SECONDS: Final = 20.0
@@ -32,7 +32,7 @@ class Buffers:
         self.most, self.held = most, 0
 
     def add(self, size: int) -> None:
-        """Hold so many more. Raises: Problem when there is no room."""
+        """Hold `size` more bytes. Raises: Problem when there is no room."""
         self.held += size
         if self.held > self.most:
             raise Problem("busy", "too many request bodies are being sent to this server; try again later")
@@ -102,7 +102,7 @@ def _finite(text: str) -> float:
 
 
 def _depth(value: Any) -> int:
-    """How many objects and lists stand inside each other, up to one more than is allowed."""
+    """How deeply objects and lists are nested, up to one more than is allowed."""
     level, depth = [value], 0
     while (level := [each for each in level if isinstance(each, dict | list)]) and depth <= MAX_DEPTH:
         depth += 1

@@ -1,9 +1,9 @@
 """
 Connections: what one may cost before it has sent a request.
 
-Whoever sends no whole head within ten seconds is let go, also after an answer. When there are too many connections,
-the one that has kept the server waiting longest goes, so that silent ones shut nobody out. An address has a share of
-the connections, and a body has a limit to its chunks.
+A client that does not send a complete head within ten seconds is disconnected, even after an answer. When there are too
+many connections, the one that has kept the server waiting longest is dropped, so silent clients shut no one out. An
+address has a share of the connections, and a body has a limit to its chunks.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ def _of_schema(error: InputRefused) -> Problem:
 
 
 def of_input(error: InputError, fields: Collection[str] = ()) -> Problem:
-    """The problem of an input; `fields` are those of the flow's input, which stand below `/input` in a body."""
+    """The problem of an input; `fields` are those of the flow's input, which are below `/input` in a body."""
     path = re.sub(r"\[(\d+)\]", r".\1", error.field).split(".")
     below = ["input", *path] if path[0] in fields else path
     return Problem("invalid", str(error), [Mistake("".join(f"/{part}" for part in below), error.problem)])
@@ -148,8 +148,8 @@ def add_to(app: FastAPI, allowed: Callable[[str], Sequence[str]]) -> None:
 
 
 def unforeseen(method: str, path: str, error: Exception) -> Problem:
-    """The problem of an error that nobody foresaw; it is logged."""
-    # Not the error's own words: they may hold what was sent. The kind and the place help whoever reads the log.
+    """The problem for an unexpected error, which is logged."""
+    # Not the error's own words: they may hold what was sent. The kind and the place help the reader of the log.
     logger.error("%s %s failed: %s", method, clip(path, _LONGEST_PATH), type(error).__name__, exc_info=_bare(error))
     return Problem("internal", "see the server's log for the reason")
 

@@ -1,7 +1,7 @@
 """
 The gate in front of the app, through which every request and every answer goes.
 
-An answer gets the safe headers, a request one line in the log, and an error that nobody foresaw ends here.
+An answer gets the safe headers, a request one line in the log, and an unexpected error ends here.
 Nothing is read here. A body is read by its route, once it is known who sends it and how much the route takes.
 """
 

@@ -24,7 +24,7 @@ _WAIT: Final = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})\"?(?=$|[,;\s])",
 
 
 def wait_of(request: Request) -> int | None:
-    """The seconds of `Prefer: wait=…` (RFC 7240), at most 30; `None` when nobody asked to wait."""
+    """The seconds of `Prefer: wait=…` (RFC 7240), at most 30; `None` when the request does not ask to wait."""
     found = _WAIT.search(",".join(request.headers.getlist("prefer")))
     return None if found is None else min(int(found[1]), MOST_SECONDS)
 

@@ -34,7 +34,7 @@ def place_of(key: bytes, question: Sequence[str], token: str) -> str:
         after = raw[_BYTES:].decode("ascii")
     except (binascii.Error, ValueError):
         raw, after = b"", ""
-    # One spelling a token: base64 has several for the same bytes.
+    # One spelling per token: base64 has several for the same bytes.
     if not hmac.compare_digest(page_token(key, question, after).encode(), token.encode()) or not after:
         raise Problem("invalid-page-token", "repeat the parameters of the first page, or leave out page_token")
     return after

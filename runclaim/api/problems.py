@@ -1,5 +1,5 @@
 """
-Problems: every answer that is no success is `application/problem+json` (RFC 9457), with a code that programs read.
+Problems: every error response is `application/problem+json` (RFC 9457), with a code that programs read.
 
 One table says what each code means. Nothing in a problem tells of a secret, of another project, or of our own code.
 """

@@ -1,9 +1,9 @@
 """
 Rate limits, and shares of what lasts.
 
-So many requests of a kind are allowed in a window for a token or, before there is one, for an origin. The counts are in
-memory, or in Redis where several processes serve. A Redis that does not answer stops nobody: each process then counts
-for itself. Headers as in the draft draft-ietf-httpapi-ratelimit-headers-10.
+The requests of a kind are limited per window and token or, before there is a token, per origin. The counts are in
+memory, or in Redis where several processes serve. If Redis does not answer, no request is refused for that: each
+process then counts for itself. Headers as in the draft draft-ietf-httpapi-ratelimit-headers-10.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _QUIET_SECONDS: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """How many of a kind may go on at once: of one token, of the tokens of one project, and of all."""
+    """How many of a kind may be open at once: per token, per project, and in all."""
 
     token: int
     project: int
@@ -50,7 +50,7 @@ SHARES: Final = {"streams": Share(20, 100, 200), "waits": Share(50, 150, 500)}
 
 
 class Shares:
-    """What goes on now. For the event loop's thread only."""
+    """What is open now. For the event loop's thread only."""
 
     def __init__(self) -> None:
         self._many: Counter[tuple[str, ...]] = Counter()
@@ -83,7 +83,7 @@ class Shares:
                     del self._many[each]
 
     def many(self, kind: str) -> int:
-        """How many of a kind go on now."""
+        """How many of a kind are open now."""
         return self._many[kind,]
 
 

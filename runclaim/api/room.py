@@ -1,7 +1,7 @@
 """
 Room: how much of the ledger the requests of one project may fill.
 
-What is counted grows by one row a request, within its token's quota; so a count may be some seconds old. Each process
+What is counted grows by one row per request, within its token's quota; so a count may be some seconds old. Each process
 counts for itself, and never further than to the limit.
 """
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 #: How long a count is believed: far below its limit, and from half of it on.
 _FAR_SECONDS, _NEAR_SECONDS = 60.0, 5.0
-#: A token of every project may name any: of more than so many nothing is remembered.
+#: A token of every project may name any: beyond this many, all counts are forgotten.
 _MOST_PROJECTS: Final = 1000
 
 

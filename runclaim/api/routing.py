@@ -37,7 +37,7 @@ _WITH_BODY: Final = ("request-timeout", "too-large", "not-json", "invalid", "bus
 
 
 def caller_of(request: Request) -> Caller:
-    """Whoever the request was authenticated as."""
+    """The caller that the request was authenticated as."""
     found: Caller = request.state.caller
     return found
 
@@ -53,7 +53,7 @@ Asker = Annotated[Caller, Depends(caller_of)]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Door:
-    """What stands in front of a route: its scope (`None`: everybody may), and the kind of quota that it takes from."""
+    """What guards a route: its scope (`None`: no token is needed), and the kind of quota that it takes from."""
 
     scope: tokens.Scope | None
     quota: str | None = None
@@ -61,7 +61,7 @@ class Door:
 
 
 class Guarded(APIRoute):
-    """A route behind its door. Whoever may GET may ask for the HEAD alone."""
+    """A route behind its door. HEAD is allowed wherever GET is."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """Whether the route is for this request."""
@@ -130,9 +130,9 @@ class Doors(APIRouter):
         **how: Any,
     ) -> Callable[[Endpoint], Endpoint]:
         """
-        Declare a route: `answers` are its successes by status, `problems` the codes beside those that all have.
+        Declare a route: `answers` are its successes by status, `problems` the codes in addition to those that all have.
 
-        `scope` is what a token needs; `None` is for what anybody may ask.
+        `scope` is what a token needs; `None` needs no token.
         """
         codes = {*_ALWAYS, *problems, *(_WITH_TOKEN if scope else ()), *(_WITH_BODY if takes_json else ())}
 

@@ -1,4 +1,4 @@
-"""Beat's part: entries beside the application's own schedule. Any number of beats is harmless."""
+"""Beat's part: entries in addition to the application's own schedule. Running several beats is harmless."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _add(app: Celery, entries: dict[str, timedelta]) -> None:
 
 
 def _add_again(app: Celery, scheduler: Any, config: Config) -> None:
-    """Whoever assigns `beat_schedule` after the app was finalized throws out what was added by then."""
+    """Assigning `beat_schedule` after the app was finalized removes what was added by then."""
     entries = _entries(config)
     missing = {name: every for name, every in entries.items() if name not in app.conf.beat_schedule}
     if missing:

@@ -1,7 +1,7 @@
 """
 The audience of what runclaim sends: whether some worker consumes each queue that the upkeep and the phases travel.
 
-A message in a queue that nobody consumes waits for ever, and says nothing.
+A message in a queue that no worker consumes waits forever, without any sign.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _ANSWER_SECONDS: Final = 5.0
 
 
 def watch(app: Celery, runtime: Runtime) -> None:
-    """Look from time to time in a thread, and say what nobody consumes."""
+    """Check from time to time in a thread, and log which queues no worker consumes."""
 
     def work() -> None:
         pause = _FIRST_SECONDS

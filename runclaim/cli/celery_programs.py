@@ -16,7 +16,7 @@ import click
 from runclaim.cli.environment import APP
 from runclaim.cli.exits import Refused
 
-#: Flower hides the arguments, where the run key stands, unless it is asked for them.
+#: Flower hides the arguments, where the run key is, unless it is asked for them.
 FLOWER_COLUMNS: Final = "--tasks_columns=name,args,state,result,received,runtime,worker"
 _app = click.option(
     "-A",
@@ -73,5 +73,5 @@ def flower(*, app: str, options: tuple[str, ...]) -> None:
 
 def _become(app: str, program: str, options: tuple[str, ...]) -> NoReturn:
     sys.stdout.flush()
-    # The same process goes on, so signals and its exit code are Celery's.
+    # The process stays the same, so signals and its exit code are Celery's.
     os.execv(sys.executable, [sys.executable, "-m", "celery", "-A", app, program, *options])  # noqa: S606 - as written

@@ -22,7 +22,7 @@ from runclaim.cli.processes import Processes
 from runclaim.servers import ServerMissing, valkey
 from runclaim.urls import masked
 
-#: Flower hides the arguments, where the run key stands, unless it is asked for them.
+#: Flower hides the arguments, where the run key is, unless it is asked for them.
 _COLUMNS = "name,args,state,result,received,runtime,worker"
 _BROKER_URL = "CELERY_BROKER_URL"
 
@@ -43,7 +43,7 @@ def command(*, app: str, concurrency: int, pool: str, loglevel: str, folder: str
     Uses RUNCLAIM_DATABASE_URL and CELERY_BROKER_URL if they are set. Ctrl-C stops everything.
     """
     home = Path(folder).absolute()
-    # What runs are given, and what they answer, is nobody else's.
+    # Inputs and results of runs are private.
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     with ExitStack() as stack:
         environment = _environment(stack, home, app)

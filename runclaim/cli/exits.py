@@ -48,7 +48,7 @@ class NotFound(RunclaimError):
 
 
 class Refused(RunclaimError):
-    """What a command asks for is not possible as things stand."""
+    """What a command asks for is not possible in the current state."""
 
 
 class NotAllowed(RunclaimError):
@@ -105,7 +105,7 @@ def told() -> Iterator[None]:
 
 def _of_database(error: Exception) -> str | None:
     """What a database says, in one line; `None` for any other error."""
-    # Whoever raised it has imported it: a command that asks no database does not pay for it here.
+    # The code that raised it has imported it: a command without a database does not pay for it here.
     if "sqlalchemy" not in sys.modules:
         return None
     from sqlalchemy.exc import DBAPIError

@@ -79,7 +79,7 @@ class Api:
         seconds: float = 0.0,
     ) -> tuple[int, Json]:
         """
-        The status and the JSON of an answer; `seconds` is how long it may take beside the usual time.
+        The status and the JSON of an answer; `seconds` is how long it may take in addition to the usual time.
 
         Safe to repeat, and repeated: give a POST an Idempotency-Key. Raises: RunclaimError for a problem.
         """

@@ -132,7 +132,7 @@ class LocalService:
                 time.sleep(pauses.next() or 0.0)
 
     def wait(self, run_id: str, seconds: float) -> Json:
-        """The run once it has ended, or as it is after so many seconds."""
+        """The run once it has ended, or as it is after `seconds`."""
         pauses = Pauses(seconds)
         while True:
             line = runs.find_run(self._access, run_id)

@@ -101,7 +101,7 @@ def find_app(app: str | None, url: str | None) -> Runclaim | None:
         raise click.UsageError("--app brings its own ledger; leave out --url")
     from runclaim.attached import find
 
-    # What the module prints while it is imported is no data of ours.
+    # What the module prints while it is imported is not our data.
     with redirect_stdout(sys.stderr):
         return find(named)
 

@@ -32,7 +32,7 @@ _CREATED: Final = 201
 class RemoteService:
     """A `Service` that asks the API."""
 
-    #: The API says it where it knows; from here nobody does.
+    #: The API knows it only where it is told; it is not known here.
     starts = "as soon as a worker has room"
     sends = "soon"
 
@@ -95,7 +95,7 @@ class RemoteService:
         return self._fitting(self._of_run("POST", run_id, f":{verb}", headers=_once(None)), RunLine)
 
     def follow(self, run_id: str) -> Iterator[Json]:
-        """The events of the run, as they come; a lost connection goes on after the last one."""
+        """The events of the run, as they come; after a lost connection it continues behind the last one."""
         last_id, losses, stopped = None, 0, False
         while True:
             try:
@@ -105,7 +105,7 @@ class RemoteService:
                     last_id, losses = event_id, 0
                     if event:  # the last one is empty: the run has ended
                         yield self._fitting(event, Event)
-                    # The stream of a blocked run goes on: somebody may resume it.
+                    # The stream of a blocked run does not end: a person may resume it.
                     stopped = event.get("type") == EventType.RUN_BLOCKED
                     if stopped and self._is_over(run_id):
                         return
@@ -120,7 +120,7 @@ class RemoteService:
         return self.run(run_id)["state"] in ENDS
 
     def wait(self, run_id: str, seconds: float) -> Json:
-        """The run once it has ended, or as it is after so many seconds."""
+        """The run once it has ended, or as it is after `seconds`."""
         whole = int(min(seconds, _LONGEST_WAIT))
         prefer = {"Prefer": f"wait={whole}"} if whole else {}
         run = self._fitting(self._of_run("GET", run_id, headers=prefer, seconds=whole), Run)

@@ -71,7 +71,7 @@ class Service(Protocol):
         ...
 
     def wait(self, run_id: str, seconds: float) -> Json:
-        """The run once it has ended, or as it is after so many seconds, without input and result."""
+        """The run once it has ended, or as it is after `seconds`, without input and result."""
         ...
 
     def actions(self, *, project: str | None, run_id: str | None, state: str | None, limit: int) -> Iterator[Json]:

@@ -19,7 +19,7 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-#: The colour of a state or a status: what goes on, what ended well, what needs a person, what ended otherwise.
+#: The colour of a state or a status: what is in progress, what ended well, what needs a person, what ended otherwise.
 _COLOURS: Final = {
     "running": "cyan",
     "active": "cyan",
@@ -73,7 +73,7 @@ def _escaped(found: re.Match[str]) -> str:
 
 
 def is_terminal() -> bool:
-    """Whether somebody reads stdout on a terminal."""
+    """Whether stdout is a terminal."""
     return sys.stdout.isatty()
 
 
@@ -89,7 +89,7 @@ def live(text: str) -> None:
 
 
 def coloured(state: str) -> str:
-    """A state or a status, printable, in its colour; click leaves colours out where nobody sees them."""
+    """A state or a status, printable, in its colour; click leaves colours out where they would not be shown."""
     return click.style(one_line(state), fg=_COLOURS.get(state), dim=state not in _COLOURS and state != "queued")
 
 
@@ -99,7 +99,7 @@ def one_line(text: str) -> str:
 
 
 def confirmed(question: str) -> bool:
-    """Whether somebody at the terminal says yes. Raises: click.UsageError where nobody can."""
+    """Whether the person at the terminal says yes. Raises: click.UsageError without a terminal."""
     if not sys.stdin.isatty():
         raise click.UsageError("this command asks for confirmation, and there is no terminal to ask on; give --yes")
     # Not click's: its prompt leaves a space on stdout, among the data.
@@ -108,7 +108,7 @@ def confirmed(question: str) -> bool:
 
 
 def printable(text: str) -> str:
-    """`text` without what would steer a terminal: keys and errors are written by anybody."""
+    """`text` without what would steer a terminal: keys and errors may come from anyone."""
     return "".join("\ufffd" if _steers(each) else each for each in text)
 
 

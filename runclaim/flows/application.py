@@ -32,7 +32,7 @@ InputT = TypeVar("InputT")
 
 
 class _Named(dict[str, Any]):
-    """What the app declared, by name; a name that somebody outside made up is an input like any other."""
+    """What the app declared, by name; a name that comes from outside is an input like any other."""
 
     def __init__(self, what: str) -> None:
         super().__init__()

@@ -65,7 +65,7 @@ class Hearing:
 
         `secret` is a reference such as `secret:env:NAME`, or a function that returns one secret or several (while one
         replaces the other); either is asked at each send. Only https to public addresses, unless `is_internal`. Raises:
-        DeclarationError, ConfigError for the URL, SecretUnavailable for what is no reference.
+        DeclarationError, ConfigError for the URL, SecretUnavailable for what is not a reference.
         """
         secrets = self._by_reference(secret) if isinstance(secret, str) else secret
         out = Outgoing(url, secrets=secrets, is_internal=is_internal)

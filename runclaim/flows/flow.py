@@ -75,7 +75,7 @@ class Flow(DeclaredFlow[InputT]):
 
         Give the input as one value or by its fields. With `session` the run is made in the application's own
         transaction and published after its commit. Raises: InputError, KeyConflict, LedgerUnavailable; nothing
-        is written then. A broker that does not answer is no error: the run is queued in the ledger.
+        is written then. A broker that does not answer is not an error: the run is queued in the ledger.
         """
         return self.using().enqueue(value, session=session, **fields)
 

@@ -1,7 +1,7 @@
 """
 Plain calls: a claim without a flow, for code that is not written as phases.
 
-The run of a name and key has one phase, `work`. Whoever gets the claim does the work where they are; nothing is
+The run of a name and key has one phase, `work`. The caller that gets the claim does the work itself; nothing is
 published, and no worker is needed. Everybody else gets `None`, before anything expensive.
 """
 

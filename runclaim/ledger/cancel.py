@@ -1,4 +1,4 @@
-"""cancel: a run that nobody holds ends at once; a running one is asked to, and ends at its next ledger call."""
+"""cancel: a run without a claim ends at once; a running one is asked to, and ends at its next ledger call."""
 
 from __future__ import annotations
 

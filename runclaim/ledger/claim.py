@@ -195,7 +195,7 @@ def _claims(rows: Iterable[Any]) -> list[Claim]:
 def _starts(run_id: str, fence: int, phase: str, attempt: int | None) -> Iterable[Entry]:
     """What the journal is told of a claim; with no attempt it is the claimed row's."""
     # What else moves a run that was never claimed is the signal that it waits for first, or ends it. An attempt that
-    # was given back is no second start.
+    # was given back is not a second start.
     if fence <= _FIRST_FENCES:
         yield Entry(run_id, EventType.RUN_STARTED, fence)
     yield Entry(run_id, EventType.PHASE_STARTED, fence, phase, attempt)

@@ -24,7 +24,7 @@ _GOES_ON: Final = (RunState.RUNNING, RunState.CANCELED)
 
 @dataclass(frozen=True, slots=True)
 class NextPhase:
-    """Where a run goes on: with `owner` it is claimed at once, without it goes through the broker."""
+    """Where a run continues: with `owner` it is claimed at once, without it goes through the broker."""
 
     phase: str
     queue: str | None
@@ -34,7 +34,7 @@ class NextPhase:
     max_duration: timedelta
     #: The nonce of the next claim; `None` when the phase has to go through the broker.
     owner: str | None
-    #: When the ledger publishes the run if nobody else has.
+    #: When the ledger publishes the run if it was not published.
     dispatch_after: timedelta
     #: The signal that the phase waits for, unless the run has received it.
     waits_for: str | None = None

@@ -1,5 +1,5 @@
 """
-enqueue: one run a key, one live run a subject, however many ask at once.
+enqueue: one run per key, one live run per subject, however many callers enqueue at once.
 
 Lock order, here and everywhere: the user's rows, run keys, subjects, runs, and then what hangs on a run.
 """
@@ -156,7 +156,7 @@ def enqueue(conn: Connection, wanted: Collection[NewRun]) -> list[Enqueued]:
     try:
         taken, holders = take_keys(conn, rest, were_held=at_once)
     except KeyConflict:
-        # The caller may go on with its transaction: of a call that was refused nothing is left.
+        # The caller may continue its transaction: a refused call leaves nothing behind.
         _unmake(conn, [each for each in first.values() if each.run_id in made])
         raise
     fresh = [each for each in first.values() if each.run_id in taken]

@@ -62,7 +62,7 @@ class Claim:
 
 
 PROOF: Final[dict[str, TypeEngine[Any]]] = {"run_id": Id(), "fence": BigInteger(), "owner": Text()}
-#: What a run has that nobody holds.
+#: What a run without a claim has.
 UNHELD: Final[Mapping[str, ColumnElement[Any]]] = {
     "owner": null(),
     "worker": null(),
@@ -72,7 +72,7 @@ UNHELD: Final[Mapping[str, ColumnElement[Any]]] = {
 
 
 def proofs(name: str, /, **more: TypeEngine[Any]) -> Few:
-    """A rowset of claims that have to be current, with the columns `more` beside each."""
+    """A rowset of claims that have to be current, with the columns `more` for each."""
     return few(rowset(name, **PROOF, **more))
 
 
@@ -137,7 +137,7 @@ _HOLD: Final = select(runs.c.id).join_from(_asking, runs, held(_asking)).with_fo
 
 def require_held(conn: Connection, claim: Claim) -> None:
     """
-    Go on only as the owner of the claim, and stay it until the caller's transaction ends: the run's row is locked.
+    Return only as the owner of the claim, and stay it until the caller's transaction ends: the run's row is locked.
 
     For what a body writes while it runs. Raises: ClaimLost.
     """

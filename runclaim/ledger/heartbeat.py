@@ -1,8 +1,8 @@
 """
 heartbeat: a process shows that it lives, for all its claims in one statement. No beat passes a deadline.
 
-A beat waits for nobody: a run whose row another transaction holds is passed over, so one open transaction does not let
-the leases of other runs lapse. While its row is locked nobody can rescue the run either.
+A heartbeat waits for no lock: a run whose row another transaction holds is skipped, so one open transaction does not
+let the leases of other runs lapse. While its row is locked, the run cannot be rescued either.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ def heartbeat(conn: Connection, claims: Collection[tuple[Claim, timedelta]]) -> 
 
 def passed_over(conn: Connection, claims: Collection[Claim]) -> dict[str, bool]:
     """
-    Those of `claims` that stand although no beat reached them: another transaction holds the runs' rows. Only reads.
+    Those of `claims` that no heartbeat reached because another transaction holds their runs' rows. Only reads.
 
-    Their leases were not extended, so beat again soon. Returns: run id → whether it is to be canceled.
+    They are current. Their leases were not extended, so beat again soon. Returns: run id → whether it is to be canceled.
     """
     return _answers(conn.execute(_STANDING, {"asked": pack(claim.proof() for claim in claims)}))
 

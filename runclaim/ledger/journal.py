@@ -86,13 +86,13 @@ def who_canceled(conn: Connection, run_ids: Collection[str]) -> dict[str, str]:
 
 
 def shown_data(data: Any) -> Any:
-    """The data of an event without the nonce of the call that wrote it, which is nobody's but that call's."""
+    """The data of an event without the nonce of the call that wrote it, which only that call may know."""
     return {name: value for name, value in data.items() if name != CALL} if isinstance(data, dict) else data
 
 
 def request_data(by: str, call: str = "") -> dict[str, str]:
     """
-    The data of an event that somebody asked for; `call` is a nonce by which `entries_of` finds it.
+    The data of an event that a person or program asked for; `call` is a nonce by which `entries_of` finds it.
 
     Raises: InputError, before anything is written.
     """
@@ -105,7 +105,7 @@ def entries_of(conn: Connection, run_ids: Collection[str], *, call: str) -> list
     """
     Read back: what the transaction with this nonce has written about these runs; empty when it has not committed.
 
-    Where a run stands says nothing of who moved it there: it may have gone on since, or been moved by somebody else.
+    The state of a run does not say who moved it there: it may have moved on since, or been moved by another caller.
     """
     found = conn.execute(_OF_RUNS, {"asked": pack({"run_id": as_id(run_id)} for run_id in run_ids)})
     return [

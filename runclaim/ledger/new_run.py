@@ -1,4 +1,4 @@
-"""A run that somebody wants: what `ledger.enqueue` is given."""
+"""A run to enqueue: what `ledger.enqueue` is given."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _itself(plain: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class NewRun:
-    """A run that somebody wants: its identity, its input as JSON, and where its first phase starts."""
+    """A run to enqueue: its identity, its input as JSON, and where its first phase starts."""
 
     run_id: str
     project: str

@@ -1,7 +1,7 @@
 """
 plain_call: make a key's run or find it, and claim it, in one transaction.
 
-For code that is called and calls no worker: nobody else will start the run, so what stands in the way of a claim is
+For code that does its work itself, without a worker: no other process will start the run, so what prevents a claim is
 looked at here. A claim of the run that has lapsed is given back first; there may be no beat where such code runs.
 """
 
@@ -28,7 +28,7 @@ def take(
     conn: Connection, run: NewRun, *, owner: str, worker: str, lease: timedelta, max_duration: timedelta
 ) -> Claim | None:
     """
-    Claim the first phase of the key's run, or return `None` if it is done, in somebody's hands, stopped, or not due.
+    Claim the first phase of the key's run, or return `None` if it is done, claimed, stopped, or not due.
 
     `owner` is a fresh nonce: what `claimed` reads an ambiguous commit back by. The caller owns the transaction.
     Raises: KeyConflict.

@@ -62,7 +62,7 @@ _waits_to_be_told: Final = (
     .correlate(runs)
     .scalar_subquery()
 )
-#: A run whose events some listener has not had is kept for so long beyond its retention, and then goes all the same.
+#: How long beyond its retention a run is kept for listeners that were not told of its events; then it is purged anyway.
 LONGEST_WAIT: Final = timedelta(days=7)
 _is_heard: Final = or_(
     and_(func.coalesce(_last_event, 0) <= bindparam("heard", type_=BigInteger()), _waits_to_be_told.is_(None)),

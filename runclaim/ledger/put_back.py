@@ -45,7 +45,7 @@ _PUT_BACK: Final = (
 
 def put_back(conn: Connection, named: Collection[tuple[str, int]], *, task: str, delay: timedelta) -> set[str]:
     """
-    Let the runs that a message of `task` named be dispatched again after `delay`, if they still stand as it said.
+    Let the runs that a message of `task` named be dispatched again after `delay`, if they have not moved on.
 
     `named` are pairs of a run's id and the fence that the message was sent at. Returns: the runs that are due again.
     The caller owns the transaction.

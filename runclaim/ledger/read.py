@@ -77,7 +77,7 @@ class RunView:
     queue: str | None
     priority: int | None
     phases: dict[str, PhaseStatus]
-    #: The signal without which a waiting run does not go on.
+    #: The signal that a waiting run needs to continue.
     waits_for: str | None
     attempts: int
     losses: int
@@ -89,7 +89,7 @@ class RunView:
     enqueued_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
-    #: What its Celery tasks have in their headers, from whoever enqueued it.
+    #: What its Celery tasks have in their headers, from its enqueuer.
     headers: dict[str, Any] | None = None
 
 

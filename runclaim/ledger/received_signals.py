@@ -2,7 +2,7 @@
 Waiting: whether a phase has to wait for its signal, decided by columns of the run's own row.
 
 A signal is latched: a run receives a name once, and every phase that waits for it passes from then on. Names
-stand between bars, and a name is looked for by taking it out: nothing in it is a wildcard.
+are between bars, and a name is looked for by taking it out: nothing in it is a wildcard.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """
 recover: a run with a given id is inserted, or nothing is.
 
-For a run that somebody knew before the ledger did. It never finds, moves or replaces anything, and it never waits for
-its luck: whatever is in its way is an error at once.
+For a run whose id was known before the ledger had it. It never finds, moves or replaces anything, and it never waits
+for its luck: whatever is in its way is an error at once.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def recover(conn: Connection, run: NewRun, *, nonce: str) -> Enqueued:
         insert_runs(conn, [run], notes={run.run_id: {_NONCE: nonce}})
     except IntegrityError as error:
         if _is_taken_id(error):
-            # By somebody who recovers the same id under another key at this moment.
+            # By another caller that recovers the same id under another key at this moment.
             raise RunExists(run.run_id, run.key.text, run.run_id, None) from error
         raise
     return Enqueued(run.run_id, created=True)

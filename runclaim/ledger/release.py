@@ -30,7 +30,7 @@ _RELEASE: Final = {
         state=case((_canceled, state(RunState.CANCELED)), else_=state(RunState.QUEUED)),
         fence=runs.c.fence + 1,
         **UNHELD,
-        # A deploy burns no attempt.
+        # A deploy uses up no attempt.
         attempts=runs.c.attempts - 1,
         available_at=now(),
         dispatch_due_at=now(),

@@ -1,9 +1,9 @@
 """
 rerun: a new run of a key that has one, under the key's next number.
 
-The key's row is the counter. Whoever raises it holds its lock until the run is there, so the numbers of a key have
-no gap and no double, from however many processes at once. The key then names the new run; the older one ends if
-it is still live, and cannot be retried beside it.
+The key's row is the counter. The caller that raises it holds its lock until the run is there, so the numbers of a key
+have no gaps and no duplicates, even when many processes rerun at once. The key then names the new run; the older one
+ends if it is still live, and can no longer be retried.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def rerun(conn: Connection, wanted: Collection[NewRun], *, by: str = "") -> list
 
 
 def reran(conn: Connection, wanted: Collection[NewRun]) -> list[Enqueued] | None:
-    """Read back: the answer of `rerun` if its transaction committed, else `None`. New ids are nobody else's."""
+    """Read back: the answer of `rerun` if its transaction committed, else `None`. New ids are unique to this call."""
     ids = {key: each.run_id for key, each in first_of_each_key(wanted).items()}
     rows = {"gone": pack({"run_id": run_id} for run_id in ids.values())}
     there = conn.execute(select(runs.c.id).where(runs.c.id.in_(select(_gone.c.run_id))), rows).all()
@@ -134,7 +134,7 @@ def _still_missing(
     try:
         by_value = find_holders(conn, asked, holders)
     except KeyConflict:
-        # The caller may go on with its transaction: no number is spent, and no key stands without a run.
+        # The caller may continue its transaction: no number is spent, and no key is left without a run.
         conn.execute(_COUNT_BACK, {"keys": pack(key_row(first[key]) for key in older)})
         conn.execute(keys.GIVE_BACK, {"keys": pack(key_row(first[key]) for key in numbers if key not in older)})
         raise

@@ -2,7 +2,7 @@
 rescue: claims whose lease lapsed, or whose process is known to be dead, are given back.
 
 Any number of rescuers may run: rows are locked under SKIP LOCKED, and the UPDATE checks again what the
-SELECT saw. A loss has a budget of its own beside the attempts: a body that kills its process stops soon.
+SELECT saw. A loss has a budget of its own, separate from the attempts: a body that kills its process stops soon.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from runclaim.ledger.completion import Completion
 
-#: What a result's row is made of, beside the proof of its claim.
+#: What a result's row is made of, in addition to the proof of its claim.
 RESULT: Final[dict[str, TypeEngine[Any]]] = {
     "phase": Text(),
     "position": Integer(),

@@ -1,4 +1,4 @@
-"""resume: a blocked run goes on from its blocked phase, with fresh budgets."""
+"""resume: a blocked run continues at its blocked phase, with fresh budgets."""
 
 from __future__ import annotations
 

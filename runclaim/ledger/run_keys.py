@@ -1,7 +1,7 @@
 """
-One run a key: the key's row is inserted before the run exists.
+One run per key: the key's row is inserted before the run exists.
 
-Whoever inserts it makes the run; everyone else waits for that transaction and finds its run. The row
+The caller that inserts it creates the run; all others wait for that transaction and find its run. The row
 outlives the purged run, so a late duplicate never starts the work again.
 """
 
@@ -38,7 +38,7 @@ KEY_ROWS: Final = (
     .where(true())
     .order_by(_keys.c.namespace, _keys.c.key_hash)
 )
-#: Inserts the keys that nobody holds, and returns their runs.
+#: Inserts the keys that are free, and returns their runs.
 TAKE_KEYS: Final = upsert(
     run_keys,
     lambda new: (
@@ -50,7 +50,7 @@ TAKE_KEYS: Final = upsert(
 #: The same rows, each to be looked up.
 FEW: Final = few(_keys)
 SAME_KEY: Final = and_(run_keys.c.namespace == FEW.c.namespace, run_keys.c.key_hash == FEW.c.key_hash)
-# An expired key whose run is purged is free; while the run stands, its key stands.
+# An expired key whose run is purged is free; while the run exists, its key is kept.
 FREE_EXPIRED: Final = delete(run_keys).where(
     tuple_(run_keys.c.namespace, run_keys.c.key_hash).in_(select(FEW.c.namespace, FEW.c.key_hash)),
     run_keys.c.expires_at <= now(),
@@ -72,7 +72,7 @@ _FIND_RUNS: Final = select(runs.c.id).join_from(run_keys, FEW, SAME_KEY).join(ru
 
 
 def find_runs(conn: Connection, namespace: str, hashes: Iterable[str]) -> list[str]:
-    """The runs that stand under these hashes; a key whose run was purged has none."""
+    """The runs under these hashes; a key whose run was purged has none."""
     rows = [{"namespace": namespace, "key_hash": each} for each in hashes]
     return list(conn.execute(_FIND_RUNS, {"keys": pack(rows)}).scalars())
 
@@ -83,7 +83,7 @@ def key_of(run: NewRun) -> tuple[str, str]:
 
 
 def recorded_fingerprint(conn: Connection, namespace: str, key_hash: str) -> str | None:
-    """The fingerprint of the input that a key stands for, or `None` when nobody has the key."""
+    """The fingerprint of the input that a key stands for, or `None` when the key is free."""
     asked = select(run_keys.c.fingerprint).where(run_keys.c.namespace == namespace, run_keys.c.key_hash == key_hash)
     return conn.execute(asked).scalar_one_or_none()
 
@@ -121,7 +121,7 @@ def take_keys(
         try:
             find_holders(conn, missing, holders)
         except KeyConflict:
-            # The caller may go on with its transaction: a key without a run could never get one.
+            # The caller may continue its transaction: a key without a run could never get one.
             conn.execute(GIVE_BACK, {"keys": pack(key_row(each) for each in first.values() if each.run_id in taken)})
             raise
         if not missing:
@@ -133,7 +133,7 @@ def find_holders(
     conn: Connection, missing: dict[tuple[str, str], NewRun], holders: dict[tuple[str, str], str]
 ) -> dict[tuple[str, str], str]:
     """
-    Move each missing key that somebody holds to `holders`; a free or vanished one stays missing.
+    Move each missing key that another transaction holds to `holders`; a free or vanished one stays missing.
 
     Returns: the recorded fingerprints of inputs that are the same by value only: their type has changed since. Raises:
     KeyConflict when the holder has another input.
@@ -159,7 +159,7 @@ def find_holders(
 
 
 def restless(many: int) -> LedgerUnavailable:
-    """The error of keys that somebody takes and gives back all the time."""
+    """The error of keys that are taken and given back all the time."""
     return LedgerUnavailable(f"{many} run keys kept changing hands; try again")
 
 

@@ -1,5 +1,5 @@
 """
-signal: an outside event reaches a live run; one that waits for it goes on.
+signal: an outside event reaches a live run; one that waits for it continues.
 
 What decides is in the run's row: one conditional UPDATE adds the name and queues the run that waits for it, so a
 signal and a completion follow each other and no run waits for what it has. What the signal said hangs on the run.
@@ -42,11 +42,11 @@ class Signaled:
     """
     The answer to a signal; true when this very call delivered it.
 
-    `due` is what to publish after the commit, if the run may go on now.
+    `due` is what to publish after the commit, if the run may continue now.
     """
 
     answer: Answer
-    #: Whether the run waited for it, and goes on with `phase`.
+    #: Whether the run waited for it, and continues with `phase`.
     moved: bool = False
     phase: str | None = None
     due: Due | None = None
@@ -127,8 +127,8 @@ def signal(
 
     After an ambiguous commit it asks `delivered` with the same nonce `call`.
 
-    A name that the run has already received moves nothing: a further `signal_id` of it is kept beside the first,
-    and with `first_only` it is left out.
+    A name that the run has already received moves nothing: a further `signal_id` of it is kept in addition to the
+    first, and with `first_only` it is left out.
     """
     named = {"its_id": run_id, "its_name": name}
     row = conn.execute(_SIGNAL, named).one_or_none()
@@ -148,7 +148,7 @@ def delivered(conn: Connection, run_id: str, name: str, *, signal_id: str, call:
     """
     Read back: the answer of the `signal` that was given this nonce, or `None` when it delivered nothing.
 
-    What it moved may have gone on since; `due` is of a run that is still to be rung for.
+    What it moved may have moved on since; `due` is of a run that is still to be rung for.
     """
     entry = next(iter(entries_of(conn, [run_id], call=call)), None)
     if entry is None:

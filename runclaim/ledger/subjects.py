@@ -1,5 +1,5 @@
 """
-One live run a subject: a newer run supersedes the older ones, also while they run.
+One live run per subject: a newer run supersedes the older ones, even while they run.
 
 The subject's row is written before any run of it, so two enqueues of one subject follow each other. Subjects
 are taken in sorted order: two batches cannot wait for each other.

@@ -1,5 +1,5 @@
 """
-Which addresses of the network may be called by whoever configures a URL.
+Which network addresses a configured URL may lead to.
 
 A name is resolved once, all its addresses are checked, and the connection goes to a checked one: what the name means a
 moment later does not matter (DNS rebinding).
@@ -25,7 +25,7 @@ def _networks(*texts: str) -> tuple[_Network, ...]:
     return tuple(ipaddress.ip_network(each) for each in texts)
 
 
-#: Where clouds hand out credentials to whoever asks, without a password. Refused also where internal addresses are not.
+#: Where clouds hand out credentials without a password. Refused even where internal addresses are allowed.
 _METADATA: Final = _networks(
     "169.254.0.0/16",  # AWS, Azure, GCP, Oracle, OpenStack, DigitalOcean, Tencent, Scaleway, and their containers
     "fe80::/10",  # OpenStack
@@ -98,9 +98,9 @@ class Target:
         self.authority = found.netloc
 
     def addresses(self) -> list[str]:
-        """The checked addresses of the host. Raises: AddressRefused when any of them is none to call, and OSError."""
+        """The checked addresses of the host. Raises: AddressRefused if any of them must not be called, and OSError."""
         found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
-        # The zone of a link-local address is no part of what is compared.
+        # The zone of a link-local address is not compared.
         plain = list(dict.fromkeys(str(each[4][0]).partition("%")[0] for each in found))
         for address in plain:
             check(address, is_internal=self.is_internal)

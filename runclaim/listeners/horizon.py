@@ -24,7 +24,7 @@ def settled(database: Database, *, within: timedelta) -> int | None:
     """
     An event id up to which nothing can appear any more; `None` when that is not known `within` the time.
 
-    Writers that come later do not matter, so a busy ledger holds nobody up. Raises: LedgerUnavailable.
+    Writers that come later do not matter, so a busy ledger delays no listener. Raises: LedgerUnavailable.
     """
     upto = database.ask(tail.newest)
     # Each question is a transaction of its own: what has ended by then is in the next one's snapshot.

@@ -41,7 +41,7 @@ class Event:
     subject: str | None
     phase: str | None
     attempt: int | None
-    #: What the journal says beside: the error of a phase without its traceback, who canceled; often nothing.
+    #: What else the journal says: the error of a phase without its traceback, who canceled; often nothing.
     data: Any
     at: datetime
     trace_context: dict[str, str] | None = None
@@ -52,7 +52,7 @@ def event_of(line: Line) -> Event:
     data = shown_data(line.data)
     if isinstance(data, dict):
         data = {name: value for name, value in data.items() if name != "traceback"}
-    # With the run's own id, which is no other ledger's: the number alone comes again in a new database.
+    # With the run's own id, which no other ledger has: the number alone comes again in a new database.
     event_id = f"{line.run_id}-{line.id}"
     told = (line.run_id, line.project, line.flow, line.key, line.subject, line.phase, line.attempt, data, line.at)
     return Event(event_id, line.type, *told, line.trace_context)

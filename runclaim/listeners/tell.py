@@ -1,7 +1,7 @@
 """
 Telling: the totals are counted, and each listener is told of what happened, at least once and in the order of each run.
 
-One process at a time has a listener's turn. How far it was told is recorded as it goes on, so a crash tells some events
+One process at a time has a listener's turn. The position is recorded on the way, so after a crash some events are told
 again and loses none; an event that fails is set aside in the same transaction.
 """
 
@@ -34,13 +34,13 @@ logger: Final = logs.logger("runclaim.listeners")
 
 _BATCH: Final = 200
 _FOLD: Final = 500
-#: A turn that is not heard of for so long is another process's; longer than a listener may take over one event.
+#: After this long without a sign, a turn goes to another process; longer than a listener may take over one event.
 HOLD: Final = timedelta(minutes=2)
 _SETTLE: Final = timedelta(seconds=2)
 #: Then it makes room for what waits in the same queue.
 _TURN_SECONDS: Final = 20.0
 _SAVE_SECONDS: Final = 1.0
-#: So many failures in a row, and the listener gets a pause: it is away, and events are no fault.
+#: After this many failures in a row, the listener is paused: it is away, and the events are not at fault.
 _AWAY_AFTER: Final = 3
 _PAUSES: Final = tuple(timedelta(seconds=seconds) for seconds in (5, 15, 60, 300))
 
@@ -93,7 +93,7 @@ class Round:
         self._saved_at = time.monotonic()
 
     def take(self) -> int:
-        """Tell what is due; returns how many events got through. Somebody else's turn is no error."""
+        """Tell what is due; returns how many events got through. A turn of another process is not an error."""
         name, owner = self._listener.name, nonce()
         turn = self._database.run(lambda conn: take_turn(conn, name, owner=owner, hold=HOLD))
         if turn is None:

@@ -1,7 +1,7 @@
 """
 Webhooks out: an event as a signed CloudEvent, POSTed to a URL of the application's choice.
 
-Any 2xx is taken. 410 says that nobody wants it any more; anything else, a redirect too, is tried again later under the
+Any 2xx is taken. 410 says that it is no longer wanted; anything else, even a redirect, is tried again later under the
 same `webhook-id`, by which the other side knows what it has had already.
 """
 

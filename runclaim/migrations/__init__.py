@@ -67,8 +67,8 @@ def require_current(database: Database, *, was_there: bool = False) -> None:
     """
     Return when the schema fits this release.
 
-    `was_there` says that this process has had the ledger before: then a file of SQLite is not made anew. Raises:
-    SchemaBehind, which names the command that mends it; LedgerUnavailable.
+    `was_there` says that this process has had the ledger before: then a SQLite file is not created again. Raises:
+    SchemaBehind, which names the command that upgrades it; LedgerUnavailable.
     """
     found = database.ask(revision) if was_there else current(database)
     if found is None and database.file is not None and not was_there:
@@ -101,7 +101,8 @@ def upgrade(database: Database) -> tuple[str | None, str]:
         ledger_file.make(database.file)
     with database.engine.connect() as conn:
         if conn.dialect.name == "postgresql":
-            # Whoever waited for the lock has to see what the one before has made, whatever the database's default.
+            # A process that waited for the lock must see what the one before has created, whatever the database's
+            # default.
             conn.execution_options(isolation_level="READ COMMITTED")
             # It may wait for its locks for longer than a verb.
             conn.exec_driver_sql("SET LOCAL lock_timeout TO DEFAULT")
@@ -123,7 +124,7 @@ def _migrate(conn: Connection) -> None:
 
 @contextmanager
 def _quiet_alembic() -> Iterator[None]:
-    """Alembic tells of every plugin that it loads; an application's log is no place for that, and its level no ours."""
+    """Alembic logs every plugin that it loads, which does not belong in an application's log; keep its level."""
     theirs = logging.getLogger("alembic")  # noqa: TID251 - not ours
     level = theirs.level
     theirs.setLevel(logging.WARNING)

@@ -1,4 +1,4 @@
-"""What a database tells of the ledger's tables, and of where their numbers go on."""
+"""What a database tells of the ledger's tables, and of the next numbers of their rows."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def parts(table: str, sql: str) -> dict[str, str]:
 
 
 def _listed(inside: str) -> Iterator[str]:
-    """What stands between the commas that are in no brackets."""
+    """What is between the commas outside brackets."""
     depth, part = 0, ""
     for sign in f"{inside},":
         depth += (sign == "(") - (sign == ")")
@@ -136,7 +136,7 @@ def _listed(inside: str) -> Iterator[str]:
 
 def numbers_given_again(conn: Connection) -> list[str]:
     """
-    A line if new events would get numbers that were used: after a copy by rows the numbers begin anew.
+    A line if new events would get numbers that were used: after a copy by rows the numbers start at one.
 
     On PostgreSQL that is seen by a role that may read the sequence.
     """

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     Definitions = dict[str, str]
 
 _TOKEN: Final = re.compile(r"'(?:[^']|'')*'|\"[^\"]*\"|\d+\.\d+|[\w$]+|::|<>|!=|<=|>=|~~|[^\s\w]")
-#: What stands after the first word of a type that has several.
+#: What follows the first word of a type that has several.
 _OF_A_TYPE: Final = frozenset({"varying", "precision", "with", "without", "time", "zone"})
 _SAME: Final = (
     (" = any array ", " in "),

@@ -9,7 +9,7 @@ from sqlalchemy.orm import DeclarativeBase
 
 
 class Base(DeclarativeBase):
-    """All tables of the ledger. They share one prefix: they may stand in an application's own database."""
+    """All tables of the ledger. They share one prefix: they may be in an application's own database."""
 
     metadata: ClassVar[MetaData] = MetaData(
         naming_convention={

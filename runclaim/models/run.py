@@ -21,7 +21,7 @@ def _listed(states: list[RunState]) -> str:
 
 
 _STORAGE = {
-    # Room in each page, so that a heartbeat's new row version stays beside the old one and no index is touched.
+    # Room in each page, so that a heartbeat's new row version stays next to the old one and no index is touched.
     "fillfactor": 80,
     # The dead rows are those of the few live ones: a fifth of a long history is too many of them (docs/growth.md).
     "autovacuum_vacuum_scale_factor": 0.02,
@@ -86,7 +86,7 @@ class Run(Base):
     enqueued_at: Mapped[datetime] = mapped_column(Instant)
     started_at: Mapped[datetime | None] = mapped_column(Instant)
     finished_at: Mapped[datetime | None] = mapped_column(Instant)
-    #: What the application put into the headers of the run's Celery task, in the context of whoever enqueued it.
+    #: What the application put into the headers of the run's Celery task, in the context of its enqueuer.
     headers: Mapped[Any] = mapped_column(Json, nullable=True)
 
     __table_args__ = (
@@ -101,7 +101,7 @@ class Run(Base):
         CheckConstraint("attempts >= 0 AND attempts <= max_attempts", name="attempts_within_budget"),
         CheckConstraint("losses >= 0 AND losses <= max_losses", name="losses_within_budget"),
         CheckConstraint("pending_actions >= 0", name="pending_actions_not_negative"),
-        # Serves ledger.rescue: only running rows can lapse. By the deadline, which stands while the claim does: a lease
+        # Serves ledger.rescue: only running rows can lapse. By the deadline, which is set while the claim is: a lease
         # in any index would have each heartbeat write to all of them, and leave as many dead entries.
         Index(
             "ix_runclaim_runs_deadline_at",

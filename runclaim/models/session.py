@@ -16,7 +16,7 @@ class Session(Base):
     """
     One conversation with a provider inside a run, and what came of it.
 
-    Written when it starts, not first with the completion: an attempt after a crash goes on with what is paid for.
+    Written when it starts, not first with the completion: an attempt after a crash continues what is paid for.
     """
 
     __tablename__ = "runclaim_sessions"
@@ -45,7 +45,7 @@ class Session(Base):
 
 
 class NamedSession(Base):
-    """A provider's conversation kept under a name, so that the next run goes on with it."""
+    """A provider's conversation kept under a name, so that the next run can continue it."""
 
     __tablename__ = "runclaim_named_sessions"
 

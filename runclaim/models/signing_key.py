@@ -12,7 +12,7 @@ from runclaim.sql.clock import Instant
 
 
 class SigningKey(Base):
-    """256 random bits, made by whoever needs them first."""
+    """256 random bits, created by the process that needs them first."""
 
     __tablename__ = "runclaim_signing_keys"
 

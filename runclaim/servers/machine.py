@@ -1,4 +1,4 @@
-"""What this machine has to offer a private server: programs, ports, folders and somebody to run it as."""
+"""What this machine has to offer a private server: programs, ports, folders and a user to run it as."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def answer(port: int, *, to: bytes, starts: bytes) -> Callable[[], bool]:
 
 
 def free_port() -> int:
-    """A port nobody has, below those the kernel gives to clients: it is still free when a server restarts."""
+    """A free port, below those the kernel gives to clients: it is still free when a server restarts."""
     while True:
         port = random.randint(15000, 32000)  # noqa: S311 - no secret
         with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):

@@ -15,7 +15,7 @@ def valkey(*, port: int | None = None, persist: bool = False, password: str | No
     """
     A private Valkey (or Redis), not started yet; forgets everything at each stop unless it is to `persist`.
 
-    With a `password` no other user of this machine gets in. It has no quotes and no spaces, and stands in the URL.
+    With a `password` no other user of this machine gets in. It has no quotes and no spaces, and is part of the URL.
 
     Raises: `ServerMissing` when neither the wheel nor the system has its program.
     """

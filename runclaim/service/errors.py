@@ -1,4 +1,4 @@
-"""What this room refuses, beside the errors that users of the package see; each door words it for its own users."""
+"""What this room refuses, in addition to the public errors; each door words it for its own users."""
 
 from __future__ import annotations
 

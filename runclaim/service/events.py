@@ -37,7 +37,7 @@ def events_after(conn: Connection, run_id: str, *, after: int, limit: int = 100)
 
 
 def event_json(event: EventView) -> dict[str, Any]:
-    """The event without a traceback, which is for whoever reads the ledger."""
+    """The event without a traceback, which is only for people who read the ledger."""
     data = event.data
     if isinstance(data, dict):
         data = {name: value for name, value in data.items() if name != "traceback"}

@@ -2,7 +2,7 @@
 A change under an idempotency key: done once, however often it is asked for, and answered the same every time.
 
 The answer is kept in the transaction that makes the change, so there is never one without the other. Kept are a status
-and which run it is about; whoever shows it reads the run as it is by then.
+and which run it is about; the code that shows it reads the run as it is by then.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A run that somebody outside the application wants."""
+"""A run that is requested from outside the application."""
 
 from __future__ import annotations
 

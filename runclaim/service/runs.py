@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from runclaim.flows.client.access import LedgerAccess
     from runclaim.ledger.read import RunView
 
-#: States that a run does not leave by itself: no wait for its end goes on after them.
+#: States that a run does not leave by itself: a wait for its end is over with them.
 ENDS: Final = TERMINAL | {RunState.BLOCKED}
 
 
@@ -81,5 +81,5 @@ def whole_run_json(conn: Connection, view: RunView) -> dict[str, Any]:
 
 
 def error_json(error: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """An error without its traceback, which is for whoever reads the ledger."""
+    """An error without its traceback, which is only for people who read the ledger."""
     return {"type": error.get("type"), "message": error.get("message")} if error else None

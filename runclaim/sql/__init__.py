@@ -1,1 +1,1 @@
-"""What stands between the ledger and SQLAlchemy: engines, prepared statements, row sets, time, errors, patience."""
+"""What is between the ledger and SQLAlchemy: engines, prepared statements, row sets, time, errors, patience."""

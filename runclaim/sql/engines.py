@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 #: An option of our connections to PostgreSQL: `$1` is the driver's own mark there, and identifiers come as text.
 OURS: Final = "runclaim_prepares"
-#: What we keep beside each connection.
+#: What we keep with each connection.
 FILE: Final = "runclaim_file"
 _WATCHED: Final = "runclaim_watched"
 _WAITS: Final = "runclaim_waits"
-#: Inputs and results stand in no error: SQLAlchemy would show them, and cut, so that a secret may look like none.
+#: No error contains inputs or results: SQLAlchemy would show them cut, so that a secret may not look like one.
 _QUIET: Final[dict[str, Any]] = {"hide_parameters": True}
 _POSTGRESQL_ARGS: Final[dict[str, Any]] = {
     "application_name": "runclaim",
@@ -36,7 +36,7 @@ _POSTGRESQL_ARGS: Final[dict[str, Any]] = {
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 3,
-    # A statement is a transaction by itself, unless somebody begins one.
+    # A statement is a transaction by itself, unless one is begun explicitly.
     "autocommit": True,
     # Whatever the role, the database or PGCLIENTENCODING says: the ledger holds any text.
     "client_encoding": "utf8",
@@ -52,7 +52,7 @@ _SHORTEST_WAIT: Final = 0.1
 
 
 def new_engine(url: URL, pool_size: int, patience: float) -> Engine:
-    """An engine; it connects to nothing yet. Nobody waits longer than `patience`, in seconds, for a connection."""
+    """An engine; it connects to nothing yet. No call waits longer than `patience`, in seconds, for a connection."""
     pool: dict[str, Any] = {
         "pool_size": pool_size,
         "max_overflow": 20,
@@ -120,7 +120,7 @@ def _prepare_postgresql(raw: Any, _record: Any) -> None:
 
 def _lock_timeout(patience: float) -> Callable[[Any, Any], None]:
     """
-    Let the server give up waiting for a lock before the verb does, so that nothing waits there that nobody wants.
+    Let the server give up waiting for a lock before the verb does, so that nothing waits there in vain.
 
     One round trip for each session, and none for each transaction. A limit that the role or the database has stays.
     """
@@ -175,7 +175,7 @@ def _open_sqlite(_dialect: Dialect, record: Any, args: list[Any], arguments: dic
 
 def _require_file(_raw: Any, record: Any, _proxy: Any) -> None:
     if not record.info[FILE].is_there:
-        # The pool connects anew: to the file that is there now, if there is one.
+        # The pool connects again: to the file that is there now, if there is one.
         raise DisconnectionError
 
 

@@ -26,7 +26,7 @@ class Opened(NamedTuple):
 
     @property
     def is_there(self) -> bool:
-        """Whether the path still leads to it; deleted or replaced, it goes on without anybody's seeing."""
+        """Whether the path still leads to it; a deleted or replaced file would otherwise stay in use unnoticed."""
         return opened(self.path) == self
 
 
@@ -41,7 +41,7 @@ def opened(path: Path) -> Opened | None:
 
 def make(path: Path) -> None:
     """
-    Make an empty file that only this user may read, as SQLite then makes those beside it; one that is there stays.
+    Make an empty file that only this user may read, as SQLite then creates those next to it; an existing one stays.
 
     Raises: LedgerRefused.
     """

@@ -1,7 +1,7 @@
 """
 Patience: a transaction is tried again for as long as its verb may take, and no longer.
 
-What a person has to mend is told at once. What time may mend is waited for, also a server that says nothing at all.
+What a person must fix is reported at once. What may pass by itself is waited for, even a server that does not answer.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Patience:
     seconds: float
     name: str
     was_open: Callable[[], bool]
-    #: Which errors are waited out although they would be raised at once: somebody may mend their cause meanwhile.
+    #: Which errors are waited out although they would be raised at once: their cause may be fixed meanwhile.
     outwaits: Callable[[BaseException], bool] | None = None
     #: How long a try may take where that is longer than its share of the patience.
     silence: float = 0.0
@@ -80,7 +80,7 @@ class Patience:
 
 
 def refusal(name: str, error: BaseException) -> LedgerRefused | None:
-    """What to raise for an error that waiting does not mend; `None` when it is not known what would."""
+    """What to raise for an error that waiting does not fix; `None` when the fix is not known."""
     mends = advice(error)
     return (
         None

@@ -2,7 +2,7 @@
 The statements of each run's way, executed without SQLAlchemy's work around them.
 
 SQLAlchemy compiles them, once for each shape of their parameters; its engine keeps the connections and tells errors
-and events apart. What it does for each execution beside (the cache's key, the types of parameters and results) costs
+and events apart. What else it does for each execution (the cache's key, the types of parameters and results) costs
 about a third of such a statement, and is left out. PostgreSQL is given a few rows as plain parameters, which it reads
 in half the time of JSON, and more as JSON, so that a kept connection prepares few texts.
 """
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     #: How a parameter's value is found: in a row of a rowset, or by its name.
     Place = tuple[str, int, str] | str
 
-#: So many rows of one rowset are written out as plain parameters.
+#: How many rows of one rowset are written out as plain parameters.
 _FEW: Final = 3
 _AS_JSON: Final = 0
 

@@ -75,7 +75,7 @@ class Json(TypeDecorator[Any]):
 
 class Verbatim(Json):
     """
-    JSON that somebody hands over and somebody else is given: kept to the letter, `json` on PostgreSQL.
+    JSON that is handed over to be returned later: kept to the letter, `json` on PostgreSQL.
 
     `jsonb` sorts keys, makes an integer of 1e22 and takes the sign of -0.0: what is read would depend on whether it
     came from the ledger or from the memory of the process that wrote it.

@@ -84,7 +84,7 @@ _SQLITE: Final[dict[int, Trouble]] = {
     **dict.fromkeys((3, 8, 11, 14, 23, 26), Trouble.REFUSED),
 }
 _SQLITE_CANTOPEN: Final = 14
-#: What a session keeps that stands in the way of the next transaction too: a pool has to be rid of all like it.
+#: What a session keeps that would break the next transaction as well: a pool has to be rid of all like it.
 _POISONED: Final = frozenset({"25006"})
 #: SQLSTATE or its class → what a person has to do.
 _ADVICE: Final = {

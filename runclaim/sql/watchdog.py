@@ -1,5 +1,5 @@
 """
-The watchdog: a session whose server does not answer in time is cut, so that nobody waits for it any longer.
+The watchdog: a session whose server does not answer in time is cut, so that no call waits for it any longer.
 
 The kernel's time-outs do not help: a pooler that hangs, a stopped server or a middlebox acknowledges every packet and
 never answers. One thread per process looks after all sessions. A transaction costs an entry in a set; the thread wakes
@@ -21,9 +21,9 @@ from runclaim import forks
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: A server may take so long whatever the patience: the driver gives a connection no less.
+#: A server may always take this long, whatever the patience: the driver gives a connection no less.
 LEAST_SECONDS: Final = 2.0
-#: Whoever looks so much too late was stopped itself, or had no processor: the server may have answered meanwhile.
+#: A thread that is this late was stopped itself, or had no processor: the server may have answered meanwhile.
 _STOPPED_SECONDS: Final = 1.0
 
 
@@ -55,7 +55,7 @@ _OF_THREAD: Final = threading.local()
 
 @contextmanager
 def within(seconds: float) -> Iterator[Limit]:
-    """What this thread does with sessions inside the block is over after so many seconds."""
+    """What this thread does with sessions inside the block is over after `seconds`."""
     seconds = max(seconds, LEAST_SECONDS)
     limit = Limit(seconds, time.monotonic() + seconds)
     outer, _OF_THREAD.limit = current(), limit
@@ -78,7 +78,7 @@ class Watchdog:
 
     def reset(self) -> None:
         """Forget all: in a forked child neither the thread nor the sessions are its own."""
-        # A lock that its own thread may take again: the garbage collector may give a session back in the middle of it.
+        # A lock that its own thread may take again: the garbage collector may give a session back while it is held.
         self._changed = threading.Condition()
         self._watched: set[Watched] = set()
         self._thread: threading.Thread | None = None
@@ -124,7 +124,7 @@ class Watchdog:
 
 
 def _cut(session: Any) -> None:
-    # A session that was closed has no socket, and the number of its socket may be somebody else's by now.
+    # A session that was closed has no socket, and the number of its socket may belong to another one by now.
     with suppress(Exception):
         number = session.pgconn.socket
         with socket.socket(fileno=os.dup(number)) as line:

@@ -1,9 +1,9 @@
 """
 To the application each body is one Celery task, whatever message it came by.
 
-A message is a delivery: it may name several runs, and phases follow inline. Where the application has hung something
-on a phase's task, the message itself is told to nobody; each body goes through the tracer that Celery has made for its
-task, with a request of its own. Its end is recorded once the Task class's own `__call__` has returned, so that what
+A message is a delivery: it may name several runs, and phases follow inline. Where the application has hung something on
+a phase's task, no signals are sent for the message itself; each body goes through the tracer that Celery has made for
+its task, with a request of its own. Its end is recorded once the Task class's own `__call__` has returned, so that what
 that commits is committed first, and before success, failure or retry is told, so that what is told is true.
 """
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 def attributes(carry: Callable[..., Any]) -> dict[str, Any]:
     """
-    What a phase's task has beside what the application's Task class gives it.
+    What a phase's task has in addition to what the application's Task class gives it.
 
     `carry(task, id, args, kwargs, request)` does what a message asks for and returns what a tracer does.
     """
@@ -138,7 +138,7 @@ class _Traced:
         if ended is None:
             return self._body.failed(error or RunclaimError("its Task class returned without running the body"))
         if ended.exception is not None and self._raised_at is not None:
-            # Nobody looks for the error in what lies around the body.
+            # The frames around the body do not help to find the error.
             ended.exception.__traceback__ = self._raised_at
         return self._body.failed(error) if error is not None and ended.ending in COMPLETE else ended
 
@@ -212,10 +212,10 @@ def request_of(message: Mapping[str, Any], claim: Claim, task_id: str) -> dict[s
         "argsrepr": redact(claim.key),
         "kwargsrepr": "{}",
         "retries": claim.attempt - 1,
-        # The claim has decided that this is no second delivery.
+        # The claim has decided that this is not a second delivery.
         "delivery_info": {**(message.get("delivery_info") or {}), "redelivered": False},
     }
-    # What else the message has is of whoever sent it, who may be anybody.
+    # Everything else in the message comes from its sender, who may be anyone.
     celerys = {name: value for name, value in message.items() if name in CELERYS}
     custom = claim.headers or {}
     # Said here, because Celery's Context would look for them at length.

@@ -1,5 +1,5 @@
 """
-What the worker's main process tells its pool children: stop soon, and whether anybody listens to task events.
+What the worker's main process tells its pool children: stop soon, and whether any monitor listens to task events.
 
 A few bytes of anonymous shared memory, made before the fork. A pool that spawns instead of forking has its own.
 """

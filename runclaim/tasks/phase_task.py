@@ -78,7 +78,8 @@ def register(app: Celery, runtime: Runtime, flow: DeclaredFlow[Any], phase: Phas
         ignore_result=True,
         serializer=Serializer(),
         max_retries=0,
-        # The ledger retries; Celery would send a message that is refused, and tell monitors of a retry that is none.
+        # The ledger retries; Celery would send a message that is refused, and tell monitors of a retry that does not
+        # happen.
         autoretry_for=(),
         of_runclaim=True,
         retry=retry,
@@ -125,7 +126,7 @@ def _inline(runtime: Runtime, message: Message) -> Callable[[Phase[Any, Any], Ph
     lanes: dict[str, str | None] = {}
 
     def lane(phase: Phase[Any, Any]) -> str | None:
-        # A router is asked once a delivery and phase: it may be the application's own, and slow.
+        # A router is asked once per delivery and phase: it may be the application's own, and slow.
         if phase.task_name not in lanes:
             lanes[phase.task_name] = _lane(runtime.app, phase, message)
         return lanes[phase.task_name]

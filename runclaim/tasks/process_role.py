@@ -18,7 +18,7 @@ logger: Final = logs.logger("runclaim.worker")
 
 
 class ProcessRole:
-    """One for each attached app; a forked process goes on with its copy, and is told apart by its id."""
+    """One for each attached app; a forked process keeps its copy, and is told apart by its id."""
 
     def __init__(self) -> None:
         self.flags = Flags()

@@ -22,7 +22,7 @@ class UpkeepRequest:
     """The attribute `Request` of a task: the application's own Request, but for the limits that a message brings."""
 
     def __get__(self, task: Any, owner: type) -> type:
-        """The class, made anew."""
+        """The class, created again."""
         bases = (vars(each)["Request"] for each in owner.__mro__ if "Request" in vars(each))
         return self._derive(symbol_by_name(next(each for each in bases if each is not self)))
 

@@ -39,7 +39,7 @@ _RING_SECONDS: Final = 1.0
 
 
 class Runtime:
-    """One for each attached app; a forked pool child goes on with its copy."""
+    """One for each attached app; a forked pool child keeps its copy."""
 
     def __init__(
         self, app: Celery, ledger: LedgerAccess, broker: Broker, flows: Mapping[str, DeclaredFlow[Any]]
@@ -115,7 +115,7 @@ class Runtime:
                 logger.warning("the totals of this process were not written: %s", error)
 
     def give_back(self, worker: str) -> None:
-        """A pool child died: its claims are queued again at once, in a thread so the worker's loop goes on."""
+        """A pool child died: its claims are queued again at once, in a thread so as not to block the worker."""
 
         def work() -> None:
             try:

@@ -2,7 +2,7 @@
 Flower's view: every attempt of a phase is a task there, with its run key and its verdict.
 
 Celery itself reports the phase a message names. The phases that follow in the same delivery, and verdicts
-that Celery does not know, are sent as task events; only while somebody listens.
+that Celery does not know, are sent as task events; only while a monitor listens.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Monitor:
     """
     Watches one delivery. `request` is Celery's; its own attempt is the first.
 
-    With `carries` the message itself is told to nobody: every body is a task of its own.
+    With `carries`, no signals are sent for the message itself: every body is a task of its own.
     """
 
     def __init__(self, runtime: Runtime, request: Any, *, carries: bool = False) -> None:
@@ -90,7 +90,7 @@ class Monitor:
     def ended(self, claim: Claim, ended: Ended, state: RunState | None) -> None:
         """An attempt ended; Celery itself tells of a first one that succeeded or failed."""
         task_id = self._task_ids.pop(claim.owner, None) or uuid()
-        # Celery logs the failure of a task, with its traceback; nobody else would of a phase that followed.
+        # Celery logs the failure of a task, with its traceback; no one else would log that of a phase that followed.
         is_silent = ended.ending is Ending.FAILURE and not self._carries and task_id != self._request.id
         error = None if ended.exception is None or not is_silent else harmless(ended.exception, ended.hide)
         logger.log(

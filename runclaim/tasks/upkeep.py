@@ -111,9 +111,9 @@ def _task(app: Celery, name: str, body: Callable[[], Any]) -> None:
         max_retries=0,
         autoretry_for=(),
         of_runclaim=True,
-        # Not None, so that the application's default does not hold: the upkeep is no work that floods anybody.
+        # Not None, so that the application's default does not hold: the upkeep is rare and cheap.
         rate_limit=0,
-        # Bounds how many pile up while no worker is there, also for schedulers that keep no option of an entry. Long
+        # Bounds how many pile up while no worker is there, even for schedulers that keep no option of an entry. Long
         # enough to wait behind a backlog or a skewed clock: if each expired there, none would ever run.
         expires=3600,
     )

@@ -40,7 +40,7 @@ def attach(app: Celery, config: Callable[[], Config]) -> None:
 
 
 def touch(config: Config) -> None:
-    """Say that this process lives, where a file is named for it. A full disk is no reason to die."""
+    """Show that this process is alive, if a file is named for it. A full disk must not end the process."""
     if config.alive_file:
         try:
             Path(config.alive_file).touch()

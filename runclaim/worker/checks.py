@@ -33,7 +33,7 @@ def refusals(app: Celery, runtime: Runtime) -> list[str]:
 
 
 def notices(runtime: Runtime) -> list[str]:
-    """What a worker starts with, and somebody should know."""
+    """What a worker starts with although people should know of it."""
     found = []
     if runtime.ledger.config.log_format == "json" and signals.setup_logging.receivers:
         found.append(

@@ -28,11 +28,11 @@ def attach(app: Celery, runtime: Runtime) -> None:
 
 
 def register(runtime: Runtime) -> None:
-    """Register it here and now: for whoever starts Flower without its command."""
+    """Register it now, for a Flower that is started without its command."""
     from prometheus_client import REGISTRY
 
     from runclaim.metrics import LedgerCollector
 
-    # Of its own and without patience: whoever is scraped, such as Flower, does nothing else meanwhile.
+    # Of its own and without patience: the scraped process, such as Flower, does nothing else meanwhile.
     database = Database(runtime.ledger.config.database_url, pool_size=1, patience=timedelta(0))
     REGISTRY.register(LedgerCollector(lambda: database))

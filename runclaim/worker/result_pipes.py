@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 logger: Final = logs.logger("runclaim.worker")
 
-#: A child that lives goes on writing at once; one that is stopped may not hold up the worker for longer.
+#: A child that is alive continues to write at once; one that is stopped may not hold up the worker for longer.
 _PATIENCE_SECONDS: Final = 5.0
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 logger: Final = logs.logger("runclaim.worker")
 
-#: So many wait to be put back at most; what is dropped beyond is dispatched a little later.
+#: How many may wait to be put back; what is dropped beyond that is dispatched a little later.
 _MOST: Final = 10_000
 #: Soon enough for a rolling deploy, and no storm of messages where no worker has the phase.
 _LONGEST: Final = timedelta(seconds=5)
@@ -51,7 +51,7 @@ def message_of(raw: Any) -> Message | None:
 
 
 class UnknownTasks:
-    """Puts runs back in a thread of its own, so that the worker's loop goes on."""
+    """Puts runs back in a thread of its own, so that the worker's loop is not blocked."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime

@@ -1,4 +1,4 @@
-"""Planned actions: listed, read, and decided by whoever knows what became of them."""
+"""Planned actions: listed, read, and decided by people who know what became of them."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def resolve_action(action_id: UUID, body: Resolved, request: Request, caller: As
 
 
 def _shown_to(caller: Caller, action_id: str) -> Show:
-    """How an action is shown: whole, or to whoever may not read its id and its state."""
+    """How an action is shown: whole, or only its id and state to a caller who may not read."""
 
     def show(conn: Connection, _run_id: str) -> tuple[Any, dict[str, str]]:
         if (action := decide.action(conn, action_id)) is None:

@@ -1,4 +1,4 @@
-"""Whether this process lives, and whether it can serve. Anybody may ask, and learns no more than that."""
+"""Whether this process is alive, and whether it can serve. No token is needed, and nothing else is revealed."""
 
 from __future__ import annotations
 

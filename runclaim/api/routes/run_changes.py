@@ -1,4 +1,4 @@
-"""What is asked of a run that exists. Asked, not done: the answer is 202 and the run as it is."""
+"""Changes to existing runs. The answer is 202 with the run as it is: the change may take effect later."""
 
 from __future__ import annotations
 

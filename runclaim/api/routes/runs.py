@@ -85,7 +85,7 @@ def etag(run: RunLine | RunView) -> str:
 
 def shown_to(caller: Caller) -> Show:
     """
-    How a run is shown to a caller: whole, or to whoever may not read its id and its state.
+    How a run is shown to a caller: whole, or only its id and state to a caller who may not read.
 
     Raises: Problem when the run was purged.
     """
@@ -156,7 +156,7 @@ def _new_run(caller: Caller, body: Enqueue, project: str, request: Request) -> N
         priority=body.priority,
     )
     try:
-        # The caller's trace, also where no SDK of this process has made it the current one.
+        # The caller's trace, even if no SDK of this process has made it the current one.
         return flow.new_run(wanted, trace_context=tracing.carrier() or tracing.carried(request.headers))
     except InputRefused:
         raise

@@ -1,4 +1,4 @@
-"""Webhooks in: whoever signs needs no token. Only an API that was started with an application has any."""
+"""Webhooks in: the signature replaces the token. Only an API that was started with an application has them."""
 
 from __future__ import annotations
 

@@ -122,7 +122,7 @@ def take(caller: Caller, asked: ClaimAsked) -> Job | None:
         return _job(conn, taken[0], flow, known[taken[0].phase]) if taken else None
 
     if service.ask(lambda conn: ready(conn, project=project, flow=description.name, phases=list(known))) is None:
-        # Whoever polls for work writes nothing while there is none.
+        # Polling for work writes nothing while there is none.
         return None
     return service.database.run(work, read_back=read_back)
 
@@ -143,7 +143,7 @@ def begin_success(caller: Caller, line: RunLine, fence: int, owner: str, said: S
 
     def work(conn: Connection) -> Ended:
         taken = _held(conn, line, fence, owner)
-        # A worker outside takes one phase at a time; whoever knows the next one claims it.
+        # A worker outside takes one phase at a time; any worker that knows the next one claims it.
         next_phase = description.next_phase(taken)
         worker, ran = _worked(conn, description, taken)
         hooks = tuple(description.hooks_of_completion(taken))

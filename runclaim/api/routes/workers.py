@@ -1,8 +1,8 @@
 """
 Workers outside Celery, in any language: the ledger's own verbs and its own fence over HTTP.
 
-A claim is text that holds its fence and its owner. Whoever has another one, or an old one, is told 409 `claim-lost`
-and drops the work. What a claim has recorded is answered the same however often it is told.
+A claim is text that holds its fence and its owner. A worker with another one, or an old one, gets 409 `claim-lost` and
+drops the work. Repeating what a claim has recorded gets the same answer.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ def show(run: Json) -> None:
 
 
 def ending(run: Json) -> str:
-    """How a run ended without success, and what mends it, as one line."""
+    """How a run ended without success, and how to continue it, as one line."""
     state, why = run["state"], f": {_error(run)}" if run["error"] else ""
     if state == "blocked":
         said = f"is blocked in {run['phase']}{why}. After fixing the cause: runclaim runs resume {run['id']}"

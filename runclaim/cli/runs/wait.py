@@ -1,4 +1,4 @@
-"""Waiting for the end of a run; on a terminal one line says meanwhile where it stands."""
+"""Waiting for the end of a run; on a terminal, one line shows its progress meanwhile."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from runclaim.cli.service import Json, Service
 
-#: How long one question waits: where the line is rewritten, and where nobody looks.
+#: How long one question waits: where the line is rewritten, and where it is not.
 _TICK: Final = 1.0
 _LONG: Final = 20.0
 
@@ -41,7 +41,7 @@ def wait_for(service: Service, run_id: str, *, timeout: timedelta | None) -> Jso
 
 
 def progress(run: Json, seconds: float) -> str:
-    """Where a run stands, on one line."""
+    """The progress of a run, on one line."""
     complete = sum(phase["status"] == "complete" for phase in run["phases"])
     attempt = f", attempt {run['attempts']}" if run["attempts"] > 1 else ""
     return f"{run['state']} {run['phase']} ({complete} of {len(run['phases'])} complete{attempt}), {seconds:.0f} s"
@@ -54,7 +54,7 @@ def require_success(run: Json) -> None:
 
 
 class Ended(RunFailed):
-    """A run that was waited for ended without success; the message says what mends it."""
+    """A run that was waited for ended without success; the message says how to continue it."""
 
     def __init__(self, run: Json) -> None:
         super().__init__(run["id"], run["state"], run["error"])

@@ -1,8 +1,8 @@
 """
-Hooks: functions of the application that are told once a run and phase that it is complete, blocked or has failed.
+Hooks: functions of the application that are called once per run and phase when it is complete, blocked or failed.
 
 A hook is an action: planned in the transaction that it tells of, and sent after it. One that raises is tried again;
-one whose worker died in the middle runs again.
+one whose worker died before its end runs again.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """
-Outcomes: what became of sends, recorded as soon as nobody else holds the run's row.
+Outcomes: what became of sends, recorded as soon as no other transaction holds the run's row.
 
 A send whose run another transaction holds is kept in memory and recorded by a thread of the process, so its delivery
-goes on with other actions, and its slot with other phases. What is never recorded stays `sending` until its claim
+continues with other actions, and its slot with other phases. What is never recorded stays `sending` until its claim
 lapses, and then is looked up or unknown, as after a crash.
 """
 
@@ -32,7 +32,7 @@ _TRY_SECONDS: Final = 2.0
 _CLOSE_SECONDS: Final = 5.0
 #: Between two tries of the thread, the first and the longest pause.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
-#: With so many that wait, a delivery waits too: each of them holds a payload.
+#: When this many wait, a delivery waits as well: each of them holds a payload.
 _MOST_WAITING: Final = 100
 
 

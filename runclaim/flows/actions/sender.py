@@ -46,7 +46,7 @@ class Sender:
         """
         Send one after the other until nothing is due, or `within` has passed, or the worker stops.
 
-        `limit` is when somebody ends this call in the middle: after the first, only what is sure to be sent by then is
+        `limit` is when this call will be cut off: after the first, only what is sure to be sent by then is
         taken. Returns: how many were taken, and whether some may be left. Raises: LedgerUnavailable.
         """
         taken, began = 0, time.monotonic()
@@ -102,7 +102,7 @@ class Sender:
             return self._again(claim, action, error, uncertain=True)
         if found is not None:
             return Sent(claim, ActionState.POSTED, _NOW, upstream_id=_upstream(found))
-        # It is not there, so this attempt may send it, unless nobody wants it any more.
+        # It is not there, so this attempt may send it, unless it is no longer wanted.
         return self._send(claim, action)
 
     def _send(self, claim: ActionClaim, action: Action, *, in_doubt: bool = False) -> Sent:

@@ -1,9 +1,9 @@
 """
 `ctx.act`: a call out of a body whose answer the body needs, made once and its answer kept for every later attempt.
 
-A call that was begun and has no answer may have arrived. It is looked up, whoever let the run go on; without a lookup
-it is made again where the other side does nothing twice for one key, and otherwise the run is blocked until a person
-says that it did not arrive.
+A call that was begun and has no answer may have arrived. It is looked up, even after a person resumed the run; without
+a lookup it is made again where the other side does nothing twice for one key, and otherwise the run is blocked until a
+person says that it did not arrive.
 """
 
 from __future__ import annotations

@@ -155,7 +155,7 @@ class Context(Generic[InputT]):
         """
         Make a call now whose answer this body needs; every later attempt is given the same answer.
 
-        `call(idempotency_key)` returns JSON. After a crash in the middle of it, `lookup(idempotency_key)` is asked for
+        `call(idempotency_key)` returns JSON. After a crash during the call, `lookup(idempotency_key)` is asked for
         the answer first; `idempotent=True` says that the other side does nothing twice for one key; with neither the
         run is blocked. Raise `Retry` in `call` for what was surely not sent. Raises: Blocked, ClaimLost, InputError.
         """
@@ -177,7 +177,7 @@ class Context(Generic[InputT]):
 
     def check(self) -> None:
         """
-        Go on only while this attempt still counts. Cheap: asks the ledger at most once a second.
+        Return only while this attempt still counts. Cheap: asks the ledger at most once a second.
 
         Raises: ClaimLost (Canceled, Released) when the run is canceled or superseded, the claim is lost, or the
         worker shuts down. Let it pass through: runclaim does the rest.
@@ -186,7 +186,7 @@ class Context(Generic[InputT]):
 
     def secret(self, reference: str) -> str:
         """
-        The value that a reference such as `secret:env:NAME` leads to, asked for anew at each call.
+        The value that a reference such as `secret:env:NAME` leads to, looked up again at each call.
 
         It is stored nowhere by runclaim, and redacted from this attempt's error. Raises: SecretUnavailable, and what
         a resolver of the application raises.

@@ -54,7 +54,7 @@ class Session:
         self.id, self.role, self.status = view.id, view.role, view.status
         self.provider_session_id, self.outcome = view.provider_session_id, view.outcome
         self.artifact_path = artifact_path if artifact_path is not None else view.artifact_path
-        #: How many of its findings block; starts anew with each attempt.
+        #: How many of its findings block; starts at zero with each attempt.
         self.blocking_count = 0
 
     def started(self, provider_session_id: str) -> None:
@@ -105,7 +105,7 @@ class NamedSession:
         """
         Keep another provider's session under the name, for the next run.
 
-        Raises: NamedSessionMoved when somebody else has kept one since this was read (nothing is written),
+        Raises: NamedSessionMoved when another attempt has kept one since this was read (nothing is written),
         ClaimLost, InputError.
         """
         check_text("provider_session_id", provider_session_id)

@@ -1,7 +1,7 @@
 """
 What flows and handles reach the ledger by: one database, one publisher, and what the application has declared.
 
-Reached lazily: declaring flows connects to nothing. The schema is checked once a process, before the first use.
+Reached lazily: declaring flows connects to nothing. The schema is checked once per process, before the first use.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ class LedgerAccess:
             raise LedgerClosed
 
     def require_schema(self) -> None:
-        """For what runs on somebody else's connection. Raises: LedgerClosed, SchemaBehind."""
+        """For work on another connection. Raises: LedgerClosed, SchemaBehind."""
         _ = self.database
 
     def ask(self, question: Callable[[Connection], T]) -> T:

@@ -97,7 +97,7 @@ class Restart:
         return view
 
     def read_back(self, conn: Connection) -> RunView | None:
-        """The run as it stands now, if this very call has queued it."""
+        """The current run, if this call has queued it."""
         return self._view(conn) if entries_of(conn, [self.run_id], call=self.call) else None
 
     def publish(self, access: LedgerAccess, outcome: RunView) -> None:
@@ -170,7 +170,7 @@ class RetryAction:
         return action
 
     def read_back(self, conn: Connection) -> ActionView | None:
-        """The action as it stands now, if this was the last decision about it."""
+        """The current action, if this was the last decision about it."""
         return _decided(conn, self.action_id, self.call)
 
     def publish(self, access: LedgerAccess, outcome: ActionView) -> None:  # noqa: ARG002 - a Change
@@ -198,7 +198,7 @@ class ResolveAction:
         return action
 
     def read_back(self, conn: Connection) -> ActionView | None:
-        """The action as it stands now, if this was the last decision about it."""
+        """The current action, if this was the last decision about it."""
         return _decided(conn, self.action_id, self.call)
 
     def publish(self, access: LedgerAccess, outcome: ActionView) -> None:

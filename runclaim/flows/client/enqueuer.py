@@ -86,12 +86,12 @@ class Enqueuer(Generic[InputT]):
             return self._handles(*await inside.run_sync(lambda inner: self._join(inner, change, loop, own_place)))[0]
 
     def _span(self) -> tracing.Span:
-        """What the runs carry, so that their spans are linked with whoever enqueued them."""
+        """What the runs carry, so that their spans are linked with their enqueuer."""
         name = self._flow.name
         return tracing.Span(f"enqueue {name}", kind="PRODUCER", attributes={"runclaim.flow": name})
 
     async def _own_place(self, session: AsyncSession) -> str | None:
-        """Where the ledger is, if that is to be compared; nobody else waits while it is asked."""
+        """Where the ledger is, if that is to be compared; no other caller waits while it is asked."""
         own = self._access.own_sessions
         if await session.run_sync(lambda inner: own.are_known(inner.connection())):
             return None
@@ -149,7 +149,7 @@ class Enqueuer(Generic[InputT]):
 
 
 def _plain(session: Any) -> Session:
-    """The session itself. Raises: InputError for what is none."""
+    """The session itself. Raises: InputError if it is not one."""
     # A scoped_session, such as Flask-SQLAlchemy's, stands for the session of this thread.
     found = session() if isinstance(session, scoped_session) else session
     if not isinstance(found, Session):

@@ -1,4 +1,4 @@
-"""A handle on a run: where it stands, what it gave, and how to stop it or wait for it."""
+"""A handle on a run: its state, its results, and how to stop it or wait for it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 class Run:
     """
-    One run, by its id. Every property reads the ledger anew.
+    One run, by its id. Every property reads the ledger again.
 
     `created` tells whether the call that made this handle made the run, or found it under its key.
 
@@ -61,7 +61,7 @@ class Run:
 
     @property
     def view(self) -> RunView:
-        """The whole run as it stands. Raises: RunNotFound; NotCommitted before its own transaction has ended."""
+        """The whole run, as it is now. Raises: RunNotFound; NotCommitted before its own transaction has ended."""
         with self._explained():
             view = self._access.ask(lambda conn: read.run(conn, self.id))
             if view is None:
@@ -111,7 +111,7 @@ class Run:
 
     @property
     def sessions(self) -> list[SessionView]:
-        """Its sessions with providers, in the order of their starts; also those of phases that go on."""
+        """Its sessions with providers, in the order of their starts, including those of active phases."""
         return self._access.ask(lambda conn: sessions_of(conn, self.id))
 
     @property
@@ -155,13 +155,13 @@ class Run:
             self._access.do(Restart("retry", self.id, by))
 
     def resume(self, *, by: str = "") -> None:
-        """Go on with a blocked run, from its blocked phase. Raises: StateConflict, RunNotFound."""
+        """Resume a blocked run at its blocked phase. Raises: StateConflict, RunNotFound."""
         with self._explained():
             self._access.do(Restart("resume", self.id, by))
 
     def signal(self, name: str, payload: Any = None, *, id: str | None = None) -> Run:  # noqa: A002 - as in events
         """
-        Tell the run of an outside event that a phase waits for, also before it waits. Twice with one id is once.
+        Send the run the signal that a phase waits for, even before it waits. Repeating it with the same id is harmless.
 
         Without an `id` the name is its own: the run hears of it once. `payload` is JSON. Returns: this handle.
         Raises: InputError, StateConflict when the run has ended, RunNotFound.

@@ -26,7 +26,7 @@ _MAX_HEADERS_BYTES: Final = 8 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """How runs are enqueued, beside their input."""
+    """How runs are enqueued, in addition to their input."""
 
     delay: timedelta | None = None
     priority: int | None = None

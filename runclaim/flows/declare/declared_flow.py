@@ -47,7 +47,7 @@ class OnPhase(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowOptions(Generic[InputT]):
-    """What a flow declares beside its name, its input and its phases; see `Runclaim.flow`."""
+    """What a flow declares in addition to its name, its input and its phases; see `Runclaim.flow`."""
 
     key: str | Callable[[InputT], str]
     subject: str | Callable[[InputT], str] | None = None
@@ -131,17 +131,17 @@ class DeclaredFlow(Generic[InputT]):
         return phase
 
     def on_complete(self, hook: Callable[[HookEvent], object]) -> Callable[[HookEvent], object]:
-        """Declare what is told when a phase of a run is complete: once a run and phase. Raises: DeclarationError."""
+        """Declare a function to call once per run and phase when it is complete. Raises: DeclarationError."""
         self._described = None
         return self.hooks.declare("on_complete", hook)
 
     def on_blocked(self, hook: Callable[[HookEvent], object]) -> Callable[[HookEvent], object]:
-        """Declare what is told when a run needs a person: once a run and phase. Raises: DeclarationError."""
+        """Declare a function to call when a run is blocked, once per run and phase. Raises: DeclarationError."""
         self._described = None
         return self.hooks.declare("on_blocked", hook)
 
     def on_failed(self, hook: Callable[[HookEvent], object]) -> Callable[[HookEvent], object]:
-        """Declare what is told when a run has failed: once a run and phase. Raises: DeclarationError."""
+        """Declare a function to call when a run has failed, once per run and phase. Raises: DeclarationError."""
         self._described = None
         return self.hooks.declare("on_failed", hook)
 

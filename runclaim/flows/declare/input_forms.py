@@ -32,7 +32,7 @@ TYPES: Final = {
 _NUMBERS: Final = frozenset({"integer", "number"})
 _ANY: Final = frozenset({"string", "integer", "number", "boolean", "null", "array", "object"})
 _YEARS: Final = re.compile(r"(?P<sign>[+-]?)P(?P<years>[0-9]{1,7})Y(?:(?P<days>[0-9]{1,9})D)?")
-#: A whole number above this is none that a broken one can be.
+#: A fraction cannot be equal to a whole number above this.
 _MOST: Final = 1 << 1023
 _SORTED: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 

@@ -2,7 +2,7 @@
 Typed inputs: from keyword arguments to a checked value, to JSON, and back in the worker.
 
 msgspec converts dataclasses, TypedDicts and its own Structs; a pydantic model converts itself, and pydantic
-is imported by nobody but the application that uses it.
+is imported only by the application that uses it.
 """
 
 from __future__ import annotations

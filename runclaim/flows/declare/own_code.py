@@ -1,5 +1,5 @@
 """
-Code of an input's own: why nobody but its application can tell which input a caller means.
+Code of an input's own: why only its application can tell which input a caller means.
 
 A door without the application knows types by their JSON Schema. It refuses a flow whose type strips, converts or
 computes what it is given, rather than make a second run of one thing.
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _HOOKS: Final = ("__post_init__", "__attrs_post_init__", "__attrs_pre_init__")
-#: What pydantic's core does without code of anybody's, and as the ledger does it.
+#: What pydantic's core does without custom code, in the same way as the ledger.
 _PLAIN: Final = frozenset(
     [
         "any",
@@ -62,7 +62,7 @@ _BOUNDED: Final = frozenset({"date", "time", "datetime", "timedelta", "decimal"}
 _BOUNDS: Final = frozenset(
     {"gt", "ge", "lt", "le", "multiple_of", "max_digits", "decimal_places", "tz_constraint", "now_op"}
 )
-#: Each may stand at a node or in the configuration of a model.
+#: Each may be at a node or in the configuration of a model.
 _CHANGES: Final = (
     "strip_whitespace",
     "to_lower",

@@ -29,7 +29,7 @@ _MOST_ATTEMPTS: Final = 1000
 class PhaseOptions:
     """How a phase runs. `None` takes the application's setting."""
 
-    #: Starts of the body, whatever ended them. A resume or a retry begins to count anew.
+    #: Starts of the body, whatever ended them. A resume or a retry starts a new count.
     max_attempts: int = 5
     #: How many of those may end with a dead or stalled worker before the run fails; `None`: all of them.
     max_losses: int | None = None
@@ -40,7 +40,7 @@ class PhaseOptions:
     queue: str | None = None
     #: The signal without which the phase does not start.
     on: str | None = None
-    #: Its body may run again from its start, also at the same time as another, and do no harm.
+    #: Its body may safely run again from its start, even at the same time as another.
     idempotent: bool = False
 
     def __post_init__(self) -> None:
@@ -90,7 +90,7 @@ class Phase(Generic[InputT, ResultT]):
         self.flow, self.position, self.options, self.body = flow, position, options, body
         self.result_type = ResultType(body, phase=f"{flow}.{name}")
         self.__doc__ = body.__doc__
-        #: What an error of the body means; whoever runs phases may have words of its own for what runclaim has.
+        #: What an error of the body means; the code that runs phases may have its own exceptions for some of them.
         self.meaning: Callable[[Exception], Exception] = lambda error: error
 
     @property

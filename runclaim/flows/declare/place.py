@@ -1,4 +1,4 @@
-"""Where an application declares its flows, webhooks, actions and resolvers, for whoever declares one twice."""
+"""Where an application declares its flows, webhooks, actions and resolvers, to report what is declared twice."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def hooks_of_any_stop(
     """
     What is planned for any run of the ledger that stops: the hooks that are registered, and those of `flows`.
 
-    Whoever rescues may be another application, or an older release; no hook is lost by that. Reads the registry when
+    The rescue may be done by another application, or an older release; no hook is lost by that. Reads the registry when
     a run stops, in the transaction of `conn`.
     """
 

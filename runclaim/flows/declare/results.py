@@ -33,7 +33,7 @@ class ResultType:
             raise DeclarationError(flaw_told(f"the result of {phase}", found))
 
     def dump(self, value: Any) -> str:
-        """JSON text of `value`, at most 256 kB. Raises: InputError when it is no JSON, or not what was declared."""
+        """JSON text of `value`, at most 256 kB. Raises: InputError when it is not JSON, or not what was declared."""
         field = f"the result of {self._phase}"
         try:
             plain = self._builtins(value)

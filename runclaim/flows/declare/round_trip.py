@@ -2,7 +2,8 @@
 The round trip of a value through the ledger: what is read has to be what was handed over.
 
 A type that is written without an error may still be read as something else: a subclass as its base, a date as text, a
-model whose validator changes what it has made already. Whoever hands the value over is told, not whoever reads it.
+model whose validator changes what it has made already. The error is raised where the value is passed, not where it is
+read.
 """
 
 from __future__ import annotations
@@ -113,7 +114,7 @@ def _equal(given: Any, read: Any) -> bool:
 
 
 def _difference(place: str, given: Any, read: Any) -> tuple[str, Any, Any] | None:
-    """The first place where the two differ and what stands there; objects without an equality are their fields."""
+    """The first place where the two differ and what is there; objects without an equality are their fields."""
     if given is read or _equal(given, read):
         return None
     parts = _parts(given, read)

@@ -1,8 +1,8 @@
 """
 Which fields of a flow's input may hold a secret, and which may name one for the worker to look up.
 
-Both are refused unless the flow declares them. Whoever may enqueue chooses what an input says: a reference in a field
-that nobody meant for one would have the worker hand any secret of its own to wherever that field leads.
+Both are refused unless the flow declares them. Everyone who may enqueue chooses what an input says: a reference in a
+field that is not meant for one would make the worker send any of its secrets to the address in that field.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class SecretFields:
             refuse_secrets("input", plain, except_in=self.allowed or ())
 
     def check_made(self, **values: Any) -> None:
-        """Refuse what is made of an input, or beside it, by its name. Raises: InputError."""
+        """Refuse what is derived from an input, or comes with it, by its name. Raises: InputError."""
         if self.allowed is not True:
             for name, value in values.items():
                 refuse_secrets(name, value)

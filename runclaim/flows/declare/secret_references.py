@@ -18,14 +18,14 @@ from urllib.parse import quote
 from runclaim.errors import SecretUnavailable
 from runclaim.secrets import redact
 
-#: From what stands after `secret:resolver:` to the value. Raises: LookupError when it has none of that name.
+#: From the text after `secret:resolver:` to the value. Raises: LookupError when it has none of that name.
 Resolver = Callable[[str], str]
 
 _PREFIX: Final = "secret:"
 #: Variables that configure runclaim itself: the ledger's URL, tokens. No reference leads to one.
 OWN: Final = "RUNCLAIM_"
 _REFERENCE: Final = re.compile(r"secret:([A-Za-z][A-Za-z0-9_.-]{0,99}):([^\x00-\x1f\x7f\ud800-\udfff]{1,512})")
-#: A shorter value, or line of one, stands in ordinary text by accident.
+#: A shorter value, or line of one, occurs in ordinary text by accident.
 _SHORTEST_VALUE: Final = 4
 _SHORTEST_LINE: Final = 8
 
@@ -99,7 +99,7 @@ class Secrets:
 
 
 def _forms(value: str) -> set[str]:
-    """How a value stands in texts: as it is, line by line, in a repr, in JSON, in a URL."""
+    """How a value appears in texts: as it is, line by line, in a repr, in JSON, in a URL."""
     lines = [line.strip() for line in value.splitlines()]
     plain = [value, value.strip(), *(line for line in lines if len(line) >= _SHORTEST_LINE)]
     forms = {

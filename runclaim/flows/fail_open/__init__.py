@@ -1,1 +1,1 @@
-"""Flows that go on while the ledger is away: only those that declare it come here."""
+"""Flows that continue while the ledger is away: only those that declare it come here."""

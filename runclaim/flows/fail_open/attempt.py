@@ -79,7 +79,7 @@ class OpenAttempt(Attempt):
         """
         Run the body once.
 
-        Raises: LedgerNeeded when it asked for what only the ledger has, also when it has caught that error: its
+        Raises: LedgerNeeded when it asked for what only the ledger has, even if it has caught that error: its
         result would lack what was refused.
         """
         ended = super().run()

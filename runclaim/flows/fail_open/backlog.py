@@ -35,7 +35,7 @@ class Backlog:
 
     @cached_property
     def records(self) -> LocalRecords:
-        """One file a run, in the folder that the processes of this machine share."""
+        """One file per run, in the folder that the processes of this machine share."""
         return LocalRecords(Path(self._ledger.config.fail_open_folder).absolute())
 
     def reconcile(self) -> int:
@@ -44,7 +44,7 @@ class Backlog:
         return Reconciler(self._ledger, self.records).reconcile_all()
 
     def reconcile_soon(self) -> None:
-        """The same in a thread, so that the caller goes on; one at a time, and only when there is something."""
+        """The same in a thread, so that the caller need not wait; one at a time, and only when there is something."""
         if self._reconciling.locked() or self.records.is_empty:
             return
         threading.Thread(target=self._reconcile_quietly, name="runclaim-reconcile", daemon=True).start()
@@ -54,7 +54,7 @@ class Backlog:
         timer(EVERY_SECONDS, self.reconcile_soon)
 
     def watch(self) -> None:
-        """Reconcile as soon as the ledger is back: for a process that enqueues, and may have no worker beside it."""
+        """Reconcile as soon as the ledger is back, in a process that enqueues and may have no worker beside it."""
         with self._watching:
             if not self._is_watched:
                 self._is_watched = True

@@ -69,7 +69,7 @@ class Deliverer:
             return self._run_open(flow, phase, message, message.carried, away=away, watcher=watcher)
 
     def _write_down(self, phase: Phase[Any, Any], message: Message) -> None:
-        """Before anything waits: the broker has forgotten the message, and nobody else may have the run."""
+        """Before anything waits: the broker has forgotten the message, and no other process may have the run."""
         record = unstarted_record(self.ledger, of_message(message=message, phase=phase), worker=self.worker)
         try:
             self.records.add(record)
@@ -105,7 +105,7 @@ class Deliverer:
         try:
             database.run(work)
         except RunExists as there:
-            # The key's own run goes on; what this message wanted is being done, or was.
+            # The key's own run continues; what this message wanted is being done, or was.
             logger.info("%s", there)
 
     def _run_open(

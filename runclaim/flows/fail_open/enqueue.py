@@ -1,7 +1,7 @@
 """
 An enqueue of a fail-open flow while the ledger is away: to a local record and the broker, under the run's own key.
 
-The run's id is made from its key, so two such enqueues name one run. Whoever reaches the ledger first, this process
+The run's id is made from its key, so two such enqueues name one run. The first to reach the ledger, this process
 with its record or a worker with the message, inserts the run, or finds that its key has one already.
 """
 
@@ -34,7 +34,7 @@ def enqueue_open(
     ledger: LedgerAccess, backlog: Backlog, wanted: Sequence[NewRun], away: LedgerUnavailable
 ) -> list[Enqueued]:
     """
-    Write the runs down on this machine, and publish them without the ledger; nobody knows yet whether they are new.
+    Write the runs down on this machine, and publish them without the ledger; it is not known yet whether they are new.
 
     Raises: LedgerUnavailable, when a flow does not fail open, an input is too large for a message, a run is delayed, no
     record can be kept, or the broker does not answer either. Some messages may have gone then; enqueueing again names

@@ -1,9 +1,9 @@
 """
-Local records: what happened on this machine while the ledger was away, one file a run.
+Local records: what happened on this machine while the ledger was away, one file per run.
 
 A file is replaced whole or not at all, and flushed before it counts. Only its owner reads the folder: a record holds
-inputs and results. What is no regular file of this user, or is not named by the run that it is about, is no record: a
-result in it would be recorded for somebody.
+inputs and results. What is not a regular file of this user, or is not named after its run, is not a record: a
+result in it could have been written by anyone.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalRecord:
-    """A run that was started without the ledger: where it stood by its message, and what came of it."""
+    """A run that was started without the ledger: its position in its message, and its outcome."""
 
     #: Which ledger, by a hash of its address: several applications may share the folder.
     ledger: str
@@ -70,7 +70,7 @@ class LocalRecords:
         self.folder = folder
 
     def write(self, record: LocalRecord) -> None:
-        """Keep a record, in place of an older one of its run. Raises: OSError; the older one stands then."""
+        """Keep a record, in place of an older one of its run. Raises: OSError; the older one then remains."""
         self._write(record, replaces=True)
 
     def add(self, record: LocalRecord) -> bool:
@@ -106,7 +106,7 @@ class LocalRecords:
         self.folder.chmod(_FOLDER_MODE)
 
     def read(self, run_id: str) -> LocalRecord | None:
-        """The record of a run, or `None`. Raises: InputError when the id is no UUID in its canonical form."""
+        """The record of a run, or `None`. Raises: InputError when the id is not a UUID in canonical form."""
         return self._load(self._path(run_id))
 
     def all(self) -> Iterator[LocalRecord]:
@@ -158,7 +158,7 @@ class LocalRecords:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        # Neither followed nor emptied, should somebody have put a link in its place.
+        # Neither followed nor emptied, in case there is a link in its place.
         lock = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, _FILE_MODE)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -178,7 +178,7 @@ def _text(path: Path) -> str:
     """
     The text of a regular file of this user.
 
-    Raises: OSError, also for a symbolic link; ValueError for a file of another kind or of somebody else.
+    Raises: OSError, even for a symbolic link; ValueError for a file of another kind or another user.
     """
     # Without waiting, should it be a pipe.
     file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)

@@ -1,8 +1,8 @@
 """
 Reconciling: what was done without the ledger is recorded in it, under a claim like any other, or is dropped.
 
-A run that the ledger does not have is inserted; a result is recorded if the run still stands where its message said.
-Whatever has gone on without it is right, and the record is not.
+A run that the ledger does not have is inserted; a result is recorded if the run is still where its message said.
+If the run has moved on without it, the ledger is right and the record is not.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def run_of(ledger: LedgerAccess, flow: DeclaredFlow[Any], run_id: str, carried: 
         project=carried["project"] or ledger.config.project,
         trace_context=tracing.carrier(),
     )
-    # Whoever enqueued it is not here.
+    # The enqueuer is not here.
     return replace(new, headers=carried.get("headers"))
 
 
@@ -199,7 +199,7 @@ class Reconciler:
             outcome.result,
             worker,
             timedelta(seconds=outcome.ran_seconds),
-            # The next phase is claimed by whoever hears of it; here nobody runs it.
+            # The next phase is claimed by a worker that gets its message; it is not run here.
             description.next_phase(taken),
             outcome.skipped,
             tuple(NewFinding(**each) for each in outcome.findings),
@@ -256,5 +256,5 @@ def reconcile_quietly(reconciler: Reconciler, run_id: str) -> None:
         except LedgerUnavailable as away:
             logger.debug("%s", away)
         except (OSError, DBAPIError, LedgerRefused) as broken:
-            # Whether the delivery may go on is decided by its own claim.
+            # Whether the delivery may continue is decided by its own claim.
             logger.warning("the local record of run %s is kept: %s", run_id, broken)

@@ -1,7 +1,7 @@
 """
 Payloads of webhooks: read from the raw body, and turned into an input by the application's mapping function.
 
-What does not fit is the sender's to mend, and told by its place. The payload's own text stands in no error: anybody
+What is wrong is the sender's to correct, and named by its place. No error contains the payload's own text: anyone
 may have written it.
 """
 

@@ -2,7 +2,7 @@
 Routing: an outside event finds or makes the run of its input's key, and starts the phase that it calls for.
 
 One transaction, and nothing in it looks before it writes: the key decides whether there is a run, and the run's own
-row whether it waits. So the same event twice, also at once, is one run and one start.
+row whether it waits. So the same event twice, even at once, is one run and one start.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class Route:
         return Routed(Run(access, landed.made.run_id, flow, created=landed.made.created), landed.started)
 
     def publish(self, access: LedgerAccess, outcome: Landed) -> None:
-        """Ring for a run that was made or goes on. Never raises for a silent broker."""
+        """Ring for a run that was enqueued or continues. Never raises for a silent broker."""
         Enqueue([self.new]).publish(access, [outcome.made])
         if outcome.due is not None:
             access.publisher.publish(access.with_inputs([outcome.due]))
@@ -128,7 +128,7 @@ class Route:
         return landed if is_ours else None
 
     def written(self, conn: Connection) -> Landed | None:
-        """The answer of a `work` that has committed, wherever its run stands now; `None` when its run is gone."""
+        """The answer of a `work` that has committed, whatever the state of its run now; `None` when its run is gone."""
         created = standing(conn, self.new.run_id) is not None
         found = [self.new.run_id] if created else find_runs(conn, self.new.namespace, [self.new.key.hash])
         if not found:

@@ -114,7 +114,7 @@ class Webhook(Generic[InputT]):
                 else self._take(self._route(found, signed), sightings)
             )
         except (InputError, KeyConflict):
-            # A delivery id counts once, also where the mapping is not the same twice: it may read the clock.
+            # A delivery id counts once, even if the mapping is not the same twice: it may read the clock.
             earlier = self._earlier(sightings[:1])
             if earlier is None:
                 raise

@@ -1,5 +1,5 @@
 """
-The doorbell of a process that enqueues: at once when nobody has rung just now, otherwise a moment later for all.
+The doorbell of a process that enqueues: at once if it has not rung just now, otherwise a moment later for all.
 
 As Nagle's algorithm does for packets (RFC 896): no run waits at a low rate, and at a high one a message names many.
 What a crash leaves unrung is dispatched from the ledger; a process that ends rings first.
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
     from runclaim.ledger.dispatch import Due
 
-#: After a message the next one waits so long for company.
+#: How long a message waits for others after the last one.
 _PAUSE: Final = 0.010
-#: The end of a process waits so long for a message that is under way.
+#: How long the end of a process waits for a message that is being sent.
 _LAST_WORD: Final = 5.0
 #: A thread without work ends after this.
 _IDLE: Final = 1.0
@@ -50,13 +50,13 @@ class Doorbell:
         self._pid = 0
 
     def ring(self, due: Collection[Due]) -> None:
-        """Have the runs published: by this call when nobody has rung just now, else very soon by a thread."""
+        """Have the runs published: by this call if none has rung just now, else very soon by a thread."""
         if not due:
             return
         with self._changed:
             if self._is_ringing or self._pause.left > 0:
                 if not self._waiting:
-                    # Once a message: a thread that is woken for each run costs the caller more than the run.
+                    # Once per message: a thread that is woken for each run costs the caller more than the run.
                     self._start()
                 self._waiting.extend(due)
                 return

@@ -1,8 +1,8 @@
 """
-A message of a run: made here, whoever sends it, and read here when it comes in.
+A message of a run: made here for every sender, and read here when it comes in.
 
 It names the run and the fence it was sent at. Exactly where the run's flow fails open it also carries the run's input,
-so that a worker can go on while the ledger is away.
+so that a worker can continue while the ledger is away.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ class Message:
         """
         The message that a broker's arguments spell; its ids are UUIDs in their canonical form.
 
-        Whoever writes to the broker chose every text of it, so nothing is used before it was checked here. Raises:
-        InputError, whose text holds no control character.
+        Everyone who can write to the broker may have chosen its texts, so nothing is used before it was checked here.
+        Raises: InputError, whose text holds no control character.
         """
         runs = [(named, fence)] if isinstance(named, str) else named
         if not isinstance(runs, list) or not 0 < len(runs) <= MOST_NAMED:
@@ -125,7 +125,7 @@ def of_claim(*, claim: Claim, flow: DeclaredFlow[Any] | None, fence: int, next_p
 
 
 def of_view(*, view: RunView, flow: DeclaredFlow[Any] | None) -> Due:
-    """The message of a run as it stands. `flow` is the run's, `None` where no declaration of it is at hand."""
+    """The message of a run in its current state. `flow` is the run's, `None` where no declaration of it is at hand."""
     carried = carried_input(
         flow,
         project=view.project,

@@ -37,7 +37,7 @@ _OPTIONAL: Final = {"headers", "rerun"}
 
 
 def check_carried(carried: object) -> dict[str, Any]:
-    """What a message carries, as `carried_input` made it. Raises: InputError for what somebody else made."""
+    """What a message carries, as `carried_input` made it. Raises: InputError for anything else."""
     if not isinstance(carried, dict) or carried.keys() | _OPTIONAL != _TYPES.keys():
         raise InputError("carried", f"is {carried!r:.60}; it must have {', '.join(_TYPES)}")
     for name, value in carried.items():

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from runclaim.ledger.dispatch import Due
 
-#: A message names at most so many runs.
+#: The most runs that a message names.
 MOST_NAMED: Final = 100
 
 
@@ -30,7 +30,7 @@ class Publisher(Protocol):
         ...
 
     def ring_actions(self, many: int) -> None:
-        """Say that so many actions are to be sent. Never raises for a broker that does not answer."""
+        """Have this many actions sent. Never raises for a broker that does not answer."""
         ...
 
 

@@ -1,7 +1,7 @@
 """
 The application's rows of a completion: the functions handed to `ctx.in_completion`, and whose error an error is.
 
-What a function raises is an error of its attempt. What time may mend is repeated with the whole transaction first.
+What a function raises is an error of its attempt. What may pass by itself is repeated with the whole transaction first.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Writes:
         self.error: Exception | None = None
 
     def write(self, conn: Connection) -> None:
-        """Call them, in the ledger's transaction; whoever raises is remembered."""
+        """Call them, in the ledger's transaction, and remember the one that raises."""
         self.error = None
         if not self.functions:
             return
@@ -79,7 +79,7 @@ class Writes:
             raise
 
     def raised(self, error: BaseException) -> bool:
-        """Whether it is an error of the functions, also in the words of the ledger."""
+        """Whether it is an error of the functions, even if the ledger has translated it."""
         is_ours = error is self.error or (isinstance(error, LedgerRefused) and error.__cause__ is self.error)
         return self.error is not None and is_ours
 
@@ -101,10 +101,10 @@ def _require_transaction(conn: Connection) -> None:
 
 @contextmanager
 def _guarded(conn: Connection) -> Iterator[None]:
-    """Nobody but the ledger ends its transaction: rows would last whose completion is refused."""
+    """Only the ledger ends its transaction: otherwise rows would last whose completion is refused."""
 
     def refuse_commit(inner: Connection) -> None:
-        # SQLAlchemy takes the transaction for ended now, and would give the connection back in the middle of it.
+        # SQLAlchemy takes the transaction for ended now, and would give the connection back before its end.
         inner.connection.rollback()
         raise RunclaimError(f"a function handed to ctx.in_completion committed the session's connection: {_OURS}")
 

@@ -1,8 +1,8 @@
 """
 A body that is about to run under a claim: it runs once, and its end is recorded once.
 
-Whoever performs it decides what lies between the two. `at_once` is for who has to know what the ledger says before it
-goes on: such a completion shares its commit with no other.
+The caller decides what lies between the two. `at_once` is for a caller that needs the ledger's answer before it
+continues: such a completion shares its commit with no other.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ class Check:
         self._asked.begin()
 
     def __call__(self) -> None:
-        """Go on only while the claim is current."""
+        """Return only while the claim is current."""
         claim = self._claim
         if (lost := self._keeper.trouble(claim)) is not None:
             raise lost
@@ -43,7 +43,7 @@ class Check:
         try:
             standing = self._database.ask(lambda conn: read.standing(conn, claim.run_id), patience=0)
         except (LedgerUnavailable, LedgerRefused) as away:
-            # What is not known is not lost: the body goes on, and the fence decides at its end.
+            # What is not known is not lost: the body continues, and the fence decides at its end.
             logger.debug("%s", away)
             return
         if standing is None or (standing.fence, standing.owner) != (claim.fence, claim.owner):

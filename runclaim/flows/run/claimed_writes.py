@@ -55,7 +55,7 @@ class ClaimedWrites:
 
     def begin_act(self, name: str) -> tuple[bool, str, Any]:
         """Note that a call is about to be made: whether it is the first, its state, its answer. Raises: ClaimLost."""
-        # Nobody else can begin it while the claim is ours: after an ambiguous commit the first answer holds.
+        # No other attempt can begin it while the claim is ours: after an ambiguous commit the first answer holds.
         answers: list[tuple[bool, str, Any]] = []
 
         def work(conn: Connection) -> tuple[bool, str, Any]:

@@ -94,7 +94,7 @@ def ended_by(
     ran: timedelta,
     hide: Callable[[str], str] = redact,
 ) -> Ended:
-    """How an attempt ends, after so long, that raised this, or nothing; it has no result yet."""
+    """How an attempt ends that took this long and raised this, or nothing; it has no result yet."""
     ending, delay = ending_of(error, claim), timedelta(0)
     if ending is Ending.RETRY:
         delay = backoff.delay_after(claim.attempt, wanted=error.after if isinstance(error, Retry) else None)

@@ -68,7 +68,7 @@ class Group:
 
     @contextmanager
     def _minded(self, *, is_alone: bool) -> Iterator[None]:
-        """While it goes on the minder looks after a group of several; what is left at its end lapses."""
+        """Until it ends, the minder looks after a group of several; what is left then lapses."""
         if not is_alone:
             self._process.minder.watch(self)
         try:
@@ -80,7 +80,7 @@ class Group:
 
     @contextmanager
     def _given_up_midway(self) -> Iterator[None]:
-        """Where the process or the delivery is ended in the middle of a body, the group gives up what it holds."""
+        """If the process or the delivery is ended during a body, the group gives up what it holds."""
         try:
             yield
         except Exception:
@@ -131,7 +131,7 @@ class Group:
             around = span or stack.enter_context(DeliverySpan())
             end_span = stack.enter_context(around.phase(body.claim))
             self._watcher.started(body.claim)
-            # What a body leaves in context variables is no other body's.
+            # No other body sees what a body leaves in context variables.
             copy_context().run(self._watcher.perform, body)
             settled = body.execution and body.execution.ended
             if ended := settled or body.ended:
@@ -175,7 +175,7 @@ class Group:
             self._claims.body = None
 
     def mind(self, moment: float) -> None:
-        """Called beside a body by the minder: settle and give back what must not wait for its end."""
+        """Called by the minder while a body runs: settle and give back what must not wait for its end."""
         # Its own thread is settling; other groups are not to wait for that.
         if not self._lock.acquire(blocking=False):
             return

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 logger: Final = logs.logger("runclaim.runner")
 
-#: Where a delivery is ended in the middle of a body, or gives claims back, the ledger is not waited for any longer.
+#: If a delivery is ended during a body, or gives claims back, it waits no longer than this for the ledger.
 _LAST_WORD_SECONDS: Final = 2.0
 
 
@@ -98,7 +98,7 @@ class GroupClaims:
         )
 
     def give_up(self, gone: BaseException) -> None:
-        """Settle everything, if the ledger answers: `gone` ended the delivery in the middle of a body."""
+        """Settle everything, if the ledger answers: `gone` ended the delivery during a body."""
         try:
             if self.body is not None:
                 self._give_up_body(self.body, gone)

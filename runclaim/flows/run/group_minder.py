@@ -1,8 +1,8 @@
 """
-The minder of groups: one thread a process looks after the deliveries whose body takes longer than was expected.
+The minder of groups: one thread per process looks after the deliveries whose body takes longer than was expected.
 
 While a body runs, its thread can settle nothing. The minder then settles what has ended before it, and gives back
-what waits behind it: a long phase holds up nobody.
+what waits behind it: a long phase delays no other run.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Minded(Protocol):
 
 
 class Minder:
-    """Looks after the groups that it is told of. Its thread starts with the first, also in a forked child."""
+    """Looks after the groups that it is told of. Its thread starts with the first, even in a forked child."""
 
     def __init__(self) -> None:
         self._reset()

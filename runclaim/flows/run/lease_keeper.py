@@ -1,5 +1,5 @@
 """
-The keeper of leases: one thread a process beats for all its claims, on a connection of its own.
+The keeper of leases: one thread per process beats for all its claims, on a connection of its own.
 
 It proves that the process lives, not that the body gets on: no beat passes a claim's deadline. What it hears
 (canceled, lost) it leaves where `Context.check` looks. A claim whose row another transaction holds is neither: it is
@@ -37,7 +37,7 @@ _BEATS: Final = 4
 _PASSED_OVER_SECONDS: Final = 1.0
 #: Totals such as refused duplicates are written this often, and at the end of the process.
 _FLUSH_SECONDS: Final = 5.0
-#: The end of a process waits so long for a beat that is under way.
+#: How long the end of a process waits for a heartbeat that is being sent.
 _CLOSE_SECONDS: Final = 2.0
 #: How long an overdue body gets after its deadline before its process is given up.
 _GRACE_SECONDS: Final = 30.0
@@ -115,7 +115,7 @@ class Keeper:
         self._tally.count(name, flow)
 
     def close(self) -> None:
-        """End the thread and write what is counted. For the end of the process; what comes later starts anew."""
+        """End the thread and write what is counted. For the end of the process; a later claim starts it again."""
         with self._wake:
             thread, self._thread = self._thread, None
             self._wake.notify()

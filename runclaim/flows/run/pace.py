@@ -6,7 +6,7 @@ from typing import Final
 
 from runclaim.flows.messages.publisher import MOST_NAMED
 
-#: The bodies of a group together take about so long; the first that ended waits no longer for its commit.
+#: How long the bodies of a group take together, roughly; the first that ended waits no longer for its commit.
 GROUP_SECONDS: Final = 0.020
 
 
@@ -17,7 +17,7 @@ class Pace:
         self._seconds: dict[str, float] = {}
 
     def note(self, phase: str, seconds: float) -> None:
-        """A body of `phase` took so long."""
+        """A body of `phase` took this long."""
         before = self._seconds.get(phase, seconds)
         self._seconds[phase] = before + (seconds - before) * (0.5 if seconds > before else 0.2)
 

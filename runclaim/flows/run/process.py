@@ -43,11 +43,11 @@ class Process:
         return phase.options.lease or self.config.lease
 
     def max_duration(self, phase: Phase[Any, Any]) -> timedelta:
-        """When a claim of the phase ends although its heartbeat goes on."""
+        """When a claim of the phase ends even with a heartbeat."""
         return phase.options.max_duration or self.config.max_duration
 
     def size(self, phase: Phase[Any, Any], *, inline: Inline) -> int:
-        """How many runs of `phase` are started in one go: one where a group could spend somebody else's budget."""
+        """How many runs of `phase` are started in one go: one where a group could spend another run's budget."""
         shortest = min(self.lease(phase), self.max_duration(phase))
         spends = phase.options.max_attempts == 1 or phase.max_losses == 1
         if not self.config.grouped or spends or shortest < _SHORTEST or not inline(phase, phase):

@@ -1,5 +1,5 @@
 """
-The runner: claim what a message names, run the bodies with no transaction open, settle, go on with the next phases.
+The runner: claim what a message names, run the bodies with no transaction open, settle, continue with the next phases.
 
 All that decides is in the ledger's verbs. The runner only does what their answers say: an empty claim is a
 duplicate, a missing completion is a lost claim. What it cannot start at once it passes on before it begins.

@@ -1,5 +1,5 @@
 """
-The settler of a delivery: what has ended goes into the ledger, and each run goes on where it can be started at once.
+The settler of a delivery: what has ended goes into the ledger, and runs that can start at once continue here.
 
 Several completions share a commit. What a lost claim, a failed attempt or rows of the application would do to others
 cannot happen: they are settled alone.
@@ -55,8 +55,8 @@ class Settler:
         Complete what has ended well in one commit; each alone where that does not work.
 
         `room` is how many claims wait here already, `None` when nothing more can be started at once. With `pass_over`
-        nothing waits for a row that somebody holds: it is left in `passed_over`, to be settled alone. Returns: the
-        claims of the next phases that were taken. Raises: LedgerUnavailable, LedgerRefused.
+        nothing waits for a row that another transaction holds: it is left in `passed_over`, to be settled alone.
+        Returns: the claims of the next phases that were taken. Raises: LedgerUnavailable, LedgerRefused.
         """
         successes = self._successes(ending, room=room)
         try:
@@ -98,7 +98,7 @@ class Settler:
             return self.settle(claim, ended, room=room)
 
     def _settle_of_many(self, claim: Claim, ended: Ended, *, room: int | None) -> list[Claim]:
-        """As `settle`; what the ledger does not take of this one is no matter of the others."""
+        """As `settle`; what the ledger refuses of this one does not affect the others."""
         try:
             return self.settle(claim, ended, room=room)
         except (LedgerUnavailable, LedgerRefused):
@@ -146,7 +146,7 @@ class Settler:
         self._watcher.ended(claim, ended, state)
 
     def _successes(self, ending: Sequence[tuple[Claim, Ended]], *, room: int | None) -> list[Success]:
-        """Each with where its run goes on: here for as many as can be started at once, else through the broker."""
+        """Each with where its run continues: here for as many as can be started at once, else through the broker."""
         description, successes = self._flow.described(self._process.config), []
         waiting = room or 0
         for claim, ended in ending:
@@ -157,7 +157,7 @@ class Settler:
         return successes
 
     def _starts_here(self, claim: Claim, waiting: int) -> bool:
-        """Whether the phase after a claim's follows in this delivery, beside so many claims that wait here."""
+        """Whether the phase after a claim's follows in this delivery, with this many claims waiting here."""
         after = None if claim.is_last else self._flow.phases.get(claim.phases[claim.cursor + 1])
         if after is None or waiting >= self._process.size(after, inline=self._inline):
             return False

@@ -1,7 +1,7 @@
 """
 The spans of a delivery: one of the run, inside it one of each phase; and whose the log lines are.
 
-A delivery's span begins a trace of its own, linked to whoever enqueued the run: a run may wait for days.
+A delivery's span begins a trace of its own, linked to the enqueue of the run: a run may wait for days.
 """
 
 from __future__ import annotations

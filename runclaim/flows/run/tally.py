@@ -1,7 +1,7 @@
 """
 The tally: totals that this process counts, such as refused duplicates, until they are written to the ledger.
 
-Each amount is added once, also when the answer to its COMMIT is lost: the database is asked what became of that very
+Each amount is added once, even if the answer to its COMMIT is lost: the database is asked what became of that
 transaction before anything is added again.
 """
 
@@ -28,7 +28,7 @@ class Tally:
         self._database = database
         self._lock, self._writing = threading.Lock(), threading.Lock()
         self._counted: Amounts = Counter()
-        #: What was written by a transaction of which nobody knows yet whether it committed, and its number.
+        #: What was written by a transaction that may or may not have committed, and its number.
         self._in_doubt: tuple[Amounts, str] | None = None
 
     def count(self, name: str, flow: str) -> None:

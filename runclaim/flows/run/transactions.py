@@ -70,7 +70,7 @@ def record(
     Returns: run id → what happened. A run that is missing lost its claim, or with `pass_over` has a row that another
     transaction holds, and nothing of it was written. What writes rows of the application comes alone. Raises: ClaimLost
     when that one lost its claim (its rows are rolled back), CompletionFailed when one of its functions raised,
-    LedgerUnavailable and LedgerRefused when the ledger took nothing for so long: the bodies have ended well.
+    LedgerUnavailable and LedgerRefused when the ledger took nothing for this long: the bodies have ended well.
     """
     completions = [each.completion(worker) for each in successes]
     writes = Writes([write for each in successes for write in each.ended.writes])
@@ -97,7 +97,7 @@ def record(
         is_sure = len(successes) == 1 or trouble(error) is Trouble.REFUSED
         return is_sure and not writes.raised(error) and _may_pass(error)
 
-    # One statement, unless something is written beside the completion.
+    # One statement, unless something else is written with the completion.
     at_once = not (writes.functions or any(each.findings or each.actions for each in completions))
     try:
         moved = database.run(work, read_back=read_back, patience=patience, at_once=at_once, outwaits=is_waited_out)

@@ -1,4 +1,4 @@
-"""Forgetting: dedup windows that have closed, and kept answers that nobody asks for again."""
+"""Forgetting: dedup windows that have closed, and kept answers that will not be asked for again."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ _MOST: Final = 500
 
 def next_size(size: int, took: timedelta, *, aim: timedelta = AIM) -> int:
     """
-    How many the next batch should take, after one of `size` that took so long.
+    How many the next batch should take, after one of `size` that took this long.
 
     As many as fit into `aim` at that speed, from 10 (fewer would hardly take less) to 500. At most twice as many as
     before: one fast batch says little of the next.

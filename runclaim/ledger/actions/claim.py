@@ -103,7 +103,7 @@ def claim_actions(conn: Connection, kinds: Mapping[str, timedelta], *, owner: st
     """
     Take at most `limit` due actions, the longest due first; `kinds` maps each kind to how long a send may take.
 
-    A sender that says nothing for so long has lost its claim. The caller owns the transaction, and sends after its
+    A sender that is silent for this long has lost its claim. The caller owns the transaction, and sends after its
     commit.
     """
     rows = [{"kind": kind, "seconds": longest.total_seconds()} for kind, longest in kinds.items()]

@@ -56,7 +56,7 @@ class Stopped:
     error: dict[str, Any] | None
 
 
-#: What is planned when a run stops; each action once a run and phase, however often it stops there.
+#: What is planned when a run stops; each action once per run and phase, however often it stops there.
 Hooks = Callable[[Stopped], Iterable[NewAction]]
 
 

@@ -1,5 +1,5 @@
 """
-The outbox: how sends end, recorded by whoever still holds the action's claim.
+The outbox: how sends end, recorded only under the current claim of the action.
 
 `unknown` waits for a person. A run with an action that is planned, sending or unknown is not purged.
 """
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class ActionState(StrEnum):
-    """Where an action stands."""
+    """The state of an action."""
 
     PLANNED = "planned"
     SENDING = "sending"
@@ -37,7 +37,7 @@ class ActionState(StrEnum):
     UNKNOWN = "unknown"
 
 
-#: Nothing more happens to it by itself, and nobody is asked.
+#: Nothing more happens to it by itself, and no decision is needed.
 SETTLED: Final = frozenset({ActionState.POSTED, ActionState.FAILED})
 
 
@@ -144,9 +144,9 @@ def settle_actions(conn: Connection, sent: Collection[Sent]) -> dict[str, Action
 
 def passed_over(conn: Connection, sent: Collection[Sent]) -> set[str]:
     """
-    Those of `sent` whose claims stand although they were not settled: another transaction holds the rows. Only reads.
+    Those of `sent` that were not settled because another transaction holds their rows. Only reads.
 
-    Settle them later. Returns: action ids.
+    Their claims are current: settle them later. Returns: action ids.
     """
     return set(conn.execute(_STANDING, {"sent": pack(_sent_row(each) for each in sent)}).scalars())
 

@@ -66,7 +66,7 @@ def begin_act(conn: Connection, claim: Claim, name: str) -> tuple[bool, str, Any
     Note that a call is about to be made.
 
     Returns: whether it is the first, its state, and its recorded answer. The state is `sending`, `posted`, or
-    `released`, once, when a person has let the run go on since it was begun. Raises: ClaimLost. The caller owns the
+    `released`, once, when a person has resumed the run since it was begun. Raises: ClaimLost. The caller owns the
     transaction and calls only after its commit.
     """
     require_held(conn, claim)
@@ -80,16 +80,16 @@ def begin_act(conn: Connection, claim: Claim, name: str) -> tuple[bool, str, Any
 
 
 def forget_act(conn: Connection, claim: Claim, name: str) -> None:
-    """The call was not made after all: the next attempt begins it anew. Raises: ClaimLost."""
+    """The call was not made after all: the next attempt begins it again. Raises: ClaimLost."""
     require_held(conn, claim)
     conn.execute(_FORGET, {"its_run": claim.run_id, "its_phase": claim.phase, "its_name": name})
 
 
 def release_unanswered(conn: Connection, run_id: str) -> None:
     """
-    A person lets the run go on: what has no answer may be called again.
+    A person resumes the run: what has no answer may be called again.
 
-    It may have arrived all the same, so who can look it up does so first. The caller owns the transaction.
+    It may have arrived anyway, so it is looked up first if it can be. The caller owns the transaction.
     """
     conn.execute(_RELEASE_ALL, {"its_run": run_id})
 

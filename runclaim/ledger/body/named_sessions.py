@@ -1,8 +1,8 @@
 """
-Named sessions: a provider's conversation kept under a name, so that the next run goes on with it.
+Named sessions: a provider's conversation kept under a name, so that the next run can continue it.
 
-Updates are optimistic: who has read version 3 may write version 4, once. Whoever comes second is told, reads again
-and decides again; nobody waits.
+Updates are optimistic: the caller that has read version 3 may write version 4, once. A second caller gets an error,
+reads again and decides again; no caller waits.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def keep_named(conn: Connection, claim: Claim, name: str, *, provider_session_id
     """
     Keep a provider's session under the name, if its version is still `seen` (0: the name is new).
 
-    Returns: the new version, or `None` when somebody else was first. Raises: ClaimLost. The caller owns the
+    Returns: the new version, or `None` when another caller was first. Raises: ClaimLost. The caller owns the
     transaction; doing it again after an ambiguous commit finds its own session under `seen + 1`.
     """
     require_held(conn, claim)

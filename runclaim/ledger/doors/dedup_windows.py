@@ -1,7 +1,7 @@
 """
 The dedup window: the same delivery, or the same payload of a trigger, is taken once within a window.
 
-One row a key and one atomic upsert: a window begins with the event that opened it, and at its very end the next
+One row per key and one atomic upsert: a window begins with the event that opened it, and at its very end the next
 event opens another. Fixed buckets would let a pair through that falls on both sides of an edge.
 """
 

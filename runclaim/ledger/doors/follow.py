@@ -1,4 +1,4 @@
-"""follow: a run's journal from an event on, for whoever follows it as it grows, and how each event is shown."""
+"""follow: a run's journal from an event on, for callers that follow it as it grows, and how each event is shown."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def journal_after(conn: Connection, run_id: str, *, after: int, limit: int = 100
 
 
 def event_json(event: EventView) -> dict[str, Any]:
-    """The event as the command line and the HTTP API show it; a traceback is for whoever reads the ledger."""
+    """The event as the command line and the HTTP API show it; a traceback is only for people who read the ledger."""
     data = event.data
     if isinstance(data, dict):
         data = {name: value for name, value in data.items() if name != "traceback"}

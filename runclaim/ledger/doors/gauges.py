@@ -1,5 +1,5 @@
 """
-gauges: how the ledger stands now, for monitoring.
+gauges: the current state of the ledger, for monitoring.
 
 Each statement reads live rows only, by a partial index: none depends on how much history there is. All times are the
 database's.
@@ -85,7 +85,7 @@ class Queued:
 
 @dataclass(frozen=True, slots=True)
 class Gauges:
-    """How the ledger stands at one moment."""
+    """The state of the ledger at one moment."""
 
     queued: list[Queued]
     #: flow → how many are running, and how many of their leases have lapsed and are not rescued yet.

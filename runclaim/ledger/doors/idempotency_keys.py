@@ -87,7 +87,7 @@ _expired: Final = (
     .cte("expired")
     .prefix_with("MATERIALIZED", dialect="postgresql")
 )
-# A run that goes on, or ended less than a day ago, still needs its answer.
+# A run that has not ended, or ended less than a day ago, still needs its answer.
 _needed: Final = and_(
     runs.c.id == answers.c.run_id,
     or_(runs.c.finished_at.is_(None), runs.c.finished_at > shifted(now(), -_keep)),
@@ -110,7 +110,7 @@ def begin(conn: Connection, key_hash: str) -> bool:
     """
     Whether this transaction is the only one that works on the key now.
 
-    PostgreSQL tells at once; on SQLite whoever writes is alone, so the answer is always true.
+    PostgreSQL tells at once; on SQLite there is one writer at a time, so the answer is always true.
     """
     if conn.dialect.name != "postgresql":
         return True

@@ -1,5 +1,5 @@
 """
-outside_workers: what a worker outside Celery asks of the ledger beside the verbs that every worker uses.
+outside_workers: what a worker outside Celery asks of the ledger, in addition to the verbs that every worker uses.
 
 It has no message that names a run, so it looks for one; it holds its claim as text, so the claim is read back.
 """
@@ -54,7 +54,7 @@ _RECORDED: Final = select(phase_results.c.phase, phase_results.c.result, phase_r
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A run that could be claimed: its fence as it was seen, and the phase it stands at."""
+    """A run that could be claimed: its fence as it was seen, and its current phase."""
 
     run_id: str
     fence: int

@@ -1,7 +1,7 @@
 """
 page_key: one key of a ledger for what its doors hand out and take back, the same in every process.
 
-Deleting its row is a rotation: the next listing makes another, and page tokens of before are none any more.
+Deleting its row is a rotation: the next listing makes another, and earlier page tokens are no longer valid.
 """
 
 from __future__ import annotations

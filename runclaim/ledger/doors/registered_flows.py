@@ -1,8 +1,8 @@
 """
 registered_flows: what the ledger knows of an application's flows, told by its workers when they start.
 
-A door outside the application enqueues and completes by this and imports nobody's code. The worker that started last
-is right: a release registers its flows with its first worker.
+A door outside the application enqueues and completes by this and imports no application code. The worker that started
+last is right: a release registers its flows with its first worker.
 """
 
 from __future__ import annotations

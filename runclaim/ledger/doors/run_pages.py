@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 #: The most runs on a page.
 MOST: Final = 100
 #: How much of each state is read for a page. Written out: for a limit that it does not know PostgreSQL expects a tenth
-#: of the history, keeps no plan for that, and plans each page anew, which takes longer than to read it.
+#: of the history, keeps no plan for that, and plans each page again, which takes longer than reading it.
 _STEPS: Final = (26, 51, MOST + 1)
 _COLUMNS: Final = (
     runs.c.id,
@@ -128,7 +128,7 @@ def list_runs(conn: Connection, wanted: RunFilter, *, after: str | None = None, 
     """
     At most `limit` (never more than 100) of the wanted runs, by the time they were enqueued.
 
-    `after` is an earlier page's `next_after`. Raises: ValueError when it is none.
+    `after` is an earlier page's `next_after`. Raises: ValueError for anything else.
     """
     size = max(1, min(limit, MOST))
     most = next(step for step in _STEPS if step > size)

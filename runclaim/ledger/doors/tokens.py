@@ -2,7 +2,7 @@
 tokens: who may use the HTTP API. A token is shown once; the ledger keeps the SHA-256 of its secret.
 
 `rc_<id>_<secret>`: the id finds the row, the secret is compared in constant time. A token that has expired or was
-revoked is no token.
+revoked is not a valid token.
 """
 
 from __future__ import annotations
@@ -108,9 +108,9 @@ def create(
     conn: Connection, *, name: str, scopes: Collection[Scope], projects: Collection[str], lasts: timedelta | None
 ) -> str:
     """
-    Make a token and return its text, which nobody can see again. `lasts` is how long it is good; `None`: for ever.
+    Make a token and return its text, which cannot be read again.
 
-    The caller owns the transaction. Raises: InputError without a scope or a project.
+    `lasts` is how long it is valid; `None`: until it is revoked. The caller owns the transaction. Raises: InputError without a scope or a project.
     """
     if not scopes or not projects:
         raise InputError(
@@ -135,19 +135,19 @@ def create(
 
 
 def find(conn: Connection, text: str) -> tuple[TokenView, bool] | None:
-    """The token of that text and whether its use is to be noted, or `None` if it is none that can be used now."""
+    """The token of that text and whether its use is to be noted, or `None` if it is not a usable token."""
     given = _TOKEN.fullmatch(text)
     if given is None:
         return None
     row = conn.execute(_FIND, {"its_id": given[1], "minute": _MINUTE}).one_or_none()
-    # Also without a row. A row still takes the time of reading it, some tenths of a millisecond: an id is no secret.
+    # Even without a row. A row still takes the time of reading it, some tenths of a millisecond: an id is not secret.
     kept = "0" * 64 if row is None else row.secret_hash
     equal = hmac.compare_digest(hashlib.sha256(given[2].encode()).hexdigest(), kept)
     return (_view(row), bool(row.is_stale)) if equal and row is not None else None
 
 
 def secret_hash(text: str) -> str:
-    """What the ledger keeps of a token's text; empty when it is none."""
+    """What the ledger keeps of a token's text; empty when it is not a token."""
     given = _TOKEN.fullmatch(text)
     return "" if given is None else hashlib.sha256(given[2].encode()).hexdigest()
 
@@ -168,7 +168,7 @@ def note_use(conn: Connection, token_id: str) -> None:
 
 
 def listed(conn: Connection) -> list[TokenView]:
-    """Every token, the newest first; also those that are over."""
+    """Every token, newest first, including expired and revoked ones."""
     return [_view(row) for row in conn.execute(select(tokens).order_by(tokens.c.created_at.desc(), tokens.c.id))]
 
 

@@ -2,7 +2,7 @@
 tail: the journal in its order, read as it grows, and nothing skipped.
 
 On PostgreSQL an event gets its id before its transaction commits, so a lower id may appear after a higher one was
-read. Whoever writes events locks their table before the first id is given and until its transaction has ended: ids up
+read. Every writer of events locks their table before the first id is given and until its transaction has ended: ids up
 to `newest` are settled once every transaction that was among `writers` afterwards has gone. Read `newest`, then
 `writers` until they are gone, then `after`, each in a transaction of its own, whose snapshot sees what had ended. On
 SQLite transactions commit one after the other, and there is nothing to wait for.
@@ -81,7 +81,7 @@ def newest(conn: Connection) -> int:
 
 
 def writers(conn: Connection) -> frozenset[str]:
-    """The open transactions that may have written events which nobody else sees yet."""
+    """The open transactions that may have written events which no other session sees yet."""
     if conn.dialect.name != "postgresql":
         return frozenset()
     return frozenset(conn.execute(_WRITERS).scalars())

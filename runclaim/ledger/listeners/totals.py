@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 #: Its name among the listeners.
 NAME: Final = "runclaim.totals"
-#: The upper ends of the buckets, in seconds; what is longer stands in the last, without an end.
+#: The upper ends of the buckets, in seconds; longer times are in the last, which has no end.
 BUCKETS: Final = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 21_600.0, 86_400.0)
 #: The end of a run, by its event.
 ENDS: Final = {

@@ -1,7 +1,8 @@
 """
 turns: who is told of the journal, how far each one is, and which process tells it now.
 
-A listener is told by one process at a time, for as long as its hold lasts; whoever lost the hold moves no cursor.
+A listener is told by one process at a time, for as long as its hold lasts; a process that lost the hold moves no
+cursor.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ _LEAVE: Final = (
     )
 )
 _newest: Final[Any] = select(func.coalesce(func.max(events.c.id), 0)).scalar_subquery()
-#: How many events a listener is behind at most: some are none of its types, and numbers may be missing.
+#: How many events a listener is behind at most: some are not of its types, and numbers may be missing.
 #: Never below 0: what it was told last may have been purged since.
 BEHIND: Final = case((_newest > listeners.c.cursor, _newest - listeners.c.cursor), else_=_zero)
 _PLACES: Final = select(listeners.c.name, listeners.c.cursor)

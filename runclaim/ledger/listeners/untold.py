@@ -1,7 +1,7 @@
 """
 untold: events that a listener did not take, told again later.
 
-What fails is set aside and holds up nobody but the later events of its own run, which are set aside behind it: so the
+What fails is set aside and delays only the later events of its own run, which are set aside behind it: so the
 events of a run keep their order. What is given up stays, for a person to see, until its run is purged.
 """
 
