@@ -52,7 +52,8 @@ def passed_over(conn: Connection, claims: Collection[Claim]) -> dict[str, bool]:
     """
     Those of `claims` that no heartbeat reached because another transaction holds their runs' rows. Only reads.
 
-    They are current. Their leases were not extended, so beat again soon. Returns: run id → whether it is to be canceled.
+    They are current. Their leases were not extended, so beat again soon. Returns: run id → whether it is to be
+    canceled.
     """
     return _answers(conn.execute(_STANDING, {"asked": pack(claim.proof() for claim in claims)}))
 

@@ -110,7 +110,8 @@ def create(
     """
     Make a token and return its text, which cannot be read again.
 
-    `lasts` is how long it is valid; `None`: until it is revoked. The caller owns the transaction. Raises: InputError without a scope or a project.
+    `lasts` is how long it is valid; `None`: until it is revoked. The caller owns the transaction. Raises: InputError
+    without a scope or a project.
     """
     if not scopes or not projects:
         raise InputError(
