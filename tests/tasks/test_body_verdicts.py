@@ -19,11 +19,10 @@ from runclaim.ledger.fence import Claim
 from runclaim.tasks.body_task import perform, request_of, tracer_of
 from runclaim.tasks.handlers import is_hung_on
 from tests.harness.shop import Order, Shop, fails, quiet
-from tests.tasks.test_body_tasks import ears  # noqa: F401 - a fixture
 
 if TYPE_CHECKING:
     from runclaim import Context
-    from tests.tasks.test_body_tasks import Ears
+    from tests.tasks.ears import Ears
 
 #: No value of a real one.
 TOKEN = "ghp_" + "Can4ry" * 6
@@ -46,7 +45,7 @@ def test_the_traceback_of_a_body_is_its_own_whatever_lies_around_it(sqlite_url: 
 @pytest.mark.parametrize("most, kind", [(1, "failure"), (2, "retry")])
 def test_no_secret_that_a_body_was_given_is_told(
     sqlite_url: str,
-    ears: Ears,  # noqa: F811
+    ears: Ears,
     monkeypatch: pytest.MonkeyPatch,
     most: int,
     kind: str,
@@ -76,7 +75,7 @@ def test_no_secret_that_a_body_was_given_is_told(
     assert "sesame" not in f"{told[-1]} {around}"
 
 
-def test_a_key_that_looks_like_a_secret_is_not_told(sqlite_url: str, ears: Ears):  # noqa: F811
+def test_a_key_that_looks_like_a_secret_is_not_told(sqlite_url: str, ears: Ears):
     shop = Shop(sqlite_url)
     lenient = shop.runs.flow("lenient", Order, key="{name}", allow_secrets=True)
     lenient.phase(name="one")(quiet)
@@ -90,7 +89,7 @@ def test_a_key_that_looks_like_a_secret_is_not_told(sqlite_url: str, ears: Ears)
     assert not any(TOKEN in each[2] for each in ears.heard)
 
 
-def test_a_body_whose_run_was_canceled_meanwhile_is_not_told_as_tried_again(sqlite_url: str, ears: Ears):  # noqa: F811
+def test_a_body_whose_run_was_canceled_meanwhile_is_not_told_as_tried_again(sqlite_url: str, ears: Ears):
     shop = Shop(sqlite_url)
 
     def body(_ctx: Context[Order]) -> None:
@@ -105,7 +104,7 @@ def test_a_body_whose_run_was_canceled_meanwhile_is_not_told_as_tried_again(sqli
     assert [] == ears.of("retry", "success")
 
 
-def test_a_body_of_a_message_that_came_twice_is_no_second_delivery(sqlite_url: str, ears: Ears):  # noqa: F811
+def test_a_body_of_a_message_that_came_twice_is_no_second_delivery(sqlite_url: str, ears: Ears):
     """The claim has decided that; Celery and others leave out a task that says so."""
     seen: list[Any] = []
     shop = Shop(sqlite_url, one=lambda _ctx: seen.append(current_task.request.delivery_info))
