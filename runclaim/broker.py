@@ -97,7 +97,7 @@ class Broker:
             if not isinstance(error := self.use(send), Mistake):
                 return sent, error
             refused.add(_lane(messages[0]))
-            _tell(error, messages)
+            _warn(error, messages)
         return sent, None
 
     def _run_here(self, messages: Iterable[list[Due]]) -> None:
@@ -199,7 +199,7 @@ def _lane(named: Sequence[Due]) -> tuple[str, str, str | None]:
     return named[0].flow, named[0].phase, named[0].queue
 
 
-def _tell(mistake: Mistake, messages: Collection[Sequence[Due]]) -> None:
+def _warn(mistake: Mistake, messages: Collection[Sequence[Due]]) -> None:
     lane, *_ = {_lane(named): None for named in messages}
     waiting = [each.run_id for named in messages if _lane(named) == lane for each in named]
     flow, phase, queue = lane

@@ -27,7 +27,7 @@ def error_data(error: BaseException, hide: Callable[[str], str]) -> dict[str, An
     """The exception as the ledger keeps it: type, message and traceback, at most 8 kB in all."""
     return {
         "type": clip(hide(type(error).__name__), _MAX_TYPE_BYTES),
-        "message": said(error, hide),
+        "message": message_of(error, hide),
         "traceback": clip(hide(_traceback(error)), _MAX_TRACEBACK_BYTES),
     }
 
@@ -41,12 +41,12 @@ def reported_error_data(kind: str, message: str, trace: str) -> dict[str, Any]:
     }
 
 
-def said(error: BaseException, hide: Callable[[str], str]) -> str:
+def message_of(error: BaseException, hide: Callable[[str], str]) -> str:
     """The exception's own words, at most 2 kB."""
     return clip(hide(_words(error)), _MAX_MESSAGE_BYTES)
 
 
-def shown(error: BaseException, hide: Callable[[str], str]) -> str:
+def line_of(error: BaseException, hide: Callable[[str], str]) -> str:
     """The exception on one line, at most 500 bytes."""
     return clip(hide(_repr(error)), _MAX_SHOWN_BYTES)
 
@@ -61,10 +61,10 @@ def harmless(error: BaseException, hide: Callable[[str], str]) -> BaseException:
         return error
     if isinstance(error, SystemExit):
         # The interpreter prints what it was given.
-        return SystemExit(error.code if isinstance(error.code, int) else said(error, hide))
+        return SystemExit(error.code if isinstance(error.code, int) else message_of(error, hide))
     if not isinstance(error, Exception):
         return error
-    redacted = Redacted(f"{hide(type(error).__name__)}: {said(error, hide)}")
+    redacted = Redacted(f"{hide(type(error).__name__)}: {message_of(error, hide)}")
     redacted.add_note(error_data(error, hide)["traceback"])
     return redacted
 

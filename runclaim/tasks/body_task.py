@@ -111,7 +111,7 @@ class _Traced:
         if ended.ending not in COMPLETE and ended.exception is not None:
             self._raised_at = ended.exception.__traceback__
             raise harmless(ended.exception, ended.hide)
-        return said(ended.ending, None)
+        return verdict_text(ended.ending, None)
 
     def call(self, own: Callable[[], object]) -> str:
         """What the tracer calls; returns or raises what it is to tell."""
@@ -164,8 +164,8 @@ def perform(task: Any, body: Body, request: dict[str, Any]) -> Any:
         raise traced.broken
     if body.execution is None:
         # What runs before the task itself went wrong.
-        found = getattr(getattr(result, "info", None), "retval", None)
-        traced.record(raised or (found if isinstance(found, Exception) else None))
+        returned = getattr(getattr(result, "info", None), "retval", None)
+        traced.record(raised or (returned if isinstance(returned, Exception) else None))
     return result
 
 
@@ -228,7 +228,7 @@ def _verdict(execution: Execution) -> str:
     if ended is None:
         raise Ignore
     if ended.ending in COMPLETE:
-        return said(ended.ending, None)
+        return verdict_text(ended.ending, None)
     if ended.exception is not None:
         error = harmless(ended.exception, ended.hide)
         if ended.ending is Ending.FAILURE:
@@ -243,6 +243,6 @@ def is_retried(ended: Ended, state: RunState | None) -> bool:
     return ended.ending is Ending.RETRY and state is RunState.QUEUED
 
 
-def said(ending: Ending, state: RunState | None) -> str:
+def verdict_text(ending: Ending, state: RunState | None) -> str:
     """The words of Flower's result column."""
     return f"{ending}; run {state}" if state else str(ending)

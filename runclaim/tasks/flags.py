@@ -36,8 +36,8 @@ class Flags:
 
     @property
     def _cut_off_at(self) -> float:
-        (found,) = _INSTANT.unpack_from(self._shared, _CUT_OFF)
-        return float(found) or float("-inf")
+        (instant,) = _INSTANT.unpack_from(self._shared, _CUT_OFF)
+        return float(instant) or float("-inf")
 
     def cut_off(self) -> None:
         """The worker ends bodies that run, without having said that it shuts down."""

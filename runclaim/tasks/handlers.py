@@ -29,12 +29,12 @@ def _has_own_code(task: Any, tracer: Any) -> bool:
     """Looked at once for each tracer: Celery makes one in each process, when the task's class is complete."""
     looked_at, answer = vars(task).get("runclaim_own_code", (None, False))
     if looked_at is not tracer:
-        answer = _finds_own_code(task, tracer)
+        answer = _has_own_code_now(task, tracer)
         task.runclaim_own_code = tracer, answer
     return bool(answer)
 
 
-def _finds_own_code(task: Any, tracer: Any) -> bool:
+def _has_own_code_now(task: Any, tracer: Any) -> bool:
     return (
         any(is_overridden(task, name) for name in _HANDLERS)
         or type(task.app.loader).on_task_init is not BaseLoader.on_task_init

@@ -18,7 +18,7 @@ def taken_names(app: Celery, runtime: Runtime) -> list[str]:
     phases = {phase.task_name: phase.body for flow in runtime.flows.values() for phase in flow.phases.values()}
     # Of Celery 5.7 or newer: the names of which it has dropped the second function, and warned.
     dropped: set[str] = getattr(app, "_duplicate_task_names_warned", set())
-    found = []
+    taken = []
     for name in (*upkeep.ALL, *phases):
         ours = f"the phase {_place(phases[name])}" if name in phases else "runclaim's upkeep"
         if not is_ours(app, name):
@@ -28,8 +28,8 @@ def taken_names(app: Celery, runtime: Runtime) -> list[str]:
             theirs = "a task of the application, which Celery's DuplicateTaskNameWarning names"
         else:
             continue
-        found.append(f"the task name {name} is taken twice: by {ours}, and by {theirs}. Give the task another name=…")
-    return found
+        taken.append(f"the task name {name} is taken twice: by {ours}, and by {theirs}. Give the task another name=…")
+    return taken
 
 
 def _place(function: Any) -> str:

@@ -17,7 +17,7 @@ from runclaim.errors import InputError, LedgerRefused, LedgerUnavailable
 from runclaim.flows.messages.message import Message
 from runclaim.flows.run.ending import COMPLETE, Ending
 from runclaim.tasks import eager, remote_limits
-from runclaim.tasks.body_task import attributes, body_here, fail, ignored, said
+from runclaim.tasks.body_task import attributes, body_here, fail, ignored, verdict_text
 from runclaim.tasks.meanings import meaning, retry
 from runclaim.tasks.request import PhaseRequest
 from runclaim.tasks.routes import queue_of
@@ -117,7 +117,7 @@ def _deliver(
         # Celery logs it, sends it to monitors, and may keep it in a result backend.
         raise harmless(first.ended.exception, first.ended.hide)
     if first.ending in COMPLETE:
-        return said(first.ending, None)
+        return verdict_text(first.ending, None)
     raise Ignore
 
 

@@ -57,8 +57,8 @@ def _without_limits(parent: Any) -> type:
 def _with_deaths(parent: Any, runtime: Runtime) -> type:
     class Mourning(parent):  # type: ignore[misc]
         def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:  # noqa: FBT001, FBT002 - Celery's signature
-            found = getattr(exc_info.exception, "exc", exc_info.exception)
-            if isinstance(found, _DEATHS):
+            error = getattr(exc_info.exception, "exc", exc_info.exception)
+            if isinstance(error, _DEATHS):
                 runtime.give_back(f"{self.hostname}:{self.worker_pid}")
             return super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
 

@@ -22,22 +22,22 @@ def queue_of(app: Celery, task: str, queue: str | None = None, args: tuple[Any, 
     # What Celery gives a router: it may look at the arguments and at the task.
     router: Any = app.amqp.router
     route = router.route(given, task, args, {}, app.tasks[task])
-    found = route.get("queue")
-    if found is None and {"exchange", "routing_key"} & set(route):
+    queue_or_name = route.get("queue")
+    if queue_or_name is None and {"exchange", "routing_key"} & set(route):
         return None
-    return str(getattr(found, "name", found) or app.conf.task_default_queue)
+    return str(getattr(queue_or_name, "name", queue_or_name) or app.conf.task_default_queue)
 
 
 def queues(app: Celery, runtime: Runtime) -> dict[str, list[str]]:
     """Each queue with the tasks that travel it; a task whose route depends on more than its name may be left out."""
     phases = [phase for flow in runtime.flows.values() for phase in flow.phases.values()]
     named = [(name, None) for name in upkeep.ALL] + [(phase.task_name, phase.options.queue) for phase in phases]
-    found: dict[str, list[str]] = {}
+    tasks: dict[str, list[str]] = {}
     for name, own in named:
         try:
             queue = queue_of(app, name, own)
         except Exception:  # noqa: BLE001, S112 - a router is the application's own, and wants real arguments
             continue
         if queue is not None:
-            found.setdefault(queue, []).append(name)
-    return found
+            tasks.setdefault(queue, []).append(name)
+    return tasks

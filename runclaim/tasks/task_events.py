@@ -16,9 +16,9 @@ from runclaim import logs
 from runclaim.flows.run.ending import Ended, Ending
 from runclaim.secrets import redact
 from runclaim.states import RunState
-from runclaim.tasks.body_task import is_retried, own_request, perform, request_of, said, tracer_of
+from runclaim.tasks.body_task import is_retried, own_request, perform, request_of, tracer_of, verdict_text
 from runclaim.tasks.handlers import is_hung_on
-from runclaim.tracebacks import harmless, shown
+from runclaim.tracebacks import harmless, line_of
 
 if TYPE_CHECKING:
     from kombu import Producer
@@ -113,15 +113,17 @@ class Monitor:
             return
         by_celery = ended.ending in _BY_CELERY or (self._carries and is_retried(ended, state))
         if task_id != self._request.id or not by_celery:
-            told = None if ended.exception is None else shown(ended.exception, ended.hide)
-            self._verdict(task_id, ended.ending, told, said(ended.ending, state), ended.ran.total_seconds())
+            exception = None if ended.exception is None else line_of(ended.exception, ended.hide)
+            self._verdict(
+                task_id, ended.ending, exception, verdict_text(ended.ending, state), ended.ran.total_seconds()
+            )
 
     def refused(self, why: str) -> None:
         """Tell that Celery's own task was a duplicate."""
         self._verdict(self._request.id, Ending.DUPLICATE, None, why, 0.0)
 
     def _verdict(self, task_id: str, ending: Ending, exception: str | None, result: str, seconds: float) -> None:
-        # `exception` as `tracebacks.shown` makes it.
+        # `exception` as `tracebacks.line_of` makes it.
         fields: dict[str, Any] = {"result": result, "runtime": seconds}
         if exception is not None:
             fields |= {"exception": exception, "traceback": ""}

@@ -7,7 +7,7 @@ import pytest
 from runclaim.errors import Redacted
 from runclaim.keys import MAX_ERROR_BYTES
 from runclaim.secrets import kind_of, redact
-from runclaim.tracebacks import error_data, harmless, shown
+from runclaim.tracebacks import error_data, harmless, line_of
 
 CANARY = "ghp_" + "Can4ry" * 6
 
@@ -22,8 +22,8 @@ def test_what_celery_and_flower_are_told_of_an_error_holds_no_secret():
     assert "ValueError: ('[redacted: GitHub token]'" in str(other)
     assert "ValueError: ('[redacted: GitHub token]'" in other.__notes__[0]
     assert (None, None) == (other.__cause__, other.__context__)
-    assert CANARY not in f"{other!r} {error_data(other, str)} {shown(leaky, redact)}"
-    assert len(shown(leaky, redact).encode()) <= 500
+    assert CANARY not in f"{other!r} {error_data(other, str)} {line_of(leaky, redact)}"
+    assert len(line_of(leaky, redact).encode()) <= 500
 
 
 def test_the_name_of_an_exceptions_class_is_looked_at_too():
@@ -86,4 +86,4 @@ def test_an_error_whose_words_and_picture_cannot_be_made_is_told_all_the_same():
         __repr__ = __str__
 
     assert "its text could not be made" == error_data(Mute(), redact)["message"]
-    assert "Mute('its text could not be made')" == shown(Mute(), redact)
+    assert "Mute('its text could not be made')" == line_of(Mute(), redact)

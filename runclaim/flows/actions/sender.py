@@ -18,7 +18,7 @@ from runclaim.keys import clip, nonce
 from runclaim.ledger.actions.claim import ActionClaim, claim_actions, claimed_actions
 from runclaim.ledger.actions.settle import ActionState, Sent
 from runclaim.secrets import kind_of, redact
-from runclaim.tracebacks import said
+from runclaim.tracebacks import message_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -98,7 +98,7 @@ class Sender:
             found = lookup(claim.payload, claim.idempotency_key)
         except Exception as error:  # noqa: BLE001 - whatever it is, the other side could not be asked
             if claim.attempt >= 2 * action.options.max_attempts:
-                return _unknown(claim, f"it may have arrived, and the lookup failed: {_said(error)}")
+                return _unknown(claim, f"it may have arrived, and the lookup failed: {_message_of(error)}")
             return self._again(claim, action, error, uncertain=True)
         if found is not None:
             return Sent(claim, ActionState.POSTED, _NOW, upstream_id=_upstream(found))
@@ -118,7 +118,7 @@ class Sender:
         except Retry as asked:
             return self._again(claim, action, asked, uncertain=in_doubt)
         except ActionRejected as refused:
-            return _failed(claim, kind_of(refused), _said(refused))
+            return _failed(claim, kind_of(refused), _message_of(refused))
         except Exception as error:  # noqa: BLE001 - whatever it is, the call may have arrived
             return self._again(claim, action, error, uncertain=True)
         return Sent(claim, ActionState.POSTED, _NOW, upstream_id=_upstream(found))
@@ -130,10 +130,10 @@ class Sender:
         is_spent = claim.attempt >= action.options.max_attempts
         if uncertain and action.looks_up is None and (is_spent or not action.options.idempotent):
             return _unknown(
-                claim, f"it may have arrived, and the handler cannot tell: {kind_of(error)}: {_said(error)}"
+                claim, f"it may have arrived, and the handler cannot tell: {kind_of(error)}: {_message_of(error)}"
             )
         if not uncertain and is_spent:
-            return _failed(claim, kind_of(error), _said(error))
+            return _failed(claim, kind_of(error), _message_of(error))
         return Sent(claim, ActionState.PLANNED, delay, uncertain=uncertain, error=_error(kind_of(error), error))
 
 
@@ -141,12 +141,12 @@ def _upstream(found: str | int | None) -> str | None:
     return None if found is None else clip(str(found), 512)
 
 
-def _said(error: Exception) -> str:
-    return said(error, redact) or kind_of(error)
+def _message_of(error: Exception) -> str:
+    return message_of(error, redact) or kind_of(error)
 
 
 def _error(kind: str, error: Exception | str) -> dict[str, Any]:
-    return {"type": kind, "message": clip(error, 2048) if isinstance(error, str) else said(error, redact)}
+    return {"type": kind, "message": clip(error, 2048) if isinstance(error, str) else message_of(error, redact)}
 
 
 def _failed(claim: ActionClaim, kind: str, message: str) -> Sent:

@@ -162,11 +162,11 @@ class Reconciler:
             recover(conn, run_of(self.ledger, flow, record.run_id, record.carried), nonce=record.owner)
         if record.outcome is None:
             return _Answer(Fate.WAITS)
-        taken = self._claim(conn, flow, record)
-        if taken is None:
+        claim = self._claim(conn, flow, record)
+        if claim is None:
             expected = self._expected(flow, record)
             return (expected and _recorded(conn, expected)) or _Answer(Fate.REFUSED)
-        completion = self._completion(flow, taken, record.outcome, record.worker)
+        completion = self._completion(flow, claim, record.outcome, record.worker)
         return _Answer(Fate.COMPLETED, complete(conn, [completion])[record.run_id], completion)
 
     def _claim(self, conn: Connection, flow: DeclaredFlow[Any], record: LocalRecord) -> Claim | None:
@@ -189,30 +189,30 @@ class Reconciler:
         """The completion by which it is read back whether this record has been reconciled already."""
         if record.outcome is None or record.phase not in flow.phases:
             return None
-        taken = claim_of(flow, record)
-        return self._completion(flow, taken, record.outcome, record.worker)
+        claim = claim_of(flow, record)
+        return self._completion(flow, claim, record.outcome, record.worker)
 
-    def _completion(self, flow: DeclaredFlow[Any], taken: Claim, outcome: Outcome, worker: str) -> Completion:
+    def _completion(self, flow: DeclaredFlow[Any], claim: Claim, outcome: Outcome, worker: str) -> Completion:
         description = flow.described(self.ledger.config)
         return Completion(
-            taken,
+            claim,
             outcome.result,
             worker,
             timedelta(seconds=outcome.ran_seconds),
             # The next phase is claimed by a worker that gets its message; it is not run here.
-            description.next_phase(taken),
+            description.next_phase(claim),
             outcome.skipped,
             tuple(NewFinding(**each) for each in outcome.findings),
             (
                 *(NewAction(**each) for each in outcome.actions),
-                *description.hooks_of_completion(taken),
+                *description.hooks_of_completion(claim),
             ),
         )
 
     def _ring(self, flow: DeclaredFlow[Any], moved: Moved, completion: Completion) -> None:
-        taken, after = completion.claim, completion.next
+        claim, after = completion.claim, completion.next
         if moved.state is RunState.QUEUED and after is not None:
-            due = message.of_claim(claim=taken, flow=flow, fence=moved.fence, next_phase=after)
+            due = message.of_claim(claim=claim, flow=flow, fence=moved.fence, next_phase=after)
             self.ledger.publisher.publish([due])
         self.ledger.publisher.ring_actions(len(completion.actions))
 

@@ -36,7 +36,7 @@ class Publisher(Protocol):
 
 def together(due: Collection[Due], *, may_share: Callable[[Due], bool]) -> list[list[Due]]:
     """The messages that name `due`: runs of one phase and one queue share one, in their order; some stay alone."""
-    found: list[list[Due]] = []
+    messages: list[list[Due]] = []
     open_: dict[tuple[str, str, str | None, int | None], list[Due]] = {}
     for each in due:
         kind = (each.flow, each.phase, each.queue, each.priority)
@@ -44,7 +44,7 @@ def together(due: Collection[Due], *, may_share: Callable[[Due], bool]) -> list[
         if company is not None and len(company) < MOST_NAMED and may_share(each):
             company.append(each)
             continue
-        found.append([each])
+        messages.append([each])
         if may_share(each):
-            open_[kind] = found[-1]
-    return found
+            open_[kind] = messages[-1]
+    return messages

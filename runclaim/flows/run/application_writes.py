@@ -109,8 +109,8 @@ def _guarded(conn: Connection) -> Iterator[None]:
         raise RunclaimError(f"a function handed to ctx.in_completion committed the session's connection: {_OURS}")
 
     def refuse_statement(_conn: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        if found := _ENDS_TRANSACTION.match(statement):
-            word = found[1].upper()
+        if ending := _ENDS_TRANSACTION.match(statement):
+            word = ending[1].upper()
             raise RunclaimError(f"a function handed to ctx.in_completion executed {word}: {_OURS}")
 
     event.listen(conn, "commit", refuse_commit)

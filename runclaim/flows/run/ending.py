@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from runclaim.errors import Blocked, Canceled, ClaimLost, InputError, Released, Retry, RunclaimError, Skip
 from runclaim.secrets import kind_of, redact
-from runclaim.tracebacks import error_data, said
+from runclaim.tracebacks import error_data, message_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,7 +62,7 @@ class Ended:
     @property
     def skipped(self) -> str | None:
         """Why the phase had nothing to do; `None` unless its body raised `Skip`."""
-        return said(self.exception, self.hide) if self.exception and self.ending is Ending.SKIPPED else None
+        return message_of(self.exception, self.hide) if self.exception and self.ending is Ending.SKIPPED else None
 
 
 #: The first class that fits decides; any other exception is an error, and errors are tried again.

@@ -123,5 +123,5 @@ class Runner:
 
 
 def _without(wanted: Sequence[ClaimRequest], claims: Sequence[Claim]) -> list[ClaimRequest]:
-    taken = {each.run_id for each in claims}
-    return [each for each in wanted if each.run_id not in taken]
+    claimed_ids = {each.run_id for each in claims}
+    return [each for each in wanted if each.run_id not in claimed_ids]

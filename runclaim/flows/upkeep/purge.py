@@ -87,6 +87,6 @@ def purge_expired(
 ) -> int:
     """As `purge_all`: each flow as its declaration says, plain calls as the settings say, others for the longest."""
     flows = list(known)
-    kept = {name: Retention().keep(config) for name in plain_names}
-    kept |= {flow.name: flow.retention.keep(config) for flow in flows}
-    return purge_all(database, of_strangers(config, [flow.retention for flow in flows]), kept)
+    keep = {name: Retention().keep(config) for name in plain_names}
+    keep |= {flow.name: flow.retention.keep(config) for flow in flows}
+    return purge_all(database, of_strangers(config, [flow.retention for flow in flows]), keep)
