@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from runclaim.errors import SecretUnavailable
-from runclaim.flows.body.context import Context
+from runclaim.flows.body.context import AttemptDescription, Context, Sources
 from runclaim.flows.body.drafts import Drafts
 from runclaim.flows.declare.secret_references import parts
 from runclaim.testing.memory import Memory
@@ -54,18 +54,20 @@ def context(
             raise SecretUnavailable(reference, "is not among the secrets= of this test's context")
         return (secrets or {})[reference]
 
-    return Context(
+    attempted = AttemptDescription(
         run_id=_RUN_ID,
+        identity=_RUN_ID,
         key=flow.key_of(checked).text,
         subject=flow.subject_of(checked),
         phase=current,
         attempt=attempt,
-        input=checked,
+        waits_for=flow.phases[current].options.on,
+    )
+    sources = Sources(
         results=lambda: recorded,
-        check=lambda: None,
-        records=Drafts(_RUN_ID, current, flow.actions),
-        notes=Memory(_RUN_ID, current),
-        on=flow.phases[current].options.on,
         signal=lambda name: (heard[name],) if name in heard else None,
         secret=secret,
+        check=lambda: None,
     )
+    drafts = Drafts(_RUN_ID, current, flow.actions)
+    return Context(attempted, checked, sources, notes=Memory(_RUN_ID, current), records=drafts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from runclaim.flows.body.act import Acts, act
@@ -38,6 +39,31 @@ class Notes(SessionStore, Acts, Protocol):
     """What a body writes while it runs: the ledger under its claim, or a test's memory."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptDescription:
+    """Which attempt of which phase it is."""
+
+    run_id: str
+    #: What the run's idempotency keys are made of.
+    identity: str
+    key: str
+    subject: str | None
+    phase: str
+    attempt: int
+    #: The signal that its phase waits for.
+    waits_for: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """Where an attempt reads its run's results, signals and secrets, and whether it still counts."""
+
+    results: Callable[[], Mapping[str, Any]]
+    signal: Callable[[str], tuple[Any] | None]
+    secret: Callable[[str], str]
+    check: Callable[[], None]
+
+
 class Context(Generic[InputT]):
     """
     One attempt of one phase.
@@ -48,29 +74,19 @@ class Context(Generic[InputT]):
 
     def __init__(
         self,
-        *,
-        run_id: str,
-        identity: str = "",
-        key: str,
-        subject: str | None,
-        phase: str,
-        attempt: int,
+        attempt: AttemptDescription,
         input: InputT,  # noqa: A002 - the word that users read
-        results: Callable[[], Mapping[str, Any]],
-        check: Callable[[], None],
-        records: Drafts,
+        sources: Sources,
+        *,
         notes: Notes,
-        on: str | None,
-        signal: Callable[[str], tuple[Any] | None],
-        secret: Callable[[str], str],
+        records: Drafts,
     ) -> None:
-        self.run_id, self.key, self.subject, self.phase, self.attempt = run_id, key, subject, phase, attempt
+        self.run_id, self.key, self.subject = attempt.run_id, attempt.key, attempt.subject
+        self.phase, self.attempt = attempt.phase, attempt.attempt
         self.input = input
-        self._identity = identity or run_id
-        self._results, self._check, self._secret, self._on, self._signal = results, check, secret, on, signal
+        self._description, self._sources, self._notes = attempt, sources, notes
         self.completions: list[Callable[[Session], object]] = []
         self.records = records
-        self._notes = notes
 
     @property
     def idempotency_key(self) -> str:
@@ -79,11 +95,11 @@ class Context(Generic[InputT]):
 
         Where the flow fails open it is made of the run's key, the same with the ledger and without.
         """
-        return f"{self._identity}:{self.phase}"
+        return f"{self._description.identity}:{self.phase}"
 
     def result(self, phase: RecordedPhase[ResultT]) -> ResultT:
         """What an earlier phase of this run returned. Raises: KeyError when it is not complete."""
-        results = self._results()
+        results = self._sources.results()
         if phase.name not in results:
             raise KeyError(f"phase {phase.name} of this run is not complete; {self.phase} does not run after it")
         return phase.load_result(results[phase.name])
@@ -91,15 +107,15 @@ class Context(Generic[InputT]):
     @property
     def signal(self) -> Any:
         """What the signal that this phase waits for carried. Raises: KeyError in a phase that waits for none."""
-        if self._on is None:
+        if (name := self._description.waits_for) is None:
             raise KeyError(
                 f"phase {self.phase} does not wait for a signal; declare it with on=…, or name one in ctx.signal_of"
             )
-        return self.signal_of(self._on)
+        return self.signal_of(name)
 
     def signal_of(self, name: str) -> Any:
         """What the first signal of that name carried. Raises: KeyError when this run has received none."""
-        found = self._signal(name)
+        found = self._sources.signal(name)
         if found is None:
             raise KeyError(f"this run has received no signal {name}")
         return found[0]
@@ -182,7 +198,7 @@ class Context(Generic[InputT]):
         Raises: ClaimLost (Canceled, Released) when the run is canceled or superseded, the claim is lost, or the
         worker shuts down. Let it pass through: runclaim does the rest.
         """
-        self._check()
+        self._sources.check()
 
     def secret(self, reference: str) -> str:
         """
@@ -191,7 +207,7 @@ class Context(Generic[InputT]):
         It is stored nowhere by runclaim, and redacted from this attempt's error. Raises: SecretUnavailable, and what
         a resolver of the application raises.
         """
-        return self._secret(reference)
+        return self._sources.secret(reference)
 
     def __repr__(self) -> str:
         return f"<{self.phase} of {self.key}, attempt {self.attempt}>"

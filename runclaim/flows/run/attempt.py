@@ -13,7 +13,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from runclaim import failpoints
-from runclaim.flows.body.context import Context
+from runclaim.flows.body.context import AttemptDescription, Context, Sources
 from runclaim.flows.body.drafts import Drafts
 from runclaim.flows.body.in_body import in_body
 from runclaim.flows.declare.description import identity_of
@@ -81,22 +81,18 @@ class Attempt:
     def _context(self) -> Context[Any]:
         claim = self.claim
         value = self.flow.input_type.load(claim.input)
-        return self.context_type(
+        attempt = AttemptDescription(
             run_id=claim.run_id,
             identity=identity_of(claim, fail_open=self.flow.fail_open, key=lambda: self.flow.key_of(value)),
             key=claim.key,
             subject=claim.subject,
             phase=claim.phase,
             attempt=claim.attempt,
-            input=value,
-            results=self._results,
-            check=self._check(),
-            records=Drafts(claim.run_id, claim.phase, self.flow.actions),
-            notes=self._writes(),
-            on=self.phase.options.on,
-            signal=self._signal,
-            secret=self.secrets.get,
+            waits_for=self.phase.options.on,
         )
+        sources = Sources(results=self._results, signal=self._signal, secret=self.secrets.get, check=self._check())
+        drafts = Drafts(claim.run_id, claim.phase, self.flow.actions)
+        return self.context_type(attempt, value, sources, notes=self._writes(), records=drafts)
 
     def _results(self) -> Mapping[str, Any]:
         if len(self._known_results) < self.claim.cursor:
