@@ -23,7 +23,7 @@ from runclaim.errors import (
     StateConflict,
 )
 from runclaim.flows.client.changes import ActionConflict, ActionNotFound
-from runclaim.flows.client.registered_flow import InputRefused
+from runclaim.flows.declare.registered_inputs import InputRefused
 from runclaim.keys import clip
 from runclaim.service.errors import KeyReused, RequestInFlight, UnknownFlow
 

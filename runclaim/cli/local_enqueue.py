@@ -9,7 +9,7 @@ from runclaim import tracing
 from runclaim.cli.exits import NotFound, Refused
 from runclaim.errors import InputError
 from runclaim.flows.client.enqueue import Enqueue, Rerun, make_runs
-from runclaim.flows.client.registered_flow import InputRefused
+from runclaim.flows.declare.registered_inputs import InputRefused
 from runclaim.keys import fingerprint
 from runclaim.service.errors import KeyReused, RequestInFlight, UnknownFlow
 from runclaim.service.flows import known_flow

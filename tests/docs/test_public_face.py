@@ -34,9 +34,6 @@ OF_THE_HOUSE = {
     "Enqueuer.new_run",
     "Flow.described",
     "Flow.key_of",
-    "Flow.key_of_claim",
-    "Flow.take",
-    "Flow.take_recorded",
     "Phase.described",
     "Runclaim.ledger",
 }

@@ -24,10 +24,10 @@ from runclaim.flows.actions.action import Action, ActionOptions
 from runclaim.flows.actions.outcomes import Outcomes
 from runclaim.flows.actions.sender import Sender
 from runclaim.flows.client.access import LedgerAccess
-from runclaim.flows.client.registered_flow import RegisteredFlow
 from runclaim.flows.client.run_source import RunSource
 from runclaim.flows.declare.declared_flow import FlowOptions
 from runclaim.flows.declare.description import FlowDescription
+from runclaim.flows.declare.registered_inputs import RegisteredInputs
 from runclaim.flows.declare.registry import register_flows
 from runclaim.flows.fail_open.open_flows import OpenFlows
 from runclaim.flows.flow import Flow
@@ -136,7 +136,7 @@ class Bench:
         """The flow as a door without the application knows it: by what its workers would have registered."""
         stored = json.loads(json.dumps(flow.described(self.config).as_json()))
         description = FlowDescription.from_json(stored)
-        return RunSource(description, RegisteredFlow(description))
+        return RunSource(description, RegisteredInputs(description))
 
     def action(self, kind: str = "comment", **options: Any) -> Callable[[Handler], Action]:
         """As `runs.action`; a send that fails is due again at once."""

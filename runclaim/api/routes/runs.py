@@ -24,7 +24,7 @@ from runclaim.api.responses import RunBrief, RunOut, RunsOut, State
 from runclaim.api.routing import Asker, Doors
 from runclaim.errors import InputError
 from runclaim.flows.client.enqueue import Enqueue as EnqueueChange
-from runclaim.flows.client.registered_flow import InputRefused
+from runclaim.flows.declare.registered_inputs import InputRefused
 from runclaim.ledger import read
 from runclaim.ledger.doors.run_pages import MOST, RunFilter, RunLine, list_runs
 from runclaim.ledger.doors.tokens import Scope

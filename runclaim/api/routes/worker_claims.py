@@ -131,7 +131,7 @@ def _job(conn: Connection, taken: Claim, flow: RunSource, phase: PhaseDescriptio
     ends = lease_of(conn, taken.run_id)
     if ends is None:
         return None
-    identity = identity_of(taken, fail_open=flow.description.fail_open, key=lambda: flow.inputs.key_of_claim(taken))
+    identity = identity_of(taken, fail_open=flow.description.fail_open, key=lambda: flow.inputs.key_of(taken))
     return Job(taken, identity, read.results(conn, taken.run_id), phase.lease, ends)
 
 

@@ -10,9 +10,12 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Self
 
+from runclaim import tracing
+from runclaim.errors import InputError
 from runclaim.flows.client.new_run import HeadersOf, Options, new_run, no_headers
-from runclaim.flows.client.registered_flow import RegisteredFlow
-from runclaim.flows.client.rerun import rerun_of
+from runclaim.flows.declare.intake import TypedInputs
+from runclaim.flows.declare.registered_inputs import RegisteredInputs
+from runclaim.ledger.run_keys import key_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,12 +39,12 @@ class RunSource:
     @classmethod
     def declared(cls, flow: DeclaredFlow[Any], config: Config, headers_of: HeadersOf = no_headers) -> Self:
         """By its application, which is at hand. Raises: DeclarationError for a flow without phases."""
-        return cls(flow.described(config), flow, headers_of)
+        return cls(flow.described(config), TypedInputs(flow), headers_of)
 
     @classmethod
     def registered(cls, description: FlowDescription) -> Self:
         """By what its workers have registered. Nobody here can publish its messages, so beat does it at once."""
-        return cls(replace(description, dispatch_after=timedelta(0)), RegisteredFlow(description))
+        return cls(replace(description, dispatch_after=timedelta(0)), RegisteredInputs(description))
 
     def new_run(
         self,
@@ -70,5 +73,19 @@ class RunSource:
         )
 
     def rerun_of(self, view: RunView, fingerprint_of: Callable[[tuple[str, str]], str | None]) -> NewRun:
-        """See `client.rerun.rerun_of`."""
-        return rerun_of(self.description, self.inputs, view, fingerprint_of)
+        """
+        The new run that a rerun of `view` makes: its input as it was recorded, its phases as the flow has them now.
+
+        Nothing is written; `fingerprint_of` reads what a key stands for. Raises: InputError when the recorded input no
+        longer fits the flow, or makes another key now.
+        """
+        intake = self.inputs.take_recorded(view.input, key=view.key, subject=view.subject)
+        options = Options(priority=view.priority, rerun=True)
+        new = new_run(self.description, intake, options, project=view.project, trace_context=tracing.carrier())
+        # The input is the recorded one, whatever defaults its type has been given since.
+        fingerprint = fingerprint_of(key_of(new))
+        if fingerprint is None or new.key.text != view.key:
+            problem = f"of run {view.id} was {view.key!r} and flow {new.flow} now computes another; enqueue it again"
+            raise InputError("key", problem)
+        # As its headers: whoever asks for the rerun, often a person with a command, is not whoever enqueued it.
+        return replace(new, input=view.input, fingerprint=fingerprint, headers=view.headers)

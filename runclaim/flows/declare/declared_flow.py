@@ -10,11 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 
-from runclaim.errors import DeclarationError, InputError
+from runclaim.errors import DeclarationError
 from runclaim.flows.actions.hooks import HookEvent, Hooks
 from runclaim.flows.declare.description import FlowDescription
 from runclaim.flows.declare.inputs import InputType
-from runclaim.flows.declare.intake import Intake
 from runclaim.flows.declare.phase import Phase, PhaseOptions, name_of, refuse_fail_open
 from runclaim.flows.declare.retention import Retention
 from runclaim.flows.declare.run_names import Naming
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from runclaim.flows.actions.action import Action
     from runclaim.flows.body.context import Context
     from runclaim.flows.declare.secret_references import Resolver
-    from runclaim.ledger.fence import Claim
     from runclaim.retries import Backoff
 
 InputT = TypeVar("InputT")
@@ -178,26 +176,6 @@ class DeclaredFlow(Generic[InputT]):
             hooks={word: list(kinds) for word, kinds in self.hooks.kinds.items()},
             fail_open=self.fail_open,
         )
-
-    def take(self, given: InputT | Mapping[str, Any], *, key: str | None = None, subject: str | None = None) -> Intake:
-        """See `TakesInputs.take`: by the input's type. `key` and `subject` are none but those that the flow makes."""
-        value, plain = self.input_type.take(given)
-        # Before what is made from it: an error of a key shows the value that the key cannot take.
-        self.secret_fields.check(plain)
-        named, about = self.key_of(value), self.subject_of(value)
-        self.secret_fields.check_made(key=named.text, subject=about)
-        for name, told, own in (("key", key, named.text), ("subject", subject, about)):
-            if told not in {None, own}:
-                raise InputError(name, f"is computed by the application ({own!r} for this input); leave it out")
-        return Intake(plain, named, about, self.input_type.form.compared(plain), self.input_type.comparable)
-
-    def take_recorded(self, recorded: Any, *, key: str, subject: str | None) -> Intake:  # noqa: ARG002 - makes its own
-        """See `TakesInputs.take_recorded`."""
-        return self.take(self.input_type.load(recorded))
-
-    def key_of_claim(self, claim: Claim) -> RunKey:
-        """See `TakesInputs.key_of_claim`."""
-        return self.key_of(self.input_type.load(claim.input))
 
     def key_of(self, value: InputT) -> RunKey:
         """The run key of an input. Raises: InputError."""

@@ -1,8 +1,8 @@
 """
 Taking an input: what is kept of it, what it names, and what it is compared by.
 
-An application takes an input by its type (`DeclaredFlow`), a door without the application by the registered schema
-(`RegisteredFlow`). What comes of it is one value, and is the same for both: two doors make no two runs of one thing.
+An application takes an input by its type (`TypedInputs`), a door without the application by the registered schema
+(`RegisteredInputs`). What comes of it is one value, and the same for both: two doors make no two runs of one thing.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from collections.abc import Callable  # noqa: TC003 - a field's type
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from runclaim.errors import InputError
 
+if TYPE_CHECKING:
+    from runclaim.flows.declare.declared_flow import DeclaredFlow
     from runclaim.keys import RunKey
     from runclaim.ledger.fence import Claim
 
@@ -40,7 +41,7 @@ class Intake:
 class TakesInputs(Protocol):
     """Whatever takes the inputs of one flow."""
 
-    def take(self, given: Mapping[str, Any], *, key: str | None = None, subject: str | None = None) -> Intake:
+    def take(self, given: Any, *, key: str | None = None, subject: str | None = None) -> Intake:
         """
         Take an input; `key` and `subject` are what a door was told beside it.
 
@@ -49,13 +50,37 @@ class TakesInputs(Protocol):
         ...
 
     def take_recorded(self, recorded: Any, *, key: str, subject: str | None) -> Intake:
-        """
-        Take the input of a run once more, as the flow is now; `key` and `subject` are the run's.
-
-        Raises: InputError.
-        """
+        """Take the input of an existing run, which has this key and subject, as the flow is now. Raises: InputError."""
         ...
 
-    def key_of_claim(self, claim: Claim) -> RunKey:
-        """The run key that the claim's input has. Raises: InputError."""
+    def key_of(self, claim: Claim) -> RunKey:
+        """The run key that the input of a claim has. Raises: InputError."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class TypedInputs:
+    """Inputs are taken by their type, and the key and the subject are what the application makes of them."""
+
+    flow: DeclaredFlow[Any]
+
+    def take(self, given: Any, *, key: str | None = None, subject: str | None = None) -> Intake:
+        """See `TakesInputs.take`."""
+        flow = self.flow
+        value, plain = flow.input_type.take(given)
+        # Before what is made from it: an error of a key shows the value that the key cannot take.
+        flow.secret_fields.check(plain)
+        named, about = flow.key_of(value), flow.subject_of(value)
+        flow.secret_fields.check_made(key=named.text, subject=about)
+        for name, told, own in (("key", key, named.text), ("subject", subject, about)):
+            if told not in {None, own}:
+                raise InputError(name, f"is computed by the application ({own!r} for this input); leave it out")
+        return Intake(plain, named, about, flow.input_type.form.compared(plain), flow.input_type.comparable)
+
+    def take_recorded(self, recorded: Any, *, key: str, subject: str | None) -> Intake:  # noqa: ARG002 - makes its own
+        """See `TakesInputs.take_recorded`."""
+        return self.take(self.flow.input_type.load(recorded))
+
+    def key_of(self, claim: Claim) -> RunKey:
+        """See `TakesInputs.key_of`."""
+        return self.flow.key_of(self.flow.input_type.load(claim.input))

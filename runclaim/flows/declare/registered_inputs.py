@@ -1,5 +1,5 @@
 """
-A flow whose application is not at hand: its inputs are taken by the schema that its workers have registered.
+Inputs of a flow whose application is not at hand, taken by the schema that its workers have registered.
 
 The input is brought into the form that the application would keep, and held against the schema. A flow whose type has
 code of its own is refused: that code may make the same input of two spellings.
@@ -32,8 +32,8 @@ class InputRefused(InputError):
         super().__init__(*problems[0])
 
 
-class RegisteredFlow:
-    """A flow by its description alone. `key` and `subject` are for flows that make them by a function."""
+class RegisteredInputs:
+    """Inputs are taken by a description's schema; a key or a subject that its application computes has to be given."""
 
     def __init__(self, description: FlowDescription) -> None:
         self.description = description
@@ -67,9 +67,9 @@ class RegisteredFlow:
         about = subject if description.has_subject and description.subject is None else None
         return self._take(self._still_known(recorded), named, about)
 
-    def key_of_claim(self, claim: Claim) -> RunKey:
-        """See `TakesInputs.key_of_claim`."""
-        return self._key_of(claim.input, claim.key if self._key is None else None)
+    def key_of(self, claim: Claim) -> RunKey:
+        """See `TakesInputs.key_of`."""
+        return self._named(claim.input, claim.key if self._key is None else None)
 
     def _take(self, given: dict[str, Any], key: str | None, subject: str | None) -> Intake:
         plain = self._form.kept(given)
@@ -79,14 +79,14 @@ class RegisteredFlow:
         secrets = self.description.secrets
         # Before what is made from it: an error of a key shows the value that the key cannot take.
         secrets.check(plain)
-        named, about = self._key_of(plain, key), self._subject_of(plain, subject)
+        named, about = self._named(plain, key), self._about(plain, subject)
         secrets.check_made(key=named.text, subject=about)
         return Intake(plain, named, about, self._form.compared(plain), self._comparable)
 
     def _comparable(self, recorded: Any) -> Any:
         return self._form.compared(self._form.kept(recorded))
 
-    def _key_of(self, plain: dict[str, Any], given: str | None) -> RunKey:
+    def _named(self, plain: dict[str, Any], given: str | None) -> RunKey:
         flow = self.description.name
         if self._key is None:
             if given is None:
@@ -96,7 +96,7 @@ class RegisteredFlow:
             raise InputError("key", f"is computed from the input ({self._key.text!r} for flow {flow}); leave it out")
         return run_key(self._key.parts(plain))
 
-    def _subject_of(self, plain: dict[str, Any], given: str | None) -> str | None:
+    def _about(self, plain: dict[str, Any], given: str | None) -> str | None:
         flow, has_one = self.description.name, self.description.has_subject
         if self._subject is None and has_one:
             if given is None:

@@ -9,8 +9,8 @@ import pytest
 
 from runclaim.errors import InputError
 from runclaim.flows.client.new_run import Options, options_of_door
-from runclaim.flows.client.registered_flow import InputRefused
 from runclaim.flows.client.run_source import RunSource
+from runclaim.flows.declare.registered_inputs import InputRefused
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import pytest
 
 from runclaim.errors import InputError
 from runclaim.flows.client.new_run import Options
-from runclaim.flows.client.registered_flow import InputRefused
+from runclaim.flows.declare.registered_inputs import InputRefused
 
 
 class Rank(IntEnum):
