@@ -87,6 +87,8 @@ def test_a_key_with_another_input_is_a_conflict_that_shows_no_value(office):
         (WANTED | {"key": "mine"}, "/key"),
         (WANTED | {"subject": "mine"}, "/subject"),
         (WANTED | {"input": INPUT | {"repo": "a\x00b"}}, "/input/repo"),
+        (WANTED | {"input": INPUT | {"repo": "ghp_" + "a1B2" * 9}}, "/input/repo"),
+        (WANTED | {"input": INPUT | {"repo": "secret:env:TOKEN"}}, "/input/repo"),
     ],
 )
 def test_what_does_not_fit_is_told_with_its_place(desk_office, body, pointer):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from typing import NotRequired, TypedDict
 
 import pytest
 
@@ -131,3 +132,43 @@ def test_what_looks_like_a_secret_is_refused_here_too_unless_the_flow_allows_it(
     with pytest.raises(InputError, match="allow_secrets"):
         outside(laptop, flow, given)
     assert given["shop"] == allowing.new_run(given, Options(), project="default").input["shop"]
+
+
+class Ticket(TypedDict):
+    shop: str
+    number: NotRequired[int]
+
+
+@pytest.mark.parametrize("door", ["inside", "outside"])
+def test_a_field_that_a_key_needs_and_that_is_left_out_is_missed_by_every_door(laptop, door):
+    """
+    INVARIANT: whatever the input lacks is said to be the input's fault, whichever door it comes in by.
+
+    Breaks if a door reads a template anew for each input, and takes a field that this one lacks for an unknown one.
+    """
+    flow = laptop.flow("ticket", Ticket, key="{shop}:{number}")
+    flow.phase(name="sell")(lambda ctx: None)
+    source = RunSource.declared(flow, laptop.config) if door == "inside" else laptop.outside(flow)
+
+    with pytest.raises(InputError, match="number: is missing"):
+        source.new_run({"shop": "a"}, Options(), project="default")
+    assert "a:7" == source.new_run({"shop": "a", "number": 7}, Options(), project="default").key.text
+
+
+def test_a_run_whose_message_nobody_here_can_send_is_left_to_the_next_dispatch(laptop):
+    flow = declared(laptop)
+    given = {"shop": "a", "number": 7}
+    inside = RunSource.declared(flow, laptop.config).new_run(given, Options(), project="default")
+    outside = RunSource.registered(flow.described(laptop.config)).new_run(given, Options(), project="default")
+
+    assert (laptop.config.dispatch_after, timedelta(0)) == (inside.dispatch_after, outside.dispatch_after)
+
+
+def test_every_door_takes_a_key_that_it_is_told_only_where_it_is_the_inputs_own(laptop):
+    flow = declared(laptop)
+    source, given = RunSource.declared(flow, laptop.config), {"shop": "a", "number": 7}
+
+    assert "a:7" == source.new_run(given, Options(), project="default", key="a:7", subject="a").key.text
+    for told in ({"key": "a:8"}, {"subject": "b"}):
+        with pytest.raises(InputError, match="computed by the application"):
+            source.new_run(given, Options(), project="default", **told)
