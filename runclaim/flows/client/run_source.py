@@ -87,5 +87,5 @@ class RunSource:
         if fingerprint is None or new.key.text != view.key:
             problem = f"of run {view.id} was {view.key!r} and flow {new.flow} now computes another; enqueue it again"
             raise InputError("key", problem)
-        # As its headers: whoever asks for the rerun, often a person with a command, is not whoever enqueued it.
+        # As its headers: the rerun often comes from a person with a command, not from the enqueuer.
         return replace(new, input=view.input, fingerprint=fingerprint, headers=view.headers)
