@@ -91,10 +91,10 @@ class Runclaim(Declarations):
         project: str | None = None,
     ) -> Claimed | None:
         """
-        The right to do the work of a key, here and now, or `None` if it is done, in other hands, or not due.
+        The right to do the work of a key, here and now, or `None` if it is done, claimed by another caller, or not due.
 
-        For code that uses no flows: `with claimed:` does the work and completes it. `name` is no declared flow's;
-        `subject`, `lease` and the others are as for flows and phases. Raises: DeclarationError, InputError,
+        For code that uses no flows: `with claimed:` does the work and completes it. `name` must not be a declared
+        flow's; `subject`, `lease` and the others are as for flows and phases. Raises: DeclarationError, InputError,
         LedgerUnavailable.
         """
         options = PhaseOptions(

@@ -3,7 +3,7 @@ Idempotency-Key: the same request is done once, however often it is sent.
 
 The answer is kept in the transaction that makes the change (`service.once`), so a client that lost its connection, or a
 server that died, leaves the whole or nothing. Kept are the status and which run it is about; the body shows the run as
-it is by then, to whoever may read it. Follows draft-ietf-httpapi-idempotency-key-header-07.
+it is by then, if the caller may read it. Follows draft-ietf-httpapi-idempotency-key-header-07.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ def normal(definition: str) -> str:
             continue
         in_cast = word == "::"
         if word == ".":
-            # What stands before it is the schema, which the search path decides.
+            # What precedes it is the schema, which the search path decides.
             words.pop()
         elif word not in {"(", ")", "[", "]"}:
             words.append(word)

@@ -1,4 +1,4 @@
-"""The tables of the ledger, one a module. The verbs use the plain tables; no ORM stands on the way of a run."""
+"""The tables of the ledger, one per module. The verbs use the plain tables; no ORM is on the way of a run."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ class Act(Base):
     name: Mapped[str] = mapped_column(Text, primary_key=True)
     state: Mapped[str] = mapped_column(Text)
     answer: Mapped[Any] = mapped_column(Verbatim, nullable=True)
-    #: A person has let the run go on: without a lookup it is called once more. The doubt stays for who has one.
+    #: A person has resumed the run: without a lookup it is called once more. With one, the doubt remains.
     released: Mapped[bool] = mapped_column(server_default=false())
     attempted_at: Mapped[datetime] = mapped_column(Instant)
     answered_at: Mapped[datetime | None] = mapped_column(Instant)

@@ -59,7 +59,7 @@ class Action(Base):
         CheckConstraint("state IN ('planned', 'sending', 'posted', 'failed', 'unknown')", name="state_known"),
         CheckConstraint("(state = 'sending') = (owner IS NOT NULL)", name="owner_iff_sending"),
         CheckConstraint("(state IN ('planned', 'sending')) = (ended_at IS NULL)", name="ended_iff_settled"),
-        # One action a name. Serves ledger.actions.actions_of and the cascade of ledger.purge too.
+        # One action per name. Serves ledger.actions.actions_of and the cascade of ledger.purge too.
         UniqueConstraint("run_id", "phase", "name"),
         # Serves ledger.actions.claim_actions: what is due to be sent, or whose sender died.
         Index("ix_runclaim_actions_available_at", "available_at", postgresql_where=_DUE, sqlite_where=_DUE),

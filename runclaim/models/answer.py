@@ -32,7 +32,7 @@ class Answer(Base):
     headers: Mapped[Any] = mapped_column(Json, nullable=False)
     #: Whose share it takes; `None` from before there were shares.
     project: Mapped[str | None] = mapped_column(Text)
-    #: When it may be forgotten, unless its run still goes on then.
+    #: When it may be forgotten, unless its run has not ended by then.
     expires_at: Mapped[datetime] = mapped_column(Instant)
 
     __table_args__ = (

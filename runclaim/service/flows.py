@@ -35,7 +35,7 @@ class KnownFlow:
         """
         The run that a request stands for; nothing is written.
 
-        `trace_context` is what whoever asks for it carries. Raises: InputError, ConfigError.
+        `trace_context` comes from the caller. Raises: InputError, ConfigError.
         """
         return self.source.new_run(
             request.input,

@@ -4,7 +4,7 @@ To the application each body is one Celery task, whatever message it came by.
 A message is a delivery: it may name several runs, and phases follow inline. Where the application has hung something on
 a phase's task, no signals are sent for the message itself; each body goes through the tracer that Celery has made for
 its task, with a request of its own. Its end is recorded once the Task class's own `__call__` has returned, so that what
-that commits is committed first, and before success, failure or retry is told, so that what is told is true.
+that commits is committed first, before success, failure or retry is signaled, so that the signals are true.
 """
 
 from __future__ import annotations

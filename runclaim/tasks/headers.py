@@ -1,9 +1,9 @@
 """
 What the application puts into a message's headers when it sends a task, such as a tenant or a trace.
 
-A run is sent many times, by doorbells, dispatch and retries, in contexts that are not its enqueuer's. So a run is sent
-once to nobody, where it is enqueued; what the application's `apply_async` and the receivers of `before_task_publish`
-add to it is kept with the run and is in the request of every attempt of every phase.
+A run is sent many times, by doorbells, dispatch and retries, in contexts that are not its enqueuer's. So Celery's
+sending is rehearsed once, without a message, where the run is enqueued; what the application's `apply_async` and the
+receivers of `before_task_publish` add to it is kept with the run and is in the request of every attempt of every phase.
 """
 
 from __future__ import annotations

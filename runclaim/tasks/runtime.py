@@ -76,7 +76,7 @@ class Runtime:
         )
 
     def allow_fail_open(self) -> None:
-        """Prepare for a flow that fails open; whoever has none loads nothing of it."""
+        """Prepare for a flow that fails open; other applications load none of it."""
         from runclaim.flows.fail_open.open_flows import OpenFlows
 
         self.open_flows = self.open_flows or OpenFlows(self.ledger)

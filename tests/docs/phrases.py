@@ -18,7 +18,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-_COUNTED: Final = r"(?:one|two|three|once|twice|\d+)(?: [a-z]+)?"
+#: A number and perhaps a noun; a preposition between them and the thing makes another sentence.
+_COUNTED: Final = (
+    r"(?:one|two|three|once|twice|\d+)"
+    r"(?: (?!(?:of|with|within|for|from|on|in|at|to|that|under|as|is|after|before|when|by)\b)[a-z]+)?"
+)
 _THING: Final = (
     r"(?:run|key|phase|token|project|line|row|flow|finding|name|message|subject|process|worker|window|request|secret|"
     r"attempt|claim|machine|kind|queue|lease|delivery|body|field|host|child|file|table|column)"
@@ -112,6 +116,17 @@ def api_texts() -> list[tuple[str, str]]:
                 yield from walk(inner, f"{way}/{index}")
 
     return list(walk(create_app(Config(database_url="sqlite:///none.db")).openapi(), ""))
+
+
+def docstrings(module: Path) -> list[tuple[str, str]]:
+    """Each docstring of a module, with its line."""
+    found = [
+        (node.body[0].lineno, text)
+        for node in ast.walk(ast.parse(module.read_text()))
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        and (text := ast.get_docstring(node)) is not None
+    ]
+    return [(f"{module.relative_to(ROOT)}:{line}", " ".join(text.split())) for line, text in sorted(found)]
 
 
 def messages(module: Path) -> list[tuple[str, str]]:

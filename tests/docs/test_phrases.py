@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.docs.phrases import BANNED, MODULES, PAGES, Phrase, api_texts, every_help_text, messages, sentences
+from tests.docs.phrases import (
+    BANNED,
+    MODULES,
+    PAGES,
+    Phrase,
+    api_texts,
+    docstrings,
+    every_help_text,
+    messages,
+    sentences,
+)
 from website.contents import ROOT
 
 if TYPE_CHECKING:
@@ -64,5 +74,5 @@ def test_the_document_of_the_api_is_in_plain_english():
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: str(module.relative_to(ROOT)))
-def test_the_messages_of_a_module_are_in_plain_english(module: Path):
-    assert [] == uses(messages(module))
+def test_the_messages_and_docstrings_of_a_module_are_in_plain_english(module: Path):
+    assert [] == uses(messages(module) + docstrings(module))

@@ -52,7 +52,7 @@ def options_of_door(*, delay: timedelta | None, priority: int | None) -> Options
 
 
 def no_headers(_new: NewRun) -> dict[str, Any] | None:
-    """What an application puts into the headers of a run's task where there is no Celery, or nobody is asked."""
+    """What an application puts into the headers of a run's task where there is no Celery, or no application to ask."""
     return None
 
 
@@ -68,7 +68,7 @@ def new_run(
     """
     The run that an input stands for; nothing is written.
 
-    `trace_context` is what whoever enqueues it carries; `headers_of` asks the application for the headers of its task.
+    `trace_context` is the enqueuer's; `headers_of` asks the application for the headers of its task.
     Raises: InputError for headers that are too large or look like a secret, and whatever the application raises.
     """
     first = description.phases[0]

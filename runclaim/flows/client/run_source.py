@@ -1,5 +1,5 @@
 """
-A flow as whoever makes its runs knows it: by its application, or by what its workers have registered.
+A flow as the code that makes its runs knows it: by its application, or by what its workers have registered.
 
 Every new run and every rerun of a flow is made here, from inside and from outside, so that two doors make the same run.
 """
@@ -43,7 +43,7 @@ class RunSource:
 
     @classmethod
     def registered(cls, description: FlowDescription) -> Self:
-        """By what its workers have registered. Nobody here can publish its messages, so beat does it at once."""
+        """By what its workers have registered. This process cannot publish its messages, so beat does it at once."""
         return cls(replace(description, dispatch_after=timedelta(0)), RegisteredInputs(description))
 
     def new_run(

@@ -2,7 +2,7 @@
 What a flow is: the one description that its application hands out, its workers register and every door goes by.
 
 A declared flow describes itself; a door without the application reads the same from the ledger. What decides about a
-run by its flow (where it goes on, which hooks hear of it, when it is tried again) is decided here, for every worker.
+run by its flow (where it continues, which hooks are called, when it is tried again) is decided here, for every worker.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """
-Descriptions in the ledger: told by an application's workers when they start, read by whoever has no application.
+Descriptions in the ledger: written by an application's workers when they start, read by doors without an application.
 
 The worker that started last is right: a release registers its flows with its first worker.
 """

@@ -43,7 +43,7 @@ logger: Final = logs.logger("runclaim.fail_open")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deliverer:
-    """Does what messages of such flows ask for. `runner` is made anew for each; that may find the ledger away."""
+    """Does what messages of such flows ask for. `runner` is created for each; that may find the ledger away."""
 
     runner: Callable[[], Runner]
     ledger: LedgerAccess

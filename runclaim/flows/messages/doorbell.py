@@ -1,7 +1,7 @@
 """
 The doorbell of a process that enqueues: at once if it has not rung just now, otherwise a moment later for all.
 
-As Nagle's algorithm does for packets (RFC 896): no run waits at a low rate, and at a high one a message names many.
+As Nagle's algorithm does for packets (RFC 896): no run waits at a low rate, and at a high rate each message names many.
 What a crash leaves unrung is dispatched from the ledger; a process that ends rings first.
 """
 

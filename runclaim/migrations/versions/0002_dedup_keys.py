@@ -15,7 +15,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Create the table; nothing that stands is touched."""
+    """Create the table; nothing existing is changed."""
     op.create_table(
         "runclaim_dedup_keys",
         sa.Column("namespace", sa.Text(), nullable=False),

@@ -15,7 +15,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Add tables and columns; what stands keeps its meaning."""
+    """Add tables and columns; existing ones keep their meaning."""
     op.add_column("runclaim_runs", sa.Column("waits_for", sa.Text(), nullable=True))
     op.add_column("runclaim_runs", sa.Column("signals", sa.Text(), server_default="", nullable=False))
     op.add_column("runclaim_run_keys", sa.Column("rerun", sa.Integer(), server_default="0", nullable=False))

@@ -15,7 +15,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Add tables and indexes; what stands keeps its meaning."""
+    """Add tables and indexes; existing ones keep their meaning."""
     _index("ix_runclaim_runs_live", [], "finished_at IS NULL")
     _index("ix_runclaim_runs_ended", ["project", "state"], "finished_at IS NOT NULL")
     _index("ix_runclaim_runs_ended_of_flow", ["project", "flow", "state"], "finished_at IS NOT NULL")

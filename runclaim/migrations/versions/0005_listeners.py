@@ -15,7 +15,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Add two tables and two partial indexes; what stands is not touched."""
+    """Add two tables and two partial indexes; existing ones are not changed."""
     op.create_table(
         "runclaim_listeners",
         sa.Column("name", sa.Text(), nullable=False),

@@ -23,7 +23,7 @@ def upgrade() -> None:
     op.add_column("runclaim_dedup_keys", sa.Column("nonce", sa.Text(), nullable=True))
     _keep_no_body_of_an_answer()
     _pass_over_live_runs_of_others()
-    # 0 could not be asked for: it was what nobody had given.
+    # 0 could not be requested: it meant that none was given.
     op.execute(f"UPDATE runclaim_runs SET priority = -1 WHERE priority = 0 AND state IN ({_LIVE})")  # noqa: S608 - constants
     if op.get_bind().dialect.name == "sqlite":
         _never_number_events_again()
@@ -32,7 +32,7 @@ def upgrade() -> None:
 
 
 def _what_a_person_has_said() -> None:
-    """That a call may be made again, beside the doubt whether it has arrived, and whose decision it was."""
+    """Whether a call may be made again, apart from the doubt whether it has arrived, and whose decision it was."""
     for table in ("runclaim_acts", "runclaim_actions"):
         op.add_column(table, sa.Column("released", sa.Boolean(), server_default=sa.false(), nullable=False))
     op.add_column("runclaim_actions", sa.Column("decision", sa.Text(), nullable=True))
@@ -61,10 +61,10 @@ def _pass_over_live_runs_of_others() -> None:
 
 def _never_number_events_again() -> None:
     """
-    Make the journal anew with AUTOINCREMENT.
+    Create the journal again, with AUTOINCREMENT.
 
     SQLite gives the numbers of purged last rows again, and a listener that had got there would never be told of the
-    new ones. The numbers go on after whatever a listener has seen.
+    new ones. The numbers continue after the last one that a listener has seen.
     """
     op.rename_table("runclaim_events", "runclaim_events_before")
     op.create_table(
@@ -98,7 +98,7 @@ def _keep_to_the_letter() -> None:
     """
     Have PostgreSQL keep what bodies and handlers are given as it was written.
 
-    `jsonb` sorts keys, makes an integer of 1e22 and takes the sign of -0.0. The tables are written anew.
+    `jsonb` sorts keys, makes an integer of 1e22 and takes the sign of -0.0. The tables are rewritten.
     """
     for table, column in (
         ("runclaim_runs", "input"),
