@@ -1,4 +1,4 @@
-"""The house in CONTRIBUTING.md: the layers that import-linter holds, each with its comment in pyproject.toml."""
+"""The house in CONTRIBUTING.md: the floors that import-linter holds, each with its comment in pyproject.toml."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Final
 from website.contents import ROOT
 
 PAGE: Final = ROOT / "CONTRIBUTING.md"
-_BEGIN: Final = "<!-- the house: made from pyproject.toml by `make docs` -->\n"
-_END: Final = "<!-- /the house -->"
+#: What each drawing on the page is called, and which package's floors it shows.
+DRAWINGS: Final = {"the house": "runclaim", "the floors of flows": "runclaim.flows"}
 _WIDTH: Final = 34
 
 
-def house() -> str:
-    """A line for each layer, the highest first; a layer that is too long for its column goes on below."""
+def house(package: str = "runclaim") -> str:
+    """A line for each floor of a package, the highest first; a floor that is too long for its column goes on below."""
     text = (ROOT / "pyproject.toml").read_text()
     contracts = tomllib.loads(text)["tool"]["importlinter"]["contracts"]
-    (layers,) = (contract["layers"] for contract in contracts if contract.get("containers") == ["runclaim"])
+    (layers,) = (contract["layers"] for contract in contracts if contract.get("containers") == [package])
     return "```text\n" + "\n".join(line for layer in layers for line in _lines(layer, text)) + "\n```\n"
 
 
@@ -32,6 +32,10 @@ def _lines(layer: str, text: str) -> list[str]:
 
 
 def renewed() -> str:
-    """CONTRIBUTING.md with the house as it is now."""
-    before, _, rest = PAGE.read_text().partition(_BEGIN)
-    return before + _BEGIN + house() + _END + rest.partition(_END)[2]
+    """CONTRIBUTING.md with its drawings as the contracts are now."""
+    page = PAGE.read_text()
+    for title, package in DRAWINGS.items():
+        begin, end = f"<!-- {title}: made from pyproject.toml by `make docs` -->\n", f"<!-- /{title} -->"
+        before, _, rest = page.partition(begin)
+        page = before + begin + house(package) + end + rest.partition(end)[2]
+    return page
