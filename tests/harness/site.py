@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,9 +13,9 @@ from sqlalchemy import select, text
 
 from runclaim import migrations
 from runclaim.database import Database
+from runclaim.flows.messages.message import of_view
 from runclaim.flows.upkeep.rescue import rescue_lapsed
 from runclaim.ledger import read
-from runclaim.ledger.dispatch import Due
 from runclaim.states import TERMINAL, RunState
 from tests.harness.app import Stage, build, metadata, rows_table
 from tests.harness.bodies import gate
@@ -64,9 +65,8 @@ class Site(Processes):
     def publish(self, run: Run, *, times: int = 1, fence: int | None = None, phase: str | None = None) -> None:
         """Send the message of the run as it stands, or as it once stood, once more or many times."""
         view = run.view
-        due = Due(
-            run.id, view.fence if fence is None else fence, view.flow, phase or view.phase, view.queue, view.key, 0
-        )
+        due = of_view(view=view, flow=self.stage.runs.flows[view.flow])
+        due = replace(due, fence=due.fence if fence is None else fence, phase=phase or due.phase)
         for _ in range(times):  # each a message of its own
             self.stage.runs.ledger.publisher.publish([due])
 

@@ -14,7 +14,7 @@ from runclaim.errors import LedgerUnavailable
 from runclaim.flows.fail_open.local_records import LocalRecord, LocalRecords, Outcome
 from runclaim.flows.fail_open.reconcile import Fate, Reconciler, name_of_ledger
 from runclaim.flows.inbound.route import OutsideEvent
-from runclaim.flows.messages.message import Message, with_inputs
+from runclaim.flows.messages.message import Message, of_claim, of_view, with_inputs
 from runclaim.flows.messages.payload import MAX_CARRIED_BYTES
 from runclaim.flows.upkeep.dispatch import dispatch_due
 from runclaim.keys import nonce, uuid7
@@ -241,6 +241,22 @@ def test_a_phase_after_one_that_was_done_without_the_ledger_is_published_as_any(
     run = reconciled(bench, flow)
 
     assert [expected(run, flow)] == bench.rung
+
+
+def test_what_has_failed_once_is_alone_in_its_message_until_its_phase_is_complete(bench: Bench):
+    flow = declared(bench, fail_open=False)
+    flow.phases["plan"].body = lambda _ctx: 1 / 0
+    run = enqueued(bench, flow)
+    first = of_view(view=run.view, flow=flow)
+    bench.deliver(flow)
+    seen = run.view.fence
+    bench.execute("UPDATE runclaim_runs SET available_at = enqueued_at")
+    (claim,) = bench.runner()._claim(flow.phases["plan"], [(run.id, seen)])
+    next_phase = flow.described(bench.config).next_phase(claim)
+
+    assert (False, True) == (first.alone, of_view(view=run.view, flow=flow).alone)
+    assert of_claim(claim=claim, flow=flow, fence=claim.fence + 1).alone
+    assert not of_claim(claim=claim, flow=flow, fence=claim.fence + 1, next_phase=next_phase).alone
 
 
 def test_runs_that_are_passed_on_keep_what_their_message_said(bench: Bench):
