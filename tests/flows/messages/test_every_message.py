@@ -104,6 +104,19 @@ def resumed(bench: Bench, flow: Flow) -> Run:
     return run
 
 
+def a_rerun_retried(bench: Bench, flow: Flow) -> Run:
+    run = ended(bench, flow, "failing").rerun()
+    bench.deliver(flow)
+    run.retry()
+    return run
+
+
+def a_rerun_gone_on(bench: Bench, flow: Flow) -> Run:
+    run = rerun(bench, flow)
+    bench.deliver(flow, inline=lambda before, after: False)
+    return run
+
+
 def signaled(bench: Bench, flow: Flow) -> Run:
     return ended(bench, flow, "b2").signal("approved")
 
@@ -177,6 +190,8 @@ PUBLISHERS: dict[str, Callable[[Bench, Flow], Run]] = {
         rerun,
         retried,
         resumed,
+        a_rerun_retried,
+        a_rerun_gone_on,
         signaled,
         routed,
         routed_on,
