@@ -74,7 +74,7 @@ class Broker:
         sent, error = self._publish(deque(messages))
         if error is not None:
             logger.warning(
-                "the broker does not answer (%s); %d runs are queued in the ledger %s, and a beat on that ledger will"
+                "the broker does not answer (%s); runs queued in the ledger instead: %d. A beat on the ledger %s will"
                 " dispatch them",
                 error,
                 len(known) - sent,

@@ -137,7 +137,9 @@ def _application(name: str | None) -> Runclaim | None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m runclaim.api")
+    parser = argparse.ArgumentParser(
+        prog="python -m runclaim.api", description="Serve the HTTP API. `runclaim api --help` describes the options."
+    )
     parser.add_argument("--app")
     parser.add_argument("--url")
     parser.add_argument("--host", default="127.0.0.1")

@@ -168,7 +168,10 @@ class Api:
 
     def _gone(self, lost: Exception) -> Unreachable:
         reason = getattr(lost, "reason", None) or lost
-        return Unreachable(f"the API {self.url} does not answer ({one_line(str(reason)) or type(reason).__name__})")
+        return Unreachable(
+            f"the API {self.url} does not answer ({one_line(str(reason)) or type(reason).__name__});"
+            " check RUNCLAIM_API_URL, or try again later"
+        )
 
 
 def _address(url: str) -> tuple[bool, str]:

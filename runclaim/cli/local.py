@@ -197,6 +197,6 @@ def _require_file(config: Config) -> None:
     file = sqlite_file(config.database_url)
     if file is not None and not file.exists():
         raise Unreachable(
-            f"there is no ledger {config.database_url}. Name yours: set {LEDGER_URL}, or give --url or -A;"
-            f" an API: set {API_URL}. A new one is made by: runclaim db upgrade"
+            f"there is no ledger {config.database_url}. To use another one, set {LEDGER_URL} or give --url or -A;"
+            f" to use an API, set {API_URL}; to create this one, run: runclaim db upgrade"
         )

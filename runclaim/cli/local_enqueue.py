@@ -91,4 +91,4 @@ def _worded(idempotency_key: str | None) -> Iterator[None]:
 
 
 def _no_flow(what: str, known: Sequence[str]) -> NotFound:
-    return NotFound(f"{what}. There {'is' if len(known) == 1 else 'are'} {', '.join(known) or 'none'}")
+    return NotFound(f"{what}. Known flows: {', '.join(known) or 'none'}")

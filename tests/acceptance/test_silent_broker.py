@@ -64,5 +64,5 @@ def test_the_warning_says_once_where_the_runs_are(valkey_server, new_site: MakeS
     (warning,) = [record.message for record in caplog.records if record.name == "runclaim.broker"]
     assert warning.startswith("the broker does not answer (")
     assert warning.endswith(
-        f"; 1 runs are queued in the ledger {sqlite_url}, and a beat on that ledger will dispatch them"
+        f"; runs queued in the ledger instead: 1. A beat on the ledger {sqlite_url} will dispatch them"
     )

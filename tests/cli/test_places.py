@@ -53,7 +53,7 @@ def test_looking_at_a_ledger_that_is_not_there_makes_no_file(local: Line, tmp_pa
     told = local("runs", "list", "--url", f"sqlite:///{missing}")
 
     assert 6 == told.exit_code
-    assert "A new one is made by: runclaim db upgrade" in told.stderr
+    assert "to create this one, run: runclaim db upgrade" in told.stderr
     assert not missing.exists()
 
 
