@@ -1,4 +1,4 @@
-"""The OpenAPI document: served at /openapi.json, and the same for everybody."""
+"""The OpenAPI document: served at /openapi.json, and the same for every caller."""
 
 from __future__ import annotations
 

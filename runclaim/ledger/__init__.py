@@ -1,1 +1,1 @@
-"""The ledger: one verb a module, on the caller's connection, never committing."""
+"""The ledger: one verb per module, on the caller's connection, never committing."""

@@ -59,11 +59,11 @@ class Action(Base):
         CheckConstraint("state IN ('planned', 'sending', 'posted', 'failed', 'unknown')", name="state_known"),
         CheckConstraint("(state = 'sending') = (owner IS NOT NULL)", name="owner_iff_sending"),
         CheckConstraint("(state IN ('planned', 'sending')) = (ended_at IS NULL)", name="ended_iff_settled"),
-        # One action per name. Serves ledger.actions.actions_of and the cascade of ledger.purge too.
+        # One action per name. Serves ledger.actions.decide.actions_of and the cascade of ledger.purge too.
         UniqueConstraint("run_id", "phase", "name"),
-        # Serves ledger.actions.claim_actions: what is due to be sent, or whose sender died.
+        # Serves ledger.actions.claim.claim_actions: what is due to be sent, or whose sender died.
         Index("ix_runclaim_actions_available_at", "available_at", postgresql_where=_DUE, sqlite_where=_DUE),
-        # Serves ledger.gauges: what waits for a person.
+        # Serves ledger.doors.gauges: what waits for a person.
         Index("ix_runclaim_actions_unknown", "kind", postgresql_where=_UNKNOWN, sqlite_where=_UNKNOWN),
         # Serves the SET NULL of a deleted finding.
         Index("ix_runclaim_actions_finding_id", "finding_id"),

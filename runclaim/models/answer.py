@@ -36,8 +36,8 @@ class Answer(Base):
     expires_at: Mapped[datetime] = mapped_column(Instant)
 
     __table_args__ = (
-        # Serves ledger.answers.forget_answers: expired answers, oldest first.
+        # Serves ledger.doors.idempotency_keys.forget_answers: expired answers, oldest first.
         Index("ix_runclaim_answers_expires_at", "expires_at"),
-        # Serves ledger.answers.count_answers.
+        # Serves ledger.doors.idempotency_keys.count_answers.
         Index("ix_runclaim_answers_project", "project"),
     )

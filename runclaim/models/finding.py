@@ -31,7 +31,7 @@ class Finding(Base):
 
     __table_args__ = (
         CheckConstraint("line > 0", name="line_from_one"),
-        # Serves ledger.findings.findings_of and the cascade of ledger.purge.
+        # Serves ledger.body.findings.findings_of and the cascade of ledger.purge.
         Index("ix_runclaim_findings_run_id", "run_id"),
         # Serves the cascade of a deleted session.
         Index("ix_runclaim_findings_session_id", "session_id"),

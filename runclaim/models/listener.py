@@ -45,7 +45,7 @@ class Untold(Base):
 
     __table_args__ = (
         CheckConstraint("state IN ('waiting', 'given_up')", name="state_known"),
-        # Serves ledger.untold: what is due for a listener.
+        # Serves ledger.listeners.untold: what is due for a listener.
         Index(
             "ix_runclaim_untold_available_at",
             "listener",

@@ -132,12 +132,12 @@ class Run(Base):
             postgresql_where=_ENDED,
             sqlite_where=_ENDED,
         ),
-        # Serves ledger.listing and ledger.working: the live runs by time. There are few, and each of their transitions
-        # writes to every index that has them, so one has to do for all projects, flows and states. It begins with no
-        # column that another statement asks for, so no plan takes it by mistake, and ends with the project, so that the
-        # runs of another project are passed over in the index and not read.
+        # Serves ledger.doors.run_pages and ledger.working: the live runs by time. There are few, and each of their
+        # transitions writes to every index that has them, so one has to do for all projects, flows and states. It
+        # begins with no column that another statement asks for, so no plan takes it by mistake, and ends with the
+        # project, so that the runs of another project are passed over in the index and not read.
         Index("ix_runclaim_runs_live", "enqueued_at", "id", "project", postgresql_where=_LIVE, sqlite_where=_LIVE),
-        # Serves ledger.listing: the ended runs of a project in one state, by time.
+        # Serves ledger.doors.run_pages: the ended runs of a project in one state, by time.
         Index(
             "ix_runclaim_runs_ended",
             "project",
@@ -147,7 +147,7 @@ class Run(Base):
             postgresql_where=_ENDED,
             sqlite_where=_ENDED,
         ),
-        # Serves ledger.listing for one flow.
+        # Serves ledger.doors.run_pages for one flow.
         Index(
             "ix_runclaim_runs_ended_of_flow",
             "project",
@@ -158,7 +158,7 @@ class Run(Base):
             postgresql_where=_ENDED,
             sqlite_where=_ENDED,
         ),
-        # Serves ledger.gauges: runs that wait for a signal or for a person.
+        # Serves ledger.doors.gauges: runs that wait for a signal or for a person.
         Index("ix_runclaim_runs_stalled", "state", "flow", postgresql_where=_STALLED, sqlite_where=_STALLED),
         {"postgresql_with": _STORAGE},
     )

@@ -1,5 +1,5 @@
 """
-The outbox: how sends end, recorded only under the current claim of the action.
+How the sends of actions end, recorded only under the current claim of the action.
 
 `unknown` waits for a person. A run with an action that is planned, sending or unknown is not purged.
 """
