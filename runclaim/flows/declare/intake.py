@@ -72,9 +72,8 @@ class TypedInputs:
         flow.secret_fields.check(plain)
         named, about = flow.key_of(value), flow.subject_of(value)
         flow.secret_fields.check_made(key=named.text, subject=about)
-        for name, told, own in (("key", key, named.text), ("subject", subject, about)):
-            if told not in {None, own}:
-                raise InputError(name, f"is computed by the application ({own!r} for this input); leave it out")
+        _require_own("key", key, named.text)
+        _require_own("subject", subject, about)
         return Intake(plain, named, about, flow.input_type.form.compared(plain), flow.input_type.comparable)
 
     def take_recorded(self, recorded: Any, *, key: str, subject: str | None) -> Intake:  # noqa: ARG002 - makes its own
@@ -84,3 +83,8 @@ class TypedInputs:
     def key_of(self, claim: Claim) -> RunKey:
         """See `TakesInputs.key_of`."""
         return self.flow.key_of(self.flow.input_type.load(claim.input))
+
+
+def _require_own(name: str, told: str | None, own: str | None) -> None:
+    if told is not None and told != own:
+        raise InputError(name, f"is computed by the application ({own!r} for this input); leave it out")
