@@ -7,7 +7,7 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PYTHONDONTWRITEB
 RUN python -m venv /venv
 WORKDIR /src
 
-# What is depended on, before the code: a change of the code installs nothing anew.
+# What is depended on, before the code: a change of the code installs nothing again.
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 RUN --mount=type=cache,target=/root/.cache/pip \
     mkdir runclaim && touch runclaim/__init__.py \
@@ -27,7 +27,7 @@ RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin 
 COPY --from=build /venv /venv
 # A volume that is mounted here belongs to this user.
 RUN mkdir /var/lib/runclaim && chown 10001:10001 /var/lib/runclaim
-# Your application stands here: any module that celery -A can name.
+# Your application goes here: any module that celery -A can name.
 COPY deploy/reviews.py /app/
 ENV PATH=/venv/bin:$PATH PYTHONPATH=/app PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 RUNCLAIM_APP=reviews
 WORKDIR /app

@@ -32,7 +32,7 @@ mutants: ## changes that no test notices, a sample of 100; ARGS="--files runclai
 docs: ## build the documentation into build/site, and renew what is made from it
 	@python3 dev.py docs
 
-fix: ## let ruff mend and format the code
+fix: ## let ruff fix and format the code
 	@python3 dev.py fix
 
 clean: ## remove .venv and every cache of this folder

@@ -71,7 +71,7 @@ def set_up(profile: str) -> None:
         if not os.access(VENV if VENV.exists() else ROOT, os.W_OK):
             copy = Path.home() / ROOT.name
             raise Stop(
-                f"{ROOT} is not writable for {getpass.getuser()}, and .venv has to be made there.",
+                f"{ROOT} is not writable for {getpass.getuser()}, and .venv must be created there.",
                 fix=f"work in a copy of your own: cp -r '{ROOT}' '{copy}'; rm -rf '{copy}/.venv'; cd '{copy}'",
             )
         started = time.monotonic()
@@ -210,7 +210,10 @@ def check(_arguments: list[str]) -> None:
             failed.append(tool)
             print(done.stdout + done.stderr, flush=True)
     if failed:
-        raise Stop(f"{', '.join(failed)} did not pass.", fix="`python3 dev.py fix` mends style; the rest is told above")
+        raise Stop(
+            f"{', '.join(failed)} did not pass.",
+            fix="`python3 dev.py fix` corrects style; see the output above for the rest",
+        )
 
 
 def demo(arguments: list[str]) -> None:
@@ -253,7 +256,7 @@ def docs(_arguments: list[str]) -> None:
 
 
 def fix(_arguments: list[str]) -> None:
-    """Let ruff mend and format the code."""
+    """Let ruff fix and format the code."""
     set_up("test")
     for arguments in (["check", "--fix"], ["format"]):
         subprocess.run([PYTHON.parent / "ruff", *arguments, "."], cwd=ROOT, check=False)
