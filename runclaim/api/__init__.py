@@ -16,7 +16,7 @@ from runclaim.api.gate import Gate
 from runclaim.api.openapi import describe
 from runclaim.api.routes import actions, events, flows, health, metrics, runs, webhooks, workers
 from runclaim.api.routes import run_changes as changes
-from runclaim.api.service import Service
+from runclaim.api.server import Server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -31,12 +31,12 @@ _ROUTES = (runs, changes, events, actions, flows, workers, webhooks, health, met
 
 def create_app(config: Config, application: Runclaim | None = None) -> FastAPI:
     """The API on the ledger of `config`; with an application it publishes at once and takes its webhooks."""
-    service = Service(config, application)
+    server = Server(config, application)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         yield
-        service.close()
+        server.close()
 
     # Not the framework's own pages: they would load scripts from elsewhere.
     # Nor its telemetry: it reports queries and texts of errors, and accepts any caller's trace as its parent.
@@ -44,12 +44,12 @@ def create_app(config: Config, application: Runclaim | None = None) -> FastAPI:
     app = FastAPI(
         telemetry=quiet, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False, lifespan=lifespan
     )
-    app.state.service = service
+    app.state.server = server
     for module in _ROUTES:
-        app.include_router(module.doors)
+        app.include_router(module.routes)
 
     def allowed(path: str) -> Sequence[str]:
-        return sorted({method for module in _ROUTES for method in module.doors.allowed(path)})
+        return sorted({method for module in _ROUTES for method in module.routes.allowed(path)})
 
     refusals.add_to(app, allowed)
     describe(app)

@@ -28,21 +28,21 @@ if TYPE_CHECKING:
 
     from fastapi import FastAPI
 
-    from runclaim.api.service import Service
+    from runclaim.api.server import Server
     from runclaim.app import Runclaim
 
 
 def main() -> None:
     """Serve until SIGTERM or Ctrl-C."""
-    told = _arguments()
+    arguments = _arguments()
     try:
         serve(
-            app=told.app,
-            url=told.url,
-            host=told.host,
-            port=told.port,
-            proxies=tuple(told.trust_proxy),
-            root_path=told.root_path,
+            app=arguments.app,
+            url=arguments.url,
+            host=arguments.host,
+            port=arguments.port,
+            proxies=tuple(arguments.trust_proxy),
+            root_path=arguments.root_path,
         )
     except RunclaimError as refused:
         sys.exit(f"runclaim: {refused}")
@@ -57,9 +57,9 @@ def serve(
     application = _application(app)
     config = application.config if application else resolve({"database_url": url}, os.environ, {})
     made = create_app(config, application)
-    service: Service = made.state.service
-    require_safe(service, host)
-    print(f"runclaim: API on http://{_shown(host)}:{port}, ledger {service.database}", file=sys.stderr, flush=True)  # noqa: T201
+    api: Server = made.state.server
+    require_safe(api, host)
+    print(f"runclaim: API on http://{_bracketed(host)}:{port}, ledger {api.database}", file=sys.stderr, flush=True)  # noqa: T201
     # The server ends in order and then sends itself the signal again: that is the end, and no failure.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     # What the server prints of an error is redacted as our own lines are.
@@ -98,11 +98,11 @@ def require_addresses(proxies: Sequence[str]) -> None:
             raise ConfigError(f"--trust-proxy {each!r} is not an IP address; give the address of the proxy") from None
 
 
-def require_safe(service: Service, host: str) -> None:
+def require_safe(server: Server, host: str) -> None:
     """Raises: SchemaBehind; ConfigError where strangers could ask and no token would tell them apart."""
     try:
-        migrations.require_current(service.database)
-        is_guarded = service.ask(tokens.usable) > 0
+        migrations.require_current(server.database)
+        is_guarded = server.ask(tokens.usable) > 0
     except LedgerUnavailable as away:
         is_guarded = False
         logs.logger("runclaim.api").warning("%s", away)
@@ -122,7 +122,7 @@ def _is_local(host: str) -> bool:
         return False
 
 
-def _shown(host: str) -> str:
+def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 

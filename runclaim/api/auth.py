@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from fastapi import Request
     from sqlalchemy import Connection
 
-    from runclaim.api.service import Service
+    from runclaim.api.server import Server
     from runclaim.ledger.actions.decide import ActionView
 
 _CHALLENGE: Final = 'Bearer realm="runclaim"'
@@ -34,26 +34,26 @@ _SAID: Final = 80
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who sent a request: its token, and the service that answers."""
+    """Who sent a request: its token, and the server that answers."""
 
     token: TokenView
-    service: Service
+    server: Server
 
     @property
     def name(self) -> str:
         """As the journal keeps it."""
         return f"token {self.token.id} ({self.token.name})"
 
-    def project(self, asked: str | None) -> str:
+    def project(self, name: str | None) -> str:
         """The project that a request is about. Raises: Problem when it is another's, or cannot be told."""
-        if asked is not None:
-            if not self.token.sees(asked):
-                raise Problem("not-found", f"there is no project {clip(asked, _SAID)!r}")
-            return asked
+        if name is not None:
+            if not self.token.sees(name):
+                raise Problem("not-found", f"there is no project {clip(name, _SAID)!r}")
+            return name
         if len(self.token.projects) == 1 and EVERY_PROJECT not in self.token.projects:
             return next(iter(self.token.projects))
-        if self.token.sees(self.service.config.project):
-            return self.service.config.project
+        if self.token.sees(self.server.config.project):
+            return self.server.config.project
         raise Problem("bad-request", "the token has several projects; name one of them in `project`")
 
     @property
@@ -67,7 +67,7 @@ class Caller:
 
     def run(self, run_id: str) -> RunLine:
         """The run of that id. Raises: Problem when there is none in the token's projects."""
-        found = self.service.ask(lambda conn: run_line(conn, run_id))
+        found = self.server.ask(lambda conn: run_line(conn, run_id))
         if found is None or not self.token.sees(found.project):
             raise no_run(run_id)
         return found
@@ -79,7 +79,7 @@ class Caller:
             found = decisions.action(conn, action_id)
             return found, None if found is None else run_line(conn, found.run_id)
 
-        found, line = self.service.ask(look)
+        found, line = self.server.ask(look)
         if found is None or line is None or not self.token.sees(line.project):
             raise no_action(action_id)
         return found, line.project
@@ -95,27 +95,27 @@ def no_run(run_id: str) -> Problem:
     return Problem("not-found", f"no run {run_id}: it never existed, or was purged after its retention")
 
 
-def authenticate(service: Service, request: Request, scope: Scope) -> Caller:
+def authenticate(server: Server, request: Request, scope: Scope) -> Caller:
     """The caller of a request, who may do what `scope` says. Raises: Problem."""
     text = _bearer(request)
     whose = origin(request.client.host if request.client else None)
-    if service.quota.has_guessed_enough(whose) and not service.known_tokens.may_be(text):
+    if server.quota.has_guessed_enough(whose) and not server.known_tokens.may_be(text):
         # The ledger is not asked for origins that only guess.
-        raise service.quota.too_many_guesses(whose)
-    found = service.ask(lambda conn: tokens.find(conn, text))
+        raise server.quota.too_many_guesses(whose)
+    found = server.ask(lambda conn: tokens.find(conn, text))
     if found is None:
-        service.quota.guess(whose)
+        server.quota.guess(whose)
         challenge = {"WWW-Authenticate": f'{_CHALLENGE}, error="invalid_token"'}
         raise Problem("unauthorized", "this token is unknown, expired or revoked", headers=challenge)
     token, is_stale = found
     if not token.may(scope):
         challenge = {"WWW-Authenticate": f'{_CHALLENGE}, error="insufficient_scope", scope="{scope}"'}
         raise Problem("scope-missing", f"the token needs the scope {scope}", headers=challenge)
-    if is_stale and service.known_tokens.is_to_be_noted(token.id):
+    if is_stale and server.known_tokens.is_to_be_noted(token.id):
         # When it was used is worth no refusal, neither by a ledger that is away nor by one that only reads.
         with contextlib.suppress(RunclaimError, SQLAlchemyError):
-            service.database.run(lambda conn: tokens.note_use(conn, token.id), patience=0.1)
-    return Caller(token, service)
+            server.database.run(lambda conn: tokens.note_use(conn, token.id), patience=0.1)
+    return Caller(token, server)
 
 
 def _bearer(request: Request) -> str:

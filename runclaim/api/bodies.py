@@ -115,7 +115,7 @@ async def _read(request: Request, cap: int) -> bytes:
     length = request.headers.get("content-length", "")
     if length.isdigit() and (len(length) > len(str(cap)) or int(length) > cap):
         raise too_large
-    buffers: Buffers = request.app.state.service.buffers
+    buffers: Buffers = request.app.state.server.buffers
     body = bytearray()
     try:
         async for chunk in request.stream():

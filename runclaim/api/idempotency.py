@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from runclaim.api.auth import Caller
-    from runclaim.api.service import Service
+    from runclaim.api.server import Server
     from runclaim.flows.client.access import Change
     from runclaim.service.once import Answer
 
@@ -36,7 +36,7 @@ _QUOTED: Final = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\]){1,255})"')
 _BARE: Final = re.compile(r"[!#-~]{1,255}")
 
 #: The body of an answer about the run of an id, and the headers that change with it.
-Show = Callable[["Connection", str], tuple[Any, dict[str, str]]]
+Render = Callable[["Connection", str], tuple[Any, dict[str, str]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,21 +55,21 @@ class _Response(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True)
-class _Shown(Generic[T]):
+class _WithBody(Generic[T]):
     """A change whose answer is shown in the transaction that makes it."""
 
     once: Once[T]
-    show: Show
+    render: Render
 
     def work(self, conn: Connection) -> _Response[T]:
-        return self._shown(conn, self.once.work(conn))
+        return self._with_body(conn, self.once.work(conn))
 
     def read_back(self, conn: Connection) -> _Response[T] | None:
         answered = self.once.read_back(conn)
-        return None if answered is None else self._shown(conn, answered)
+        return None if answered is None else self._with_body(conn, answered)
 
-    def _shown(self, conn: Connection, answered: Answered[T]) -> _Response[T]:
-        return _Response(answered, *self.show(conn, answered.answer.run_id))
+    def _with_body(self, conn: Connection, answered: Answered[T]) -> _Response[T]:
+        return _Response(answered, *self.render(conn, answered.answer.run_id))
 
 
 def respond(
@@ -80,23 +80,23 @@ def respond(
     project: str,
     payload: Any,
     answer: Callable[[T], Answer],
-    show: Show,
+    render: Render,
 ) -> Response:
     """
     Make the change and answer it, or answer as it was answered under the same Idempotency-Key.
 
-    The body is made by `show` both times. Raises: Problem when another request with the key is being answered, or the
+    The body is made by `render` both times. Raises: Problem when another request with the key is being answered, or the
     key was used for another payload; what refuses the change.
     """
-    service, access, keyed = caller.service, caller.service.access, _keyed_request(request, project, payload)
+    server, access, keyed = caller.server, caller.server.access, _keyed_request(request, project, payload)
     once = Once(change, answer, keyed)
-    shown = _Shown(once, show)
+    change_with_body = _WithBody(once, render)
     if keyed is None:
-        response = access.database.run(shown.work, read_back=shown.read_back)
+        response = access.database.run(change_with_body.work, read_back=change_with_body.read_back)
     else:
-        service.room.require("answers", project)
-        with _alone(service, keyed.place):
-            response = access.database.run(shown.work, read_back=shown.read_back)
+        server.room.require("answers", project)
+        with _alone(server, keyed.place):
+            response = access.database.run(change_with_body.work, read_back=change_with_body.read_back)
     once.publish(access, response.answered)
     return response.response()
 
@@ -124,14 +124,14 @@ def key_of(request: Request) -> str | None:
 
 
 @contextmanager
-def _alone(service: Service, place: str) -> Iterator[None]:
+def _alone(server: Server, place: str) -> Iterator[None]:
     """One request of a key at a time in this process; the database sees to the others."""
-    with service.lock:
-        if place in service.in_flight:
+    with server.lock:
+        if place in server.in_flight:
             raise RequestInFlight
-        service.in_flight.add(place)
+        server.in_flight.add(place)
     try:
         yield
     finally:
-        with service.lock:
-            service.in_flight.discard(place)
+        with server.lock:
+            server.in_flight.discard(place)

@@ -47,7 +47,7 @@ async def until(
     found = await run_sync(question)
     if enough(found) or seconds <= 0:
         return found
-    shares, whose = caller.service.shares, ("waits", caller.token.id, project(found))
+    shares, whose = caller.server.shares, ("waits", caller.token.id, project(found))
     shares.require_room(*whose)
     with shares.held(*whose):
         while (pause := pauses.next()) is not None and not await request.is_disconnected():

@@ -28,7 +28,7 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class Enqueue(Body):
+class EnqueueRequest(Body):
     """A run to enqueue."""
 
     model_config = ConfigDict(
@@ -67,7 +67,7 @@ class Resolved(Body):
     ) = Field(description="Its id on the other side if it arrived; null if it never did.")
 
 
-class ClaimAsked(Body):
+class WorkRequest(Body):
     """What a worker can work on."""
 
     model_config = ConfigDict(
@@ -92,7 +92,7 @@ class Succeeded(Held):
     result: Any = Field(None, description="The result of the phase, at most 256 kB of JSON.")
 
 
-class ErrorSaid(Body):
+class ErrorReport(Body):
     """What went wrong. Text that is too long, or that a database cannot store, is cut or cleaned, never refused."""
 
     type: Words = "Error"
@@ -103,7 +103,7 @@ class ErrorSaid(Body):
 class FailedAttempt(Held):
     """An attempt that ended without a result."""
 
-    error: ErrorSaid
+    error: ErrorReport
     verdict: Literal["retry", "fail", "block"] = Field(
         "retry",
         description="`retry`: try again while attempts are left; `fail`: the run fails for good;"

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from starlette.routing import Match
     from starlette.types import Receive, Scope, Send
 
-    from runclaim.api.service import Service
+    from runclaim.api.server import Server
     from runclaim.ledger.doors import tokens
 
 Endpoint = Callable[..., Any]
@@ -42,17 +42,17 @@ def caller_of(request: Request) -> Caller:
     return found
 
 
-def service_of(request: Request) -> Service:
-    """The service of this app."""
-    found: Service = request.app.state.service
+def server_of(request: Request) -> Server:
+    """The server of this app."""
+    found: Server = request.app.state.server
     return found
 
 
-Asker = Annotated[Caller, Depends(caller_of)]
+CurrentCaller = Annotated[Caller, Depends(caller_of)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Door:
+class Guard:
     """What guards a route: its scope (`None`: no token is needed), and the kind of quota that it takes from."""
 
     scope: tokens.Scope | None
@@ -61,7 +61,7 @@ class Door:
 
 
 class Guarded(APIRoute):
-    """A route behind its door. HEAD is allowed wherever GET is."""
+    """A route behind its guard. HEAD is allowed wherever GET is."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """Whether the route is for this request."""
@@ -80,19 +80,19 @@ class Guarded(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """FastAPI's own handler, behind what has to come first."""
         inner = super().get_route_handler()
-        door: Door = self.endpoint.__door__  # type: ignore[attr-defined]
+        guard: Guard = self.endpoint.__guard__  # type: ignore[attr-defined]
 
         async def handler(request: Request) -> Response:
             strict = StrictRequest(request.scope, request.receive)
             headers: dict[str, str] = {}
-            if door.scope is not None:
-                needed = door.scope
-                service = service_of(request)
-                caller = strict.state.caller = await run_sync(lambda: authenticate(service, strict, needed))
-                if door.quota is not None:
-                    kind = door.quota
-                    headers = await run_sync(lambda: service.quota.take(kind, caller.token.id))
-            if door.takes_json:
+            if guard.scope is not None:
+                needed = guard.scope
+                server = server_of(request)
+                caller = strict.state.caller = await run_sync(lambda: authenticate(server, strict, needed))
+                if guard.quota is not None:
+                    kind = guard.quota
+                    headers = await run_sync(lambda: server.quota.take(kind, caller.token.id))
+            if guard.takes_json:
                 _require_json(strict)
                 # Here, and not where the framework would call whatever is wrong with it a bad request.
                 if await strict.body():
@@ -110,14 +110,14 @@ def _require_json(request: Request) -> None:
         raise Problem("not-json", "send Content-Type: application/json")
 
 
-class Doors(APIRouter):
+class Routes(APIRouter):
     """The routes of the API, in the order of their declarations."""
 
     def __init__(self) -> None:
         super().__init__(route_class=Guarded)
         self._paths: list[tuple[re.Pattern[str], str]] = []
 
-    def door(
+    def declare(
         self,
         method: str,
         path: str,
@@ -136,8 +136,8 @@ class Doors(APIRouter):
         """
         codes = {*_ALWAYS, *problems, *(_WITH_TOKEN if scope else ()), *(_WITH_BODY if takes_json else ())}
 
-        def declare(endpoint: Endpoint) -> Endpoint:
-            endpoint.__door__ = Door(scope=scope, quota=quota, takes_json=takes_json)  # type: ignore[attr-defined]
+        def add(endpoint: Endpoint) -> Endpoint:
+            endpoint.__guard__ = Guard(scope=scope, quota=quota, takes_json=takes_json)  # type: ignore[attr-defined]
             self.add_api_route(
                 path,
                 endpoint,
@@ -153,7 +153,7 @@ class Doors(APIRouter):
             self._paths += [(compile_path(path)[0], each) for each in methods]
             return endpoint
 
-        return declare
+        return add
 
     def allowed(self, path: str) -> list[str]:
         """The methods of every route at a path, sorted."""

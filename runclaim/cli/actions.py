@@ -14,7 +14,7 @@ from runclaim.cli.terminal import Table, confirmed, give, give_json, say
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from runclaim.cli.service import Json, Service
+    from runclaim.cli.backend import Backend, Json
 
 _STATES = ("planned", "sending", "posted", "failed", "unknown")
 _id = click.argument("action_id", metavar="ID", type=Identifier("action"))
@@ -37,14 +37,14 @@ def command() -> None:
 @json_option
 @on_the_ledger
 def list_(
-    *, service: Service, run_id: str | None, project: str | None, state: str | None, limit: int, as_json: bool
+    *, backend: Backend, run_id: str | None, project: str | None, state: str | None, limit: int, as_json: bool
 ) -> None:
     """
     List actions, newest first, or those of one run in order.
 
     In a pipe, each line is one action: id, state, kind, run, phase, attempts and upstream id, separated by tabs.
     """
-    found = service.actions(project=project, run_id=run_id, state=state, limit=limit)
+    found = backend.actions(project=project, run_id=run_id, state=state, limit=limit)
     if as_json:
         for action in found:
             give_json(action)
@@ -57,20 +57,20 @@ def list_(
 @yes_option
 @json_option
 @on_the_ledger
-def retry(*, service: Service, action_id: str, yes: bool, as_json: bool) -> None:
+def retry(*, backend: Backend, action_id: str, yes: bool, as_json: bool) -> None:
     """
     Send a failed or unknown action again. Its idempotency key stays the same.
 
     Asks for confirmation if the action is unknown, because it may have arrived. If its kind has a lookup, the other
     side is asked before anything is sent; otherwise it may arrive twice.
     """
-    action = service.action(action_id)
+    action = backend.action(action_id)
     question = f"{action['kind']} {action_id} may have arrived. Send it again?"
     if action["state"] == "unknown" and not yes and not confirmed(question):
         say("nothing was sent")
         raise click.exceptions.Exit(Exit.FAILED)
-    _give(service.retry_action(action_id), as_json=as_json)
-    say(f"action {action_id} will be sent {service.sends}")
+    _give(backend.retry_action(action_id), as_json=as_json)
+    say(f"action {action_id} will be sent {backend.sends}")
 
 
 @command.command()
@@ -81,11 +81,11 @@ def retry(*, service: Service, action_id: str, yes: bool, as_json: bool) -> None
 @click.option("--never", is_flag=True, help="The action never arrived; it ends as failed.")
 @json_option
 @on_the_ledger
-def resolve(*, service: Service, action_id: str, upstream_id: str | None, never: bool, as_json: bool) -> None:
+def resolve(*, backend: Backend, action_id: str, upstream_id: str | None, never: bool, as_json: bool) -> None:
     """Record what became of an unknown action; nothing is sent."""
     if (upstream_id is None) is not never:
         raise click.UsageError("give either --posted UPSTREAM_ID or --never")
-    action = service.resolve_action(action_id, upstream_id)
+    action = backend.resolve_action(action_id, upstream_id)
     say(f"action {action_id} is {action['state']}")
     _give(action, as_json=as_json)
 

@@ -13,7 +13,7 @@ from runclaim.cli.terminal import Table, give, give_json, say
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from runclaim.cli.local import LocalService
+    from runclaim.cli.local import LocalBackend
 
 
 @click.group()
@@ -32,8 +32,8 @@ def list_(*, app: str | None, url: str | None, as_json: bool) -> None:
     In a pipe, each line is one listener: name, how many events it is behind at most, how many failed and will be told
     again, and how many were given up, separated by tabs.
     """
-    with _ledger(app, url) as service:
-        found = service.listeners()
+    with _ledger(app, url) as backend:
+        found = backend.listeners()
     if as_json:
         for listener in found:
             give_json(listener)
@@ -55,8 +55,8 @@ def retry(*, name: str, app: str | None, url: str | None, as_json: bool) -> None
     Their attempts are counted from zero and their ids stay the same. The listener may already have been told later
     events of the same runs.
     """
-    with _ledger(app, url) as service:
-        many, tells = service.tell_again(name), service.tells
+    with _ledger(app, url) as backend:
+        many, tells = backend.tell_again(name), backend.tells
     if as_json:
         give_json({"name": name, "told_again": many})
     else:
@@ -66,8 +66,8 @@ def retry(*, name: str, app: str | None, url: str | None, as_json: bool) -> None
 
 
 @contextmanager
-def _ledger(app: str | None, url: str | None) -> Iterator[LocalService]:
-    from runclaim.cli.local import LocalService
+def _ledger(app: str | None, url: str | None) -> Iterator[LocalBackend]:
+    from runclaim.cli.local import LocalBackend
 
-    with LocalService.on(find_app(app, url), config_of(url)) as service:
-        yield service
+    with LocalBackend.on(find_app(app, url), config_of(url)) as backend:
+        yield backend

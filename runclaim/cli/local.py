@@ -28,15 +28,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from runclaim.app import Runclaim
-    from runclaim.cli.service import Filter, Json
+    from runclaim.cli.backend import Filter, Json
     from runclaim.config import Config
     from runclaim.flows.client.access import Change
     from runclaim.ledger.actions.decide import ActionView
     from runclaim.service.run_request import RunRequest
 
 
-class LocalService:
-    """A `Service` on a ledger of this machine's reach. Made by `on`, which closes its connections."""
+class LocalBackend:
+    """A `Backend` on a ledger of this machine's reach. Made by `on`, which closes its connections."""
 
     def __init__(self, application: Runclaim | None, access: LedgerAccess) -> None:
         self._application, self._access = application, access

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from runclaim.app import Runclaim
-    from runclaim.cli.service import Service
+    from runclaim.cli.backend import Backend
     from runclaim.config import Config
 
     Function = Callable[..., None]
@@ -52,21 +52,21 @@ _remote_option = click.option(
 
 
 def on_the_ledger(command: Function) -> Function:
-    """Give a command `service`: the runs of the ledger that its options name."""
+    """Give a command `backend`: the runs of the ledger that its options name."""
 
     @app_option
     @url_option
     @_remote_option
     @functools.wraps(command)
     def called(*, app: str | None, url: str | None, remote: bool | None, **rest: Any) -> None:
-        with _opened(app=app, url=url, remote=remote) as service:
-            command(service=service, **rest)
+        with _opened(app=app, url=url, remote=remote) as backend:
+            command(backend=backend, **rest)
 
     return called
 
 
 @contextmanager
-def _opened(*, app: str | None, url: str | None, remote: bool | None) -> Iterator[Service]:
+def _opened(*, app: str | None, url: str | None, remote: bool | None) -> Iterator[Backend]:
     ctx = click.get_current_context()
     typed = [name for name in ("app", "url") if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE]
     if remote and (typed or loaded_app()):
@@ -77,14 +77,14 @@ def _opened(*, app: str | None, url: str | None, remote: bool | None) -> Iterato
         named = app or url or os.environ.get(LEDGER_URL) or loaded_app()
         remote = bool(os.environ.get(API_URL)) and not named
     if remote:
-        from runclaim.cli.remote import RemoteService
+        from runclaim.cli.remote import RemoteBackend
 
-        yield RemoteService.from_environment(os.environ)
+        yield RemoteBackend.from_environment(os.environ)
         return
-    from runclaim.cli.local import LocalService
+    from runclaim.cli.local import LocalBackend
 
-    with LocalService.on(find_app(app, url), config_of(url)) as service:
-        yield service
+    with LocalBackend.on(find_app(app, url), config_of(url)) as backend:
+        yield backend
 
 
 def loaded_app() -> Any:

@@ -7,10 +7,10 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from runclaim.cli.answers import Action, ActionsPage, Event, Run, RunLine, RunsPage, fitting
+from runclaim.cli.backend import ENDS, Filter, Json
 from runclaim.cli.environment import API_URL, TOKEN
 from runclaim.cli.exits import Refused, Unreachable
 from runclaim.cli.http import Api
-from runclaim.cli.service import ENDS, Filter, Json
 from runclaim.cli.terminal import say
 from runclaim.config import from_environment
 from runclaim.errors import ConfigError
@@ -29,8 +29,8 @@ _RECONNECTS: Final = 5
 _CREATED: Final = 201
 
 
-class RemoteService:
-    """A `Service` that asks the API."""
+class RemoteBackend:
+    """A `Backend` that asks the API."""
 
     #: The API knows it only where it is told; it is not known here.
     starts = "as soon as a worker has room"

@@ -108,7 +108,7 @@ class Served:
 
     def __init__(self, config: Config, application: Runclaim | None = None, **how: Any) -> None:
         self.app = create_app(config, application)
-        self.service = self.app.state.service
+        self.server = self.app.state.server
         self._socket = socket.create_server(("127.0.0.1", 0))
         # asyncio sets it only where a socket says that it is TCP; else an answer waits 40 ms for the client's ACK.
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -196,7 +196,7 @@ def test_an_action_that_never_was_is_not_there(desk_office):
 def test_an_api_with_the_application_rings_for_an_action_that_is_due(desk_office):
     action = desk_office.planned(error=CUT)
     bench = desk_office.bench
-    desk_office.served.service.attach(SimpleNamespace(flows={}, ledger=bench.ledger, config=bench.config))
+    desk_office.served.server.attach(SimpleNamespace(flows={}, ledger=bench.ledger, config=bench.config))
     bench.rung.actions = 0
     asked = decide(desk_office, action, "retry")
     refused = decide(desk_office, action, "retry")
@@ -211,7 +211,7 @@ def test_a_decision_whose_commit_was_not_confirmed_is_read_back(desk_office, mon
 
     Breaks if an ambiguous commit is not read back, or is taken for done before it was.
     """
-    database, read = desk_office.served.service.database, []
+    database, read = desk_office.served.server.database, []
     real = database.run
 
     def run(work, *, read_back=None, **how):

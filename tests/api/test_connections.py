@@ -136,10 +136,10 @@ def test_nothing_is_read_of_who_is_refused_anyway(desk_office, path, header, sta
 
 
 def test_unfinished_bodies_have_room_and_no_more(desk_office):
-    desk_office.served.service.buffers.most = 1000
+    desk_office.served.server.buffers.most = 1000
     refused = desk_office.client.post("/v1/runs", {"flow": "review", "input": {"head": "x" * 2000}})
 
-    assert (503, "busy", 0) == (refused.status, refused.code, desk_office.served.service.buffers.held)
+    assert (503, "busy", 0) == (refused.status, refused.code, desk_office.served.server.buffers.held)
     assert 422 == desk_office.client.post("/v1/runs", {"flow": "review", "input": {}}).status
 
 
@@ -198,7 +198,7 @@ def test_who_only_guesses_costs_the_ledger_nothing(desk_office, monkeypatch):
 
     Breaks if the count is looked at after the question.
     """
-    service, asked = desk_office.served.service, []
+    service, asked = desk_office.served.server, []
     stranger = desk_office.served.client(f"rc_{'0' * 12}_{'0' * 64}")
     [stranger.get("/v1/runs") for _ in range(61)]
     real = service.ask

@@ -117,7 +117,7 @@ def test_what_is_no_event_is_refused(desk_office, header):
 
 
 def test_so_many_streams_and_no_more(desk_office):
-    shares = desk_office.served.service.shares
+    shares = desk_office.served.server.shares
     made = desk_office.enqueued()
     with ExitStack() as others:
         for number in range(200):
@@ -133,7 +133,7 @@ def test_one_token_and_one_project_have_a_share_of_the_streams(desk_office):
 
     Breaks if streams are counted for the process alone.
     """
-    shares, made, own = desk_office.served.service.shares, desk_office.enqueued(), desk_office.token.split("_")[1]
+    shares, made, own = desk_office.served.server.shares, desk_office.enqueued(), desk_office.token.split("_")[1]
     with ExitStack() as mine:
         for _ in range(20):
             mine.enter_context(shares.held("streams", own, "default"))
@@ -186,7 +186,7 @@ def test_a_stream_ends_with_its_token(office, monkeypatch, column):
 
 def test_a_client_that_disconnects_leaves_no_stream_behind(desk_office):
     made = desk_office.enqueued()
-    shares = desk_office.served.service.shares
+    shares = desk_office.served.server.shares
     with desk_office.client.stream(path(made)) as events:
         next(events)
         streams = shares.many("streams")

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import text
 
 from runclaim.api import __main__ as serving
-from runclaim.api.service import Service
+from runclaim.api.server import Server
 from runclaim.config import Config
 from runclaim.errors import ConfigError
 from runclaim.ledger.doors import tokens
@@ -153,7 +153,7 @@ def test_no_address_but_our_own_is_listened_on_without_a_token(sqlite_url, host)
 
     Breaks if the address is looked at by its text, or an expired token counts as one.
     """
-    service = Service(Config(database_url=sqlite_url))
+    service = Server(Config(database_url=sqlite_url))
     serving.require_safe(service, "127.0.0.1")
     with pytest.raises(ConfigError, match="token create"):
         serving.require_safe(service, host)
@@ -169,7 +169,7 @@ def test_no_address_but_our_own_is_listened_on_without_a_token(sqlite_url, host)
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "localhost", "::1"])
 def test_our_own_addresses_need_no_token_to_be_listened_on(sqlite_url, host):
-    service = Service(Config(database_url=sqlite_url))
+    service = Server(Config(database_url=sqlite_url))
 
     serving.require_safe(service, host)
     service.close()
@@ -209,7 +209,7 @@ def everything(office):
     stranger = office.served.client(f"rc_{'0' * 12}_{CANARY}")
     made = office.client.post("/v1/runs", WANTED).json
     job = office.client.post("/v1/runs:claim", {"flow": "review", "phases": ["plan"], "worker": "w"}).json
-    office.served.service.database.run(lambda conn: conn.exec_driver_sql("SELECT 1"))
+    office.served.server.database.run(lambda conn: conn.exec_driver_sql("SELECT 1"))
     answers = [
         stranger.get("/v1/runs"),
         office.client.get("/v1/runs", authorization=f"Basic {CANARY}"),

@@ -179,7 +179,7 @@ def test_a_new_page_key_needs_no_restart(office):
         second.get("/v1/runs?page_size=1")
         office.bench.execute("DELETE FROM runclaim_signing_keys")
         token = office.client.get("/v1/runs?page_size=1").json["next_page_token"]
-        other.service._page_key_read_at -= 2
+        other.server._page_key_read_at -= 2
         found, forged = second.get(f"/v1/runs?page_size=1&page_token={token}"), second.get("/v1/runs?page_token=x")
 
     assert (200, 400) == (found.status, forged.status)
@@ -194,10 +194,10 @@ def test_no_query_and_no_word_of_an_error_is_in_a_log(desk_office, monkeypatch, 
     caplog.set_level(logging.DEBUG)
     canary = "canary-5d41402abc4b2a76"
 
-    def broken():
+    def broken(_question):
         raise RuntimeError(canary)
 
-    monkeypatch.setattr(desk_office.served.service, "flows", broken)
+    monkeypatch.setattr(desk_office.served.server.access, "ask", broken)
     answers = [desk_office.client.get("/v1/flows"), desk_office.client.get(f"/v1/runs?access_token={canary}")]
     lines = "\n".join(f"{record.getMessage()} {record.exc_text} {record.exc_info}" for record in caplog.records)
 
@@ -208,7 +208,7 @@ def test_no_query_and_no_word_of_an_error_is_in_a_log(desk_office, monkeypatch, 
 
 def test_a_project_may_have_so_many_live_runs(sqlite_url):
     office = Office(sqlite_url, api_live_runs=2)
-    room = office.served.service.room._counted
+    room = office.served.server.room._counted
     with office.served:
         made = [office.enqueued(number)["id"] for number in (1, 2)]
         room.clear()
@@ -225,7 +225,7 @@ def test_a_project_may_have_so_many_live_runs(sqlite_url):
 
 def test_waits_have_a_share_a_token(desk_office):
     made, own = desk_office.enqueued(), desk_office.token.split("_")[1]
-    shares = desk_office.served.service.shares
+    shares = desk_office.served.server.shares
     shares._many["waits", "token", own] = 50
     refused = desk_office.client.get(f"/v1/runs/{made['id']}", prefer="wait=5")
     at_once = desk_office.client.get(f"/v1/runs/{made['id']}")

@@ -58,9 +58,9 @@ def test_a_project_has_room_for_so_many_answers(sqlite_url):
     office = Office(sqlite_url, api_answers=2)
     with office.served:
         first = ask(office.client, key="a")
-        office.served.service.room._counted.clear()
+        office.served.server.room._counted.clear()
         kept = [ask(office.client, key="b").status, ask(office.client, key="a").status]
-        office.served.service.room._counted.clear()
+        office.served.server.room._counted.clear()
         refused, without = ask(office.client, key="c"), office.client.post("/v1/runs", WANTED)
         theirs = ask(office.with_scopes("admin", projects=("theirs",)), key="c")
     office.close()

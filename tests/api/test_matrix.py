@@ -53,7 +53,7 @@ NO_TOKEN = {
 def office(tmp_path_factory):
     """One for all: each question is about who asks, and the answers change little."""
     made = Office(f"sqlite:///{tmp_path_factory.mktemp('matrix')}/ledger.db", api_rate="100000/minute")
-    made.served.service.quota._guesses = made.served.service.quota._limit
+    made.served.server.quota._guesses = made.served.server.quota._limit
     with made.served:
         yield made
     made.close()

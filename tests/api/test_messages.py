@@ -24,7 +24,7 @@ def declared(office: Office, *, fail_open: bool) -> Flow:
     """A flow of two phases with a queue each, and the application where the API finds it."""
     bench = office.bench
     bench.ledger.headers_of = lambda _new: {"tenant": "acme"}
-    office.served.service.attach(SimpleNamespace(flows=bench.flows, ledger=bench.ledger, config=bench.config))
+    office.served.server.attach(SimpleNamespace(flows=bench.flows, ledger=bench.ledger, config=bench.config))
     flow = bench.flow("remind", subject="{repo}", fail_open=fail_open)
 
     def plan(ctx: Any) -> None:

@@ -49,7 +49,7 @@ class Fuzzed(Office):
 
     def __init__(self, url):
         super().__init__(url, api_rate="1000000/minute")
-        self.served.service.quota._guesses = self.served.service.quota._limit
+        self.served.server.quota._guesses = self.served.server.quota._limit
         self.asked = Counter()
         # A stream would last as long as its run.
         self.how = {"headers": {"Authorization": f"Bearer {self.token}", "Accept": "application/json"}}
@@ -64,14 +64,14 @@ class Fuzzed(Office):
                 operation["parameters"] = [each for each in told if each["name"] not in {"Prefer", "Last-Event-ID"}]
         # The one flow that there is: most of what is made up of the document alone would end at its name.
         parts = document["components"]["schemas"]
-        parts["Enqueue"]["properties"] |= {"flow": {"enum": ["review"]}}
-        parts["Enqueue"]["properties"]["input"] = {
+        parts["EnqueueRequest"]["properties"] |= {"flow": {"enum": ["review"]}}
+        parts["EnqueueRequest"]["properties"]["input"] = {
             "type": "object",
             "properties": {"repo": {"type": "string", "minLength": 1}, "number": {"type": "integer"}},
             "required": ["repo", "number"],
             "examples": [INPUT],
         }
-        parts["ClaimAsked"]["properties"] |= {
+        parts["WorkRequest"]["properties"] |= {
             "flow": {"enum": ["review"]},
             "phases": {"type": "array", "items": {"enum": ["plan", "deliver"]}, "minItems": 1, "maxItems": 2},
         }

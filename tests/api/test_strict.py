@@ -152,7 +152,7 @@ def test_every_answer_has_the_safe_headers(desk_office, path):
 
 
 def test_an_error_of_ours_is_a_problem_that_tells_nothing_of_us(desk_office, monkeypatch):
-    monkeypatch.setattr(desk_office.served.service, "flows", lambda: 1 / 0)
+    monkeypatch.setattr(desk_office.served.server.access, "ask", lambda _question: 1 / 0)
     broken = desk_office.client.get("/v1/flows")
 
     assert (500, "internal") == (broken.status, broken.code)

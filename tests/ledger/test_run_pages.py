@@ -9,6 +9,7 @@ import pytest
 from runclaim.keys import uuid7
 from runclaim.ledger.cancel import cancel
 from runclaim.ledger.doors.run_pages import RunFilter, list_runs, run_line
+from runclaim.service.runs import run_json
 from runclaim.states import RunState
 from tests.ledger.factories import claimed_run, failed_run, finish, queued_run, queued_runs, succeeded_run
 
@@ -94,7 +95,7 @@ def test_what_is_no_place_in_a_listing_is_refused(conn, after):
 
 def test_a_line_tells_the_run_and_no_traceback(conn):
     run_id = failed_run(conn).run_id
-    shown = run_line(conn, run_id).as_json()
+    shown = run_json(run_line(conn, run_id))
 
     assert ("failed", "plan", "default") == (shown["state"], shown["phase"], shown["project"])
     assert (0, 0) == (shown["rerun"], shown["priority"])
@@ -108,5 +109,5 @@ def test_a_run_that_goes_on_has_no_error(conn):
     claim = claimed_run(conn)
     finish(conn, claim)
 
-    assert run_line(conn, claim.run_id).as_json()["error"] is None
+    assert run_json(run_line(conn, claim.run_id))["error"] is None
     assert run_line(conn, uuid7()) is None

@@ -11,11 +11,11 @@ from starlette.responses import JSONResponse
 
 from runclaim.api.action_responses import ActionBrief, ActionOut, ActionsOut, ActionStateName
 from runclaim.api.auth import no_action
-from runclaim.api.idempotency import Show, respond
+from runclaim.api.idempotency import Render, respond
 from runclaim.api.page_tokens import page_token
 from runclaim.api.requests import Name, Resolved
 from runclaim.api.routes.runs import next_link
-from runclaim.api.routing import Asker, Doors
+from runclaim.api.routing import CurrentCaller, Routes
 from runclaim.flows.client.changes import ResolveAction, RetryAction
 from runclaim.ledger.actions import decide
 from runclaim.ledger.actions.settle import ActionState
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from runclaim.api.auth import Caller
 
-doors: Final = Doors()
+routes: Final = Routes()
 _PROBLEMS: Final = ("state-conflict", "request-in-flight", "idempotency-key-reused")
 
 
@@ -45,7 +45,7 @@ class Listing(BaseModel):
     page_token: str | None = Field(None, max_length=512, description="From `next_page_token`.")
 
 
-@doors.door(
+@routes.declare(
     "GET",
     "/v1/actions",
     scope=Scope.RUNS_READ,
@@ -55,37 +55,37 @@ class Listing(BaseModel):
     },
     tags=["actions"],
 )
-def list_of_actions(query: Annotated[Listing, Query()], request: Request, caller: Asker) -> JSONResponse:
+def list_of_actions(query: Annotated[Listing, Query()], request: Request, caller: CurrentCaller) -> JSONResponse:
     """The planned actions of a project or of a run, newest first, in pages."""
-    service, run_id = caller.service, None if query.run is None else str(query.run)
+    server, run_id = caller.server, None if query.run is None else str(query.run)
     whose = None if run_id is None else caller.run(run_id).project
     project = caller.project(query.project or whose)
     state = None if query.state is None else ActionState(query.state)
     question = ["actions", project, run_id or "", state or ""]
-    after = None if query.page_token is None else service.place_of(question, query.page_token)
+    after = None if query.page_token is None else server.place_of(question, query.page_token)
     size = min(query.page_size, MOST)
-    page = service.ask(
+    page = server.ask(
         lambda conn: action_page(conn, project=project, run_id=run_id, state=state, after=after, limit=size)
     )
-    token = "" if page.next_after is None else page_token(service.page_key, question, page.next_after)
+    token = "" if page.next_after is None else page_token(server.page_key, question, page.next_after)
     body = {"actions": [action_json(each) for each in page.actions], "next_page_token": token}
     return JSONResponse(body, headers=next_link(request, token))
 
 
-@doors.door(
+@routes.declare(
     "GET",
     "/v1/actions/{action_id:uuid}",
     scope=Scope.RUNS_READ,
     answers={200: {"model": ActionOut, "description": "The action."}},
     tags=["actions"],
 )
-def get_action(action_id: UUID, caller: Asker) -> JSONResponse:
+def get_action(action_id: UUID, caller: CurrentCaller) -> JSONResponse:
     """A planned action: what is sent, and what became of it."""
     action, _ = caller.action(str(action_id))
     return JSONResponse(action_json(action))
 
 
-@doors.door(
+@routes.declare(
     "POST",
     "/v1/actions/{action_id:uuid}:retry",
     scope=Scope.RUNS_WRITE,
@@ -99,7 +99,7 @@ def get_action(action_id: UUID, caller: Asker) -> JSONResponse:
     },
     tags=["actions"],
 )
-def retry_action(action_id: UUID, request: Request, caller: Asker) -> Response:
+def retry_action(action_id: UUID, request: Request, caller: CurrentCaller) -> Response:
     """
     Send a failed or unknown action again, under the same idempotency key.
 
@@ -114,11 +114,11 @@ def retry_action(action_id: UUID, request: Request, caller: Asker) -> Response:
         project=project,
         payload=None,
         answer=lambda due: Answer(202, due.run_id, {"Retry-After": "1"}),
-        show=_shown_to(caller, action.id),
+        render=_render_for(caller, action.id),
     )
 
 
-@doors.door(
+@routes.declare(
     "POST",
     "/v1/actions/{action_id:uuid}:resolve",
     scope=Scope.RUNS_WRITE,
@@ -128,7 +128,7 @@ def retry_action(action_id: UUID, request: Request, caller: Asker) -> Response:
     answers={200: {"model": ActionOut | ActionBrief, "description": "The action as it ended."}},
     tags=["actions"],
 )
-def resolve_action(action_id: UUID, body: Resolved, request: Request, caller: Asker) -> Response:
+def resolve_action(action_id: UUID, body: Resolved, request: Request, caller: CurrentCaller) -> Response:
     """Record what became of an unknown action: it arrived as `upstream_id`, or never arrived. Nothing is sent."""
     action, project = caller.action(str(action_id))
     return respond(
@@ -138,16 +138,16 @@ def resolve_action(action_id: UUID, body: Resolved, request: Request, caller: As
         project=project,
         payload=body.model_dump(),
         answer=lambda resolved: Answer(200, resolved.run_id),
-        show=_shown_to(caller, action.id),
+        render=_render_for(caller, action.id),
     )
 
 
-def _shown_to(caller: Caller, action_id: str) -> Show:
+def _render_for(caller: Caller, action_id: str) -> Render:
     """How an action is shown: whole, or only its id and state to a caller who may not read."""
 
-    def show(conn: Connection, _run_id: str) -> tuple[Any, dict[str, str]]:
+    def render(conn: Connection, _run_id: str) -> tuple[Any, dict[str, str]]:
         if (action := decide.action(conn, action_id)) is None:
             raise no_action(action_id)
         return action_json(action) if caller.reads else {"id": action.id, "state": str(action.state)}, {}
 
-    return show
+    return render

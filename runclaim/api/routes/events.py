@@ -22,7 +22,7 @@ from starlette.responses import JSONResponse, StreamingResponse
 
 from runclaim.api.problems import Problem
 from runclaim.api.responses import EventsOut
-from runclaim.api.routing import Asker, Doors
+from runclaim.api.routing import CurrentCaller, Routes
 from runclaim.errors import RunclaimError
 from runclaim.ledger.doors.tokens import Scope
 from runclaim.pause import Pauses
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from runclaim.api.auth import Caller
-    from runclaim.api.service import Service
+    from runclaim.api.server import Server
     from runclaim.ledger.doors.run_pages import RunLine
     from runclaim.ledger.read import EventView
 
-doors: Final = Doors()
+routes: Final = Routes()
 #: For proxies that would otherwise hold a stream back until their buffer is full.
 _UNBUFFERED: Final = {"X-Accel-Buffering": "no"}
 _KEEP_ALIVE_SECONDS: Final = 15.0
@@ -54,7 +54,7 @@ class After(BaseModel):
     limit: int = Field(100, ge=1, le=100, description="The most events in a JSON response.")
 
 
-@doors.door(
+@routes.declare(
     "GET",
     "/v1/runs/{run_id:uuid}/events",
     scope=Scope.RUNS_READ,
@@ -73,7 +73,7 @@ class After(BaseModel):
     },
     tags=["runs"],
 )
-async def follow(run_id: UUID, query: Annotated[After, Query()], request: Request, caller: Asker) -> Response:
+async def follow(run_id: UUID, query: Annotated[After, Query()], request: Request, caller: CurrentCaller) -> Response:
     """
     The events of a run as they happen, from the first one or from the one after `Last-Event-ID`.
 
@@ -81,15 +81,15 @@ async def follow(run_id: UUID, query: Annotated[After, Query()], request: Reques
     """
     line = await run_sync(caller.run, str(run_id))
     after = _begin(request, query)
-    service = caller.service
+    server = caller.server
     if "text/event-stream" not in request.headers.get("accept", "text/event-stream") and _wants_json(request):
-        found, _ = await run_sync(_look, service, line.id, after, query.limit)
+        found, _ = await run_sync(_look, server, line.id, after, query.limit)
         last = found[-1].id if found else after
         return JSONResponse({"events": [event_json(each) for each in found], "last_id": last})
-    found, is_over = await run_sync(_look, service, line.id, after)
+    found, is_over = await run_sync(_look, server, line.id, after)
     if is_over and not found:
         return Response(status_code=204)
-    service.shares.require_room("streams", caller.token.id, line.project)
+    server.shares.require_room("streams", caller.token.id, line.project)
     if request.method == "HEAD":
         return Response(media_type="text/event-stream", headers=_UNBUFFERED)
     return StreamingResponse(_stream(caller, line, after), media_type="text/event-stream", headers=_UNBUFFERED)
@@ -109,17 +109,17 @@ def _wants_json(request: Request) -> bool:
 
 
 async def _stream(caller: Caller, line: RunLine, after: int) -> AsyncIterator[bytes]:
-    service, run_id, pauses = caller.service, line.id, Pauses(first=0.1, longest=1.0)
+    server, run_id, pauses = caller.server, line.id, Pauses(first=0.1, longest=1.0)
     said = checked = time.monotonic()
-    with service.shares.held("streams", caller.token.id, line.project):
+    with server.shares.held("streams", caller.token.id, line.project):
         yield b"retry: 2000\n\n"
         while True:
             try:
                 if time.monotonic() - checked > _KEEP_ALIVE_SECONDS:
                     checked = time.monotonic()
-                    if not await run_sync(service.ask, caller.is_still_good):
+                    if not await run_sync(server.ask, caller.is_still_good):
                         return
-                found, is_over = await run_sync(_look, service, run_id, after)
+                found, is_over = await run_sync(_look, server, run_id, after)
             except RunclaimError:
                 # The client comes back by itself, and says where it was.
                 return
@@ -137,9 +137,9 @@ async def _stream(caller: Caller, line: RunLine, after: int) -> AsyncIterator[by
                 await anyio.sleep(pauses.next() or 0.0)
 
 
-def _look(service: Service, run_id: str, after: int, limit: int = 100) -> tuple[Sequence[EventView], bool]:
+def _look(server: Server, run_id: str, after: int, limit: int = 100) -> tuple[Sequence[EventView], bool]:
     """The events after that one, and whether the run had ended when they were read."""
-    new = service.ask(partial(events_after, run_id=run_id, after=after, limit=limit))
+    new = server.ask(partial(events_after, run_id=run_id, after=after, limit=limit))
     return new.events, new.state is None or new.state in TERMINAL
 
 

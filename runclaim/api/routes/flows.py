@@ -7,24 +7,24 @@ from typing import Any, Final
 from starlette.responses import JSONResponse
 
 from runclaim.api.responses import FlowOut, FlowPhaseOut, FlowsOut
-from runclaim.api.routing import Asker, Doors
+from runclaim.api.routing import CurrentCaller, Routes
 from runclaim.flows.declare.description import FlowDescription
 from runclaim.ledger.doors.tokens import Scope
 from runclaim.service.flows import known_flows
 
-doors: Final = Doors()
+routes: Final = Routes()
 
 
-@doors.door(
+@routes.declare(
     "GET",
     "/v1/flows",
     scope=Scope.RUNS_READ,
     answers={200: {"model": FlowsOut, "description": "Every registered flow, by name."}},
     tags=["flows"],
 )
-def list_flows(caller: Asker) -> JSONResponse:
+def list_flows(caller: CurrentCaller) -> JSONResponse:
     """The registered flows, each with the JSON Schema of its input."""
-    return JSONResponse({"flows": [_as_listed(flow) for flow in known_flows(caller.service.access)]})
+    return JSONResponse({"flows": [_as_listed(flow) for flow in known_flows(caller.server.access)]})
 
 
 def _as_listed(flow: FlowDescription) -> dict[str, Any]:

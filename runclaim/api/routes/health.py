@@ -9,14 +9,14 @@ from starlette.responses import JSONResponse
 
 from runclaim import migrations
 from runclaim.api.responses import Health
-from runclaim.api.routing import Doors, service_of
+from runclaim.api.routing import Routes, server_of
 from runclaim.errors import RunclaimError
 
-doors: Final = Doors()
+routes: Final = Routes()
 _AGAIN: Final = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}
 
 
-@doors.door(
+@routes.declare(
     "GET",
     "/livez",
     scope=None,
@@ -28,7 +28,7 @@ async def livez() -> JSONResponse:
     return JSONResponse({"status": "ok", "checks": {}})
 
 
-@doors.door(
+@routes.declare(
     "GET",
     "/readyz",
     scope=None,
@@ -44,13 +44,13 @@ async def livez() -> JSONResponse:
 )
 def readyz(request: Request) -> JSONResponse:
     """Whether requests can be served. The broker is reported but not required: beat dispatches runs later."""
-    service = service_of(request)
+    server = server_of(request)
     try:
-        found = service.ask(migrations.revision)
+        found = server.ask(migrations.revision)
         ledger = "ok" if found == migrations.HEAD else f"at revision {found}, this release needs {migrations.HEAD}"
     except RunclaimError:
         ledger = "does not answer"
-    checks = {"ledger": ledger, "broker": "not checked" if service.can_ring else "none; beat dispatches runs"}
+    checks = {"ledger": ledger, "broker": "not checked" if server.can_ring else "none; beat dispatches runs"}
     is_ready = ledger == "ok"
     return JSONResponse(
         {"status": "ok" if is_ready else "unavailable", "checks": checks},

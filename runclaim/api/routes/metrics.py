@@ -7,21 +7,21 @@ from typing import Final
 from fastapi import Request, Response
 
 from runclaim.api.problems import Problem
-from runclaim.api.routing import Asker, Doors
+from runclaim.api.routing import CurrentCaller, Routes
 from runclaim.ledger.doors.tokens import Scope
 
-doors: Final = Doors()
+routes: Final = Routes()
 _TEXT: Final = {"text/plain": {"schema": {"type": "string"}, "example": "runclaim_up 1.0\n"}}
 
 
-@doors.door(
+@routes.declare(
     "GET",
     "/metrics",
     scope=Scope.RUNS_READ,
     answers={200: {"description": "Metrics in the Prometheus text format.", "content": _TEXT}},
     tags=["health"],
 )
-def metrics(request: Request, caller: Asker) -> Response:
+def metrics(request: Request, caller: CurrentCaller) -> Response:
     """Queues, latencies, outcomes and refusals across all projects; runs, keys, inputs and projects are not named."""
     try:
         from runclaim.metrics import CONTENT_TYPE, LedgerCollector, exposition
@@ -31,5 +31,5 @@ def metrics(request: Request, caller: Asker) -> Response:
         ) from missing
     state = request.app.state
     if not hasattr(state, "collector"):
-        state.collector = LedgerCollector(lambda: caller.service.database)
+        state.collector = LedgerCollector(lambda: caller.server.database)
     return Response(exposition(state.collector), media_type=CONTENT_TYPE)

@@ -12,8 +12,8 @@ from runclaim.api.auth import Caller, no_run
 from runclaim.api.idempotency import respond
 from runclaim.api.requests import Ids
 from runclaim.api.responses import RunBrief, RunOut, RunsChanged
-from runclaim.api.routes.runs import LOCATION, brief, shown_to
-from runclaim.api.routing import Asker, Doors
+from runclaim.api.routes.runs import LOCATION, brief, render_for
+from runclaim.api.routing import CurrentCaller, Routes
 from runclaim.flows.client.changes import Cancel, Restart
 from runclaim.flows.client.enqueue import Rerun
 from runclaim.ledger.doors.run_pages import RunLine, run_line
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from runclaim.flows.client.access import Change
 
-doors: Final = Doors()
+routes: Final = Routes()
 _PROBLEMS: Final = ("state-conflict", "request-in-flight", "idempotency-key-reused", "run-purged")
 _LATER: Final = {"Retry-After": "1"}
 _ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
@@ -38,7 +38,7 @@ _ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
 }
 
 
-@doors.door(
+@routes.declare(
     "POST",
     "/v1/runs/{run_id:uuid}:cancel",
     scope=Scope.RUNS_WRITE,
@@ -47,13 +47,13 @@ _ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
     answers=_ANSWERS,
     tags=["runs"],
 )
-def cancel_run(run_id: UUID, request: Request, caller: Asker) -> Response:
+def cancel_run(run_id: UUID, request: Request, caller: CurrentCaller) -> Response:
     """Cancel a run, or ask its worker to stop if it is running. Repeating the request is harmless."""
     line = caller.run(str(run_id))
     return _change(caller, request, line, Cancel([line.id], caller.name))
 
 
-@doors.door(
+@routes.declare(
     "POST",
     "/v1/runs:cancel",
     scope=Scope.RUNS_WRITE,
@@ -63,12 +63,12 @@ def cancel_run(run_id: UUID, request: Request, caller: Asker) -> Response:
     answers={202: {"model": RunsChanged, "description": "The request is recorded for all of these runs."}},
     tags=["runs"],
 )
-def cancel_runs(body: Ids, request: Request, caller: Asker) -> Response:
+def cancel_runs(body: Ids, request: Request, caller: CurrentCaller) -> Response:
     """Cancel up to 100 runs, all or none: if one of them is not yours or has ended otherwise, none is canceled."""
     lines = [caller.run(run_id) for run_id in dict.fromkeys(each.lower() for each in body.ids)]
     ids = [line.id for line in lines]
 
-    def show(conn: Connection, _run_id: str) -> tuple[Any, dict[str, str]]:
+    def render(conn: Connection, _run_id: str) -> tuple[Any, dict[str, str]]:
         after = [_line(conn, run_id) for run_id in ids]
         return {"runs": [run_json(line) if caller.reads else brief(line) for line in after]}, {}
 
@@ -79,11 +79,11 @@ def cancel_runs(body: Ids, request: Request, caller: Asker) -> Response:
         project=lines[0].project,
         payload=body.model_dump(),
         answer=lambda _: Answer(202, lines[0].id, _LATER),
-        show=show,
+        render=render,
     )
 
 
-@doors.door(
+@routes.declare(
     "POST",
     "/v1/runs/{run_id:uuid}:retry",
     scope=Scope.RUNS_WRITE,
@@ -92,13 +92,13 @@ def cancel_runs(body: Ids, request: Request, caller: Asker) -> Response:
     answers=_ANSWERS,
     tags=["runs"],
 )
-def retry_run(run_id: UUID, request: Request, caller: Asker) -> Response:
+def retry_run(run_id: UUID, request: Request, caller: CurrentCaller) -> Response:
     """Restart a failed run at its failed phase, with a fresh budget of attempts."""
     line = caller.run(str(run_id))
     return _change(caller, request, line, Restart("retry", line.id, caller.name))
 
 
-@doors.door(
+@routes.declare(
     "POST",
     "/v1/runs/{run_id:uuid}:resume",
     scope=Scope.RUNS_WRITE,
@@ -107,13 +107,13 @@ def retry_run(run_id: UUID, request: Request, caller: Asker) -> Response:
     answers=_ANSWERS,
     tags=["runs"],
 )
-def resume_run(run_id: UUID, request: Request, caller: Asker) -> Response:
+def resume_run(run_id: UUID, request: Request, caller: CurrentCaller) -> Response:
     """Resume a blocked run at its blocked phase."""
     line = caller.run(str(run_id))
     return _change(caller, request, line, Restart("resume", line.id, caller.name))
 
 
-@doors.door(
+@routes.declare(
     "POST",
     "/v1/runs/{run_id:uuid}:rerun",
     scope=Scope.RUNS_WRITE,
@@ -122,12 +122,12 @@ def resume_run(run_id: UUID, request: Request, caller: Asker) -> Response:
     answers={201: {"model": RunOut | RunBrief, "description": "The new run.", "headers": LOCATION}},
     tags=["runs"],
 )
-def rerun_run(run_id: UUID, request: Request, caller: Asker) -> Response:
+def rerun_run(run_id: UUID, request: Request, caller: CurrentCaller) -> Response:
     """Enqueue a new run with the key and input of an existing one, which is superseded if it has not ended."""
-    line, service = caller.run(str(run_id)), caller.service
-    service.room.require("live-runs", line.project)
-    view = service.ask(partial(view_of, run_id=line.id))
-    new = known_flow(service.access, line.flow).rerun(view)
+    line, server = caller.run(str(run_id)), caller.server
+    server.room.require("live-runs", line.project)
+    view = server.ask(partial(view_of, run_id=line.id))
+    new = known_flow(server.access, line.flow).rerun(view)
     return respond(
         caller,
         request,
@@ -135,7 +135,7 @@ def rerun_run(run_id: UUID, request: Request, caller: Asker) -> Response:
         project=line.project,
         payload=None,
         answer=lambda _: Answer(201, new.run_id, {"Location": new.run_id}),
-        show=shown_to(caller),
+        render=render_for(caller),
     )
 
 
@@ -148,7 +148,7 @@ def _change(caller: Caller, request: Request, line: RunLine, change: Change[Any]
         project=line.project,
         payload=None,
         answer=lambda _: Answer(202, line.id, _LATER),
-        show=shown_to(caller),
+        render=render_for(caller),
     )
 
 

@@ -15,15 +15,15 @@ from starlette.responses import JSONResponse
 from runclaim import tracing
 from runclaim.api.auth import Caller
 from runclaim.api.error_problems import of_input
-from runclaim.api.idempotency import Show, respond
+from runclaim.api.idempotency import Render, respond
 from runclaim.api.long_poll import until, wait_of
 from runclaim.api.page_tokens import page_token, question_of
 from runclaim.api.problems import Problem
-from runclaim.api.requests import Enqueue, Name
+from runclaim.api.requests import EnqueueRequest, Name
 from runclaim.api.responses import RunBrief, RunOut, RunsOut, State
-from runclaim.api.routing import Asker, Doors
+from runclaim.api.routing import CurrentCaller, Routes
 from runclaim.errors import InputError
-from runclaim.flows.client.enqueue import Enqueue as EnqueueChange
+from runclaim.flows.client.enqueue import Enqueue
 from runclaim.flows.declare.registered_inputs import InputRefused
 from runclaim.ledger import read
 from runclaim.ledger.doors.run_pages import MOST, RunFilter, RunLine, list_runs
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from runclaim.ledger.new_run import NewRun
     from runclaim.ledger.read import RunView
 
-doors: Final = Doors()
+routes: Final = Routes()
 LOCATION: Final = {"Location": {"description": "The address of the run.", "schema": {"type": "string"}}}
 _REPLAYED: Final = {
     "Idempotency-Replayed": {
@@ -83,20 +83,20 @@ def etag(run: RunLine | RunView) -> str:
     return f'"{run.fence}{"-cancel" if run.cancel_requested else ""}"'
 
 
-def shown_to(caller: Caller) -> Show:
+def render_for(caller: Caller) -> Render:
     """
     How a run is shown to a caller: whole, or only its id and state to a caller who may not read.
 
     Raises: Problem when the run was purged.
     """
 
-    def show(conn: Connection, run_id: str) -> tuple[Any, dict[str, str]]:
+    def render(conn: Connection, run_id: str) -> tuple[Any, dict[str, str]]:
         if (view := read.run(conn, run_id)) is None:
             detail = f"the key belongs to run {run_id}, which was purged; nothing was enqueued"
             raise Problem("run-purged", detail, more={"run_id": run_id})
         return whole_run_json(conn, view) if caller.reads else brief(view), {"ETag": etag(view)}
 
-    return show
+    return render
 
 
 def brief(run: RunLine | RunView) -> dict[str, Any]:
@@ -104,7 +104,7 @@ def brief(run: RunLine | RunView) -> dict[str, Any]:
     return {"id": run.id, "state": str(run.state)}
 
 
-@doors.door(
+@routes.declare(
     "POST",
     "/v1/runs",
     scope=Scope.RUNS_WRITE,
@@ -117,25 +117,25 @@ def brief(run: RunLine | RunView) -> dict[str, Any]:
     },
     tags=["runs"],
 )
-def enqueue_run(body: Enqueue, request: Request, caller: Asker) -> Response:
+def enqueue_run(body: EnqueueRequest, request: Request, caller: CurrentCaller) -> Response:
     """
     Enqueue a run of a flow, or get the run that its key already has.
 
     With an Idempotency-Key, a repeated request gets the first answer until a day after the run has ended. A token
     without `runs:read` gets only the id and state of the run.
     """
-    service, project = caller.service, caller.project(body.project)
-    service.room.require("live-runs", project)
+    server, project = caller.server, caller.project(body.project)
+    server.room.require("live-runs", project)
     new = _new_run(caller, body, project, request)
 
     return respond(
         caller,
         request,
-        EnqueueChange([new]),
+        Enqueue([new]),
         project=project,
         payload=body.model_dump(),
         answer=_enqueued,
-        show=shown_to(caller),
+        render=render_for(caller),
     )
 
 
@@ -144,8 +144,8 @@ def _enqueued(runs: Sequence[Enqueued]) -> Answer:
     return Answer(201 if run.created else 200, run.run_id, {"Location": f"runs/{run.run_id}"})
 
 
-def _new_run(caller: Caller, body: Enqueue, project: str, request: Request) -> NewRun:
-    flow = known_flow(caller.service.access, body.flow)
+def _new_run(caller: Caller, body: EnqueueRequest, project: str, request: Request) -> NewRun:
+    flow = known_flow(caller.server.access, body.flow)
     wanted = RunRequest(
         flow=body.flow,
         input=body.input,
@@ -164,7 +164,7 @@ def _new_run(caller: Caller, body: Enqueue, project: str, request: Request) -> N
         raise of_input(error, flow.description.fields) from error
 
 
-@doors.door(
+@routes.declare(
     "GET",
     "/v1/runs",
     scope=Scope.RUNS_READ,
@@ -172,9 +172,9 @@ def _new_run(caller: Caller, body: Enqueue, project: str, request: Request) -> N
     answers={200: {"model": RunsOut, "description": "A page of runs; `Link: …; rel=next` leads to the next page."}},
     tags=["runs"],
 )
-def list_of_runs(query: Annotated[Listing, Query()], request: Request, caller: Asker) -> JSONResponse:
+def list_of_runs(query: Annotated[Listing, Query()], request: Request, caller: CurrentCaller) -> JSONResponse:
     """The runs of a project, newest first, in pages."""
-    service = caller.service
+    server = caller.server
     wanted = RunFilter(
         project=caller.project(query.project),
         flow=query.flow,
@@ -184,9 +184,9 @@ def list_of_runs(query: Annotated[Listing, Query()], request: Request, caller: A
         oldest_first=query.order_by.endswith("asc"),
     )
     question = question_of(wanted)
-    after = None if query.page_token is None else service.place_of(question, query.page_token)
-    page = service.ask(lambda conn: list_runs(conn, wanted, after=after, limit=query.page_size))
-    token = "" if page.next_after is None else page_token(service.page_key, question, page.next_after)
+    after = None if query.page_token is None else server.place_of(question, query.page_token)
+    page = server.ask(lambda conn: list_runs(conn, wanted, after=after, limit=query.page_size))
+    token = "" if page.next_after is None else page_token(server.page_key, question, page.next_after)
     body = {"runs": [run_json(line) for line in page.runs], "next_page_token": token}
     return JSONResponse(body, headers=next_link(request, token))
 
@@ -196,7 +196,7 @@ def next_link(request: Request, token: str) -> dict[str, str]:
     return {"Link": f'<?{request.url.include_query_params(page_token=token).query}>; rel="next"'} if token else {}
 
 
-@doors.door(
+@routes.declare(
     "GET",
     "/v1/runs/{run_id:uuid}",
     scope=Scope.RUNS_READ,
@@ -206,7 +206,7 @@ def next_link(request: Request, token: str) -> dict[str, str]:
     },
     tags=["runs"],
 )
-async def get_run(run_id: UUID, request: Request, caller: Asker) -> Response:
+async def get_run(run_id: UUID, request: Request, caller: CurrentCaller) -> Response:
     """
     A run with its input, and its result once it has succeeded.
 
@@ -224,7 +224,7 @@ async def get_run(run_id: UUID, request: Request, caller: Asker) -> Response:
     headers = {"ETag": etag(line)} | ({} if wait is None else {"Preference-Applied": f"wait={wait}"})
     if _is_known(request, etag(line)):
         return Response(status_code=304, headers=headers)
-    body, current = await run_sync(caller.service.ask, partial(_whole, run_id=line.id))
+    body, current = await run_sync(caller.server.ask, partial(_whole, run_id=line.id))
     return JSONResponse(body, headers=headers | {"ETag": current})
 
 

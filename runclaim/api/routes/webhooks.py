@@ -11,14 +11,14 @@ from starlette.responses import JSONResponse
 from runclaim.api.bodies import StrictRequest
 from runclaim.api.problems import Problem
 from runclaim.api.responses import ReceivedOut
-from runclaim.api.routing import Doors, service_of
+from runclaim.api.routing import Routes, server_of
 from runclaim.flows.inbound.webhook import DeliveryOutcome
 
-doors: Final = Doors()
+routes: Final = Routes()
 _NEW: Final = frozenset({DeliveryOutcome.ENQUEUED, DeliveryOutcome.STARTED})
 
 
-@doors.door(
+@routes.declare(
     "POST",
     "/v1/webhooks/{trigger}",
     scope=None,
@@ -34,8 +34,8 @@ _NEW: Final = frozenset({DeliveryOutcome.ENQUEUED, DeliveryOutcome.STARTED})
 )
 async def receive(request: StrictRequest, trigger: str = Path(max_length=100)) -> JSONResponse:
     """Receive one signed delivery (GitHub or Standard Webhooks, as the application declares the trigger)."""
-    service = service_of(request)
-    webhook = service.runs.webhooks.get(trigger) if service.runs is not None else None
+    server = server_of(request)
+    webhook = server.runs.webhooks.get(trigger) if server.runs is not None else None
     if webhook is None:
         raise Problem("not-found", "there is no webhook with this name")
     # Read only now: a stranger who knows no trigger's name sends nothing that is kept.

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from runclaim.api.auth import Caller
-    from runclaim.api.requests import ClaimAsked, FailedAttempt, Succeeded
+    from runclaim.api.requests import FailedAttempt, Succeeded, WorkRequest
     from runclaim.flows.client.run_source import RunSource
     from runclaim.flows.declare.description import FlowDescription, PhaseDescription
 
@@ -47,7 +47,7 @@ class Job:
     lease: timedelta
     ends: Lease
 
-    def shown(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Any]:
         """As JSON."""
         taken = self.claim
         return {
@@ -79,7 +79,7 @@ class Ended:
     recorded: str
     then: Callable[[], None] = lambda: None
 
-    def shown(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Any]:
         """As JSON; the same however often it is asked."""
         return {"id": self.run_id, "phase": self.phase, "attempt": self.attempt, "recorded": self.recorded}
 
@@ -87,13 +87,13 @@ class Ended:
 Settling = tuple[Callable[["Connection"], Ended], Callable[["Connection"], Ended | None]]
 
 
-def take(caller: Caller, asked: ClaimAsked) -> Job | None:
+def take(caller: Caller, request: WorkRequest) -> Job | None:
     """Claim the run that has waited longest at one of these phases, or `None`. Raises: Problem."""
-    service, project, owner = caller.service, caller.project(asked.project), nonce()
-    flow = known_flow(service.access, asked.flow).source
+    server, project, owner = caller.server, caller.project(request.project), nonce()
+    flow = known_flow(server.access, request.flow).source
     description = flow.description
-    known = {phase.name: phase for phase in description.phases if phase.name in asked.phases}
-    if missing := sorted(set(asked.phases) - set(known)):
+    known = {phase.name: phase for phase in description.phases if phase.name in request.phases}
+    if missing := sorted(set(request.phases) - set(known)):
         raise Problem("unknown-flow", f"flow {description.name} has no phase {missing[0]}")
     tried: list[ClaimRequest] = []
 
@@ -108,7 +108,7 @@ def take(caller: Caller, asked: ClaimAsked) -> Job | None:
             tried[-1:],
             flow=description.name,
             phase=phase.name,
-            worker=f"http:{asked.worker}",
+            worker=f"http:{request.worker}",
             lease=phase.lease,
             max_duration=phase.max_duration,
             waits_for=phase.on,
@@ -121,10 +121,10 @@ def take(caller: Caller, asked: ClaimAsked) -> Job | None:
         taken = claimed(conn, tried)
         return _job(conn, taken[0], flow, known[taken[0].phase]) if taken else None
 
-    if service.ask(lambda conn: ready(conn, project=project, flow=description.name, phases=list(known))) is None:
+    if server.ask(lambda conn: ready(conn, project=project, flow=description.name, phases=list(known))) is None:
         # Polling for work writes nothing while there is none.
         return None
-    return service.database.run(work, read_back=read_back)
+    return server.database.run(work, read_back=read_back)
 
 
 def _job(conn: Connection, taken: Claim, flow: RunSource, phase: PhaseDescription) -> Job | None:
@@ -137,8 +137,8 @@ def _job(conn: Connection, taken: Claim, flow: RunSource, phase: PhaseDescriptio
 
 def begin_success(caller: Caller, line: RunLine, fence: int, owner: str, said: Succeeded) -> Settling:
     """How a result is recorded, and read back. Raises: InputError."""
-    service = caller.service
-    description = known_flow(service.access, line.flow).description
+    server = caller.server
+    description = known_flow(server.access, line.flow).description
     text = dump_json("result", said.result)
 
     def work(conn: Connection) -> Ended:
@@ -154,9 +154,9 @@ def begin_success(caller: Caller, line: RunLine, fence: int, owner: str, said: S
 
         def ring() -> None:
             if moved.state is RunState.QUEUED:
-                flow = service.access.flows.get(line.flow)
+                flow = server.access.flows.get(line.flow)
                 due = of_claim(claim=taken, flow=flow, fence=moved.fence, next_phase=next_phase)
-                service.access.publisher.publish([due])
+                server.access.publisher.publish([due])
 
         return Ended(line.id, taken.phase, taken.attempt, "succeeded", ring)
 
@@ -175,7 +175,7 @@ def begin_success(caller: Caller, line: RunLine, fence: int, owner: str, said: S
 
 def begin_failure(caller: Caller, line: RunLine, fence: int, owner: str, said: FailedAttempt) -> Settling:
     """How an attempt without a result is settled, and read back."""
-    description = known_flow(caller.service.access, line.flow).description
+    description = known_flow(caller.server.access, line.flow).description
     error = reported_error_data(said.error.type, said.error.message, said.error.traceback)
     place = fingerprint(["fail", line.id, fence, owner])
     what = fingerprint([error, said.verdict, said.retry_after_seconds])

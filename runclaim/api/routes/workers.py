@@ -15,10 +15,10 @@ from starlette.responses import JSONResponse
 
 from runclaim.api.auth import Caller
 from runclaim.api.long_poll import until, wait_of
-from runclaim.api.requests import ClaimAsked, FailedAttempt, Held, Succeeded
+from runclaim.api.requests import FailedAttempt, Held, Succeeded, WorkRequest
 from runclaim.api.responses import Beat, ClaimOut, Settled
 from runclaim.api.routes.worker_claims import Job, begin_failure, begin_success, take
-from runclaim.api.routing import Asker, Doors
+from runclaim.api.routing import CurrentCaller, Routes
 from runclaim.errors import ClaimLost
 from runclaim.ledger.doors.outside_workers import held_claim, lease_of
 from runclaim.ledger.doors.tokens import Scope
@@ -29,12 +29,12 @@ from runclaim.sql.clock import rfc3339
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-doors: Final = Doors()
+routes: Final = Routes()
 _LOST: Final = ("claim-lost",)
 _SETTLED: Final[dict[int | str, dict[str, Any]]] = {200: {"model": Settled, "description": "The outcome is recorded."}}
 
 
-@doors.door(
+@routes.declare(
     "POST",
     "/v1/runs:claim",
     scope=Scope.WORKER,
@@ -46,7 +46,7 @@ _SETTLED: Final[dict[int | str, dict[str, Any]]] = {200: {"model": Settled, "des
     },
     tags=["workers"],
 )
-async def claim_run(body: ClaimAsked, request: Request, caller: Asker) -> Response:
+async def claim_run(body: WorkRequest, request: Request, caller: CurrentCaller) -> Response:
     """
     Claim the run that has been due longest in one of these phases.
 
@@ -62,10 +62,10 @@ async def claim_run(body: ClaimAsked, request: Request, caller: Asker) -> Respon
         project=lambda _found: caller.project(body.project),
     )
     headers = {} if wait is None else {"Preference-Applied": f"wait={wait}"}
-    return Response(status_code=204, headers=headers) if job is None else JSONResponse(job.shown(), headers=headers)
+    return Response(status_code=204, headers=headers) if job is None else JSONResponse(job.as_json(), headers=headers)
 
 
-@doors.door(
+@routes.declare(
     "POST",
     "/v1/runs/{run_id:uuid}:heartbeat",
     scope=Scope.WORKER,
@@ -74,11 +74,11 @@ async def claim_run(body: ClaimAsked, request: Request, caller: Asker) -> Respon
     answers={200: {"model": Beat, "description": "The lease was extended."}},
     tags=["workers"],
 )
-def beat(run_id: UUID, body: Held, caller: Asker) -> JSONResponse:
+def beat(run_id: UUID, body: Held, caller: CurrentCaller) -> JSONResponse:
     """Extend the lease, never past the deadline. If `cancel_requested` is true, stop and send `:fail`."""
     line = caller.run(str(run_id))
     fence, owner = _proof(body)
-    description = known_flow(caller.service.access, line.flow).description
+    description = known_flow(caller.server.access, line.flow).description
 
     def work(conn: Connection) -> JSONResponse:
         claim = held_claim(conn, line.id, fence=fence, owner=owner)
@@ -93,10 +93,10 @@ def beat(run_id: UUID, body: Held, caller: Asker) -> JSONResponse:
         told = {"lease_expires_at": rfc3339(ends.expires_at), "deadline_at": rfc3339(ends.deadline_at)}
         return JSONResponse({"id": line.id, **told, "cancel_requested": found[line.id]})
 
-    return caller.service.database.run(work)
+    return caller.server.database.run(work)
 
 
-@doors.door(
+@routes.declare(
     "POST",
     "/v1/runs/{run_id:uuid}:succeed",
     scope=Scope.WORKER,
@@ -105,12 +105,12 @@ def beat(run_id: UUID, body: Held, caller: Asker) -> JSONResponse:
     answers=_SETTLED,
     tags=["workers"],
 )
-def succeed(run_id: UUID, body: Succeeded, caller: Asker) -> JSONResponse:
+def succeed(run_id: UUID, body: Succeeded, caller: CurrentCaller) -> JSONResponse:
     """Record the result of the phase and move the run on. Repeating the request gets the same answer."""
     return _settle(caller, str(run_id), body)
 
 
-@doors.door(
+@routes.declare(
     "POST",
     "/v1/runs/{run_id:uuid}:fail",
     scope=Scope.WORKER,
@@ -119,7 +119,7 @@ def succeed(run_id: UUID, body: Succeeded, caller: Asker) -> JSONResponse:
     answers=_SETTLED,
     tags=["workers"],
 )
-def fail_attempt(run_id: UUID, body: FailedAttempt, caller: Asker) -> JSONResponse:
+def fail_attempt(run_id: UUID, body: FailedAttempt, caller: CurrentCaller) -> JSONResponse:
     """End the attempt without a result: the phase is retried, or the run fails, is blocked or ends as canceled."""
     return _settle(caller, str(run_id), body)
 
@@ -129,16 +129,16 @@ def _settle(caller: Caller, run_id: str, body: Succeeded | FailedAttempt) -> JSO
     fence, owner = _proof(body)
     begin = begin_success if isinstance(body, Succeeded) else begin_failure
     work, read_back = begin(caller, line, fence, owner, body)  # type: ignore[arg-type]
-    database = caller.service.database
+    database = caller.server.database
     try:
         done = database.run(work, read_back=read_back)
     except ClaimLost:
         # Told twice, perhaps: the answer of the first time.
         if (before := database.ask(read_back)) is None:
             raise
-        return JSONResponse(before.shown())
+        return JSONResponse(before.as_json())
     done.then()
-    return JSONResponse(done.shown())
+    return JSONResponse(done.as_json())
 
 
 def _proof(body: Held) -> tuple[int, str]:

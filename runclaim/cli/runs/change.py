@@ -15,7 +15,7 @@ from runclaim.errors import RunclaimError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from runclaim.cli.service import Json, Service
+    from runclaim.cli.backend import Backend, Json
 
 _ids = click.argument("run_ids", metavar="ID...", nargs=-1, required=True, type=Identifier("run"))
 
@@ -25,7 +25,7 @@ _ids = click.argument("run_ids", metavar="ID...", nargs=-1, required=True, type=
 @yes_option
 @json_option
 @on_the_ledger
-def cancel(*, service: Service, run_ids: tuple[str, ...], yes: bool, as_json: bool) -> None:
+def cancel(*, backend: Backend, run_ids: tuple[str, ...], yes: bool, as_json: bool) -> None:
     """
     Cancel runs; workers of running ones are asked to stop. Asks for confirmation.
 
@@ -33,7 +33,7 @@ def cancel(*, service: Service, run_ids: tuple[str, ...], yes: bool, as_json: bo
     command is harmless.
     """
     if not yes:
-        runs = [service.run(run_id) for run_id in run_ids]
+        runs = [backend.run(run_id) for run_id in run_ids]
         names = "\n".join(one_line(f"  {run['id']}  {run['flow']} {run['key']}, {run['state']}") for run in runs)
         if not confirmed(f"{names}\nCancel {'this run' if len(runs) == 1 else f'these {len(runs)} runs'}?"):
             say("nothing was canceled")
@@ -42,50 +42,50 @@ def cancel(*, service: Service, run_ids: tuple[str, ...], yes: bool, as_json: bo
     def what(run: Json) -> str:
         return "canceled" if run["state"] == "canceled" else f"{run['state']}; its worker was asked to stop"
 
-    _each(service, "cancel", run_ids, what, as_json=as_json)
+    _each(backend, "cancel", run_ids, what, as_json=as_json)
 
 
 @click.command()
 @_ids
 @json_option
 @on_the_ledger
-def retry(*, service: Service, run_ids: tuple[str, ...], as_json: bool) -> None:
+def retry(*, backend: Backend, run_ids: tuple[str, ...], as_json: bool) -> None:
     """
     Restart failed runs at their failed phase, with a fresh budget of attempts.
 
     Completed phases are not run again.
     """
-    _each(service, "retry", run_ids, lambda _: f"starts {service.starts}", as_json=as_json)
+    _each(backend, "retry", run_ids, lambda _: f"starts {backend.starts}", as_json=as_json)
 
 
 @click.command()
 @_ids
 @json_option
 @on_the_ledger
-def resume(*, service: Service, run_ids: tuple[str, ...], as_json: bool) -> None:
+def resume(*, backend: Backend, run_ids: tuple[str, ...], as_json: bool) -> None:
     """Resume blocked runs at their blocked phase, with a fresh budget of attempts."""
-    _each(service, "resume", run_ids, lambda _: f"starts {service.starts}", as_json=as_json)
+    _each(backend, "resume", run_ids, lambda _: f"starts {backend.starts}", as_json=as_json)
 
 
 @click.command()
 @_ids
 @json_option
 @on_the_ledger
-def rerun(*, service: Service, run_ids: tuple[str, ...], as_json: bool) -> None:
+def rerun(*, backend: Backend, run_ids: tuple[str, ...], as_json: bool) -> None:
     """
     Enqueue new runs with the keys and inputs of existing ones; they start at their first phase.
 
     Prints the ids of the new runs. A run of the same key that has not ended is superseded.
     """
-    _each(service, "rerun", run_ids, lambda run: f"rerun {run['rerun']}, starts {service.starts}", as_json=as_json)
+    _each(backend, "rerun", run_ids, lambda run: f"rerun {run['rerun']}, starts {backend.starts}", as_json=as_json)
 
 
-def _each(service: Service, verb: str, run_ids: tuple[str, ...], what: Callable[[Json], str], *, as_json: bool) -> None:
+def _each(backend: Backend, verb: str, run_ids: tuple[str, ...], what: Callable[[Json], str], *, as_json: bool) -> None:
     """Do the verb to every run; one that is refused keeps no other from its turn, and decides the exit code."""
     code = Exit.DONE
     for run_id in run_ids:
         try:
-            run = service.change(verb, run_id)
+            run = backend.change(verb, run_id)
         except RunclaimError as refused:
             if (its := code_of(refused)) is Exit.UNREACHABLE:
                 raise

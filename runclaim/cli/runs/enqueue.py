@@ -15,7 +15,7 @@ from runclaim.service.run_request import RunRequest
 if TYPE_CHECKING:
     from datetime import timedelta
 
-    from runclaim.cli.service import Json, Service
+    from runclaim.cli.backend import Backend, Json
 
 _FRESH: Final = frozenset({"queued", "waiting"})
 
@@ -37,7 +37,7 @@ _FRESH: Final = frozenset({"queued", "waiting"})
 @on_the_ledger
 def command(
     *,
-    service: Service,
+    backend: Backend,
     flow: str,
     project: str | None,
     given: str | None,
@@ -68,8 +68,8 @@ def command(
         delay=delay,
         priority=priority,
     )
-    run, created = service.enqueue(request, idempotency_key)
-    say(f"run {run['id']} {_what(service, run, request, idempotency_key, created=created)}")
+    run, created = backend.enqueue(request, idempotency_key)
+    say(f"run {run['id']} {_what(backend, run, request, idempotency_key, created=created)}")
     if not wait:
         say(f"follow it: runclaim runs tail {run['id']}")
         if as_json:
@@ -77,7 +77,7 @@ def command(
         else:
             give(run["id"])
         return
-    run = wait_for(service, run["id"], timeout=timeout)
+    run = wait_for(backend, run["id"], timeout=timeout)
     if as_json:
         give_json(run | {"created": created})
     require_success(run)
@@ -85,11 +85,11 @@ def command(
         give_output(run["result"])
 
 
-def _what(service: Service, run: Json, request: RunRequest, idempotency_key: str | None, *, created: bool) -> str:
+def _what(backend: Backend, run: Json, request: RunRequest, idempotency_key: str | None, *, created: bool) -> str:
     is_fresh = run["state"] in _FRESH
     # Under an idempotency key the answer is that of the first call, which may be an earlier one.
     if not created or (idempotency_key is not None and not is_fresh):
         return f"already existed; it is {run['state']}"
     if not is_fresh:
         return f"is {run['state']}"  # a worker was faster than this line
-    return "is queued" if request.delay else f"is queued; starts {service.starts}"
+    return "is queued" if request.delay else f"is queued; starts {backend.starts}"

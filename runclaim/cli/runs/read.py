@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from runclaim.cli.backend import Filter
 from runclaim.cli.option_types import Identifier, Moment
 from runclaim.cli.options import json_option, on_the_ledger, project_option
 from runclaim.cli.runs.render import show
-from runclaim.cli.service import Filter
 from runclaim.cli.terminal import Table, give_json, is_terminal, say
 from runclaim.states import RunState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from runclaim.cli.service import Json, Service
+    from runclaim.cli.backend import Backend, Json
 
 _SECOND: Final = len("2026-11-21T17:00:00")
 _UNITS: Final = ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s"))
@@ -28,13 +28,13 @@ _UNITS: Final = ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s"))
 @click.argument("run_id", metavar="ID", type=Identifier("run"))
 @json_option
 @on_the_ledger
-def status(*, service: Service, run_id: str, as_json: bool) -> None:
+def status(*, backend: Backend, run_id: str, as_json: bool) -> None:
     """
     Show one run: its phases, its error or its result.
 
     Exits with 0 whatever the state of the run; the exit code of `runclaim runs tail` says how a run ended.
     """
-    run = service.run(run_id)
+    run = backend.run(run_id)
     if as_json:
         give_json(run)
     else:
@@ -62,7 +62,7 @@ def status(*, service: Service, run_id: str, as_json: bool) -> None:
 @on_the_ledger
 def list_(
     *,
-    service: Service,
+    backend: Backend,
     project: str | None,
     flow: str | None,
     states: tuple[str, ...],
@@ -77,7 +77,7 @@ def list_(
     In a pipe, each line is one run: id, state, flow, key, phase and enqueue time, separated by tabs.
     """
     wanted = Filter(project=project, flow=flow, states=states, since=since, until=until, limit=limit + 1)
-    found = service.runs(wanted)
+    found = backend.runs(wanted)
     shown = itertools.islice(found, limit)
     if as_json:
         for run in shown:

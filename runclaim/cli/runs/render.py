@@ -10,7 +10,7 @@ import click
 from runclaim.cli.terminal import coloured, give_styled, is_terminal, one_line
 
 if TYPE_CHECKING:
-    from runclaim.cli.service import Json
+    from runclaim.cli.backend import Json
 
 
 def show(run: Json) -> None:

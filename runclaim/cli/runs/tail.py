@@ -13,7 +13,7 @@ from runclaim.cli.runs.wait import require_success
 from runclaim.cli.terminal import give, give_json, give_output, is_terminal, one_line
 
 if TYPE_CHECKING:
-    from runclaim.cli.service import Json, Service
+    from runclaim.cli.backend import Backend, Json
 
 _WIDTH: Final = len("phase.completed")
 #: The time of the day, without microseconds, in RFC 3339.
@@ -24,19 +24,19 @@ _CLOCK: Final = slice(len("2026-11-21T"), len("2026-11-21T17:00:00"))
 @click.argument("run_id", metavar="ID", type=Identifier("run"))
 @json_option
 @on_the_ledger
-def command(*, service: Service, run_id: str, as_json: bool) -> None:
+def command(*, backend: Backend, run_id: str, as_json: bool) -> None:
     """
     Follow the events of a run until it ends, then print its result or error.
 
     With --json, each line is one event, which has a `type`; the last line is the run, which has a `state`. Exits with
     0 if the run succeeded, and with 7 if it ended otherwise or is blocked.
     """
-    for event in service.follow(run_id):
+    for event in backend.follow(run_id):
         if as_json:
             give_json(event)
         else:
             give(_line(event))
-    run = service.run(run_id)
+    run = backend.run(run_id)
     if as_json:
         give_json(run)
     require_success(run)

@@ -5,22 +5,22 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
+from runclaim.cli.backend import ENDS
 from runclaim.cli.runs.render import ending
-from runclaim.cli.service import ENDS
 from runclaim.cli.terminal import live, talks_live
 from runclaim.errors import RunFailed, WaitTimeout
 
 if TYPE_CHECKING:
     from datetime import timedelta
 
-    from runclaim.cli.service import Json, Service
+    from runclaim.cli.backend import Backend, Json
 
 #: How long one question waits: where the line is rewritten, and where it is not.
 _TICK: Final = 1.0
 _LONG: Final = 20.0
 
 
-def wait_for(service: Service, run_id: str, *, timeout: timedelta | None) -> Json:
+def wait_for(backend: Backend, run_id: str, *, timeout: timedelta | None) -> Json:
     """The run once it has ended, with its input and result. Raises: WaitTimeout."""
     began = time.monotonic()
     shows = talks_live()
@@ -28,9 +28,9 @@ def wait_for(service: Service, run_id: str, *, timeout: timedelta | None) -> Jso
         while True:
             passed = time.monotonic() - began
             left = _LONG if timeout is None else timeout.total_seconds() - passed
-            run = service.wait(run_id, max(0.0, min(left, _TICK if shows else _LONG)))
+            run = backend.wait(run_id, max(0.0, min(left, _TICK if shows else _LONG)))
             if run["state"] in ENDS:
-                return service.run(run_id)
+                return backend.run(run_id)
             if timeout is not None and left <= 0:
                 raise WaitTimeout(run_id, run["state"], timeout.total_seconds())
             if shows:

@@ -14,7 +14,7 @@ from sqlalchemy import Text, and_, bindparam, false, null, select, true, update
 from runclaim.ledger.actions.plan import action_state, count_pending
 from runclaim.ledger.actions.settle import ActionState, lock_runs
 from runclaim.models import actions, runs
-from runclaim.sql.clock import now, rfc3339
+from runclaim.sql.clock import now
 from runclaim.sql.rowset import Id, Json
 
 if TYPE_CHECKING:
@@ -44,28 +44,6 @@ class ActionView:
     planned_at: datetime
     attempted_at: datetime | None
     ended_at: datetime | None
-
-    def as_json(self) -> dict[str, Any]:
-        """The action as the command line and the HTTP API show it; an error without its traceback."""
-        error = self.error and {"type": self.error.get("type"), "message": self.error.get("message")}
-        return {
-            "id": self.id,
-            "run_id": self.run_id,
-            "phase": self.phase,
-            "name": self.name,
-            "kind": self.kind,
-            "state": self.state,
-            "attempts": self.attempts,
-            "uncertain": self.uncertain,
-            "superseded": self.superseded,
-            "payload": self.payload,
-            "idempotency_key": self.idempotency_key,
-            "upstream_id": self.upstream_id,
-            "error": error or None,
-            "planned_at": rfc3339(self.planned_at),
-            "attempted_at": rfc3339(self.attempted_at),
-            "ended_at": rfc3339(self.ended_at),
-        }
 
     @property
     def not_retried(self) -> str:

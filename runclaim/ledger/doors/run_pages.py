@@ -81,28 +81,6 @@ class RunLine:
     started_at: datetime | None
     finished_at: datetime | None
 
-    def as_json(self) -> dict[str, Any]:
-        """The run as the command line and the HTTP API show it; an error without its traceback."""
-        error = self.error and {"type": self.error.get("type"), "message": self.error.get("message")}
-        return {
-            "id": self.id,
-            "project": self.project,
-            "flow": self.flow,
-            "key": self.key,
-            "rerun": self.rerun,
-            "subject": self.subject,
-            "state": str(self.state),
-            "phase": self.phase,
-            "phases": [{"name": name, "status": str(status)} for name, status in self.phases.items()],
-            "attempts": self.attempts,
-            "priority": self.priority,
-            "cancel_requested": self.cancel_requested,
-            "error": error or None,
-            "enqueued_at": rfc3339(self.enqueued_at),
-            "started_at": rfc3339(self.started_at),
-            "finished_at": rfc3339(self.finished_at),
-        }
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFilter:

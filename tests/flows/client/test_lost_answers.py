@@ -17,7 +17,7 @@ from sqlalchemy import event, text
 
 from runclaim import Backoff, Blocked
 from runclaim.cli.exits import Refused
-from runclaim.cli.local import LocalService
+from runclaim.cli.local import LocalBackend
 from runclaim.errors import StateConflict
 from runclaim.flows.client.access import LedgerAccess
 from runclaim.flows.client.changes import Cancel
@@ -49,7 +49,7 @@ class Person:
         self.bench, self.cut, self.rung = bench, cut, Rung()
         config = bench.config.__class__(database_url=cut.url)
         self.ledger = LedgerAccess(lambda: config, lambda: self.rung, bench.flows)
-        self.service = LocalService(None, self.ledger)
+        self.backend = LocalBackend(None, self.ledger)
         cut.watch(self.ledger.database)
 
     def run(self, run: Run) -> Run:
@@ -305,7 +305,7 @@ def unknown(bench: Bench) -> tuple[Run, list[str]]:
 def test_an_action_is_retried_once_though_it_is_unknown_again_before_the_ledger_is_asked(person: Person, when: When):
     run, arrived = unknown(person.bench)
     person.cut.order(when, person.bench.send)
-    person.service.retry_action(run.actions[0].id)
+    person.backend.retry_action(run.actions[0].id)
     person.cut.check()
     person.bench.send()
 
@@ -316,7 +316,7 @@ def test_an_action_is_retried_once_though_it_is_unknown_again_before_the_ledger_
 def test_an_action_that_one_has_resolved_is_no_conflict(person: Person, when: When):
     run, _ = unknown(person.bench)
     person.cut.order(when)
-    told = person.service.resolve_action(run.actions[0].id, "comment-1")
+    told = person.backend.resolve_action(run.actions[0].id, "comment-1")
     person.cut.check()
 
     assert ("posted", "comment-1") == (told["state"], told["upstream_id"])
@@ -324,10 +324,10 @@ def test_an_action_that_one_has_resolved_is_no_conflict(person: Person, when: Wh
 
 def test_an_action_that_somebody_else_has_resolved_is_a_conflict(person: Person):
     run, _ = unknown(person.bench)
-    theirs = LocalService(None, person.bench.ledger)
+    theirs = LocalBackend(None, person.bench.ledger)
     person.cut.order(When.BEFORE, lambda: theirs.resolve_action(run.actions[0].id, "comment-1"))
     with pytest.raises(Refused):
-        person.service.resolve_action(run.actions[0].id, "comment-1")
+        person.backend.resolve_action(run.actions[0].id, "comment-1")
     person.cut.check()
 
 

@@ -206,7 +206,7 @@ def test_a_request(impatient: Bench):
     # One connection for all: each of its own costs more than its request.
     with served, closing(http.client.HTTPConnection("127.0.0.1", served.port, timeout=60)) as connection:
         assert 200 == ask(connection, admin)[0]
-        saboteur = Saboteur(served.service.database)
+        saboteur = Saboteur(served.server.database)
         answers = {}
         for state in STATES:
             saboteur.arm(state)

@@ -43,7 +43,7 @@ _PAGE_KEY_SECONDS: Final = 60.0
 _PAGE_KEY_PAUSE: Final = 1.0
 
 
-class Service:
+class Server:
     """One for each API process. `runs` is the application, where the API was started with one."""
 
     def __init__(self, config: Config, runs: Runclaim | None = None) -> None:

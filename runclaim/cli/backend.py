@@ -33,7 +33,7 @@ class Filter:
     limit: int = 50
 
 
-class Service(Protocol):
+class Backend(Protocol):
     """
     The runs of one ledger.
 
