@@ -30,7 +30,7 @@ def test_each_queue_that_no_worker_consumes_is_told_with_what_waits_there(
 
     upkeep = ", ".join(f"runclaim.{name}" for name in ("rescue", "dispatch", "deliver", "purge", "forget", "tell"))
     assert [each.getMessage() for each in caplog.records] == [
-        f"no worker consumes the queue {queue}, where {tasks} wait:"
-        f" start a worker with -Q {queue}, or route them to another"
+        f"no worker consumes the queue {queue}, where {tasks} wait;"
+        f" start a worker with -Q {queue}, or route them to another queue"
         for queue, tasks in (("celery", f"{upkeep}, steps.third"), ("gone", "steps.second"))
     ]
