@@ -63,7 +63,7 @@ BANNED: Final = (
     Phrase(r"\banew\b", "again", "enqueue it anew"),
     Phrase(r"\b(?:as ever|all the same|likewise)\b", "as usual; anyway; in the same way", "start it as ever"),
     Phrase(r"\b(?:burn|burns|burnt)\b", "uses up", "a deploy burns no attempt"),
-    Phrase(r"\b(?-i:DESIGN)\b", "a document that is in the repository", "DESIGN names what is refused"),
+    Phrase(r"\b(?-i:DESIGN)\b", "a document that is in the repository", "DESIGN refuses it"),
 )
 
 PAGES: Final = sorted(

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Final
 from runclaim import logs
 from runclaim.errors import LedgerUnavailable, RunExists
 from runclaim.flows.fail_open.attempt import OpenAttempt
+from runclaim.flows.fail_open.carried_run import claim_of, run_of
 from runclaim.flows.fail_open.enqueue import unstarted_record
 from runclaim.flows.fail_open.local_records import LocalRecord, LocalRecords, Outcome
-from runclaim.flows.fail_open.reconcile import Reconciler, claim_of, name_of_ledger, reconcile_quietly, run_of
+from runclaim.flows.fail_open.reconcile import Reconciler, name_of_ledger, reconcile_quietly
 from runclaim.flows.messages.message import of_message
 from runclaim.flows.run.body import Body
 from runclaim.flows.run.ending import COMPLETE

@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import make_url
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
-from runclaim import logs, tracing
+from runclaim import logs
 from runclaim.errors import InputError, LedgerRefused, LedgerUnavailable, RunExists
-from runclaim.flows.client.new_run import Options
-from runclaim.flows.client.run_source import RunSource
+from runclaim.flows.fail_open.carried_run import claim_of, run_of
 from runclaim.flows.messages import message
 from runclaim.ledger import counters, read
 from runclaim.ledger.actions.plan import NewAction
@@ -28,7 +27,6 @@ from runclaim.ledger.body.findings import NewFinding
 from runclaim.ledger.claim import ClaimRequest, claim, claimed
 from runclaim.ledger.complete import complete, completed
 from runclaim.ledger.completion import Completion, Moved
-from runclaim.ledger.fence import Claim
 from runclaim.ledger.recover import recover
 from runclaim.states import RunState
 
@@ -39,7 +37,7 @@ if TYPE_CHECKING:
     from runclaim.flows.client.access import LedgerAccess
     from runclaim.flows.declare.declared_flow import DeclaredFlow
     from runclaim.flows.fail_open.local_records import LocalRecord, LocalRecords, Outcome
-    from runclaim.ledger.new_run import NewRun
+    from runclaim.ledger.fence import Claim
 
 logger: Final = logs.logger("runclaim.fail_open")
 
@@ -70,19 +68,6 @@ def name_of_ledger(database_url: str) -> str:
     where = str(Path(url.database or "").absolute()) if url.get_backend_name() == "sqlite" else url.database
     address = f"{url.get_backend_name()}://{url.host}:{url.port}/{where}"
     return hashlib.sha256(address.encode()).hexdigest()[:16]
-
-
-def run_of(ledger: LedgerAccess, flow: DeclaredFlow[Any], run_id: str, carried: dict[str, Any]) -> NewRun:
-    """The run that a message describes, as its flow is declared now. Raises: InputError."""
-    options = Options(run_id=run_id, priority=carried["priority"])
-    new = RunSource.declared(flow, ledger.config).new_run(
-        flow.input_type.load(carried["input"]),
-        options,
-        project=carried["project"] or ledger.config.project,
-        trace_context=tracing.carrier(),
-    )
-    # The enqueuer is not here.
-    return replace(new, headers=carried.get("headers"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,31 +200,6 @@ class Reconciler:
             due = message.of_claim(claim=claim, flow=flow, fence=moved.fence, next_phase=after)
             self.ledger.publisher.publish([due])
         self.ledger.publisher.ring_actions(len(completion.actions))
-
-
-def claim_of(flow: DeclaredFlow[Any], record: LocalRecord) -> Claim:
-    """The claim that an open attempt stands for. The ledger knows of none."""
-    carried, phases = record.carried, tuple(flow.phases)
-    cursor = phases.index(record.phase)
-    return Claim(
-        run_id=record.run_id,
-        fence=record.fence + 1,
-        owner=record.owner,
-        flow=flow.name,
-        key=carried["key"],
-        subject=carried["subject"],
-        phases=phases,
-        cursor=cursor,
-        phase=record.phase,
-        queue=flow.phases[record.phase].options.queue,
-        attempt=1,
-        max_attempts=flow.phases[record.phase].options.max_attempts,
-        priority=carried["priority"],
-        input=carried["input"],
-        headers=carried.get("headers"),
-        project=carried["project"] or "",
-        rerun=carried.get("rerun", 0),
-    )
 
 
 def _recorded(conn: Connection, expected: Completion) -> _Answer | None:
