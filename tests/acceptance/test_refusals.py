@@ -60,7 +60,7 @@ def test_a_schema_that_is_behind_does_not_start(postgres_site: Site):
     told = refused(postgres_site, pool="solo")
 
     assert "  - the ledger postgresql+psycopg://" in told
-    assert "is at revision 0000, this release needs" in told
+    assert "is at revision 0000, but this release needs" in told
     assert "runclaim db upgrade" in told
 
 

@@ -228,7 +228,7 @@ def test_numbers_that_would_be_given_again_are_told_with_what_mends_it(conn):
         "INSERT INTO runclaim_listeners (name, cursor, failures, available_at)"
         f" VALUES ('audit', 90, 0, {'0' if conn.dialect.name == 'sqlite' else 'now()'})",
     )
-    mend = found[0].rpartition(" were used: ")[2]
+    mend = found[0].rpartition(" to fix it: ")[2]
 
     assert [True] == [
         "runclaim_events, column id: continues at 1, but numbers up to 90 were used" in line for line in found

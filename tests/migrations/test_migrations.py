@@ -241,7 +241,7 @@ def test_tables_of_another_release_are_refused_with_both_revisions(database):
     with database.begin() as conn:
         conn.exec_driver_sql(f"UPDATE {migrations.VERSION_TABLE} SET version_num = '0000'")
 
-    with pytest.raises(SchemaBehind, match=f"is at revision 0000, this release needs {migrations.HEAD}"):
+    with pytest.raises(SchemaBehind, match=f"is at revision 0000, but this release needs {migrations.HEAD}"):
         migrations.require_current(database)
 
 
