@@ -32,13 +32,13 @@ def register_flows(database: Database, flows: Iterable[DeclaredFlow[Any]], confi
 
 def registered(conn: Connection, name: str) -> FlowDescription | None:
     """The flow of that name, or `None` when no application has registered it."""
-    found = ledger.registered(conn, name)
-    return None if found is None else FlowDescription.from_json(found.declared)
+    declared = ledger.registered(conn, name)
+    return None if declared is None else FlowDescription.from_json(declared)
 
 
 def all_registered(conn: Connection) -> dict[str, FlowDescription]:
     """Every registered flow by its name, sorted by it."""
-    return {name: FlowDescription.from_json(each.declared) for name, each in ledger.all_registered(conn).items()}
+    return {name: FlowDescription.from_json(each) for name, each in ledger.all_registered(conn).items()}
 
 
 def hooks_of_any_stop(

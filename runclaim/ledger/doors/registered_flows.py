@@ -8,7 +8,6 @@ last is right: a release registers its flows with its first worker.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Text, select, true
@@ -21,17 +20,8 @@ from runclaim.sql.upsert import upsert
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from datetime import datetime
 
     from sqlalchemy import Connection
-
-
-@dataclass(frozen=True, slots=True)
-class Registered:
-    """A flow's description as JSON, in the words of the release that registered it, and when that was."""
-
-    declared: dict[str, Any]
-    registered_at: datetime
 
 
 _told: Final = rowset("told", name=Text(), declared=Text(), fingerprint=Text())
@@ -79,12 +69,12 @@ def register(conn: Connection, declared: Mapping[str, Any]) -> list[str]:
     return list(conn.execute(_REGISTER[conn.dialect.name], {"told": pack(rows)}).scalars())
 
 
-def registered(conn: Connection, name: str) -> Registered | None:
-    """The flow of that name, or `None` when no application has registered it."""
+def registered(conn: Connection, name: str) -> dict[str, Any] | None:
+    """The description of the flow of that name, or `None` when no application has registered it."""
     row = conn.execute(select(flows).where(flows.c.name == name)).one_or_none()
-    return None if row is None else Registered(row.declared, row.registered_at)
+    return None if row is None else row.declared
 
 
-def all_registered(conn: Connection) -> dict[str, Registered]:
-    """Every registered flow by its name, sorted by it."""
-    return {row.name: Registered(row.declared, row.registered_at) for row in conn.execute(_ALL)}
+def all_registered(conn: Connection) -> dict[str, dict[str, Any]]:
+    """Every registered flow: its name and its description, sorted by name."""
+    return {row.name: row.declared for row in conn.execute(_ALL)}
