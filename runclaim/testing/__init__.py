@@ -70,4 +70,4 @@ def context(
         check=lambda: None,
     )
     drafts = Drafts(_RUN_ID, current, flow.actions)
-    return Context(attempted, checked, sources, notes=Memory(_RUN_ID, current), records=drafts)
+    return Context(attempted, checked, sources, writes=Memory(_RUN_ID, current), records=drafts)

@@ -35,7 +35,7 @@ class RecordedPhase(Protocol[ResultT_co]):
         ...
 
 
-class Notes(SessionStore, Acts, Protocol):
+class BodyWrites(SessionStore, Acts, Protocol):
     """What a body writes while it runs: the ledger under its claim, or a test's memory."""
 
 
@@ -78,13 +78,13 @@ class Context(Generic[InputT]):
         input: InputT,  # noqa: A002 - the word that users read
         sources: Sources,
         *,
-        notes: Notes,
+        writes: BodyWrites,
         records: Drafts,
     ) -> None:
         self.run_id, self.key, self.subject = attempt.run_id, attempt.key, attempt.subject
         self.phase, self.attempt = attempt.phase, attempt.attempt
         self.input = input
-        self._description, self._sources, self._notes = attempt, sources, notes
+        self._description, self._sources, self._writes = attempt, sources, writes
         self.completions: list[Callable[[Session], object]] = []
         self.records = records
 
@@ -176,7 +176,7 @@ class Context(Generic[InputT]):
         run is blocked. Raise `Retry` in `call` for what was surely not sent. Raises: Blocked, ClaimLost, InputError.
         """
         key = f"{self.idempotency_key}:{name}"
-        return act(self._notes, name, call, key=key, lookup=lookup, idempotent=idempotent)
+        return act(self._writes, name, call, key=key, lookup=lookup, idempotent=idempotent)
 
     def session(self, role: str, *, artifact_path: str | None = None) -> ProviderSession:
         """
@@ -184,12 +184,12 @@ class Context(Generic[InputT]):
 
         Written at once; an attempt after a crash is given the one that was started. Raises: ClaimLost, InputError.
         """
-        view = self._notes.open_session(check_text("role", role))
-        return ProviderSession(self._notes, view, self.finding, artifact_path)
+        view = self._writes.open_session(check_text("role", role))
+        return ProviderSession(self._writes, view, self.finding, artifact_path)
 
     def named_session(self, name: str) -> NamedSession:
         """A provider's session kept under a name, from run to run. Raises: InputError."""
-        return NamedSession(self._notes, name)
+        return NamedSession(self._writes, name)
 
     def check(self) -> None:
         """

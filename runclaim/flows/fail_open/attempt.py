@@ -57,11 +57,11 @@ class _Refusing:
 class OpenContext(Context[Any]):
     """The context of an open attempt; it refuses what only the ledger can take."""
 
-    _notes: _Refusing
+    _writes: _Refusing
 
     def in_completion(self, write: Callable[[Any], object]) -> None:  # noqa: ARG002 - a function cannot wait in a file
         """Raises: LedgerNeeded."""
-        self._notes.refuse("ctx.in_completion")
+        self._writes.refuse("ctx.in_completion")
 
 
 class OpenAttempt(Attempt):

@@ -26,7 +26,7 @@ from runclaim.ledger import read
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from runclaim.flows.body.context import Notes
+    from runclaim.flows.body.context import BodyWrites
     from runclaim.flows.declare.declared_flow import DeclaredFlow
     from runclaim.flows.run.ending import Ended
     from runclaim.flows.run.process import Process
@@ -92,7 +92,7 @@ class Attempt:
         )
         sources = Sources(results=self._results, signal=self._signal, secret=self.secrets.get, check=self._check())
         drafts = Drafts(claim.run_id, claim.phase, self.flow.actions)
-        return self.context_type(attempt, value, sources, notes=self._writes(), records=drafts)
+        return self.context_type(attempt, value, sources, writes=self._writes(), records=drafts)
 
     def _results(self) -> Mapping[str, Any]:
         if len(self._known_results) < self.claim.cursor:
@@ -104,7 +104,7 @@ class Attempt:
         process = self._process
         return Check(self.claim, database=process.database, keeper=process.keeper, stopping=process.stopping)
 
-    def _writes(self) -> Notes:
+    def _writes(self) -> BodyWrites:
         return ClaimedWrites(self._process.database, self.claim)
 
     def _signal(self, name: str) -> tuple[Any] | None:
