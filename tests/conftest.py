@@ -18,11 +18,11 @@ import redis
 from celery import Celery
 from sqlalchemy.engine import make_url
 
-from runclaim import Runclaim, migrations
+from runclaim import Runclaim
 from runclaim.database import Database
 from runclaim.servers import Server, ServerMissing, valkey
 from tests.harness.bench import Bench
-from tests.harness.ledgers import put_away
+from tests.harness.ledgers import migrate, put_away
 from tests.servers import VARIABLE, Desk, External, Remote, database, external, postgres, rabbitmq, started
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def database_url(request: pytest.FixtureRequest) -> str:
 def ledger_url(database_url: str) -> str:
     """A new ledger without a run, once on each of the two."""
     database = Database(database_url, patience=timedelta(seconds=20))
-    migrations.upgrade(database)
+    migrate(database)
     database.close()
     return database_url
 

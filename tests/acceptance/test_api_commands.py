@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import pytest
 
 from runclaim.servers.machine import free_port
 from tests.api.served import Client
-from tests.harness import Process
+from tests.harness import Process, nurse
 from tests.harness.until import until
 
 ROOT = Path(__file__).parents[2]
@@ -24,9 +23,7 @@ class Shell:
         self.folder, self.env = folder, {"PYTHONPATH": str(ROOT), "RUNCLAIM_DATABASE_URL": url, "PATH": "/usr/bin:/bin"}
 
     def run(self, *words):
-        return subprocess.run(
-            [*PROGRAM, *words], cwd=self.folder, env=self.env, capture_output=True, text=True, check=False, timeout=60
-        )
+        return nurse.run([*PROGRAM, *words], env=self.env, folder=self.folder)
 
     def serve(self, port, *words):
         command = [*PROGRAM, "api", "--port", str(port), *words]

@@ -16,7 +16,7 @@ import redis
 from sqlalchemy import make_url
 
 from runclaim import migrations
-from tests.harness import Process, until
+from tests.harness import Process, nurse, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,9 +57,7 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def run(*words: str, cwd: Path, **more: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*PROGRAM, *words], cwd=cwd, env=environment(**more), capture_output=True, text=True, check=False
-    )
+    return nurse.run([*PROGRAM, *words], env=environment(**more), folder=cwd)
 
 
 def test_the_tables_are_checked_made_and_checked_again(database_url: str, tmp_path: Path):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import json
 import shutil
-import subprocess
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 
 from runclaim.servers.machine import free_port
 from tests.api.served import Client
-from tests.harness import until
+from tests.harness import nurse, until
 from tests.harness.processes import Processes
 
 ROOT = Path(__file__).parents[2]
@@ -52,7 +51,7 @@ def command(processes, words, env):
 
 
 def run(words, env, folder):
-    return subprocess.run([*PROGRAM, *words], env=env, cwd=folder, capture_output=True, text=True, check=False)
+    return nurse.run([*PROGRAM, *words], env=env, folder=folder)
 
 
 def start_worker(processes, env, name="plain"):

@@ -17,7 +17,6 @@ from uuid import uuid4
 
 from sqlalchemy import text
 
-from runclaim import migrations
 from runclaim.config import Config
 from runclaim.database import Database
 from runclaim.flows.actions.action import Action, ActionOptions
@@ -41,6 +40,7 @@ from runclaim.flows.upkeep.dispatch import dispatch_due
 from runclaim.ledger import counters, read
 from runclaim.listeners.tell import tell
 from runclaim.retries import Backoff
+from tests.harness.ledgers import migrate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -115,7 +115,7 @@ class Bench:
         self.ledger = LedgerAccess(lambda: self.config, lambda: self.rung, self.flows)
         self.open_flows = OpenFlows(self.ledger)
         self.database = Database(url, patience=self.config.ledger_patience)
-        migrations.upgrade(self.database)
+        migrate(self.database)
         self.keeper = Keeper(Database(url, pool_size=1, patience=self.config.ledger_patience))
         self.outcomes = Outcomes(lambda: self.database, self.keeper.count)
         self.pace, self.minder = Pace(), Minder()

@@ -1,17 +1,67 @@
-"""The end of a test on a ledger: nothing writes any more, and whoever gets its database next finds it empty."""
+"""
+The beginning and the end of a test on a ledger: its tables are there and empty, and so they are for whoever is next.
+
+What the migrations make of an empty file is always the same, so they run once a process and are copied from then on.
+"""
 
 from __future__ import annotations
 
+import atexit
+import shutil
+import tempfile
+from datetime import timedelta
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy import inspect, text
+from sqlalchemy import text
+
+from runclaim import migrations
+from runclaim.database import Database
+from runclaim.sql import ledger_file
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from tests.harness.bench import Bench
 
-KEPT = {"runclaim_schema_version"}
+#: Ours are emptied, but for the schema's version; a test's own are dropped. One trip to the server for all of them.
+_EMPTY = """
+DO $$
+DECLARE
+    name text;
+BEGIN
+    FOR name IN
+        SELECT tablename FROM pg_tables
+        WHERE schemaname = current_schema() AND tablename <> 'runclaim_schema_version'
+    LOOP
+        EXECUTE format(
+            CASE WHEN starts_with(name, 'runclaim_') THEN 'DELETE FROM %I' ELSE 'DROP TABLE %I' END, name
+        );
+    END LOOP;
+END $$
+"""
+
+
+def migrate(database: Database) -> None:
+    """Bring the schema of a ledger to this release, as `db upgrade` does."""
+    if database.file is not None and not database.file.exists():
+        ledger_file.make(database.file)
+        shutil.copyfile(_migrated(), database.file)
+    else:
+        migrations.upgrade(database)
+
+
+@cache
+def _migrated() -> Path:
+    folder = tempfile.mkdtemp(prefix="runclaim-migrated-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    file = Path(folder, "ledger.db")
+    database = Database(f"sqlite:///{file}", patience=timedelta(seconds=20))
+    migrations.upgrade(database)
+    # The last connection that is closed leaves everything in the one file.
+    database.close()
+    return file
 
 
 def put_away(bench: Bench) -> None:
@@ -25,6 +75,4 @@ def put_away(bench: Bench) -> None:
 
 def _empty(engine: Engine) -> None:
     with engine.begin() as conn:
-        for table in set(inspect(conn).get_table_names()) - KEPT:
-            ours = table.startswith("runclaim_")
-            conn.execute(text(f"DELETE FROM {table}" if ours else f"DROP TABLE {table}"))
+        conn.execute(text(_EMPTY))

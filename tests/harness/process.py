@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from tests.harness.nurse import spawn
 from tests.harness.until import until
 
 if TYPE_CHECKING:
@@ -26,11 +27,7 @@ class Process:
 
     def __init__(self, name: str, command: Sequence[str], *, log: Path, env: Mapping[str, str], folder: Path) -> None:
         self.name, self.log = name, log
-        with log.open("ab") as out:
-            self._popen = subprocess.Popen(
-                command, cwd=folder, env=dict(env), start_new_session=True,
-                stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT
-            )  # fmt: skip
+        self._popen = spawn(command, log=log, env=env, folder=folder)
 
     @property
     def pid(self) -> int:

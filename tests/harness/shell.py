@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.harness.nurse import run
+
 _ROOT = Path(__file__).parents[2]
 #: Not the script of the environment, so that the tests run what lies in this folder.
 PROGRAM = (sys.executable, "-c", "from runclaim.cli import main; main()")
@@ -57,10 +59,7 @@ class Shell:
 
     def __call__(self, *words: str, stdin: str | None = None, **more: str) -> Told:
         """Run a command to its end, with nobody at a terminal; `more` are variables."""
-        done = subprocess.run(
-            [*self.program, *words], cwd=self.folder, env=self.environment | more, input=stdin or "",
-            capture_output=True, text=True, check=False, timeout=_LONGEST
-        )  # fmt: skip
+        done = run([*self.program, *words], env=self.environment | more, folder=self.folder, stdin=stdin or "")
         return Told(done.returncode, done.stdout, done.stderr)
 
     def start(self, *words: str, **how: Any) -> subprocess.Popen[str]:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from celery import Celery, Task, signals
 from celery.app import trace
 
-from runclaim import Backoff, Runclaim, RunState, migrations
+from runclaim import Backoff, Runclaim, RunState
 from tests.harness.bench import NO_WAIT
+from tests.harness.ledgers import migrate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,7 +32,7 @@ class Shop:
     def __init__(self, url: str, task_class: type[Task[Any, Any]] | str = Task, **phases: Any) -> None:
         self.app = Celery("shop", broker="memory://", set_as_current=False, task_cls=task_class)
         self.runs = Runclaim(self.app, database_url=url, grouped=True)
-        migrations.upgrade(self.runs.ledger.database)
+        migrate(self.runs.ledger.database)
         self.flow = self.runs.flow("order", Order, key="{name}")
         for name, body in phases.items():
             self.phase(name, body)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import redis
 from sqlalchemy import select, text
 
-from runclaim import migrations
 from runclaim.database import Database
 from runclaim.flows.messages.message import of_view
 from runclaim.flows.upkeep.rescue import rescue_lapsed
@@ -19,6 +18,7 @@ from runclaim.ledger import read
 from runclaim.states import TERMINAL, RunState
 from tests.harness.app import Stage, build, metadata, rows_table
 from tests.harness.bodies import gate
+from tests.harness.ledgers import migrate
 from tests.harness.processes import Processes
 from tests.harness.until import until
 
@@ -49,7 +49,7 @@ class Site(Processes):
     def __init__(self, folder: Path, *, broker: str, database_url: str, **told: Any) -> None:
         super().__init__(folder, {"broker": broker, "database_url": database_url, "folder": str(folder)} | told)
         self.database = Database(database_url, patience=timedelta(seconds=20))
-        migrations.upgrade(self.database)
+        migrate(self.database)
         metadata.create_all(self.database.engine)
         (folder / "effects").touch()
 

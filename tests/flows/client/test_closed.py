@@ -12,7 +12,7 @@ import pytest
 from celery import Celery
 from sqlalchemy.orm import Session
 
-from runclaim import Context, LedgerClosed, Runclaim, migrations
+from runclaim import Context, LedgerClosed, Runclaim
 from runclaim.database import Database
 from runclaim.flows.client.access import LedgerAccess
 from runclaim.flows.client.changes import Cancel, ResolveAction, Restart, RetryAction, SendSignal
@@ -28,6 +28,7 @@ from runclaim.flows.plain_calls import Claimed
 from runclaim.ledger.enqueue import Enqueued
 from runclaim.tasks.runtime import Runtime
 from tests.harness.bench import NO_WAIT
+from tests.harness.ledgers import migrate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -59,7 +60,7 @@ def laptop_site(sqlite_url: str) -> Iterator[SimpleNamespace]:
 
 def site_on(database_url: str) -> Iterator[SimpleNamespace]:
     database = Database(database_url, patience=NO_WAIT)
-    migrations.upgrade(database)
+    migrate(database)
     app = Celery("closed", broker="memory://", set_as_current=False)
     runs = Runclaim(app, database_url=database_url)
     review = runs.flow("review", PullRequest, key="{repo}:pr-{number}")

@@ -11,12 +11,13 @@ import pytest
 from celery import Celery
 from celery.exceptions import Ignore
 
-from runclaim import Context, Runclaim, migrations
+from runclaim import Context, Runclaim
 from runclaim.database import Database
 from runclaim.errors import InputError
 from runclaim.flows.messages.message import Message
 from runclaim.flows.messages.publisher import MOST_NAMED
 from tests.harness.bench import PullRequest
+from tests.harness.ledgers import migrate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -84,7 +85,7 @@ def lab(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Lab]:
     up = request.getfixturevalue("sqlite_url")
     if request.param == "up":
         database = Database(up, patience=timedelta(seconds=20))
-        migrations.upgrade(database)
+        migrate(database)
         database.close()
     made = Lab(folder, up if request.param == "up" else away)
     yield made

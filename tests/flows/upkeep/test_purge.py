@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runclaim import migrations
 from runclaim.database import Database
 from runclaim.flows.upkeep import purge as purging
 from runclaim.flows.upkeep.purge import AIM, in_batches, next_size, purge_all
 from runclaim.states import TERMINAL
 from tests.harness.bench import NO_WAIT
+from tests.harness.ledgers import migrate
 from tests.ledger.factories import queued_runs, succeeded_run
 from tests.ledger.sql import count
 
@@ -24,7 +24,7 @@ LONG = timedelta(minutes=1)
 def database(database_url: str):
     """Of this release, without runs."""
     found = Database(database_url, patience=NO_WAIT)
-    migrations.upgrade(found)
+    migrate(found)
     yield found
     found.close()
 
