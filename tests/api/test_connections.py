@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import socket
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
+from http.client import HTTPConnection
 
 import pytest
 
@@ -11,7 +13,7 @@ from runclaim.api import bodies as strict
 from runclaim.api.bodies import Buffers
 from runclaim.api.connections import BoundedConnection, _Chunked
 from runclaim.api.origins import origin
-from tests.api.conftest import Office
+from tests.api.conftest import WANTED, Office
 from tests.harness import until
 
 HALF = b"GET /livez HTTP/1.1\r\nHost: x\r\n"
@@ -100,6 +102,26 @@ def test_a_body_of_ever_so_many_chunks_is_refused(desk_office):
         until(lambda: is_closed(raw), "the end of the connection")
 
     assert 200 == desk_office.client.get("/livez").status
+
+
+def test_the_chunks_of_one_body_are_not_those_of_the_next(desk_office, monkeypatch):
+    """
+    INVARIANT: a connection may carry as many requests as it likes, each within its own bounds.
+
+    Breaks if the chunks of a connection are counted, and not those of a body.
+    """
+    monkeypatch.setattr(_Chunked, "most_chunks", 10)
+    told = {"Authorization": f"Bearer {desk_office.token}", "Content-Type": "application/json"}
+    body = json.dumps(WANTED).encode()
+    with closing(HTTPConnection("127.0.0.1", desk_office.port, timeout=30)) as connection:
+        statuses = []
+        for _ in range(3):
+            connection.request("POST", "/v1/runs", iter([body, *[b" "] * 7]), told, encode_chunked=True)
+            answer = connection.getresponse()
+            answer.read()
+            statuses.append(answer.status)
+
+    assert [201, 200, 200] == statuses
 
 
 def test_a_body_with_two_lengths_is_refused_and_its_connection_closed(desk_office):

@@ -166,6 +166,23 @@ def test_a_stream_is_not_held_back_by_a_proxy_and_a_head_of_it_ends(desk_office)
     assert found.headers["content-type"].startswith("text/event-stream")
 
 
+def test_a_head_of_a_stream_leaves_no_stream_behind_while_its_connection_stays(desk_office):
+    """
+    INVARIANT: who asks for the head of a stream takes nobody's place.
+
+    Breaks if the stream itself is begun: the server drops what it says, and it goes on as long as the connection.
+    """
+    made, shares = desk_office.enqueued(), desk_office.served.service.shares
+    with closing(HTTPConnection("127.0.0.1", desk_office.port, timeout=30)) as connection:
+        connection.request("HEAD", path(made), *desk_office.client.told(None, {}))
+        connection.getresponse().read()
+        connection.request("GET", "/livez")
+        after = connection.getresponse().status
+        streams = shares.many("streams")
+
+    assert (200, 0) == (after, streams)
+
+
 @pytest.mark.parametrize("column", ["revoked_at", "expires_at"])
 def test_a_stream_ends_with_its_token(office, monkeypatch, column):
     """

@@ -11,6 +11,7 @@ import threading
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.engine import make_url
 
 from runclaim.api import __main__ as serving
 from runclaim.api.server import Server
@@ -226,3 +227,21 @@ def everything(office):
         office.client.get("/v1/runs"),
     ]
     return [f"{answer.status} {answer.headers} {answer.body.decode()}" for answer in answers]
+
+
+def test_a_ledger_that_only_reads_answers_whoever_reads(postgres_url: str):
+    """
+    INVARIANT: a token may be used where its use cannot be written down, as on a replica.
+
+    Breaks if an error of noting the use is an error of the request.
+    """
+    made = Office(postgres_url)
+    name = make_url(postgres_url).database
+    made.bench.execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
+    with made.served:
+        read, written = made.client.get("/v1/runs"), made.client.post("/v1/runs", WANTED)
+    made.bench.execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only = off')
+    made.close()
+
+    assert 200 == read.status, read
+    assert 503 == written.status, written
