@@ -62,6 +62,13 @@ def test_every_operation_has_words_and_every_error_is_a_problem(name):
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
+def test_no_header_has_to_be_sent_but_the_token(name):
+    parameters = OPERATIONS[name].get("parameters", [])
+
+    assert [] == [each["name"] for each in parameters if each["in"] == "header" and each["required"]]
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
 def test_every_route_is_on_the_page_with_its_scope(name):
     scopes = [scope for each in OPERATIONS[name]["security"] for scope in each["bearer"]] or ["nobody's"]
     row = next((line for line in PAGE.splitlines() if line.startswith(f"| `{name}` |")), "")

@@ -201,6 +201,27 @@ def test_a_stream_ends_with_its_token(office, monkeypatch, column):
     assert 401 == office.served.client(listener).get(path(made), last_event_id=first["id"]).status
 
 
+@pytest.mark.parametrize("seconds,is_said", [(15.0, False), (0.0, True)])
+def test_a_stream_says_that_it_is_there_when_nothing_was_said_for_a_while(desk_office, monkeypatch, seconds, is_said):
+    """
+    INVARIANT: a quiet stream is kept open through proxies, and one that says something costs no line more.
+
+    Breaks if the time since the last line is compared the other way round.
+    """
+    monkeypatch.setattr(events_module, "_KEEP_ALIVE_SECONDS", seconds)
+    made = desk_office.enqueued()
+    with closing(HTTPConnection("127.0.0.1", desk_office.port, timeout=30)) as connection:
+        connection.request("GET", path(made), *desk_office.client.told(None, {}))
+        streamed = connection.getresponse()
+        while b"run.enqueued" not in streamed.readline():
+            """It has begun, and looks again and again."""
+        desk_office.client.post(f"/v1/runs/{made['id']}:cancel")
+        rest = streamed.read()
+
+    assert is_said is (b": still here\n" in rest)
+    assert b"event: end\n" in rest
+
+
 def test_a_client_that_disconnects_leaves_no_stream_behind(desk_office):
     made = desk_office.enqueued()
     shares = desk_office.served.server.shares

@@ -110,6 +110,17 @@ def test_another_input_under_the_same_key_is_refused_with_the_fields_that_differ
     assert {"head": ("a1", "b2"), "draft": (None, True)} == refused.value.differs
 
 
+def test_the_same_input_is_no_conflict_however_an_earlier_release_made_its_fingerprint(conn):
+    """
+    INVARIANT: equal inputs are one run, whichever release has recorded the first.
+
+    Breaks if fingerprints alone are compared, and the recorded input is not looked at.
+    """
+    first = queued_run(conn, "pr-7", input={"number": 7}, fingerprint="0" * 64)
+
+    assert [Enqueued(first, created=False)] == enqueue(conn, [new_run("pr-7", input={"number": 7})])
+
+
 def test_a_refused_batch_leaves_no_key_behind_for_a_caller_who_goes_on(conn):
     """
     INVARIANT: a key without a run is a run that can never be.

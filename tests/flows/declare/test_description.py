@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, TypedDict
@@ -162,6 +163,22 @@ def test_a_schema_has_the_fields_by_their_names_and_every_constant_default(decla
     assert ([], "x") == (properties["names"]["default"], properties["word"]["default"])
     assert "default" not in properties["number"]
     assert "default" not in properties.get("stamp", {})
+
+
+class Stamped(pydantic.BaseModel):
+    number: int
+    names: list[str] = pydantic.Field(default_factory=list)
+    stamp: str = pydantic.Field(default_factory=lambda: str(uuid.uuid4()))
+
+
+@pytest.mark.parametrize("declared", [Plain, Stamped])
+def test_a_field_whose_default_is_another_each_time_has_to_be_given_and_no_other(declared):
+    """
+    INVARIANT: an input that leaves a field out is the same input from every door.
+
+    Breaks if a door without the application may leave out what only the application can make.
+    """
+    assert {"number", "stamp"} == set(top(input_schema(declared, is_open=False))["required"])
 
 
 @pytest.mark.parametrize("declared,refuses", [(Plain, True), (Model, True), (Typed, True), (Open, False)])
