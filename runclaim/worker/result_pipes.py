@@ -1,8 +1,9 @@
 """
 Messages of pool children that were read in part when the connection to the broker was lost.
 
-Celery then resets its event loop and forgets how far it had read; it would take the rest for a new message, and never
-hear of that child again: the worker stays up, and takes nothing more. So what is half read is read to its end first.
+Celery then resets its event loop and forgets how far it had read. It would take the rest for a new message and never
+hear from that child again: the worker would stay up and take no more messages. So a message that was read in part is
+read to its end before the reset.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ def _finish(fd: int, reading: Generator[Any, Any, Any], patience: float) -> bool
             return True
         except Exception:
             # Its end was read, and what Celery does with it failed; or the child is gone, which the pool notices.
-            logger.warning("a result of a pool process was not taken when the broker was lost", exc_info=True)
+            logger.warning("a result of a pool process was lost with the connection to the broker", exc_info=True)
             return True
     return False
 
