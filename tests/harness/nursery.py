@@ -28,9 +28,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _LIBRARIES: Final = (
-    "celery.apps.beat", "celery.apps.worker", "celery.bin.celery", "celery.concurrency.prefork",
-    "celery.worker.consumer", "click", "flower.command", "kombu.transport.redis", "psutil", "psycopg", "redis",
-    "sqlalchemy.dialects.postgresql.psycopg", "sqlalchemy.dialects.sqlite", "sqlalchemy.orm",
+    "celery.apps.beat", "celery.apps.worker", "celery.bin.beat", "celery.bin.worker", "celery.concurrency.prefork",
+    "celery.worker.consumer", "click_didyoumean", "click_repl", "flower.command", "kombu.transport.redis", "psutil",
+    "psycopg", "redis", "sqlalchemy.dialects.postgresql.psycopg", "sqlalchemy.dialects.sqlite",
+    "sqlalchemy.orm",
 )  # fmt: skip
 #: Read by the interpreter itself, or by the loader before it.
 _OF_THE_INTERPRETER: Final = ("PYTHON", "LD_")
