@@ -49,11 +49,12 @@ class Database:
         self._opened_by: set[int] = set()
         #: The file of a ledger on SQLite.
         self.file = sqlite_file(url)
+        self._name = masked(self.url.render_as_string(hide_password=True))
         _DATABASES.add(self)
         forks.in_child(self, Database._leave)
 
     def __str__(self) -> str:
-        return masked(self.url.render_as_string(hide_password=True))
+        return self._name
 
     @property
     def engine(self) -> Engine:

@@ -19,7 +19,7 @@ from starlette.responses import JSONResponse, Response
 from runclaim.api.problems import Problem
 from runclaim.keys import fingerprint
 from runclaim.service.errors import RequestInFlight
-from runclaim.service.once import Answered, KeyedRequest, Once
+from runclaim.service.once import KeyedRequest, Once
 
 if TYPE_CHECKING:
     from fastapi import Request
@@ -40,36 +40,37 @@ Render = Callable[["Connection", str], tuple[Any, dict[str, str]]]
 
 
 @dataclass(frozen=True, slots=True)
-class _Response(Generic[T]):
-    """An answer with the body and the headers that show how things stand."""
+class _Rendered(Generic[T]):
+    """What came of a change, and its answer with the body and the headers that show how things stand."""
 
-    answered: Answered[T]
+    outcome: T
+    answer: Answer
     body: Any
     headers: dict[str, str]
 
     def response(self) -> Response:
         """As it is sent."""
-        answer = self.answered.answer
-        replayed = {"Idempotency-Replayed": "true"} if self.answered.is_replayed else {}
-        return JSONResponse(self.body, status_code=answer.status, headers=answer.headers | self.headers | replayed)
+        return JSONResponse(self.body, status_code=self.answer.status, headers=self.answer.headers | self.headers)
 
 
 @dataclass(frozen=True, slots=True)
-class _WithBody(Generic[T]):
-    """A change whose answer is shown in the transaction that makes it."""
+class _Rendering(Generic[T]):
+    """A change whose answer is rendered in the transaction that makes it."""
 
-    once: Once[T]
+    change: Change[T]
+    answer: Callable[[T], Answer]
     render: Render
 
-    def work(self, conn: Connection) -> _Response[T]:
-        return self._with_body(conn, self.once.work(conn))
+    def work(self, conn: Connection) -> _Rendered[T]:
+        return self._rendered(conn, self.change.work(conn))
 
-    def read_back(self, conn: Connection) -> _Response[T] | None:
-        answered = self.once.read_back(conn)
-        return None if answered is None else self._with_body(conn, answered)
+    def read_back(self, conn: Connection) -> _Rendered[T] | None:
+        outcome = self.change.read_back(conn)
+        return None if outcome is None else self._rendered(conn, outcome)
 
-    def _with_body(self, conn: Connection, answered: Answered[T]) -> _Response[T]:
-        return _Response(answered, *self.render(conn, answered.answer.run_id))
+    def _rendered(self, conn: Connection, outcome: T) -> _Rendered[T]:
+        answer = self.answer(outcome)
+        return _Rendered(outcome, answer, *self.render(conn, answer.run_id))
 
 
 def respond(
@@ -88,17 +89,24 @@ def respond(
     The body is made by `render` both times. Raises: Problem when another request with the key is being answered, or the
     key was used for another payload; what refuses the change.
     """
-    server, access, keyed = caller.server, caller.server.access, _keyed_request(request, project, payload)
-    once = Once(change, answer, keyed)
-    change_with_body = _WithBody(once, render)
+    server, keyed = caller.server, _keyed_request(request, project, payload)
     if keyed is None:
-        response = access.database.run(change_with_body.work, read_back=change_with_body.read_back)
-    else:
-        server.room.require("answers", project)
-        with _alone(server, keyed.place):
-            response = access.database.run(change_with_body.work, read_back=change_with_body.read_back)
-    once.publish(access, response.answered)
-    return response.response()
+        rendered = _committed(server, _Rendering(change, answer, render))
+        change.publish(server.access, rendered.outcome)
+        return rendered.response()
+    server.room.require("answers", project)
+    once = Once(change, answer, keyed)
+    with _alone(server, keyed.place):
+        answered = _committed(server, _Rendering(once, lambda kept: kept.answer, render))
+    once.publish(server.access, answered.outcome)
+    response = answered.response()
+    if answered.outcome.is_replayed:
+        response.headers["Idempotency-Replayed"] = "true"
+    return response
+
+
+def _committed(server: Server, rendering: _Rendering[T]) -> _Rendered[T]:
+    return server.access.database.run(rendering.work, read_back=rendering.read_back)
 
 
 def _keyed_request(request: Request, project: str, payload: Any) -> KeyedRequest | None:

@@ -57,26 +57,21 @@ class Answered(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Once(Generic[T]):
-    """A change that is answered; with a request, done once under its key. It is itself a `Change`."""
+    """A change that is made once under the key of a request. It is itself a `Change`."""
 
     change: Change[T]
     answer: Callable[[T], Answer]
-    request: KeyedRequest | None = None
+    request: KeyedRequest
     #: What this very value has answered, should the answer of its commit be lost.
     _tries: list[Answered[T]] = field(default_factory=list, compare=False)
 
     def work(self, conn: Connection) -> Answered[T]:
         """Make the change, or find its answer. Raises: RequestInFlight, KeyReused, and what refuses the change."""
-        if self.request is None:
-            return self._answered(self.change.work(conn))
         self._tries.append(self._keyed(conn, self.request))
         return self._tries[-1]
 
     def read_back(self, conn: Connection) -> Answered[T] | None:
         """After an ambiguous commit: the answer, if it is kept."""
-        if self.request is None:
-            outcome = self.change.read_back(conn)
-            return None if outcome is None else self._answered(outcome)
         kept = _find(conn, self.request)
         if kept is None:
             return None
@@ -89,20 +84,17 @@ class Once(Generic[T]):
         if outcome.outcome is not None:
             self.change.publish(access, outcome.outcome)
 
-    def _answered(self, outcome: T) -> Answered[T]:
-        return Answered(self.answer(outcome), outcome)
-
     def _keyed(self, conn: Connection, request: KeyedRequest) -> Answered[T]:
         if not idempotency_keys.begin(conn, request.place):
             raise RequestInFlight
         if (kept := _find(conn, request)) is not None:
             return Answered(kept, None)
-        answered = self._answered(self.change.work(conn))
-        answer = answered.answer
+        outcome = self.change.work(conn)
+        answer = self.answer(outcome)
         row = KeptAnswer(request.fingerprint, answer.run_id, answer.status, answer.headers, request.project)
         if not idempotency_keys.keep(conn, request.place, row):
             raise RequestInFlight
-        return answered
+        return Answered(answer, outcome)
 
 
 def _find(conn: Connection, request: KeyedRequest) -> Answer | None:

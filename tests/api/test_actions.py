@@ -227,5 +227,5 @@ def test_a_decision_whose_commit_was_not_confirmed_is_read_back(desk_office, mon
     answer = decide(desk_office, action, verb, body)
 
     assert read[0] is None
-    assert (read[1].answered.answer.status, read[1].body) == (answer.status, answer.json)
+    assert (read[1].answer.status, read[1].body) == (answer.status, answer.json)
     assert answer.json == desk_office.client.get(f"/v1/actions/{action['id']}").json

@@ -118,9 +118,10 @@ class LedgerAccess:
 
     def _unchecked(self) -> Database:
         self.require_open()
-        with self._making:
-            if self._database is None:
-                self._database = Database(self.config.database_url, patience=self.config.ledger_patience)
+        if self._database is None:
+            with self._making:
+                if self._database is None:
+                    self._database = Database(self.config.database_url, patience=self.config.ledger_patience)
         return self._database
 
     @property
