@@ -38,7 +38,7 @@ TRANSLATED = (
     "enqueue it anew",
     "Start it as ever",
     "a deploy burns no attempt",
-    "DESIGN names what is refused",
+    "DESIGN refuses it",
 )
 
 
