@@ -48,6 +48,8 @@ def migrate(database: Database) -> None:
     if database.file is not None and not database.file.exists():
         ledger_file.make(database.file)
         shutil.copyfile(_migrated(), database.file)
+        # An upgrade has opened the file; one that goes away later was there, and is not a wrong path.
+        database.ask(lambda conn: conn.scalar(text("SELECT 1")))
     else:
         migrations.upgrade(database)
 
