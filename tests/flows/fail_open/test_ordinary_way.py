@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pkgutil
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from celery import Celery
 from runclaim import Context, Runclaim, RunState, migrations
 from runclaim.database import Database
 from runclaim.errors import LedgerUnavailable
+from runclaim.flows import fail_open as room
 from tests.harness.bench import NO_WAIT, PullRequest
 
 if TYPE_CHECKING:
@@ -68,19 +70,9 @@ def test_a_process_without_such_a_flow_imports_nothing_of_them(sqlite_url: str):
 
 
 def test_a_process_with_such_a_flow_has_imported_all_of_it_before_the_ledger_goes_away(sqlite_url: str):
-    assert {
-        f"runclaim.flows.fail_open{name}"
-        for name in (
-            "",
-            ".attempt",
-            ".backlog",
-            ".deliverer",
-            ".enqueue",
-            ".local_records",
-            ".open_flows",
-            ".reconcile",
-        )
-    } == set(loaded(sqlite_url, fail_open=True))
+    modules = {each.name for each in pkgutil.walk_packages(room.__path__, f"{room.__name__}.")}
+
+    assert {room.__name__, *modules} == set(loaded(sqlite_url, fail_open=True))
 
 
 class Both:
