@@ -123,7 +123,7 @@ def test_a_check_while_the_ledger_is_away_lets_the_body_go_on(laptop: Bench, eag
     """
 
     def lose_it(flow, ctx) -> None:
-        ctx._check._database = Database("postgresql+psycopg://nobody@127.0.0.1:1/nothing", patience=SHORT)
+        ctx._sources.check._database = Database("postgresql+psycopg://nobody@127.0.0.1:1/nothing", patience=SHORT)
 
     run, heard = told_by_check(laptop, lose_it)
 
