@@ -366,7 +366,7 @@ def test_a_route_whose_commit_is_cut_is_told_as_it_is(postgres, proxy, cut_off, 
     phase = SimpleNamespace(name=PHASES[0], position=0)
     route = Route(newer, phase, Signal("approved", "event-1", "1"))
 
-    landed = cut_short(proxy, postgres, when, lambda: cut_off.run(route.write, read_back=route.read_back))
+    landed = cut_short(proxy, postgres, when, lambda: cut_off.run(route.work, read_back=route.read_back))
 
     assert (landed.made.run_id, landed.made.created) == ((older if waits else newer).run_id, not waits)
     assert (True, 1) == (landed.started, landed.due.fence)
