@@ -172,7 +172,7 @@ def test_a_head_of_a_stream_leaves_no_stream_behind_while_its_connection_stays(d
 
     Breaks if the stream itself is begun: the server drops what it says, and it goes on as long as the connection.
     """
-    made, shares = desk_office.enqueued(), desk_office.served.service.shares
+    made, shares = desk_office.enqueued(), desk_office.served.server.shares
     with closing(HTTPConnection("127.0.0.1", desk_office.port, timeout=30)) as connection:
         connection.request("HEAD", path(made), *desk_office.client.told(None, {}))
         connection.getresponse().read()

@@ -23,7 +23,7 @@ def test_a_run_whose_commit_got_no_answer_is_published_once(desk_office: Office,
 
     Breaks if a request that is read back is taken for a repeated one: its run then waits for the next dispatch.
     """
-    bench, service = desk_office.bench, desk_office.served.service
+    bench, service = desk_office.bench, desk_office.served.server
     service.attach(SimpleNamespace(flows=bench.flows, ledger=bench.ledger, config=bench.config))
     # A token's first use is a commit too.
     assert 200 == desk_office.client.get("/v1/runs").status

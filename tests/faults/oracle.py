@@ -44,10 +44,13 @@ def nothing_lost_or_doubled(site: Site, runs: Iterable[Run], *, within: float = 
     assert max(started.values()) <= MAX_ATTEMPTS, site.story()
 
 
-def happened(site: Site, run: Run, kind: str) -> int:
-    """How many events of this type the run's journal has."""
-    asked = text("SELECT count(*) FROM runclaim_events WHERE run_id = :run AND type = :kind")
-    return int(site.database.ask(lambda conn: conn.execute(asked, {"run": run.id, "kind": kind}).scalar_one()))
+def happened(site: Site, run: Run, kind: str, *, phase: str = "%") -> int:
+    """How many events of this type the run's journal has, of all phases or of one."""
+    query = text(
+        "SELECT count(*) FROM runclaim_events WHERE run_id = :run AND type = :kind AND coalesce(phase, '') LIKE :phase"
+    )
+    values = {"run": run.id, "kind": kind, "phase": phase}
+    return int(site.database.ask(lambda conn: conn.execute(query, values).scalar_one()))
 
 
 def is_so(site: Site, run: Run, condition: str) -> bool:
