@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 #: A server may always take this long, whatever the patience: the driver gives a connection no less.
 LEAST_SECONDS: Final = 2.0
 #: A thread that is this late was stopped itself, or had no processor: the server may have answered meanwhile.
-_STOPPED_SECONDS: Final = 1.0
+_STOPPED_SECONDS: Final = 0.1
 
 
 @dataclass(slots=True)
