@@ -18,8 +18,9 @@ from runclaim.errors import RunclaimError
 from runclaim.keys import clip
 from runclaim.ledger.actions import decide as decisions
 from runclaim.ledger.doors import tokens
-from runclaim.ledger.doors.run_pages import RunLine, run_line
+from runclaim.ledger.doors.run_pages import run_line
 from runclaim.ledger.doors.tokens import EVERY_PROJECT, Scope, TokenView
+from runclaim.ledger.read import RunLine
 
 if TYPE_CHECKING:
     from fastapi import Request

@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 logger: Final = logs.logger("runclaim.api")
 
 _LONGEST_PATH: Final = 200
-_IN_FLIGHT: Final = "try again in a moment; you will get the answer to that request"
 _STATUSES: Final = {400: "bad-request", 413: "too-large", 415: "not-json"}
 
 

@@ -14,7 +14,15 @@ from runclaim.cli.exits import NotFound, Refused, Unreachable
 from runclaim.cli.local_enqueue import enqueue, rerun
 from runclaim.errors import RunNotFound
 from runclaim.flows.client.access import LedgerAccess
-from runclaim.flows.client.changes import ActionConflict, ActionNotFound, Cancel, ResolveAction, Restart, RetryAction
+from runclaim.flows.client.changes import (
+    ActionConflict,
+    ActionNotFound,
+    Cancel,
+    ResolveAction,
+    Restart,
+    RetryAction,
+    view_of,
+)
 from runclaim.flows.messages.no_broker import NoBroker
 from runclaim.ledger.actions.settle import ActionState
 from runclaim.ledger.doors.run_pages import RunFilter
@@ -92,7 +100,7 @@ class LocalBackend:
 
     def run(self, run_id: str) -> Json:
         """The run with its input, and its result once it has succeeded."""
-        return self._access.ask(lambda conn: runs.whole_run_json(conn, runs.view_of(conn, run_id)))
+        return self._access.ask(lambda conn: runs.whole_run_json(conn, view_of(conn, run_id)))
 
     def runs(self, wanted: Filter) -> Iterator[Json]:
         """Runs, the newest first, as their pages are read."""

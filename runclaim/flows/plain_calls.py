@@ -115,7 +115,7 @@ class PlainCalls:
         database, keeper, config = self.ledger.database, self.keeper(), self.ledger.config
         new = self._new_run(check_name("flow", name), key, subject, project or config.project, options)
         self.ledger.plain_names.add(name)
-        lease, max_duration = options.lease or config.lease, options.max_duration or config.max_duration
+        lease, max_duration = options.lease_under(config), options.max_duration_under(config)
         owner, asked = nonce(), [new.run_id]
 
         def work(conn: Connection) -> list[Claim]:

@@ -61,9 +61,9 @@ class Standing:
     cancel_requested: bool
 
 
-@dataclass(frozen=True, slots=True)
-class RunView:
-    """A run as its users see it. `phases` maps each phase in order to its status."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunLine:
+    """A run without its input and results. `phases` maps each phase in order to its status."""
 
     id: str
     project: str
@@ -74,21 +74,27 @@ class RunView:
     subject: str | None
     state: RunState
     phase: str
-    queue: str | None
-    priority: int | None
     phases: dict[str, PhaseStatus]
-    #: The signal that a waiting run needs to continue.
-    waits_for: str | None
     attempts: int
-    losses: int
+    priority: int | None
     fence: int
-    worker: str | None
-    input: Any
-    error: dict[str, Any] | None
     cancel_requested: bool
+    error: dict[str, Any] | None
     enqueued_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunView(RunLine):
+    """A run as its users see it."""
+
+    queue: str | None
+    #: The signal that a waiting run needs to continue.
+    waits_for: str | None
+    losses: int
+    worker: str | None
+    input: Any
     #: What its Celery tasks have in their headers, from its enqueuer.
     headers: dict[str, Any] | None = None
 
@@ -127,32 +133,40 @@ def run(conn: Connection, run_id: str) -> RunView | None:
     row = conn.execute(_RUN, {"its_id": run_id}).one_or_none()
     if row is None:
         return None
-    state = RunState(row.state)
+    values = line_values(row)
     return RunView(
-        id=row.id,
-        project=row.project,
-        flow=row.flow,
-        key=row.key,
-        rerun=row.rerun,
-        subject=row.subject,
-        state=state,
-        phase=row.phase,
+        **(values | {"priority": requested(row.priority)}),
         queue=row.queue,
-        priority=requested(row.priority),
-        phases=phase_statuses(state, row.cursor, row.phases),
-        waits_for=row.waits_for if state is RunState.WAITING else None,
-        attempts=row.attempts,
+        waits_for=row.waits_for if values["state"] is RunState.WAITING else None,
         losses=row.losses,
-        fence=row.fence,
         worker=row.worker,
         input=row.input,
-        error=row.error,
-        cancel_requested=row.cancel_requested_at is not None,
-        enqueued_at=row.enqueued_at,
-        started_at=row.started_at,
-        finished_at=row.finished_at,
         headers=row.headers,
     )
+
+
+def line_values(row: Any) -> dict[str, Any]:
+    """What a `RunLine` is made of; `priority` as the row has it."""
+    state = RunState(row.state)
+    return {
+        "id": row.id,
+        "project": row.project,
+        "flow": row.flow,
+        "key": row.key,
+        "rerun": row.rerun,
+        "subject": row.subject,
+        "state": state,
+        "phase": row.phase,
+        "phases": phase_statuses(state, row.cursor, row.phases),
+        "attempts": row.attempts,
+        "priority": row.priority,
+        "fence": row.fence,
+        "cancel_requested": row.cancel_requested_at is not None,
+        "error": row.error,
+        "enqueued_at": row.enqueued_at,
+        "started_at": row.started_at,
+        "finished_at": row.finished_at,
+    }
 
 
 def states(conn: Connection, run_ids: Collection[str]) -> dict[str, RunState]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from runclaim.errors import RunNotFound
 from runclaim.ledger import read
-from runclaim.ledger.doors.run_pages import MOST, RunFilter, RunLine, list_runs, run_line
+from runclaim.ledger.doors.run_pages import MOST, RunFilter, list_runs, run_line
 from runclaim.sql.clock import rfc3339
 from runclaim.states import TERMINAL, RunState
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from runclaim.flows.client.access import LedgerAccess
-    from runclaim.ledger.read import RunView
+    from runclaim.ledger.read import RunLine, RunView
 
 #: States that a run does not leave by itself: a wait for its end is over with them.
 ENDS: Final = TERMINAL | {RunState.BLOCKED}
@@ -29,14 +29,6 @@ def find_run(access: LedgerAccess, run_id: str) -> RunLine:
     if line is None:
         raise RunNotFound(run_id)
     return line
-
-
-def view_of(conn: Connection, run_id: str) -> RunView:
-    """The whole run. Raises: RunNotFound."""
-    view = read.run(conn, run_id)
-    if view is None:
-        raise RunNotFound(run_id)
-    return view
 
 
 def runs(access: LedgerAccess, wanted: RunFilter, *, limit: int) -> Iterator[dict[str, Any]]:

@@ -17,6 +17,7 @@ from uuid import uuid4
 
 from sqlalchemy import text
 
+from runclaim import Blocked, InputError
 from runclaim.config import Config
 from runclaim.database import Database
 from runclaim.flows.actions.action import Action, ActionOptions
@@ -103,6 +104,15 @@ class Diary:
         self.lines.append((claim.phase, claim.attempt, str(ended.ending), None if state is None else str(state)))
 
 
+def ends_as_its_head_says(ctx: Any) -> None:
+    """A body that fails or blocks for the commits of these names."""
+    if ctx.input.head == "failing":
+        # No other attempt helps.
+        raise InputError("head", "is failing")
+    if ctx.input.head == "blocked":
+        raise Blocked("a person")
+
+
 class Bench:
     """One process: a ledger, a keeper and a runner. `stopping` is what the worker's main process would say."""
 
@@ -136,7 +146,7 @@ class Bench:
         """The flow as a door without the application knows it: by what its workers would have registered."""
         stored = json.loads(json.dumps(flow.described(self.config).as_json()))
         description = FlowDescription.from_json(stored)
-        return RunSource(description, RegisteredInputs(description))
+        return RunSource(self.ledger, description, RegisteredInputs(description))
 
     def action(self, kind: str = "comment", **options: Any) -> Callable[[Handler], Action]:
         """As `runs.action`; a send that fails is due again at once."""

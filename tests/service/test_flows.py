@@ -11,7 +11,7 @@ from runclaim import InputError
 from runclaim.flows.client.access import LedgerAccess
 from runclaim.flows.messages.no_broker import NoBroker
 from runclaim.service.errors import UnknownFlow
-from runclaim.service.flows import known_flow, known_flows
+from runclaim.service.flows import known_flow, known_flows, requested_run
 from runclaim.service.run_request import RunRequest
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ def outside(laptop: Bench) -> LedgerAccess:
 
 
 def test_both_doors_make_the_same_run_of_a_request(laptop: Bench, outside: LedgerAccess):
-    inside = known_flow(laptop.ledger, "review").new_run(WANTED, trace_context=None)
-    registered = known_flow(outside, "review").new_run(WANTED, trace_context=None)
+    inside = requested_run(known_flow(laptop.ledger, "review"), WANTED, trace_context=None)
+    registered = requested_run(known_flow(outside, "review"), WANTED, trace_context=None)
 
     assert (inside.key, inside.fingerprint, inside.input, inside.phases) == (
         registered.key,
@@ -46,7 +46,7 @@ def test_a_run_that_no_door_can_publish_is_beats_at_once(laptop: Bench, outside:
     laptop.flow("other").phase(name="one")(lambda ctx: None)
     other = LedgerAccess(lambda: laptop.config, NoBroker, {"other": laptop.flows["other"]}, database=laptop.database)
     waits = [
-        known_flow(access, "review").new_run(WANTED, trace_context=None).dispatch_after
+        requested_run(known_flow(access, "review"), WANTED, trace_context=None).dispatch_after
         for access in (laptop.ledger, outside, other)
     ]
 
@@ -73,4 +73,4 @@ def test_a_name_that_the_flow_computes_is_not_taken_from_a_request(laptop: Bench
 
     for access in (laptop.ledger, outside):
         with pytest.raises(InputError, match=f"^{name}: .*leave it out"):
-            known_flow(access, "review").new_run(wanted, trace_context=None)
+            requested_run(known_flow(access, "review"), wanted, trace_context=None)

@@ -13,7 +13,7 @@ from runclaim.flows.client.enqueue import Enqueue
 from runclaim.keys import fingerprint
 from runclaim.ledger.doors import idempotency_keys
 from runclaim.service.errors import KeyReused, RequestInFlight
-from runclaim.service.flows import known_flow
+from runclaim.service.flows import known_flow, requested_run
 from runclaim.service.once import Answer, KeyedRequest, Once
 from runclaim.service.run_request import RunRequest
 from tests.commitcut import commit_cut
@@ -30,7 +30,7 @@ KEY = KeyedRequest(fingerprint(["the key"]), "what-is-asked", "default")
 
 def enqueue(access: LedgerAccess, request: KeyedRequest = KEY, number: int = 7) -> Once[Any]:
     wanted = RunRequest(flow="review", input={"repo": "acme/app", "number": number})
-    return Once(Enqueue([known_flow(access, "review").new_run(wanted, trace_context=None)]), answer, request)
+    return Once(Enqueue([requested_run(known_flow(access, "review"), wanted, trace_context=None)]), answer, request)
 
 
 def answer(runs: Sequence[Enqueued]) -> Answer:

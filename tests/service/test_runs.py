@@ -8,6 +8,7 @@ import pytest
 
 from runclaim import Blocked
 from runclaim.errors import RunNotFound
+from runclaim.flows.client.changes import view_of
 from runclaim.keys import uuid7
 from runclaim.ledger import read
 from runclaim.ledger.doors.run_pages import RunFilter, run_line
@@ -70,9 +71,7 @@ def test_a_run_is_the_same_json_in_a_listing_and_by_itself(bench: Bench, state: 
 def test_a_result_is_shown_once_the_run_has_succeeded(bench: Bench):
     run = succeeded(bench)
 
-    assert {"files": 1} == bench.ledger.ask(lambda conn: runs.whole_run_json(conn, runs.view_of(conn, run.id)))[
-        "result"
-    ]
+    assert {"files": 1} == bench.ledger.ask(lambda conn: runs.whole_run_json(conn, view_of(conn, run.id)))["result"]
 
 
 def test_a_run_that_is_not_there_is_not_found(laptop: Bench):
@@ -81,7 +80,7 @@ def test_a_run_that_is_not_there_is_not_found(laptop: Bench):
     with pytest.raises(RunNotFound):
         runs.find_run(laptop.ledger, nobodys)
     with pytest.raises(RunNotFound):
-        laptop.ledger.ask(lambda conn: runs.view_of(conn, nobodys))
+        laptop.ledger.ask(lambda conn: view_of(conn, nobodys))
 
 
 def test_a_listing_goes_on_past_a_page_and_ends_at_its_limit(laptop: Bench):

@@ -34,8 +34,7 @@ if TYPE_CHECKING:
 
     from runclaim.api.auth import Caller
     from runclaim.api.server import Server
-    from runclaim.ledger.doors.run_pages import RunLine
-    from runclaim.ledger.read import EventView
+    from runclaim.ledger.read import EventView, RunLine
 
 routes: Final = Routes()
 #: For proxies that would otherwise hold a stream back until their buffer is full.

@@ -13,7 +13,6 @@ from runclaim.api.routing import Routes, server_of
 from runclaim.errors import RunclaimError
 
 routes: Final = Routes()
-_AGAIN: Final = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}
 
 
 @routes.declare(

@@ -14,13 +14,14 @@ from runclaim.api.requests import Ids
 from runclaim.api.responses import RunBrief, RunOut, RunsChanged
 from runclaim.api.routes.runs import LOCATION, brief, render_for
 from runclaim.api.routing import CurrentCaller, Routes
-from runclaim.flows.client.changes import Cancel, Restart
+from runclaim.flows.client.changes import Cancel, Restart, view_of
 from runclaim.flows.client.enqueue import Rerun
-from runclaim.ledger.doors.run_pages import RunLine, run_line
+from runclaim.ledger.doors.run_pages import run_line
 from runclaim.ledger.doors.tokens import Scope
+from runclaim.ledger.read import RunLine
 from runclaim.service.flows import known_flow
 from runclaim.service.once import Answer
-from runclaim.service.runs import run_json, view_of
+from runclaim.service.runs import run_json
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -127,7 +128,7 @@ def rerun_run(run_id: UUID, request: Request, caller: CurrentCaller) -> Response
     line, server = caller.run(str(run_id)), caller.server
     server.room.require("live-runs", line.project)
     view = server.ask(partial(view_of, run_id=line.id))
-    new = known_flow(server.access, line.flow).rerun(view)
+    new = known_flow(server.access, line.flow).rerun_of(view)
     return respond(
         caller,
         request,

@@ -23,15 +23,17 @@ from runclaim.api.requests import EnqueueRequest, Name
 from runclaim.api.responses import RunBrief, RunOut, RunsOut, State
 from runclaim.api.routing import CurrentCaller, Routes
 from runclaim.errors import InputError
+from runclaim.flows.client.changes import view_of
 from runclaim.flows.client.enqueue import Enqueue
 from runclaim.flows.declare.registered_inputs import InputRefused
 from runclaim.ledger import read
-from runclaim.ledger.doors.run_pages import MOST, RunFilter, RunLine, list_runs
+from runclaim.ledger.doors.run_pages import MOST, RunFilter, list_runs
 from runclaim.ledger.doors.tokens import Scope
-from runclaim.service.flows import known_flow
+from runclaim.ledger.read import RunLine
+from runclaim.service.flows import known_flow, requested_run
 from runclaim.service.once import Answer
 from runclaim.service.run_request import RunRequest
-from runclaim.service.runs import ENDS, run_json, view_of, whole_run_json
+from runclaim.service.runs import ENDS, run_json, whole_run_json
 from runclaim.states import RunState
 
 if TYPE_CHECKING:
@@ -157,7 +159,7 @@ def _new_run(caller: Caller, body: EnqueueRequest, project: str, request: Reques
     )
     try:
         # The caller's trace, even if no SDK of this process has made it the current one.
-        return flow.new_run(wanted, trace_context=tracing.carrier() or tracing.carried(request.headers))
+        return requested_run(flow, wanted, trace_context=tracing.carrier() or tracing.carried(request.headers))
     except InputRefused:
         raise
     except InputError as error:

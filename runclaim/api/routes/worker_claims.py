@@ -19,9 +19,9 @@ from runclaim.ledger.complete import complete
 from runclaim.ledger.completion import Completion
 from runclaim.ledger.doors.idempotency_keys import KeptAnswer, find, keep
 from runclaim.ledger.doors.outside_workers import Lease, held_claim, lease_of, ready, recorded_by
-from runclaim.ledger.doors.run_pages import RunLine
 from runclaim.ledger.fail import Failure, Verdict, fail
 from runclaim.ledger.fence import Claim
+from runclaim.ledger.read import RunLine
 from runclaim.service.flows import known_flow
 from runclaim.sql.clock import rfc3339
 from runclaim.states import RunState
@@ -90,7 +90,7 @@ Settling = tuple[Callable[["Connection"], Ended], Callable[["Connection"], Ended
 def take(caller: Caller, request: WorkRequest) -> Job | None:
     """Claim the run that has waited longest at one of these phases, or `None`. Raises: Problem."""
     server, project, owner = caller.server, caller.project(request.project), nonce()
-    flow = known_flow(server.access, request.flow).source
+    flow = known_flow(server.access, request.flow)
     description = flow.description
     known = {phase.name: phase for phase in description.phases if phase.name in request.phases}
     if missing := sorted(set(request.phases) - set(known)):

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from runclaim.flows.client.access import LedgerAccess
     from runclaim.flows.client.signal import Signal
     from runclaim.ledger.actions.decide import ActionView
-    from runclaim.ledger.read import RunView
+    from runclaim.ledger.read import RunView, Standing
     from runclaim.ledger.signal import Signaled
 
 
@@ -59,12 +59,25 @@ class Cancel:
 
 def _canceled_before(conn: Connection, run_id: str) -> RunState:
     """The state of a run that was canceled, or asked to stop, before. Raises: StateConflict, RunNotFound."""
-    standing = read.standing(conn, run_id)
-    if standing is None:
-        raise RunNotFound(run_id)
+    standing = _standing(conn, run_id)
     if standing.state is not RunState.CANCELED and not standing.cancel_requested:
         raise StateConflict(run_id, "cancel", standing.state)
     return standing.state
+
+
+def view_of(conn: Connection, run_id: str) -> RunView:
+    """The whole run. Raises: RunNotFound."""
+    view = read.run(conn, run_id)
+    if view is None:
+        raise RunNotFound(run_id)
+    return view
+
+
+def _standing(conn: Connection, run_id: str) -> Standing:
+    standing = read.standing(conn, run_id)
+    if standing is None:
+        raise RunNotFound(run_id)
+    return standing
 
 
 Verb = Literal["retry", "resume"]
@@ -89,7 +102,7 @@ class Restart:
         """The run as it is queued. Raises: StateConflict, RunNotFound."""
         move, needed = _MOVES[self.verb]
         moved = move(conn, self.run_id, by=self.by, call=self.call)
-        view = self._view(conn)
+        view = view_of(conn, self.run_id)
         if not moved:
             newer = f"its {'subject' if view.subject else 'key'} has a newer run"
             why = newer if view.state is needed else f"only a {needed} run can be"
@@ -98,17 +111,11 @@ class Restart:
 
     def read_back(self, conn: Connection) -> RunView | None:
         """The current run, if this call has queued it."""
-        return self._view(conn) if entries_of(conn, [self.run_id], call=self.call) else None
+        return view_of(conn, self.run_id) if entries_of(conn, [self.run_id], call=self.call) else None
 
     def publish(self, access: LedgerAccess, outcome: RunView) -> None:
         """Ring for the run."""
         access.publisher.publish([message.of_view(view=outcome, flow=access.flows.get(outcome.flow))])
-
-    def _view(self, conn: Connection) -> RunView:
-        view = read.run(conn, self.run_id)
-        if view is None:
-            raise RunNotFound(self.run_id)
-        return view
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,10 +129,7 @@ class SendSignal:
         """As `ledger.signal`. Raises: StateConflict when the run has ended, RunNotFound."""
         signaled = self.signal.deliver(conn, self.run_id)
         if signaled.answer is Answer.NOT_LIVE:
-            standing = read.standing(conn, self.run_id)
-            if standing is None:
-                raise RunNotFound(self.run_id)
-            raise StateConflict(self.run_id, "signal", standing.state)
+            raise StateConflict(self.run_id, "signal", _standing(conn, self.run_id).state)
         return signaled
 
     def read_back(self, conn: Connection) -> Signaled | None:

@@ -142,10 +142,9 @@ class Enqueuer(Generic[InputT]):
         return self._new_runs([given])[0]
 
     def _new_runs(self, given: Iterable[InputT | Mapping[str, Any]]) -> list[NewRun]:
-        config = self._access.config
-        source = RunSource.declared(self._flow, config, self._access.headers_of)
-        project, trace = self._project or config.project, tracing.carrier()
-        return [source.new_run(each, self._options, project=project, trace_context=trace) for each in given]
+        source = RunSource.declared(self._flow, self._access, self._access.headers_of)
+        trace = tracing.carrier()
+        return [source.new_run(each, self._options, project=self._project, trace_context=trace) for each in given]
 
 
 def _plain(session: Any) -> Session:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from runclaim.errors import DeclarationError, NotCommitted, RunFailed, RunNotFound, StateConflict, WaitTimeout
 from runclaim.flows.body.in_body import refuse_in_body
 from runclaim.flows.client.after_commit import Fate
-from runclaim.flows.client.changes import Cancel, Restart, SendSignal
+from runclaim.flows.client.changes import Cancel, Restart, SendSignal, view_of
 from runclaim.flows.client.enqueue import Rerun, make_runs
 from runclaim.flows.client.run_source import RunSource
 from runclaim.flows.client.signal import Signal
@@ -17,7 +17,6 @@ from runclaim.ledger import read
 from runclaim.ledger.actions.decide import ActionView, actions_of
 from runclaim.ledger.body.findings import FindingView, findings_of
 from runclaim.ledger.body.sessions import SessionView, sessions_of
-from runclaim.ledger.run_keys import recorded_fingerprint
 from runclaim.pause import Pauses
 from runclaim.states import TERMINAL, PhaseStatus, RunState
 
@@ -63,10 +62,7 @@ class Run:
     def view(self) -> RunView:
         """The whole run, as it is now. Raises: RunNotFound; NotCommitted before its own transaction has ended."""
         with self._explained():
-            view = self._access.ask(lambda conn: read.run(conn, self.id))
-            if view is None:
-                raise RunNotFound(self.id)
-            return view
+            return self._access.ask(lambda conn: view_of(conn, self.id))
 
     @property
     def state(self) -> RunState:
@@ -185,8 +181,7 @@ class Run:
             raise DeclarationError(
                 f"this application has no flow {view.flow}: rerun run {self.id} where it is declared"
             )
-        source = RunSource.declared(flow, self._access.config)
-        new = source.rerun_of(view, lambda key: self._access.ask(lambda conn: recorded_fingerprint(conn, *key)))
+        new = RunSource.declared(flow, self._access).rerun_of(view)
         (rerun,) = make_runs(self._access, Rerun([new], by))
         return Run(self._access, rerun.run_id, flow, created=True)
 

@@ -73,10 +73,18 @@ class PhaseOptions:
             on=self.on,
             max_attempts=self.max_attempts,
             max_losses=self.max_losses or self.max_attempts,
-            lease=self.lease or config.lease,
-            max_duration=self.max_duration or config.max_duration,
+            lease=self.lease_under(config),
+            max_duration=self.max_duration_under(config),
             backoff=self.backoff,
         )
+
+    def lease_under(self, config: Config) -> timedelta:
+        """How long a claim of the phase is safe without a heartbeat."""
+        return self.lease or config.lease
+
+    def max_duration_under(self, config: Config) -> timedelta:
+        """When a claim of the phase ends even with a heartbeat."""
+        return self.max_duration or config.max_duration
 
 
 class Phase(Generic[InputT, ResultT]):

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 def run_of(ledger: LedgerAccess, flow: DeclaredFlow[Any], run_id: str, carried: dict[str, Any]) -> NewRun:
     """The run that a message describes, as its flow is declared now. Raises: InputError."""
     options = Options(run_id=run_id, priority=carried["priority"])
-    new = RunSource.declared(flow, ledger.config).new_run(
+    new = RunSource.declared(flow, ledger).new_run(
         flow.input_type.load(carried["input"]),
         options,
-        project=carried["project"] or ledger.config.project,
+        project=carried["project"],
         trace_context=tracing.carrier(),
     )
     # The enqueuer is not here.

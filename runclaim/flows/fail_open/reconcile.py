@@ -19,6 +19,7 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
 from runclaim import logs
 from runclaim.errors import InputError, LedgerRefused, LedgerUnavailable, RunExists
+from runclaim.flows.declare.phase import PhaseOptions
 from runclaim.flows.fail_open.carried_run import claim_of, run_of
 from runclaim.flows.messages import message
 from runclaim.ledger import counters, read
@@ -158,15 +159,16 @@ class Reconciler:
         """The claim that the open attempt would have had, or that it has had without hearing of it."""
         wanted = [ClaimRequest(record.run_id, record.fence, record.owner)]
         config, phase = self.ledger.config, flow.phases.get(record.phase)
+        options = PhaseOptions() if phase is None else phase.options
         claims = claimed(conn, wanted) or claim(
             conn,
             wanted,
             flow=flow.name,
             phase=record.phase,
             worker=record.worker,
-            lease=(phase and phase.options.lease) or config.lease,
-            max_duration=(phase and phase.options.max_duration) or config.max_duration,
-            waits_for=None if phase is None else phase.options.on,
+            lease=options.lease_under(config),
+            max_duration=options.max_duration_under(config),
+            waits_for=options.on,
         )
         return claims[0] if claims else None
 

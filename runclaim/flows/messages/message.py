@@ -109,16 +109,7 @@ def of_claim(*, claim: Claim, flow: DeclaredFlow[Any] | None, fence: int, next_p
 
     `flow` is the run's, `None` where no declaration of it is at hand.
     """
-    carried = carried_input(
-        flow,
-        project=claim.project,
-        key=claim.key,
-        subject=claim.subject,
-        priority=claim.priority,
-        value=claim.input,
-        headers=claim.headers,
-        rerun=claim.rerun,
-    )
+    carried = _carried(claim, flow)
     phase, queue = (claim.phase, claim.queue) if next_phase is None else (next_phase.phase, next_phase.queue)
     alone = next_phase is None and claim.attempt > 1
     return Due(claim.run_id, fence, claim.flow, phase, queue, claim.key, claim.priority, carried, alone=alone)
@@ -126,18 +117,22 @@ def of_claim(*, claim: Claim, flow: DeclaredFlow[Any] | None, fence: int, next_p
 
 def of_view(*, view: RunView, flow: DeclaredFlow[Any] | None) -> Due:
     """The message of a run in its current state. `flow` is the run's, `None` where no declaration of it is at hand."""
-    carried = carried_input(
-        flow,
-        project=view.project,
-        key=view.key,
-        subject=view.subject,
-        priority=view.priority,
-        value=view.input,
-        headers=view.headers,
-        rerun=view.rerun,
-    )
+    carried = _carried(view, flow)
     alone = view.attempts > 0 or view.losses > 0
     return Due(view.id, view.fence, view.flow, view.phase, view.queue, view.key, view.priority, carried, alone=alone)
+
+
+def _carried(run: Claim | RunView, flow: DeclaredFlow[Any] | None) -> dict[str, Any] | None:
+    return carried_input(
+        flow,
+        project=run.project,
+        key=run.key,
+        subject=run.subject,
+        priority=run.priority,
+        value=run.input,
+        headers=run.headers,
+        rerun=run.rerun,
+    )
 
 
 def of_message(*, message: Message, phase: Phase[Any, Any]) -> Due:

@@ -40,11 +40,11 @@ class Process:
 
     def lease(self, phase: Phase[Any, Any]) -> timedelta:
         """How long a claim of the phase is safe without a heartbeat."""
-        return phase.options.lease or self.config.lease
+        return phase.options.lease_under(self.config)
 
     def max_duration(self, phase: Phase[Any, Any]) -> timedelta:
         """When a claim of the phase ends even with a heartbeat."""
-        return phase.options.max_duration or self.config.max_duration
+        return phase.options.max_duration_under(self.config)
 
     def size(self, phase: Phase[Any, Any], *, inline: Inline) -> int:
         """How many runs of `phase` are started in one go: one where a group could spend another run's budget."""

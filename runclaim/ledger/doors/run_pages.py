@@ -15,10 +15,11 @@ from sqlalchemy import Integer, Text, and_, bindparam, func, literal, literal_co
 from runclaim.ledger.fence import is_live_in
 from runclaim.ledger.fence import state as state_literal
 from runclaim.ledger.priority import PRIORITY
+from runclaim.ledger.read import RunLine, line_values
 from runclaim.models import runs
 from runclaim.sql.clock import Instant, from_rfc3339, rfc3339
 from runclaim.sql.rowset import Id, as_id
-from runclaim.states import LIVE, PhaseStatus, RunState, phase_statuses
+from runclaim.states import LIVE, RunState
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,29 +58,6 @@ _project: Final = bindparam("its_project", type_=Text())
 _live: Final = is_live_in(_project)
 _ended: Final = and_(runs.c.project == _project, runs.c.finished_at.is_not(None))
 _ONE: Final = select(*_COLUMNS).where(runs.c.id == bindparam("its_id", type_=Id()))
-
-
-@dataclass(frozen=True, slots=True)
-class RunLine:
-    """A run without its input and results. `phases` maps each phase in order to its status."""
-
-    id: str
-    project: str
-    flow: str
-    key: str
-    rerun: int
-    subject: str | None
-    state: RunState
-    phase: str
-    phases: dict[str, PhaseStatus]
-    attempts: int
-    priority: int | None
-    fence: int
-    cancel_requested: bool
-    error: dict[str, Any] | None
-    enqueued_at: datetime
-    started_at: datetime | None
-    finished_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +104,7 @@ def list_runs(conn: Connection, wanted: RunFilter, *, after: str | None = None, 
         "until": wanted.until,
         "at_most": size + 1,
     }
-    found = [_line(row) for row in conn.execute(asked, values)]
+    found = [RunLine(**line_values(row)) for row in conn.execute(asked, values)]
     last = found[size - 1] if len(found) > size else None
     return Page(found[:size], None if last is None else f"{rfc3339(last.enqueued_at)}/{last.id}")
 
@@ -134,7 +112,7 @@ def list_runs(conn: Connection, wanted: RunFilter, *, after: str | None = None, 
 def run_line(conn: Connection, run_id: str) -> RunLine | None:
     """One run in the same form, or `None` when there is no such run."""
     row = conn.execute(_ONE, {"its_id": run_id}).one_or_none()
-    return None if row is None else _line(row)
+    return None if row is None else RunLine(**line_values(row))
 
 
 def count_live(conn: Connection, project: str, *, at_most: int) -> int:
@@ -179,26 +157,3 @@ def _order(columns: ReadOnlyColumnCollection[str, Any], wanted: RunFilter) -> tu
 def _place(after: str) -> tuple[datetime, str]:
     at, _, run_id = after.partition("/")
     return from_rfc3339(at), as_id(run_id)
-
-
-def _line(row: Any) -> RunLine:
-    state = RunState(row.state)
-    return RunLine(
-        id=row.id,
-        project=row.project,
-        flow=row.flow,
-        key=row.key,
-        rerun=row.rerun,
-        subject=row.subject,
-        state=state,
-        phase=row.phase,
-        phases=phase_statuses(state, row.cursor, row.phases),
-        attempts=row.attempts,
-        priority=row.priority,
-        fence=row.fence,
-        cancel_requested=row.cancel_requested_at is not None,
-        error=row.error,
-        enqueued_at=row.enqueued_at,
-        started_at=row.started_at,
-        finished_at=row.finished_at,
-    )

@@ -106,9 +106,9 @@ def test_a_rerun_through_a_door_without_the_application_has_them_too(sqlite_url:
     shop = Shop(sqlite_url, one=lambda _ctx: None)
     (run,) = enqueued_by(shop, "emil")
 
-    known = RunSource.registered(shop.flow.described(shop.runs.ledger.config))
+    known = RunSource.registered(shop.flow.described(shop.runs.ledger.config), shop.runs.ledger)
 
-    assert {"tenant": "emil"} == known.rerun_of(run.view, lambda _key: "fingerprint").headers
+    assert {"tenant": "emil"} == known.rerun_of(run.view).headers
 
 
 def test_what_an_apply_async_of_the_task_class_adds_travels_too_and_is_called_once_a_run(sqlite_url: str):

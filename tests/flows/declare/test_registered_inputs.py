@@ -127,7 +127,9 @@ def test_a_delay_has_bounds(laptop, delay):
 def test_what_looks_like_a_secret_is_refused_here_too_unless_the_flow_allows_it(laptop):
     flow, given = declared(laptop), {"shop": "ghp_" + "a1B2" * 9, "number": 7}
     description = flow.described(laptop.config)
-    allowing = RunSource.registered(replace(description, secrets=replace(description.secrets, allowed=True)))
+    allowing = RunSource.registered(
+        replace(description, secrets=replace(description.secrets, allowed=True)), laptop.ledger
+    )
 
     with pytest.raises(InputError, match="allow_secrets"):
         outside(laptop, flow, given)
@@ -148,7 +150,7 @@ def test_a_field_that_a_key_needs_and_that_is_left_out_is_missed_by_every_door(l
     """
     flow = laptop.flow("ticket", Ticket, key="{shop}:{number}")
     flow.phase(name="sell")(lambda ctx: None)
-    source = RunSource.declared(flow, laptop.config) if door == "inside" else laptop.outside(flow)
+    source = RunSource.declared(flow, laptop.ledger) if door == "inside" else laptop.outside(flow)
 
     with pytest.raises(InputError, match="number: is missing"):
         source.new_run({"shop": "a"}, Options(), project="default")
@@ -158,15 +160,17 @@ def test_a_field_that_a_key_needs_and_that_is_left_out_is_missed_by_every_door(l
 def test_a_run_whose_message_nobody_here_can_send_is_left_to_the_next_dispatch(laptop):
     flow = declared(laptop)
     given = {"shop": "a", "number": 7}
-    inside = RunSource.declared(flow, laptop.config).new_run(given, Options(), project="default")
-    outside = RunSource.registered(flow.described(laptop.config)).new_run(given, Options(), project="default")
+    inside = RunSource.declared(flow, laptop.ledger).new_run(given, Options(), project="default")
+    outside = RunSource.registered(flow.described(laptop.config), laptop.ledger).new_run(
+        given, Options(), project="default"
+    )
 
     assert (laptop.config.dispatch_after, timedelta(0)) == (inside.dispatch_after, outside.dispatch_after)
 
 
 def test_every_door_takes_a_key_that_it_is_told_only_where_it_is_the_inputs_own(laptop):
     flow = declared(laptop)
-    source, given = RunSource.declared(flow, laptop.config), {"shop": "a", "number": 7}
+    source, given = RunSource.declared(flow, laptop.ledger), {"shop": "a", "number": 7}
 
     assert "a:7" == source.new_run(given, Options(), project="default", key="a:7", subject="a").key.text
     for told in ({"key": "a:8"}, {"subject": "b"}):

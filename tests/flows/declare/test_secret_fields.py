@@ -186,7 +186,7 @@ def test_the_door_without_the_application_knows_the_same_fields(laptop: Bench):
 
     assert CANARY == known.new_run(given, Options(), project="default").input["title"]
     for narrower in (replace(secrets, allowed=False), replace(secrets, references={})):
-        door = RunSource.registered(replace(known.description, secrets=narrower))
+        door = RunSource.registered(replace(known.description, secrets=narrower), known.access)
         with pytest.raises(InputError):
             door.new_run(given, Options(), project="default")
 
@@ -203,7 +203,7 @@ def test_what_names_a_run_shows_no_secret_of_the_input_to_any_door(laptop: Bench
     flow.phase(name="plan")(lambda ctx: None)
     given = {"name": "a", "more": {"token": CANARY}}
 
-    for door in (RunSource.declared(flow, laptop.config), laptop.outside(flow)):
+    for door in (RunSource.declared(flow, laptop.ledger), laptop.outside(flow)):
         with pytest.raises(InputError, match="allow_secrets") as refused:
             door.new_run(given, Options(), project="default")
         assert CANARY[:12] not in str(refused.value)
