@@ -10,7 +10,6 @@ from runclaim.flows.client.handle import Run
 from tests.api.served import Client, Served, token
 from tests.harness.bench import Bench
 from tests.harness.ledgers import put_away
-from tests.servers import database
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,17 +67,11 @@ class Office:
         self.bench.close()
 
 
-@pytest.fixture(scope="session")
-def api_postgres_url(postgres_server: str) -> Iterator[str]:
-    with database(postgres_server) as url:
-        yield url
-
-
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
 def office(request: pytest.FixtureRequest) -> Iterator[Office]:
     """On both databases."""
     on_sqlite = request.param == "sqlite"
-    made = Office(request.getfixturevalue("sqlite_url" if on_sqlite else "api_postgres_url"))
+    made = Office(request.getfixturevalue("sqlite_url" if on_sqlite else "bench_postgres_url"))
     with made.served:
         yield made
     put_away(made.bench)

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from runclaim import Blocked, InputError, Run
+from runclaim import Run
 from runclaim.ledger.dispatch import Due
 from tests.api.conftest import INPUT
+from tests.harness.bench import ends_as_its_head_says
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,14 +28,7 @@ def declared(office: Office, *, fail_open: bool) -> Flow:
     office.served.server.attach(SimpleNamespace(flows=bench.flows, ledger=bench.ledger, config=bench.config))
     flow = bench.flow("remind", subject="{repo}", fail_open=fail_open)
 
-    def plan(ctx: Any) -> None:
-        if ctx.input.head == "failing":
-            # No other attempt helps.
-            raise InputError("head", "is failing")
-        if ctx.input.head == "blocked":
-            raise Blocked("a person")
-
-    flow.phase(name="plan", queue="quick", idempotent=True)(plan)
+    flow.phase(name="plan", queue="quick", idempotent=True)(ends_as_its_head_says)
     flow.phase(name="deliver", queue="slow", idempotent=True)(lambda ctx: None)
     return flow
 

@@ -10,14 +10,12 @@ from click.testing import CliRunner, Result
 
 from runclaim import Blocked, cli
 from tests.api.served import Served, token
-from tests.harness.bench import Bench
-from tests.harness.ledgers import put_away
-from tests.servers import database
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from runclaim.flows.flow import Flow
+    from tests.harness.bench import Bench
 
 _NONE = {
     "RUNCLAIM_API_URL": None,
@@ -57,20 +55,6 @@ def _plan(ctx: Any) -> str:
     if ctx.input.repo == "stuck":
         raise Blocked("ask somebody")
     return "planned"
-
-
-@pytest.fixture(scope="session")
-def cli_postgres_url(postgres_server: str) -> Iterator[str]:
-    with database(postgres_server) as url:
-        yield url
-
-
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
-def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
-    on_sqlite = request.param == "sqlite"
-    made = Bench(request.getfixturevalue("sqlite_url" if on_sqlite else "cli_postgres_url"))
-    yield made
-    put_away(made)
 
 
 @pytest.fixture

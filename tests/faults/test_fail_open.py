@@ -16,8 +16,10 @@ from tests.harness import until
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from runclaim import Run
     from runclaim.servers import Server
     from tests.harness import Site
+    from tests.harness.process import Process
 
 IDEMPOTENT = {name: {"idempotent": True} for name in ("first", "second", "third")}
 
@@ -77,18 +79,23 @@ def test_runs_go_on_without_their_ledger_and_it_is_told_when_it_is_back(open_sit
     assert 2 == site.counter("failed_open")
 
 
+def taken_over(site: Site, worker: Process, run: Run, server: Server) -> None:
+    """The worker is killed, the ledger is back, and another worker ends the run."""
+    worker.kill_all()
+    server.start()
+    site.worker()
+    site.beat()
+    told(site)
+    site.ended(run)
+
+
 def test_another_worker_of_the_machine_tells_what_a_killed_one_did(open_site: Site, private_postgres: Server):
     site = open_site
     worker = site.worker(concurrency=1)
     private_postgres.stop(immediate=True)
     run = site.enqueue("new")
     until(lambda: has_result(site), "a local result", so_far=lambda: worker.tail)
-    worker.kill_all()
-    private_postgres.start()
-    site.worker()
-    site.beat()
-    told(site)
-    site.ended(run)
+    taken_over(site, worker, run, private_postgres)
 
     assert ["new first", "new second", "new third"] == effects(site)
 
@@ -136,12 +143,7 @@ def test_a_worker_killed_while_it_waits_for_the_ledger_loses_nothing(patient_sit
     worker = site.worker(concurrency=1)
     until(lambda: records(site) != [], "the record of the worker", so_far=lambda: worker.tail)
     assert [] == effects(site)
-    worker.kill_all()
-    private_postgres.start()
-    site.worker()
-    site.beat()
-    told(site)
-    site.ended(run)
+    taken_over(site, worker, run, private_postgres)
 
     assert ["new first", "new second", "new third"] == effects(site)
 

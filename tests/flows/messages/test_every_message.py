@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy.orm import Session
 
-from runclaim import Blocked, InputError, RunState
+from runclaim import RunState
 from runclaim.errors import LedgerUnavailable
 from runclaim.flows.fail_open.local_records import LocalRecord, LocalRecords, Outcome
 from runclaim.flows.fail_open.reconcile import Fate, Reconciler, name_of_ledger
@@ -19,7 +19,7 @@ from runclaim.flows.messages.payload import MAX_CARRIED_BYTES
 from runclaim.flows.upkeep.dispatch import dispatch_due
 from runclaim.keys import nonce, uuid7
 from runclaim.ledger.dispatch import Due
-from tests.harness.bench import PullRequest
+from tests.harness.bench import PullRequest, ends_as_its_head_says
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,14 +39,7 @@ def declared(bench: Bench, *, fail_open: bool) -> Flow:
     bench.ledger.headers_of = lambda _new: HEADERS
     flow = bench.flow("review", subject="{repo}", fail_open=fail_open)
 
-    def plan(ctx: Any) -> None:
-        if ctx.input.head == "failing":
-            # No other attempt helps.
-            raise InputError("head", "is failing")
-        if ctx.input.head == "blocked":
-            raise Blocked("a person")
-
-    flow.phase(name="plan", queue="quick", idempotent=True)(plan)
+    flow.phase(name="plan", queue="quick", idempotent=True)(ends_as_its_head_says)
     flow.phase(name="check", queue="quick", idempotent=True)(lambda ctx: None)
     flow.phase(name="deliver", queue="slow", idempotent=True, on="approved")(lambda ctx: None)
     return flow
