@@ -33,6 +33,8 @@ MAX_KEY_BYTES: Final = 512
 MAX_JSON_BYTES: Final = 256 * 1024
 MAX_ERROR_BYTES: Final = 8 * 1024
 
+#: What a key's template takes; a tuple, which is looked through faster than a union.
+_IN_KEYS: Final = (str, int, float)
 _COMPACT: Final = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 _CANONICAL: Final = json.JSONEncoder(allow_nan=False, sort_keys=True, separators=(",", ":"))
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,99}")
@@ -54,10 +56,8 @@ def run_key(parts: Iterable[str]) -> RunKey:
     """Join `parts` to a key. Raises: InputError when the text is empty, too long or unprintable."""
     parts = list(parts)
     text = check_text("key", "".join(parts))
-    digest = hashlib.sha256()
-    for part in parts:
-        encoded = part.encode()
-        digest.update(len(encoded).to_bytes(4, "big") + encoded)
+    encoded = [part.encode() for part in parts]
+    digest = hashlib.sha256(b"".join([len(each).to_bytes(4, "big") + each for each in encoded]))
     return RunKey(text, digest.hexdigest())
 
 
@@ -141,7 +141,7 @@ class Template:
                 except KeyError:
                     raise InputError(field, "is missing, but the key contains it") from None
                 value = value.value if isinstance(value, Enum) else value
-                if not isinstance(value, str | int | float):
+                if not isinstance(value, _IN_KEYS):
                     raise InputError(
                         field, f"is {value!r:.40}; a key takes text and numbers (pass a function as the key)"
                     )

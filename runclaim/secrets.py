@@ -20,8 +20,17 @@ if TYPE_CHECKING:
 #: Shorter than any secret of the table; most names of fields and many values are not even looked at.
 _SHORTEST: Final = 8
 _WORD: Final = re.compile(r"[A-Za-z0-9_-]*")
+#: Nothing else in JSON data can hold a secret.
+_LOOKED_AT: Final = (str, dict, list, tuple)
 #: In one flat loop: most texts hold none of these, and every value of every input is looked at.
 _HINTS: Final = tuple((hint, rule) for rule in RULES for hint in rule.hints)
+#: Most hints hold one of these, and most texts hold few of them.
+_MARKS: Final = ("_", "-", "=", ".", ":", "")
+#: Each hint under the first mark that it holds; every text holds the last one.
+_HINTS_BY_MARK: Final = tuple(
+    (mark, tuple({hint for hint, _ in _HINTS if mark == next(each for each in _MARKS if each in hint)}))
+    for mark in _MARKS
+)
 
 #: A place inside JSON data: the place around it, and the name or number in that.
 _Place = tuple[Any, str | int]
@@ -45,9 +54,9 @@ def find_secret(value: Any, *, except_in: Collection[str] = ()) -> tuple[str, st
         elif isinstance(found, dict):
             if kind := next(filter(None, (_kind(name) for name in found if isinstance(name, str))), None):
                 return _path(place), kind
-            waiting.extend(((place, name), item) for name, item in reversed(found.items()))
+            waiting += [((place, name), item) for name, item in reversed(found.items()) if isinstance(item, _LOOKED_AT)]
         elif isinstance(found, list | tuple):
-            waiting.extend(((place, index), found[index]) for index in reversed(range(len(found))))
+            waiting += [((place, index), found[index]) for index in reversed(range(len(found)))]
     return None
 
 
@@ -69,6 +78,8 @@ def refuse_secrets(field: str, value: Any, *, except_in: Collection[str] = ()) -
 
 def redact(text: str) -> str:
     """`text` with `[redacted: kind]` for what looks like a secret, and for the whole word that contains it."""
+    if not _is_hinted(text):
+        return text
     hinted = dict.fromkeys(rule for hint, rule in _HINTS if hint in text)
     spans = sorted(span for rule in hinted for span in rule.spans(text))
     pieces, done = [], 0
@@ -95,8 +106,17 @@ def veiled(value: Any) -> Any:
     return value if found is None else f"[redacted: {found[1]}]"
 
 
+def _is_hinted(text: str) -> bool:
+    for mark, hints in _HINTS_BY_MARK:
+        if mark in text:
+            for hint in hints:
+                if hint in text:
+                    return True
+    return False
+
+
 def _kind(text: str) -> str | None:
-    if len(text) < _SHORTEST:
+    if len(text) < _SHORTEST or not _is_hinted(text):
         return None
     for hint, rule in _HINTS:
         if hint in text and rule.is_in(text):

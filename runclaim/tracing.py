@@ -40,6 +40,18 @@ def _propagator() -> Any:
     return import_module("opentelemetry.trace.propagation.tracecontext").TraceContextTextMapPropagator()
 
 
+@cache
+def _context() -> Any:
+    """The API's module `opentelemetry.context`."""
+    return import_module("opentelemetry.context")
+
+
+def _is_set_up() -> bool:
+    """Whether a tracer of anyone's is there to be told; without one a span costs every body and tells nobody."""
+    api = _api()
+    return api is not None and not isinstance(api.get_tracer_provider(), api.ProxyTracerProvider)
+
+
 def _quietly(work: Callable[[], Any], otherwise: Any = None) -> Any:
     """What `work` returns; `otherwise` when there is no API or it raises."""
     if _api() is None:
@@ -115,11 +127,12 @@ class Span:
         self._token: Any = None
 
     def __enter__(self) -> Self:
-        _quietly(self._start)
+        if _quietly(_is_set_up, otherwise=False):
+            _quietly(self._start)
         return self
 
     def _start(self) -> None:
-        api, context = _api(), import_module("opentelemetry.context")
+        api, context = _api(), _context()
         around = context.Context() if self._is_root else context.get_current()
         self._span = api.get_tracer("runclaim").start_span(
             self._name,
@@ -156,6 +169,6 @@ class Span:
         if error is not None:
             self.tell(failed=error)
         if self._token is not None:
-            _quietly(lambda: import_module("opentelemetry.context").detach(self._token))
+            _quietly(lambda: _context().detach(self._token))
         if self._span is not None:
             _quietly(self._span.end)

@@ -185,13 +185,37 @@ def ignored(task: Any, request: dict[str, Any], nothing: Ignore) -> Any:
     return trace.trace_ok_t(ExceptionInfo(internal=True), info, 0.0, None)
 
 
+class _LateRequest(Context):
+    """The request of a body that few bodies look at: it is made when this one does, and is an ordinary one then."""
+
+    def __init__(self, make: Callable[[], dict[str, Any]]) -> None:
+        object.__setattr__(self, "_make", make)
+
+    def __getattribute__(self, name: str) -> Any:
+        _fill(self)
+        return getattr(self, name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        _fill(self)
+        setattr(self, name, value)
+
+
+def _fill(late: _LateRequest) -> None:
+    own: dict[str, Any] = object.__getattribute__(late, "__dict__")
+    # A second thread of the body may be here at the same time; it does the same.
+    if (make := own.get("_make")) is not None:
+        own |= vars(Context(make(), called_directly=False))
+        object.__setattr__(late, "__class__", Context)
+        own.pop("_make", None)
+
+
 @contextmanager
-def own_request(task: Any, request: dict[str, Any]) -> Iterator[None]:
-    """`task` is the current task in this block, with this request."""
+def own_request(task: Any, make: Callable[[], dict[str, Any]]) -> Iterator[None]:
+    """`task` is the current task in this block, with the request that `make` returns once it is looked at."""
     # Where the tracer itself keeps the current task.
     stack = vars(trace)["_task_stack"]
     stack.push(task)
-    task.request_stack.push(Context(request, called_directly=False))
+    task.request_stack.push(_LateRequest(make))
     try:
         yield
     finally:

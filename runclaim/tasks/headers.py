@@ -50,7 +50,8 @@ def headers_of(app: Celery, new: NewRun) -> dict[str, Any] | None:
     Raises: whatever the application's own `apply_async` raises, as it does for tasks of its own.
     """
     task: Any = app.tasks[f"{new.flow}.{new.phases[0]}"]
-    if app.conf.task_always_eager or not (any(each.receivers for each in _WATCHED) or _is_sent_its_own_way(task)):
+    # Celery's settings are asked last: that takes longer than the rest, and every run comes by here.
+    if not (any(each.receivers for each in _WATCHED) or _is_sent_its_own_way(task)) or app.conf.task_always_eager:
         return None
     nobody = _Nobody()
     options = {} if new.queue is None else {"queue": new.queue}

@@ -83,7 +83,7 @@ class Monitor:
         elif is_first and claim.headers is None and list(self._request.args[:1]) == [claim.run_id]:
             body.record(body.run())
         else:
-            with own_request(task, request_of(vars(self._request), claim, task_id)):
+            with own_request(task, lambda: request_of(vars(self._request), claim, task_id)):
                 ended = body.run()
             body.record(ended)
 

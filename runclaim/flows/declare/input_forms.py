@@ -140,6 +140,9 @@ class Form:
         def each_of(value: Any) -> Any:
             if not isinstance(value, dict):
                 return value
+            if value.keys() == ops.keys():
+                # The ordinary case, for every run: nothing is missing, and nothing is unknown.
+                return {name: op(each) if (op := ops[name]) else each for name, each in value.items()}
             # What a type had once and has no longer says nothing of whether two inputs are the same.
             names = [name for name in value if name in known] if closed and compared else list(value)
             names += [name for name in defaults if name not in value]

@@ -15,7 +15,7 @@ import msgspec
 
 from runclaim.errors import DeclarationError, InputError
 from runclaim.flows.declare.json_types import flaw, flaw_told, is_model, model
-from runclaim.flows.declare.round_trip import builtins_of, require_same
+from runclaim.flows.declare.round_trip import ATOMS, builtins_of, require_same
 from runclaim.keys import dump_json
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ class ResultType:
         except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
             raise InputError(field, f"is not JSON: {error}") from error
         text = dump_json(field, plain)
+        if type(value) in ATOMS and (self._declared is Any or self._declared is type(value)):
+            return text
         # Told here and not by the phase that reads it.
         require_same(field, value, self._as_declared(json.loads(text)))
         return text

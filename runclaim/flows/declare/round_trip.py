@@ -21,7 +21,8 @@ import msgspec
 from runclaim.errors import InputError
 from runclaim.secrets import redact
 
-_ATOMS: Final = frozenset({str, int, float, bool, NoneType})
+#: What JSON has words for: each is read as what it was.
+ATOMS: Final = frozenset({str, int, float, bool, NoneType})
 _CANONICAL: Final = json.JSONEncoder(sort_keys=True)
 _MISSING: Final = object()
 _LONGEST: Final = 60
@@ -35,7 +36,7 @@ def builtins_of(value: Any) -> Any:
 def _spelled_out(value: Any) -> Any:
     """With dataclasses as dicts of all their fields: those that msgspec made lack fields at their defaults."""
     kind: Any = type(value)
-    if kind in _ATOMS:
+    if kind in ATOMS:
         return value
     if (names := _dataclass_fields(kind)) is not None:
         return {name: _spelled_out(getattr(value, name)) for name in names}
@@ -77,7 +78,7 @@ def require_used(given: Any, value: Any, place: str = "") -> None:
                 raise InputError(
                     redact(f"{place}.{name}".lstrip(".")), f"is not a field of {kind.__name__}; leave it out"
                 )
-            if type(each) not in _ATOMS:
+            if type(each) not in ATOMS:
                 inner = value.get(name) if isinstance(value, Mapping) else getattr(value, name, None)
                 require_used(each, inner, f"{place}.{name}")
     elif isinstance(given, list | tuple) and isinstance(value, list | tuple) and len(given) == len(value):

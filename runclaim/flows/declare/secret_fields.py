@@ -63,7 +63,8 @@ class SecretFields:
         """Refuse what is derived from an input, or comes with it, by its name. Raises: InputError."""
         if self.allowed is not True:
             for name, value in values.items():
-                refuse_secrets(name, value)
+                if value is not None:
+                    refuse_secrets(name, value)
 
     def may_resolve(self, reference: str, plain: Any) -> bool:
         """Whether a body may look the reference up: one that its input holds has to be declared for that field."""

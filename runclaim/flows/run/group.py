@@ -158,7 +158,7 @@ class Group:
         if ended.ending not in COMPLETE:
             return ended
         hooks = self._flow.described(self._process.config).hooks_of_completion(claim)
-        return replace(ended, actions=(*ended.actions, *hooks))
+        return replace(ended, actions=(*ended.actions, *hooks)) if hooks else ended
 
     def _wait_for_others(self, claim: Claim, ended: Ended) -> None:
         """Let it wait for a common commit; the first says how long."""
