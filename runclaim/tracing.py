@@ -47,7 +47,7 @@ def _context() -> Any:
 
 
 def _is_set_up() -> bool:
-    """Whether a tracer of anyone's is there to be told; without one a span costs every body and tells nobody."""
+    """Whether there is a tracer to report to; without one a span costs time in every body and records nothing."""
     api = _api()
     return api is not None and not isinstance(api.get_tracer_provider(), api.ProxyTracerProvider)
 
