@@ -9,7 +9,6 @@ that commits is committed first, before success, failure or retry is signaled, s
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -21,20 +20,17 @@ from celery.exceptions import Ignore, Retry
 
 from runclaim.errors import RunclaimError
 from runclaim.flows.run.ending import COMPLETE, Ending
-from runclaim.secrets import redact
 from runclaim.states import RunState
 from runclaim.tasks.handlers import is_hung_on, is_overridden
-from runclaim.tasks.headers import CELERYS
 from runclaim.tracebacks import harmless
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable
     from types import TracebackType
 
     from runclaim.flows.run.body import Body
     from runclaim.flows.run.ending import Ended
     from runclaim.flows.run.execution import Execution
-    from runclaim.ledger.fence import Claim
 
 
 def attributes(carry: Callable[..., Any]) -> dict[str, Any]:
@@ -183,67 +179,6 @@ def ignored(task: Any, request: dict[str, Any], nothing: Ignore) -> Any:
     info = trace.TraceInfo(states.IGNORED, nothing)
     info.handle_ignore(task, Context(request))
     return trace.trace_ok_t(ExceptionInfo(internal=True), info, 0.0, None)
-
-
-class _LateRequest(Context):
-    """The request of a body that few bodies look at: it is made when this one does, and is an ordinary one then."""
-
-    def __init__(self, make: Callable[[], dict[str, Any]]) -> None:
-        object.__setattr__(self, "_make", make)
-
-    def __getattribute__(self, name: str) -> Any:
-        _fill(self)
-        return getattr(self, name)
-
-    def __setattr__(self, name: str, value: object) -> None:
-        _fill(self)
-        setattr(self, name, value)
-
-
-def _fill(late: _LateRequest) -> None:
-    own: dict[str, Any] = object.__getattribute__(late, "__dict__")
-    # A second thread of the body may be here at the same time; it does the same.
-    if (make := own.get("_make")) is not None:
-        own |= vars(Context(make(), called_directly=False))
-        object.__setattr__(late, "__class__", Context)
-        own.pop("_make", None)
-
-
-@contextmanager
-def own_request(task: Any, make: Callable[[], dict[str, Any]]) -> Iterator[None]:
-    """`task` is the current task in this block, with the request that `make` returns once it is looked at."""
-    # Where the tracer itself keeps the current task.
-    stack = vars(trace)["_task_stack"]
-    stack.push(task)
-    task.request_stack.push(_LateRequest(make))
-    try:
-        yield
-    finally:
-        task.request_stack.pop()
-        stack.pop()
-
-
-def request_of(message: Mapping[str, Any], claim: Claim, task_id: str) -> dict[str, Any]:
-    """The request of a body's own task, as if a message of its own had brought it. `message` is the delivery's."""
-    own = {
-        "id": task_id,
-        "task": f"{claim.flow}.{claim.phase}",
-        "correlation_id": task_id,
-        "root_id": task_id,
-        "parent_id": None,
-        "args": [claim.run_id, claim.fence - 1],
-        "kwargs": {},
-        "argsrepr": redact(claim.key),
-        "kwargsrepr": "{}",
-        "retries": claim.attempt - 1,
-        # The claim has decided that this is not a second delivery.
-        "delivery_info": {**(message.get("delivery_info") or {}), "redelivered": False},
-    }
-    # Everything else in the message comes from its sender, who may be anyone.
-    celerys = {name: value for name, value in message.items() if name in CELERYS}
-    custom = claim.headers or {}
-    # Said here, because Celery's Context would look for them at length.
-    return celerys | {"headers": custom} | custom | own
 
 
 def _verdict(execution: Execution) -> str:

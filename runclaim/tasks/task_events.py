@@ -16,7 +16,8 @@ from runclaim import logs
 from runclaim.flows.run.ending import Ended, Ending
 from runclaim.secrets import redact
 from runclaim.states import RunState
-from runclaim.tasks.body_task import is_retried, own_request, perform, request_of, tracer_of, verdict_text
+from runclaim.tasks.body_request import own_request, request_of
+from runclaim.tasks.body_task import is_retried, perform, tracer_of, verdict_text
 from runclaim.tasks.handlers import is_hung_on
 from runclaim.tracebacks import harmless, line_of
 

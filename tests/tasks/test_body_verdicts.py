@@ -16,7 +16,8 @@ from runclaim.errors import LedgerUnavailable
 from runclaim.flows.run.body import Body
 from runclaim.flows.run.ending import Ended, Ending
 from runclaim.ledger.fence import Claim
-from runclaim.tasks.body_task import perform, request_of, tracer_of
+from runclaim.tasks.body_request import request_of
+from runclaim.tasks.body_task import perform, tracer_of
 from runclaim.tasks.handlers import is_hung_on
 from tests.harness.shop import Order, Shop, fails, quiet
 
