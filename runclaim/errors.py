@@ -172,6 +172,17 @@ class SchemaBehind(RunclaimError):
         )
 
 
+class SchemaAhead(RunclaimError):
+    """The ledger's tables are those of a later release, and not ones that this release can work on. Upgrade it."""
+
+    def __init__(self, found: str, wanted: str, url: str) -> None:
+        self.found, self.wanted = found, wanted
+        super().__init__(
+            f"the ledger {url} is at revision {found}, which is newer than this release's {wanted} and no longer fits"
+            " it. Install the release that upgraded the ledger, or a later one"
+        )
+
+
 class LedgerUnavailable(RunclaimError):
     """The database did not answer in time. Nothing is known to be lost; try again."""
 

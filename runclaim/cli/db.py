@@ -10,7 +10,7 @@ import click
 
 from runclaim.cli.options import app_option, config_of, find_app, json_option, url_option
 from runclaim.cli.terminal import give, give_json, say
-from runclaim.errors import LedgerUnavailable, SchemaBehind
+from runclaim.errors import LedgerUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -71,7 +71,9 @@ def check(*, app: str | None, url: str | None, as_json: bool) -> None:
     if as_json:
         give_json({"current": found, "wanted": migrations.HEAD, "differences": differences})
     if found != migrations.HEAD:
-        raise SchemaBehind(found, migrations.HEAD, str(database))
+        _reach(database, lambda: database.ask(lambda conn: migrations.require_fit(conn, found, str(database))))
+        say(f"{database}: schema {found}, of a later release; this one can work on it")
+        return
     if differences:
         say(f"{database}: schema {found}, but the tables were changed by hand:")
         for each in [] if as_json else differences:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import inspect, text
 
-from runclaim.errors import ConfigError, SchemaBehind
+from runclaim.errors import ConfigError, SchemaAhead, SchemaBehind
 from runclaim.sql import ledger_file
 
 if TYPE_CHECKING:
@@ -24,9 +24,13 @@ if TYPE_CHECKING:
 
     from runclaim.database import Database
 
-#: The revision this release needs; a test holds it against the newest script.
+#: The revision that this release brings; a test holds it against the newest script.
 HEAD: Final = "0007"
+#: The oldest revision that it can work on.
+OLDEST: Final = "0007"
 VERSION_TABLE: Final = "runclaim_schema_version"
+#: Which scripts were applied, and since when which releases can work on the tables; there from 0008 on.
+SCHEMA_TABLE: Final = "runclaim_schema"
 _HIDES_ROWS: Final = text("SELECT row_security_active(CAST(:name AS TEXT))")
 _LOCK: Final = 7_236_418_250_113  # any number; the same for every runclaim that upgrades this database
 
@@ -46,6 +50,26 @@ def revision(conn: Connection) -> str | None:
     if found is None:
         raise ConfigError(_without_a_row(conn))
     return found
+
+
+def require_fit(conn: Connection, found: str | None, url: str) -> None:
+    """
+    Return when this release can work on the tables at revision `found`.
+
+    Those of a later release say by `runs_with` which older ones can. Raises: SchemaBehind, SchemaAhead.
+    """
+    if found is None or found < OLDEST:
+        raise SchemaBehind(found, HEAD, url)
+    if found > HEAD and runs_with(conn, found) > HEAD:
+        raise SchemaAhead(found, HEAD, url)
+
+
+def runs_with(conn: Connection, found: str) -> str:
+    """The oldest revision whose releases can work on the tables at `found`, as its script has written it there."""
+    if not inspect(conn).has_table(SCHEMA_TABLE):
+        return found
+    asked = text(f"SELECT runs_with FROM {SCHEMA_TABLE} WHERE revision = :found")  # noqa: S608 - a constant
+    return conn.execute(asked, {"found": found}).scalar() or found
 
 
 def _without_a_row(conn: Connection) -> str:
@@ -68,26 +92,27 @@ def require_current(database: Database, *, was_there: bool = False) -> None:
     Return when the schema fits this release.
 
     `was_there` says that this process has had the ledger before: then a SQLite file is not created again. Raises:
-    SchemaBehind, which names the command that upgrades it; LedgerUnavailable.
+    SchemaBehind, which names the command that upgrades it; SchemaAhead; LedgerUnavailable.
     """
     found = database.ask(revision) if was_there else current(database)
     if found is None and database.file is not None and not was_there:
         upgrade(database)
     elif found != HEAD:
-        raise SchemaBehind(found, HEAD, str(database))
+        database.ask(lambda conn: require_fit(conn, found, str(database)))
 
 
 def require_current_on(conn: Connection, url: str) -> bool:
     """
     As `require_current` for SQLite, on a connection that may be what keeps the file locked.
 
-    Returns: false where the tables were made in its transaction, which the caller owns. Raises: SchemaBehind.
+    Returns: false where the tables were made in its transaction, which the caller owns. Raises: SchemaBehind,
+    SchemaAhead.
     """
     found = revision(conn)
     if found is None:
         _migrate(conn)
     elif found != HEAD:
-        raise SchemaBehind(found, HEAD, url)
+        require_fit(conn, found, url)
     return found is not None
 
 
@@ -95,7 +120,8 @@ def upgrade(database: Database) -> tuple[str | None, str]:
     """
     Bring the schema to this release; one upgrade at a time.
 
-    Returns: the revision before and after. Raises: ConfigError where the ledger could not live.
+    Returns: the revision before and after; tables of a later release that fit this one are left as they are. Raises:
+    SchemaAhead; ConfigError where the ledger could not live.
     """
     if database.file is not None:
         ledger_file.make(database.file)
@@ -109,10 +135,13 @@ def upgrade(database: Database) -> tuple[str | None, str]:
             _require_fit(conn)
             conn.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
         before = revision(conn)
-        if before != HEAD:
+        if before is not None and before > HEAD:
+            require_fit(conn, before, str(database))
+        elif before != HEAD:
             _migrate(conn)
+        after = revision(conn) or HEAD
         conn.commit()
-    return before, HEAD
+    return before, after
 
 
 def _migrate(conn: Connection) -> None:
