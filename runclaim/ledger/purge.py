@@ -1,8 +1,8 @@
 """
 purge: finished history is deleted in batches, oldest first; run keys by their own expiry.
 
-A run with a pending action stays. Its results, events and later children go with it (foreign keys cascade);
-its key stays behind as the tombstone that refuses a late duplicate.
+A run with a pending action stays. Its results, events and later children go with it (foreign keys cascade), and the row
+of its subject when it was the last run of it; its key stays behind as the tombstone that refuses a late duplicate.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from sqlalchemy import (
     true,
 )
 
+from runclaim.ledger.unused_subjects import Subject, end_subjects
 from runclaim.models import events, run_keys, runs, untold
 from runclaim.sql.clock import now, shifted
 from runclaim.sql.rowset import pack, rowset
@@ -95,7 +96,7 @@ _PURGE: Final = (
         runs.c.finished_at.is_not(None),
         runs.c.pending_actions == 0,
     )
-    .returning(runs.c.id)
+    .returning(runs.c.project, runs.c.flow, runs.c.subject)
 )
 _expired: Final = (
     select(run_keys.c.namespace, run_keys.c.key_hash)
@@ -153,7 +154,9 @@ def purge(
         "heard": _NEVER if heard is None else heard,
         "at_most": min(limit, _MOST),
     }
-    return len(conn.execute(_PURGE, values).all())
+    gone = conn.execute(_PURGE, values).all()
+    end_subjects(conn, {Subject(*row) for row in gone if row.subject is not None})
+    return len(gone)
 
 
 def purge_keys(conn: Connection, *, limit: int = 500) -> int:

@@ -50,6 +50,8 @@ class Runtime:
         self.role = ProcessRole()
         self.flags = self.role.flags
         self.pace, self.minder = Pace(), Minder()
+        #: Whether this process has looked for subjects without runs; see `flows.upkeep.purge.end_unused_subjects`.
+        self.has_seen_subjects = False
         self._keeper: Keeper | None = None
         self._making = forks.Lock()
         self._rang = Pause(_RING_SECONDS)

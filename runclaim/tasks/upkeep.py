@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from runclaim import broker
 from runclaim.flows.actions.sender import Sender
 from runclaim.flows.upkeep.forget import forget_expired
-from runclaim.flows.upkeep.purge import purge_expired
+from runclaim.flows.upkeep.purge import end_unused_subjects, purge_expired
 from runclaim.flows.upkeep.rescue import rescue_lapsed
 from runclaim.listeners.tell import tell as tell_listeners
 from runclaim.tasks.limits import limit_of
@@ -95,7 +95,11 @@ def _send_actions(app: Celery, runtime: Runtime) -> int:
 def purge_history(runtime: Runtime) -> int:
     """Delete finished history past its retention; returns how many runs went."""
     ledger = runtime.ledger
-    return purge_expired(ledger.database, ledger.config, known=runtime.flows.values(), plain_names=ledger.plain_names)
+    gone = purge_expired(ledger.database, ledger.config, known=runtime.flows.values(), plain_names=ledger.plain_names)
+    if not runtime.has_seen_subjects:
+        end_unused_subjects(ledger.database)
+        runtime.has_seen_subjects = True
+    return gone
 
 
 def _task(app: Celery, name: str, body: Callable[[], Any]) -> None:

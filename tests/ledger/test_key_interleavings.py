@@ -117,6 +117,31 @@ def test_two_runs_of_one_subject_leave_one_alive_and_it_is_the_newer(db, level):
         assert 1 == len(live(db, scripts.subject))
 
 
+def test_a_subject_whose_last_run_is_purged_still_counts_for_whoever_enqueues(db, level):
+    """
+    INVARIANT: a generation never goes back while a run of its subject is there.
+
+    Breaks if a subject's row is deleted by what was read before the row was locked: the next run would not be newer
+    than the live one, and both would live.
+    """
+    subjects = fresh_keys()
+
+    def scripts():
+        scripts.subject = next(subjects)
+        make(db, canceled_run, subject=scripts.subject)
+        return [
+            script(db, purge, dict.fromkeys(TERMINAL, NOW)),
+            script(db, enqueue, [new_run(subject=scripts.subject)]),
+        ]
+
+    for each in played(db, scripts):
+        (between,) = each.answers[1]
+        (last,) = db.run(lambda conn: enqueue(conn, [new_run(subject=scripts.subject)]))
+
+        assert RunState.SUPERSEDED is state_of(db, between.run_id)
+        assert [last.run_id] == live(db, scripts.subject)
+
+
 def test_a_purged_run_is_never_made_again_while_its_key_lasts(db, level):
     """
     INVARIANT: a late duplicate of finished work starts nothing, whatever purge does meanwhile.

@@ -5,13 +5,19 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import select
 
 from runclaim.ledger import read
+from runclaim.ledger.cancel import cancel
 from runclaim.ledger.enqueue import enqueue
 from runclaim.ledger.listeners import tail
 from runclaim.ledger.listeners.untold import Aside, set_aside
 from runclaim.ledger.purge import LONGEST_WAIT, purge, purge_keys
+from runclaim.ledger.retry import retry
+from runclaim.ledger.unused_subjects import Subject, subjects_after
+from runclaim.models import subjects
 from runclaim.states import TERMINAL, RunState
+from tests.ledger.concurrency import Actor
 from tests.ledger.factories import (
     blocked_run,
     canceled_run,
@@ -23,7 +29,9 @@ from tests.ledger.factories import (
     queued_run,
     succeeded_run,
     superseded_run,
+    take,
     waiting_run,
+    wanted,
 )
 from tests.ledger.sql import count
 
@@ -134,9 +142,79 @@ def test_a_runs_results_and_events_go_with_it_and_its_key_stays(conn, clock):
     clock.advance(31 * DAY)
     purge(conn, KEEP)
 
-    expected = {"runs": 0, "phase_results": 0, "events": 0, "run_keys": 1, "subjects": 1}
+    expected = {"runs": 0, "phase_results": 0, "events": 0, "run_keys": 1, "subjects": 0}
     assert expected == {table: count(conn, table) for table in expected}
     assert enqueue(conn, [new_run("pr-7", phases=("plan",))])[0].run_id == purged
+
+
+def test_a_subject_ends_with_the_last_run_that_is_left_of_it(conn, clock):
+    failed_run(conn, subject="acme")
+    succeeded_run(conn, subject="acme")
+    succeeded_run(conn, subject="other", project="elsewhere")
+    left = []
+    for days in (8, 90):
+        clock.advance(days * DAY)
+        purge(conn, {RunState.SUCCEEDED: 7 * DAY, RunState.FAILED: 90 * DAY})
+        left.append(conn.execute(select(subjects.c.subject, subjects.c.generation)).all())
+
+    assert [[("acme", 2)], []] == left
+
+
+def test_an_old_failed_run_is_not_retried_beside_a_newer_one_after_a_purge(conn, clock):
+    """
+    INVARIANT: a generation never goes back while a run of its subject is there.
+
+    Breaks if the row goes with the newest run: the next run would have the generation of the failed one.
+    """
+    old = failed_run(conn, subject="acme").run_id
+    succeeded_run(conn, subject="acme")
+    clock.advance(8 * DAY)
+    purge(conn, {RunState.SUCCEEDED: 7 * DAY})
+    newer = queued_run(conn, subject="acme")
+
+    assert not retry(conn, old)
+    assert RunState.QUEUED is read.states(conn, [newer])[newer]
+
+
+def test_a_late_message_of_a_purged_run_does_not_touch_the_next_run_of_its_subject(conn, clock):
+    run_id = queued_run(conn, subject="acme")
+    late = wanted(conn, run_id)
+    cancel(conn, [run_id])
+    clock.advance(31 * DAY)
+    purge(conn, KEEP)
+    following = queued_run(conn, subject="acme")
+
+    assert take(conn, late) is None
+    assert following == claim_again(conn, following).run_id
+
+
+def test_a_subject_that_somebody_counts_at_this_moment_is_left_and_found_without_a_run_later(postgres):
+    """
+    INVARIANT: a purge waits for nobody.
+
+    Breaks if it waits for a subject's row while it holds the rows of runs.
+    """
+    postgres.run(lambda conn: canceled_run(conn, subject="acme"))
+    with Actor(postgres) as first:
+        first.do(lambda conn: queued_run(conn, subject="acme"))
+        purged = postgres.run(lambda conn: purge(conn, KEEP_NOTHING))
+        first.roll_back()
+
+    assert 1 == purged
+    assert {Subject("default", "review", "acme"): False} == postgres.ask(
+        lambda conn: subjects_after(conn, None, limit=9)
+    )
+
+
+def test_subjects_are_walked_through_in_their_order_page_by_page(conn):
+    for subject in ("c", "a", "b"):
+        queued_run(conn, subject=subject)
+    pages, last = [], None
+    while page := subjects_after(conn, last, limit=2):
+        pages.append(["".join(each.subject) for each in page])
+        *_, last = page
+
+    assert [["a", "b"], ["c"]] == pages
 
 
 def test_one_call_purges_at_most_its_limit_the_oldest_first(conn, clock):

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import time
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from runclaim.flows.declare.retention import Retention, of_strangers
 from runclaim.ledger.listeners.turns import places
 from runclaim.ledger.purge import purge, purge_keys
+from runclaim.ledger.unused_subjects import Subject, end_subjects, subjects_after
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -80,6 +82,21 @@ def purge_all(
     total = in_batches(database, lambda conn, limit: purge(conn, keep, flows=flows, heard=heard, limit=limit))
     in_batches(database, lambda conn, limit: purge_keys(conn, limit=limit))
     return total
+
+
+def end_unused_subjects(database: Database) -> None:
+    """
+    Look at every subject, and delete the rows of those without a run.
+
+    `purge` deletes a subject's row with its last run, unless somebody enqueues a run of it at that moment. What that
+    left, and what releases left that deleted no subjects, goes here: once per process is enough.
+    """
+    last: Subject | None = None
+    while page := database.ask(partial(subjects_after, last=last, limit=_MOST)):
+        unused = [subject for subject, has_a_run in page.items() if not has_a_run]
+        if unused:
+            database.run(partial(end_subjects, named=unused))
+        *_, last = page
 
 
 def purge_expired(

@@ -7,10 +7,12 @@ from datetime import timedelta
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import select
 
 from runclaim.database import Database
 from runclaim.flows.upkeep import purge as purging
-from runclaim.flows.upkeep.purge import AIM, in_batches, next_size, purge_all
+from runclaim.flows.upkeep.purge import AIM, end_unused_subjects, in_batches, next_size, purge_all
+from runclaim.models import subjects
 from runclaim.states import TERMINAL
 from tests.harness.bench import NO_WAIT
 from tests.harness.ledgers import migrate
@@ -98,3 +100,16 @@ def test_all_that_is_past_its_retention_goes_and_then_the_keys_of_what_is_gone(d
         assert {"runs": 6, "run_keys": 6, "events": 6} == {
             table: count(conn, table) for table in ("runs", "run_keys", "events")
         }
+
+
+def test_what_an_earlier_release_left_of_subjects_goes_and_a_subject_with_a_run_stays(database):
+    with database.begin() as conn:
+        succeeded_run(conn, subject="ended")
+        queued_runs(conn, 1, subject="live")
+        conn.exec_driver_sql(
+            "INSERT INTO runclaim_subjects (project, flow, subject, generation) VALUES ('default', 'review', 'gone', 7)"
+        )
+    end_unused_subjects(database)
+
+    with database.read() as conn:
+        assert ["ended", "live"] == sorted(conn.execute(select(subjects.c.subject)).scalars())
