@@ -24,7 +24,13 @@ LOOKS = {
 @pytest.fixture
 def task():
     app = Celery("shop", broker="memory://", set_as_current=False)
-    return app.task(name="shop.pay")(lambda: None)
+
+    @app.task(name="shop.pay", shared=False)
+    def pay():
+        pass
+
+    app.finalize()
+    return app.tasks["shop.pay"]
 
 
 @pytest.mark.parametrize("look", LOOKS.values(), ids=LOOKS)
