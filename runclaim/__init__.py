@@ -21,6 +21,8 @@ if TYPE_CHECKING:
         Retry,
         RunclaimError,
         RunExists,
+        SchemaAhead,
+        SchemaBehind,
         Skip,
     )
     from runclaim.flows.body.context import Context
@@ -44,6 +46,8 @@ __all__ = [
     "RunState",
     "Runclaim",
     "RunclaimError",
+    "SchemaAhead",
+    "SchemaBehind",
     "Skip",
 ]
 

@@ -165,21 +165,20 @@ class SchemaBehind(RunclaimError):
 
     def __init__(self, found: str | None, wanted: str, url: str) -> None:
         self.found, self.wanted = found, wanted
-        said = f"is at revision {found}" if found else "has no runclaim tables"
         super().__init__(
-            f"the ledger {url} {said}, but this release needs {wanted}."
-            " With RUNCLAIM_DATABASE_URL set to it, run: runclaim db upgrade"
+            f"the ledger {url} {f'is at revision {found}' if found else 'has no runclaim tables'}, but this release"
+            f" needs {wanted}. With RUNCLAIM_DATABASE_URL set to it, run: runclaim db upgrade"
         )
 
 
 class SchemaAhead(RunclaimError):
-    """The ledger's tables are those of a later release, and not ones that this release can work on. Upgrade it."""
+    """The ledger's tables are too new for this release: those from revision `needed` on work on them. Upgrade it."""
 
-    def __init__(self, found: str, wanted: str, url: str) -> None:
-        self.found, self.wanted = found, wanted
+    def __init__(self, found: str, wanted: str, needed: str | None, url: str) -> None:
+        self.found, self.wanted, self.needed = found, wanted, needed
         super().__init__(
-            f"the ledger {url} is at revision {found}, which is newer than this release's {wanted} and no longer fits"
-            " it. Install the release that upgraded the ledger, or a later one"
+            f"the ledger {url} is at revision {found}, newer than this program's {wanted}: it needs {needed or found}."
+            " Nothing was changed. Upgrade this program: install the release that upgraded the ledger, or a later one"
         )
 
 

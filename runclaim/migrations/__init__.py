@@ -1,5 +1,5 @@
 """
-The ledger's schema: upgrading it, and refusing to work on one that is behind.
+The ledger's schema: upgrading it, and refusing to work on one that does not fit.
 
 The scripts are in the wheel. An empty SQLite file is made on first use, so a laptop needs no command;
 everything else waits for `runclaim db upgrade`.
@@ -7,32 +7,26 @@ everything else waits for `runclaim db upgrade`.
 
 from __future__ import annotations
 
-import logging
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
-
-from sqlalchemy import inspect, text
+from typing import TYPE_CHECKING
 
 from runclaim.errors import ConfigError, SchemaAhead, SchemaBehind
+from runclaim.migrations.revisions import HEAD as HEAD
+from runclaim.migrations.revisions import OLDEST as OLDEST
+from runclaim.migrations.revisions import OURS
+from runclaim.migrations.revisions import SCHEMA_TABLE as SCHEMA_TABLE
+from runclaim.migrations.revisions import VERSION_TABLE as VERSION_TABLE
+from runclaim.migrations.window import fitting as fitting
+from runclaim.migrations.window import require_compatible
+from runclaim.migrations.window import revision as revision
 from runclaim.sql import ledger_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
 
-    from alembic.config import Config as AlembicConfig
     from sqlalchemy import Connection
 
     from runclaim.database import Database
-
-#: The revision that this release brings; a test holds it against the newest script.
-HEAD: Final = "0007"
-#: The oldest revision that it can work on.
-OLDEST: Final = "0007"
-VERSION_TABLE: Final = "runclaim_schema_version"
-#: Which scripts were applied, and since when which releases can work on the tables; there from 0008 on.
-SCHEMA_TABLE: Final = "runclaim_schema"
-_HIDES_ROWS: Final = text("SELECT row_security_active(CAST(:name AS TEXT))")
-_LOCK: Final = 7_236_418_250_113  # any number; the same for every runclaim that upgrades this database
+    from runclaim.migrations.revisions import Schema
 
 
 def current(database: Database) -> str | None:
@@ -42,63 +36,20 @@ def current(database: Database) -> str | None:
     return database.ask(revision)
 
 
-def revision(conn: Connection) -> str | None:
-    """As `current`, on the caller's connection. Raises: ConfigError when the table is there and its row is not."""
-    if not inspect(conn).has_table(VERSION_TABLE):
-        return None
-    found: str | None = conn.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()  # noqa: S608 - a constant
-    if found is None:
-        raise ConfigError(_without_a_row(conn))
-    return found
-
-
-def require_fit(conn: Connection, found: str | None, url: str) -> None:
+def require_current(database: Database, *, was_there: bool = False, schema: Schema = OURS) -> None:
     """
-    Return when this release can work on the tables at revision `found`.
-
-    Those of a later release say by `runs_with` which older ones can. Raises: SchemaBehind, SchemaAhead.
-    """
-    if found is None or found < OLDEST:
-        raise SchemaBehind(found, HEAD, url)
-    if found > HEAD and runs_with(conn, found) > HEAD:
-        raise SchemaAhead(found, HEAD, url)
-
-
-def runs_with(conn: Connection, found: str) -> str:
-    """The oldest revision whose releases can work on the tables at `found`, as its script has written it there."""
-    if not inspect(conn).has_table(SCHEMA_TABLE):
-        return found
-    asked = text(f"SELECT runs_with FROM {SCHEMA_TABLE} WHERE revision = :found")  # noqa: S608 - a constant
-    return conn.execute(asked, {"found": found}).scalar() or found
-
-
-def _without_a_row(conn: Connection) -> str:
-    """Why the table of the revision shows no row: an upgrade writes both in one transaction."""
-    if conn.dialect.name == "postgresql" and conn.execute(_HIDES_ROWS, {"name": VERSION_TABLE}).scalar():
-        role = conn.exec_driver_sql("SELECT current_user").scalar()
-        return (
-            f"row level security hides the rows of {VERSION_TABLE} from the role {role}: the ledger's own role has to"
-            " see its tables. Turn it off for each of them (ALTER TABLE … DISABLE ROW LEVEL SECURITY), or: ALTER ROLE"
-            f" {role} BYPASSRLS"
-        )
-    return (
-        f"{VERSION_TABLE} is empty, so the release of these tables is unknown: put the row back"
-        " (its version_num is in any backup), or drop the table if it is the only one of runclaim's"
-    )
-
-
-def require_current(database: Database, *, was_there: bool = False) -> None:
-    """
-    Return when the schema fits this release.
+    Return when this release works on the schema.
 
     `was_there` says that this process has had the ledger before: then a SQLite file is not created again. Raises:
     SchemaBehind, which names the command that upgrades it; SchemaAhead; LedgerUnavailable.
     """
-    found = database.ask(revision) if was_there else current(database)
-    if found is None and database.file is not None and not was_there:
-        upgrade(database)
-    elif found != HEAD:
-        database.ask(lambda conn: require_fit(conn, found, str(database)))
+    is_missing = database.file is not None and not was_there and not database.file.exists()
+    found = None if is_missing else database.ask(lambda conn: fitting(conn, str(database), schema))
+    if found is not None:
+        return
+    if database.file is None or was_there:
+        raise SchemaBehind(None, schema.head, str(database))
+    upgrade(database, schema)
 
 
 def require_current_on(conn: Connection, url: str) -> bool:
@@ -108,59 +59,75 @@ def require_current_on(conn: Connection, url: str) -> bool:
     Returns: false where the tables were made in its transaction, which the caller owns. Raises: SchemaBehind,
     SchemaAhead.
     """
-    found = revision(conn)
+    found = fitting(conn, url)
     if found is None:
-        _migrate(conn)
-    elif found != HEAD:
-        require_fit(conn, found, url)
+        from runclaim.migrations import scripts
+
+        scripts.run(conn, OURS, OURS.head)
     return found is not None
 
 
-def upgrade(database: Database) -> tuple[str | None, str]:
-    """
-    Bring the schema to this release; one upgrade at a time.
+def misfit(database: Database, found: str | None) -> SchemaBehind | SchemaAhead | None:
+    """Why `db check` has nothing to compare: no tables, older ones, or newer ones on which this release cannot work."""
+    if found is None or found < HEAD:
+        return SchemaBehind(found, HEAD, str(database))
+    try:
+        database.ask(lambda conn: fitting(conn, str(database)))
+    except SchemaAhead as ahead:
+        return ahead
+    return None
 
-    Returns: the revision before and after; tables of a later release that fit this one are left as they are. Raises:
-    SchemaAhead; ConfigError where the ledger could not live.
+
+def upgrade(
+    database: Database, schema: Schema = OURS, *, wait: float = 60.0, say: Callable[[str], None] = lambda _line: None
+) -> tuple[str | None, str]:
+    """
+    Bring the schema to this release; one upgrade at a time. A newer one on which this release works is left as it is.
+
+    `wait` is how many seconds each step waits for what is in its way; `say` is told what is locked, and what it took.
+    Returns: the revision before and after. Raises: SchemaAhead; ConfigError where the ledger could not live;
+    LedgerUnavailable when `wait` is over.
     """
     if database.file is not None:
         ledger_file.make(database.file)
+        return _upgrade_file(database, schema)
+    return _upgrade_server(database, schema, wait, say)
+
+
+def _upgrade_file(database: Database, schema: Schema) -> tuple[str | None, str]:
+    """On SQLite: all of it in one transaction, which no one can write in meanwhile."""
+    from runclaim.migrations import scripts
+
     with database.engine.connect() as conn:
-        if conn.dialect.name == "postgresql":
-            # A process that waited for the lock must see what the one before has created, whatever the database's
-            # default.
-            conn.execution_options(isolation_level="READ COMMITTED")
-            # It may wait for its locks for longer than a verb.
-            conn.exec_driver_sql("SET LOCAL lock_timeout TO DEFAULT")
-            _require_fit(conn)
-            conn.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
         before = revision(conn)
-        if before is not None and before > HEAD:
-            require_fit(conn, before, str(database))
-        elif before != HEAD:
-            _migrate(conn)
-        after = revision(conn) or HEAD
+        if before is not None and before > schema.head:
+            require_compatible(conn, before, str(database), schema)
+            return before, before
+        if scripts.between(schema, before, schema.head):
+            scripts.run(conn, schema, schema.head)
         conn.commit()
-    return before, after
+    return before, schema.head
 
 
-def _migrate(conn: Connection) -> None:
-    with _quiet_alembic():
-        from alembic import command
+def _upgrade_server(
+    database: Database, schema: Schema, wait: float, say: Callable[[str], None]
+) -> tuple[str | None, str]:
+    """On PostgreSQL: what no one uses yet in one transaction, and what is in use in steps."""
+    from runclaim.migrations import scripts, steps
 
-        command.upgrade(_alembic(conn), HEAD)
-
-
-@contextmanager
-def _quiet_alembic() -> Iterator[None]:
-    """Alembic logs every plugin that it loads, which does not belong in an application's log; keep its level."""
-    theirs = logging.getLogger("alembic")  # noqa: TID251 - not ours
-    level = theirs.level
-    theirs.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        theirs.setLevel(level)
+    effort = steps.Effort(wait, say)
+    with steps.alone(database, effort) as conn:
+        _require_fit(conn)
+        before = database.ask(revision)
+        if before is not None and before > schema.head:
+            database.ask(lambda read: require_compatible(read, before, str(database), schema))
+            return before, before
+        if before is None:
+            scripts.run(conn, schema, schema.head)
+            conn.commit()
+        else:
+            steps.climb(database, schema, before, effort)
+    return before, schema.head
 
 
 def _require_fit(conn: Connection) -> None:
@@ -179,17 +146,13 @@ def _require_fit(conn: Connection) -> None:
 
 
 def differences(database: Database) -> list[str]:
-    """What differs between the database and what this release needs, one line each; empty when they agree."""
+    """
+    What differs between the database and what this release needs, one line each; empty when they agree.
+
+    What only a newer schema has is not counted as one.
+    """
     from runclaim.migrations import definitions
 
     with database.read() as conn:
-        return definitions.differences(conn)
-
-
-def _alembic(conn: Connection) -> AlembicConfig:
-    from alembic.config import Config
-
-    config = Config()
-    config.set_main_option("script_location", "runclaim:migrations")
-    config.attributes["connection"] = conn
-    return config
+        found = revision(conn)
+        return definitions.differences(conn, is_newer=found is not None and found > HEAD)

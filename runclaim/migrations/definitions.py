@@ -36,8 +36,12 @@ _SAME: Final = (
 _NUMBER: Final = re.compile(r"'(-?\d+(?:\.\d+)?)'")
 
 
-def differences(conn: Connection) -> list[str]:
-    """One line for each definition that is missing, another one, or none of this release's; empty when all agree."""
+def differences(conn: Connection, *, is_newer: bool = False) -> list[str]:
+    """
+    One line for each definition that is missing, another one, or none of this release's; empty when all agree.
+
+    A schema that `is_newer` may have more than this release knows.
+    """
     tables = metadata.sorted_tables
     on_postgresql = conn.dialect.name == "postgresql"
     read = catalog.of_postgresql if on_postgresql else catalog.of_sqlite
@@ -48,7 +52,8 @@ def differences(conn: Connection) -> list[str]:
             wanted |= _of_table(table, conn.dialect)
         else:
             wanted[f"{table.name}, table"] = catalog.TABLE
-    lines = [_line(what, standing.get(what), wanted.get(what)) for what in sorted(standing.keys() | wanted.keys())]
+    names = sorted(wanted.keys() if is_newer else standing.keys() | wanted.keys())
+    lines = [_line(what, standing.get(what), wanted.get(what)) for what in names]
     return [line for line in lines if line] + catalog.numbers_given_again(conn)
 
 

@@ -1,17 +1,34 @@
-"""Alembic's entry: runs the scripts on the connection that `runclaim.migrations` hands over."""
+"""Alembic's entry: runs the scripts on the connection that `runclaim.migrations` hands over, or prints them."""
 
 from __future__ import annotations
 
 from alembic import context
 
-from runclaim.migrations import VERSION_TABLE
+from runclaim.migrations.revisions import VERSION_TABLE
+from runclaim.migrations.scripts import record
 from runclaim.models import metadata
 
-context.configure(
-    connection=context.config.attributes["connection"],
-    target_metadata=metadata,
-    version_table=VERSION_TABLE,
-    render_as_batch=True,
-)
+_GIVEN = context.config.attributes
+
+if context.is_offline_mode():
+    context.configure(
+        dialect_name=_GIVEN["dialect"],
+        # The signs in a statement stay as they are: no driver reads them.
+        dialect_opts={"paramstyle": "named"},
+        literal_binds=True,
+        transactional_ddl=True,
+        version_table=VERSION_TABLE,
+        on_version_apply=record,
+        **_GIVEN["options"],
+    )
+else:
+    context.configure(
+        connection=_GIVEN["connection"],
+        target_metadata=metadata,
+        version_table=VERSION_TABLE,
+        render_as_batch=True,
+        on_version_apply=record,
+        **_GIVEN["options"],
+    )
 with context.begin_transaction():
     context.run_migrations()

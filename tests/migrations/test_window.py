@@ -52,7 +52,7 @@ def test_tables_of_a_later_release_that_do_not_fit_are_refused(database, runs_wi
     upgrade_by_a_later_release(database, runs_with=runs_with)
 
     for use in (migrations.require_current, migrations.upgrade):
-        with pytest.raises(SchemaAhead, match="Install the release that upgraded the ledger") as refused:
+        with pytest.raises(SchemaAhead, match="install the release that upgraded the ledger") as refused:
             use(database)
         assert (LATER, migrations.HEAD) == (refused.value.found, refused.value.wanted)
     assert LATER == migrations.current(database)

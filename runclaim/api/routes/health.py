@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse
 from runclaim import migrations
 from runclaim.api.responses import Health
 from runclaim.api.routing import Routes, server_of
-from runclaim.errors import RunclaimError
+from runclaim.errors import RunclaimError, SchemaAhead, SchemaBehind
 
 routes: Final = Routes()
 
@@ -45,8 +45,10 @@ def readyz(request: Request) -> JSONResponse:
     """Whether requests can be served. The broker is reported but not required: beat dispatches runs later."""
     server = server_of(request)
     try:
-        found = server.ask(migrations.revision)
-        ledger = "ok" if found == migrations.HEAD else f"at revision {found}, this release needs {migrations.HEAD}"
+        found = server.ask(lambda conn: migrations.fitting(conn, "of this server"))
+        ledger = "ok" if found else "has no tables"
+    except (SchemaAhead, SchemaBehind) as unfit:
+        ledger = f"at revision {unfit.found}, this release needs {unfit.wanted}"
     except RunclaimError:
         ledger = "does not answer"
     checks = {"ledger": ledger, "broker": "not checked" if server.can_ring else "none; beat dispatches runs"}

@@ -18,7 +18,7 @@ _CLOCK = "CREATE FUNCTION runclaim_now() RETURNS timestamptz LANGUAGE sql VOLATI
 
 def upgrade() -> None:
     """Create everything; PostgreSQL also gets the one clock that all statements read."""
-    if op.get_bind().dialect.name == "postgresql":
+    if op.get_context().dialect.name == "postgresql":
         op.execute(_CLOCK)
     op.create_table(
         "runclaim_counters",

@@ -27,6 +27,6 @@ def upgrade() -> None:
         sqlite_where=running,
     )
     op.drop_index("ix_runclaim_runs_lease_expires_at", table_name="runclaim_runs")
-    if op.get_bind().dialect.name == "postgresql":
+    if op.get_context().dialect.name == "postgresql":
         factors = ", ".join(f"autovacuum_{kind}_scale_factor = 0.02" for kind in ("vacuum", "analyze"))
         op.execute(f"ALTER TABLE runclaim_runs SET ({factors})")

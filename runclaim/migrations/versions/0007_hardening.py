@@ -25,7 +25,7 @@ def upgrade() -> None:
     _pass_over_live_runs_of_others()
     # 0 could not be requested: it meant that none was given.
     op.execute(f"UPDATE runclaim_runs SET priority = -1 WHERE priority = 0 AND state IN ({_LIVE})")  # noqa: S608 - constants
-    if op.get_bind().dialect.name == "sqlite":
+    if op.get_context().dialect.name == "sqlite":
         _never_number_events_again()
     else:
         _keep_to_the_letter()
