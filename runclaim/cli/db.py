@@ -28,17 +28,70 @@ def command() -> None:
 @command.command()
 @app_option
 @url_option
+@click.option(
+    "--wait",
+    type=click.FloatRange(min=0.1, max=86400),
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long each step may wait in total for locks that others hold.",
+)
 @json_option
-def upgrade(*, app: str | None, url: str | None, as_json: bool) -> None:
-    """Create or upgrade the tables for this release. Safe to repeat and to run from several places at once."""
+def upgrade(*, app: str | None, url: str | None, wait: float, as_json: bool) -> None:
+    """
+    Create or upgrade the tables for this release. Safe to repeat and to run from several places at once.
+
+    Says what it locks, which sessions are in the way, and how long each step took. No one waits behind it for more than
+    two seconds at a time; indexes of tables that are in use are made CONCURRENTLY.
+    """
     with _database(app, url) as database:
         from runclaim import migrations
 
-        before, after = _reach(database, lambda: migrations.upgrade(database))
-    done = "already up to date" if before == after else f"upgraded from {before or 'nothing'}"
+        before, after = _reach(database, lambda: migrations.upgrade(database, wait=wait, say=say))
+    if after > migrations.HEAD:
+        done = f"newer than this release's {migrations.HEAD}, which works on it; nothing was changed"
+    else:
+        done = "already up to date" if before == after else f"upgraded from {before or 'nothing'}"
     say(f"{database}: schema {after}, {done}")
     if as_json:
         give_json({"before": before, "after": after})
+
+
+@command.command()
+@app_option
+@url_option
+@click.option("--from", "start", metavar="REVISION", help="What the tables are at; without it, there are none.")
+@click.option("--to", "end", metavar="REVISION", help="Where to stop; without it, at what this release brings.")
+@click.option(
+    "--dialect",
+    type=click.Choice(["postgresql", "sqlite"]),
+    help="For which database; without it, for that of the ledger's URL.",
+)
+@json_option
+def sql(
+    *, app: str | None, url: str | None, start: str | None, end: str | None, dialect: str | None, as_json: bool
+) -> None:
+    """
+    Print the statements of an upgrade, for psql or sqlite3. Connects to nothing.
+
+    `runclaim db current` prints the revision that --from takes.
+    """
+    if dialect is None:
+        from sqlalchemy import make_url
+
+        runs = find_app(app, url)
+        config = config_of(url) if runs is None else runs.config
+        dialect = make_url(config.database_url).get_backend_name()
+    from runclaim import migrations
+    from runclaim.migrations import ddl
+
+    text = ddl.statements(dialect, start, end)
+    if as_json:
+        give_json({"dialect": dialect, "from": start, "to": end or migrations.HEAD, "sql": text})
+    for line in [] if as_json else text.splitlines():
+        give(line)
+    if not text:
+        say(f"the tables are at {start} already; there is nothing to do")
 
 
 @command.command()
@@ -62,24 +115,30 @@ def current(*, app: str | None, url: str | None, as_json: bool) -> None:
 @url_option
 @json_option
 def check(*, app: str | None, url: str | None, as_json: bool) -> None:
-    """Check that the tables are exactly what this release needs. Exits with 1 and lists the differences if not."""
+    """
+    Check that the tables are exactly what this release needs. Exits with 1 and lists the differences if not.
+
+    Of tables of a newer release, on which this one works, that all is there that this one needs.
+    """
     with _database(app, url) as database:
         from runclaim import migrations
 
         found = _reach(database, lambda: migrations.current(database))
-        differences = migrations.differences(database) if found == migrations.HEAD else []
+        refused = _reach(database, lambda: migrations.misfit(database, found))
+        differences = [] if refused else _reach(database, lambda: migrations.differences(database))
     if as_json:
         give_json({"current": found, "wanted": migrations.HEAD, "differences": differences})
-    if found != migrations.HEAD:
-        _reach(database, lambda: database.ask(lambda conn: migrations.require_fit(conn, found, str(database))))
-        say(f"{database}: schema {found}, of a later release; this one can work on it")
-        return
+    if refused:
+        raise refused
     if differences:
         say(f"{database}: schema {found}, but the tables were changed by hand:")
         for each in [] if as_json else differences:
             give(each)
         sys.exit(1)
-    say(f"{database}: schema {found}, exactly what this release needs")
+    if found == migrations.HEAD:
+        say(f"{database}: schema {found}, exactly what this release needs")
+    else:
+        say(f"{database}: schema {found}, newer than this release's {migrations.HEAD}, which finds all that it needs")
 
 
 @contextmanager
