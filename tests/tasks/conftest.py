@@ -6,11 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.harness.groups import unhurried
 from tests.harness.shop import listening
 from tests.tasks.ears import HEARD, Ears
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine makes no body long here."""
+    unhurried(monkeypatch)
 
 
 @pytest.fixture

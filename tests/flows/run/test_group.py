@@ -32,13 +32,6 @@ if TYPE_CHECKING:
 MANY = 10
 
 
-@pytest.fixture(autouse=True)
-def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A busy machine makes no body long here; the tests of long bodies say so."""
-    monkeypatch.setattr(group, "GROUP_SECONDS", 60.0)
-    monkeypatch.setattr(pace, "GROUP_SECONDS", 60.0)
-
-
 def group_of(bench: Bench, flow: Flow, many: int = MANY) -> list[Run]:
     """So many runs, whose phases are known to be short."""
     for phase in flow.phases.values():
