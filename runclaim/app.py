@@ -12,7 +12,7 @@ import weakref
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from runclaim import beat, worker
+from runclaim import beat, local_folder, worker
 from runclaim.broker import Broker
 from runclaim.config import Config, resolve, sources
 from runclaim.errors import DeclarationError
@@ -41,7 +41,8 @@ class Runclaim(Declarations):
     Durable runs on a Celery app. `settings` are the fields of `runclaim.config.Config`.
 
     Nothing connects before the first use. Settings not given here come from RUNCLAIM_* variables, then from the
-    app's `runclaim_*` configuration, then from the defaults: a SQLite file in the working directory.
+    app's `runclaim_*` configuration, then from the defaults: a SQLite file in the folder `.runclaim`.
+    Where `runclaim dev` runs in this project, its ledger and its broker stand for variables that are not set.
     """
 
     def __init__(self, app: Celery, **settings: Any) -> None:
@@ -52,6 +53,7 @@ class Runclaim(Declarations):
                 f"the Celery app {app.main or 'here'} already has a Runclaim; use that one everywhere"
             )
         _ATTACHED.add(app)
+        local_folder.join(os.environ)
         self.app = app
         # The way back from the app to here, for code that only gets an app: `celery -A app runclaim …`.
         app.runclaim = self  # type: ignore[attr-defined]

@@ -15,9 +15,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from runclaim import local_folder
 from runclaim.errors import ConfigError
 from runclaim.spelling import refuse_unread
-from runclaim.urls import absolute
+from runclaim.urls import absolute, sqlite_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,7 +32,7 @@ class Config:
     """Every setting with its default. The names are the keyword arguments of `Runclaim`."""
 
     #: Where the ledger lives: `postgresql+psycopg://…` or `sqlite:///file`. A laptop needs nothing else.
-    database_url: str = "sqlite:///runclaim.db"
+    database_url: str = f"sqlite:///{local_folder.NAME}/{local_folder.LEDGER}"
     #: The project that this application's runs belong to.
     project: str = "default"
     #: How long a claim is safe without a heartbeat. Four beats a lease, and room for a body that holds the GIL.
@@ -73,7 +74,7 @@ class Config:
     #: How long a run key is remembered after its run was enqueued; it outlives the purged run.
     keep_keys: timedelta = timedelta(days=90)
     #: Where workers keep what fail-open flows did while the ledger was away; on a disk that survives a restart.
-    fail_open_folder: str = ".runclaim/fail-open"
+    fail_open_folder: str = f"{local_folder.NAME}/fail-open"
     #: How many runs a token may enqueue through the API in a window, and how often it may cancel or retry any.
     api_rate: str = "600/minute"
     #: Where that is counted: `memory://`, each process for itself, or `redis://…` for all of them.
@@ -157,7 +158,21 @@ def resolve(explicit: Mapping[str, Any], environ: Mapping[str, str], celery: Map
         if value is not None:
             convert = {"timedelta": duration, "bool": _switch, "int": _number}.get(str(field.type))
             found[name] = str(value) if convert is None else convert(name, value)
-    return Config(**found)
+    folder = local_folder.nearest()
+    if "database_url" not in found:
+        _refuse_former_ledger(folder)
+        found["database_url"] = sqlite_url(folder / local_folder.LEDGER)
+    return Config(**{"fail_open_folder": str(folder / "fail-open")} | found)
+
+
+def _refuse_former_ledger(folder: Path) -> None:
+    """Raises: ConfigError where the runs of an earlier release would be left in a file that is no longer used."""
+    former, ledger = folder.parent / "runclaim.db", folder / local_folder.LEDGER
+    if former.exists() and not ledger.exists():
+        raise ConfigError(
+            f"{former} is the ledger of an earlier release; the default is now {ledger}. Stop what uses it and move it"
+            f" there with its -wal and -shm, if it has them; or keep it: set RUNCLAIM_DATABASE_URL={sqlite_url(former)}"
+        )
 
 
 def sources(explicit: Mapping[str, Any], environ: Mapping[str, str], celery: Mapping[str, Any]) -> dict[str, str]:

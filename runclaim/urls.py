@@ -58,8 +58,11 @@ def sqlite_file(url: str) -> Path | None:
 
 def absolute(url: str) -> str:
     """The URL, with the whole path of a SQLite file: a body may change the working directory. Raises: ConfigError."""
-    if (file := sqlite_file(url)) is None:
-        return url
+    return url if (file := sqlite_file(url)) is None else sqlite_url(file)
+
+
+def sqlite_url(file: Path) -> str:
+    """The URL of a SQLite file, whatever signs its name has."""
     from sqlalchemy import URL
 
     return URL.create("sqlite", database=str(file)).render_as_string()

@@ -11,6 +11,8 @@ from typing import Final
 
 import click
 
+from runclaim import local_folder
+from runclaim.cli.environment import API_URL
 from runclaim.cli.lazy import Outermost
 
 #: What is there on the application's side too, as `celery -A app runclaim …`.
@@ -46,6 +48,9 @@ def command(ctx: click.Context, *, no_color: bool) -> None:
     """Durable runs for Celery."""
     if no_color or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         ctx.color = False
+    # Who names an API or starts the very processes that others join has a place already.
+    if not os.environ.get(API_URL) and ctx.invoked_subcommand != "dev":
+        local_folder.join(os.environ)
 
 
 def main() -> None:

@@ -1,30 +1,34 @@
 """
 `runclaim dev`: worker, beat and a private broker for the app in the working directory, in one command.
 
-The ledger is a SQLite file and the broker a Valkey of our own, unless the environment names others. Every
-line of the log says which process wrote it; Ctrl-C ends all of them.
+The ledger is a SQLite file and the broker a Valkey of our own on a fixed port, unless the environment names others.
+What they are is shared in the folder `.runclaim`, so another terminal needs to be told nothing. Every line of the log
+says which process wrote it; Ctrl-C ends all of them.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import os
-import secrets
-import shlex
 import sys
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Final
 
 import click
 
-from runclaim.cli.environment import APP, LEDGER_URL
+from runclaim import local_folder
+from runclaim.cli.celery_programs import FLOWER_COLUMNS
+from runclaim.cli.dev_broker import DEFAULT_PORT, dev_broker
+from runclaim.cli.exits import Refused
 from runclaim.cli.processes import Processes
-from runclaim.servers import ServerMissing, valkey
+from runclaim.local_folder import APP, BROKER_URL, LEDGER_URL, Shared
+from runclaim.servers.machine import is_free
 from runclaim.urls import masked
 
-#: Flower hides the arguments, where the run key is, unless it is asked for them.
-_COLUMNS = "name,args,state,result,received,runtime,worker"
-_BROKER_URL = "CELERY_BROKER_URL"
+_FLOWER_PORT: Final = 5555
+#: For what a process of ours writes, without a say in it, where others could read it.
+_ONLY_US: Final = 0o077
 
 
 @click.command()
@@ -34,19 +38,25 @@ _BROKER_URL = "CELERY_BROKER_URL"
     "-P", "--pool", default="prefork", show_default=True, help="Pool of the worker: prefork, threads or solo."
 )
 @click.option("-l", "--loglevel", default="info", show_default=True, help="Celery's log level.")
-@click.option("--dir", "folder", default=".runclaim", show_default=True, help="Folder of the SQLite file.")
-@click.option("--flower/--no-flower", default=None, help="Run Flower on 127.0.0.1:5555; default: if it is installed.")
-def command(*, app: str, concurrency: int, pool: str, loglevel: str, folder: str, flower: bool | None) -> None:
+@click.option(
+    "--port",
+    type=click.IntRange(1024, 65535),
+    help=f"Port of the private broker; default: the one that this project had last, else {DEFAULT_PORT}.",
+)
+@click.option(
+    "--flower/--no-flower", default=None, help=f"Run Flower on 127.0.0.1:{_FLOWER_PORT}; default: if it is installed."
+)
+def command(*, app: str, concurrency: int, pool: str, loglevel: str, port: int | None, flower: bool | None) -> None:
     """
     Run worker, beat and a private broker in one command.
 
-    Uses RUNCLAIM_DATABASE_URL and CELERY_BROKER_URL if they are set. Ctrl-C stops everything.
+    Uses RUNCLAIM_DATABASE_URL and CELERY_BROKER_URL if they are set. Every command and every Runclaim(app) that starts
+    in this directory meanwhile uses the same ledger and broker. Ctrl-C stops everything.
     """
-    home = Path(folder).absolute()
-    # Inputs and results of runs are private.
-    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder = _folder()
     with ExitStack() as stack:
-        environment = _environment(stack, home, app)
+        last = stack.enter_context(local_folder.held(folder))
+        environment = _environment(stack, folder, app, last, port)
         processes = stack.enter_context(Processes(environment))
         celery = [sys.executable, "-m", "celery", "-A", app]
         shared = ["--loglevel", loglevel]
@@ -54,47 +64,60 @@ def command(*, app: str, concurrency: int, pool: str, loglevel: str, folder: str
             "worker",
             [*celery, "worker", "-E", "-c", str(concurrency), "-P", pool, "-n", "dev@%h", "--without-mingle", *shared],
         )
-        processes.start("beat", [*celery, "beat", "-s", str(home / "beat-schedule"), "--pidfile=", *shared])
-        if flower or (flower is None and importlib.util.find_spec("flower")):
+        schedule = ["-s", str(folder / "beat-schedule"), "--pidfile="]
+        processes.start("beat", [*celery, "beat", *schedule, *shared], umask=_ONLY_US)
+        if _wants_flower(flower, app):
             processes.start(
-                "flower", [*celery, "flower", "--address=127.0.0.1", "--port=5555", f"--tasks_columns={_COLUMNS}"]
+                "flower", [*celery, "flower", "--address=127.0.0.1", f"--port={_FLOWER_PORT}", FLOWER_COLUMNS]
             )
         sys.exit(processes.watch())
 
 
-def _environment(stack: ExitStack, home: Path, app: str) -> dict[str, str]:
-    """The children's environment: the caller's, with a ledger and a broker, each announced with its origin."""
-    from sqlalchemy import URL
+def _folder() -> Path:
+    """The project's folder. Raises: Refused where it cannot be made."""
+    folder = local_folder.nearest()
+    try:
+        return local_folder.make(folder)
+    except OSError as error:
+        raise Refused(
+            f"the folder {folder} cannot be made private for this user: {error.strerror}. Work in a directory of"
+            " your own, or remove the folder"
+        ) from error
 
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    # The app's module lies here, as for `celery -A` itself.
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path.cwd()), os.environ.get("PYTHONPATH")]))
-    if LEDGER_URL in environment:
-        ledger_from = f"from {LEDGER_URL}"
+
+def _environment(stack: ExitStack, folder: Path, app: str, last: Shared, port: int | None) -> dict[str, str]:
+    """The children's environment: the caller's, with a ledger and a broker, each announced with its origin."""
+    from runclaim.config import resolve, sources
+
+    ledger, source = resolve({}, os.environ, {}).database_url, sources({}, os.environ, {})["database_url"]
+    private = last.private_broker
+    if broker := os.environ.get(BROKER_URL, ""):
+        broker_from = f"from {BROKER_URL}"
     else:
-        environment[LEDGER_URL] = URL.create("sqlite", database=str(home / "ledger.db")).render_as_string()
-        ledger_from = "a SQLite file"
-    if _BROKER_URL in environment:
-        broker_from = f"from {_BROKER_URL}"
-    else:
-        try:
-            broker = stack.enter_context(valkey(password=secrets.token_urlsafe(24)))
-        except ServerMissing as missing:
-            raise click.ClickException(
-                f"{missing}\nOr use a broker of your own: export {_BROKER_URL}=redis://…"
-            ) from missing
-        environment[_BROKER_URL], broker_from = broker.url, f"private, {broker.how}"
-    _say(f"ledger  {masked(environment[LEDGER_URL])}  ({ledger_from})")
-    _say(f"broker  {masked(environment[_BROKER_URL])}  ({broker_from})")
-    environment[APP] = app
-    _say("to enqueue from another terminal, paste these lines there first:")
-    for name in (LEDGER_URL, _BROKER_URL, APP):
-        if name not in os.environ:
-            # Nothing before it: the line is for a shell.
-            click.echo(f"export {name}={shlex.quote(environment[name])}", err=True)
-    _say("then list your runs with: runclaim runs list")
+        server = stack.enter_context(dev_broker(private, port))
+        broker, private, broker_from = server.url, server.url, f"private, {server.how}"
+    variables = {LEDGER_URL: ledger, BROKER_URL: broker, APP: app}
+    local_folder.share(folder, Shared(str(Path.cwd()), variables, private))
+    _say(f"ledger  {masked(ledger)}  ({'a SQLite file' if source == 'default' else f'from {source}'})")
+    _say(f"broker  {masked(broker)}  ({broker_from})")
+    _say("to list your runs, in another terminal in this directory: runclaim runs list")
     _say("Ctrl-C stops everything.")
-    return environment
+    # The app's module lies here, as for `celery -A` itself.
+    path = os.pathsep.join(filter(None, [str(Path.cwd()), os.environ.get("PYTHONPATH")]))
+    return {**os.environ, **variables, "PYTHONUNBUFFERED": "1", "PYTHONPATH": path}
+
+
+def _wants_flower(flower: bool | None, app: str) -> bool:  # noqa: FBT001 - as the option is
+    """Whether to start Flower. Raises: Refused where it was asked for and its port is taken."""
+    if flower is False or (flower is None and importlib.util.find_spec("flower") is None):
+        return False
+    if is_free(_FLOWER_PORT):
+        return True
+    elsewhere = f"the port {_FLOWER_PORT} is taken; to have Flower on another: runclaim flower -A {app} --port=5556"
+    if flower:
+        raise Refused(elsewhere)
+    _say(f"no Flower: {elsewhere}")
+    return False
 
 
 def _say(text: str) -> None:

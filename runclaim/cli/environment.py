@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-#: Of a Celery application's module, as for `celery -A`.
-APP: Final = "RUNCLAIM_APP"
+from runclaim.local_folder import APP, LEDGER_URL
+
+__all__ = ["API_URL", "APP", "LEDGER_URL", "TOKEN"]
+
 API_URL: Final = "RUNCLAIM_API_URL"
 TOKEN: Final = "RUNCLAIM_TOKEN"  # noqa: S105 - the name of the variable that has it
-LEDGER_URL: Final = "RUNCLAIM_DATABASE_URL"

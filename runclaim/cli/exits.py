@@ -22,6 +22,7 @@ from runclaim.errors import (
     StateConflict,
     WaitTimeout,
 )
+from runclaim.local_folder import DevRuns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,6 +67,7 @@ _CODES: Final[dict[type[RunclaimError], Exit]] = {
     KeyConflict: Exit.REFUSED,
     InputError: Exit.REFUSED,
     Refused: Exit.REFUSED,
+    DevRuns: Exit.REFUSED,
     NotAllowed: Exit.NOT_ALLOWED,
     LedgerUnavailable: Exit.UNREACHABLE,
     LedgerRefused: Exit.UNREACHABLE,

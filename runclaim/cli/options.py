@@ -36,7 +36,7 @@ app_option = click.option(
 url_option = click.option(
     "--url",
     metavar="URL",
-    help=f"The database of the ledger; default: {LEDGER_URL}, else sqlite:///runclaim.db here.",
+    help=f"The database of the ledger; default: {LEDGER_URL}, else the SQLite file .runclaim/ledger.db here.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON: one object, or one per line.")
 yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")
@@ -98,6 +98,8 @@ def find_app(app: str | None, url: str | None) -> Runclaim | None:
     if named is None:
         return None
     if url is not None:
+        if named is app and click.get_current_context().get_parameter_source("app") is ParameterSource.ENVIRONMENT:
+            return None  # what is typed comes before what a variable says
         raise click.UsageError("--app brings its own ledger; leave out --url")
     from runclaim.attached import find
 

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Final, Self
 
 import click
 
+from runclaim.servers.guard import Guard
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -34,8 +36,10 @@ class Processes:
         self._children: dict[str, subprocess.Popen[str]] = {}
         self._ended: queue.Queue[str] = queue.Queue()
         self._readers: list[threading.Thread] = []
+        #: A command that is killed takes its children with it: they would work on beside those of the next one.
+        self._guard = Guard(signal.SIGTERM)
 
-    def start(self, name: str, argv: Sequence[str]) -> None:
+    def start(self, name: str, argv: Sequence[str], *, umask: int = -1) -> None:
         """Start a child whose output goes to the common log under `name`."""
         child = subprocess.Popen(  # noqa: S603 - our own command lines
             argv,
@@ -46,9 +50,11 @@ class Processes:
             text=True,
             errors="replace",
             start_new_session=True,
+            umask=umask,
         )
         colour = _COLOURS[len(self._children) % len(_COLOURS)]
         self._children[name] = child
+        self._guard.watch(*(each.pid for each in self._children.values()))
         reader = threading.Thread(target=self._read, args=(name, child, colour), daemon=True)
         reader.start()
         self._readers.append(reader)
@@ -89,6 +95,8 @@ class Processes:
             )
         finally:
             self._kill()
+            self._guard.watch()
+            self._guard.close()
         for reader in self._readers:
             reader.join(1.0)
         sys.stdout.flush()

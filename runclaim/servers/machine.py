@@ -43,6 +43,15 @@ def free_port() -> int:
             return port
 
 
+def is_free(port: int) -> bool:
+    """Whether a server of this machine may listen there now."""
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError:
+        return False
+    return True
+
+
 def private_folder(kind: str) -> Path:
     """A new folder that only its server and we may enter, at a place that its server can reach."""
     base = Path(tempfile.gettempdir())

@@ -10,20 +10,12 @@ import subprocess
 import time
 from typing import TYPE_CHECKING, Self
 
+from runclaim.servers.guard import Guard
 from runclaim.servers.machine import unprivileged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
-
-#: Outlives its parent on purpose. Each line names the process group that is up; the end of the pipe, which no SIGKILL
-#: of the parent prevents, ends the last one named and removes the folder. (PR_SET_PDEATHSIG would be Linux only, would
-#: fire when the *thread* that started the server ends, and would leave the folder.)
-GUARD = """
-while read -r line; do group=$line; done
-if [ -n "$group" ]; then kill -"$1" "-$group"; sleep 1; kill -9 "-$group"; fi
-rm -rf "$0"
-"""
 
 
 class Server:
@@ -56,10 +48,7 @@ class Server:
         self.seconds = 0.0  # how long the last start took
         self._command, self._ready, self._env = [str(word) for word in command], ready, env
         self._process: subprocess.Popen[bytes] | None = None
-        self._guard = subprocess.Popen(
-            ["/bin/sh", "-c", GUARD, str(folder), str(int(self.abrupt))], cwd="/", start_new_session=True,
-            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )  # fmt: skip
+        self._guard = Guard(self.abrupt, folder)
         self._owner = os.getpid()
         atexit.register(self.remove)
 
@@ -82,7 +71,7 @@ class Server:
                 self._command, cwd=self.folder, env=self._env, start_new_session=True,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, **unprivileged()
             )  # fmt: skip
-        self._tell_guard(str(self._process.pid))
+        self._guard.watch(self._process.pid)
         while not self._answers():
             if not self.pid or time.monotonic() > began + self.patience:
                 self.kill()
@@ -105,7 +94,7 @@ class Server:
         if self._process:
             self.send(signal.SIGKILL)
             self._process.wait()
-            self._tell_guard("")
+            self._guard.watch()
 
     def restart(self, *, immediate: bool = False) -> Self:
         """Stop and start again: same port, same folder."""
@@ -128,9 +117,9 @@ class Server:
 
     def remove(self) -> None:
         """End the server for good and delete its folder. Happens by itself when this process ends, however it ends."""
-        if os.getpid() == self._owner and self._guard.poll() is None:
+        if os.getpid() == self._owner and self._guard.is_up:
             self.stop(immediate=True)
-            self._guard.communicate()
+            self._guard.close()
             atexit.unregister(self.remove)
 
     def _answers(self) -> bool:
@@ -138,11 +127,6 @@ class Server:
             return self._ready()
         except OSError:
             return False
-
-    def _tell_guard(self, line: str) -> None:
-        if self._guard.stdin:
-            self._guard.stdin.write(f"{line}\n".encode())
-            self._guard.stdin.flush()
 
     def __enter__(self) -> Self:
         return self.start()

@@ -11,6 +11,7 @@ import os
 import sqlite3
 from typing import TYPE_CHECKING, NamedTuple
 
+from runclaim import local_folder
 from runclaim.errors import LedgerRefused
 
 if TYPE_CHECKING:
@@ -43,9 +44,11 @@ def make(path: Path) -> None:
     """
     Make an empty file that only this user may read, as SQLite then creates those next to it; an existing one stays.
 
-    Raises: LedgerRefused.
+    Of folders only `.runclaim` is made. Raises: LedgerRefused.
     """
     try:
+        if path.parent.name == local_folder.NAME:
+            local_folder.make(path.parent)
         os.close(os.open(path, os.O_CREAT | os.O_RDONLY | os.O_CLOEXEC, 0o600))
     except OSError as error:
         raise LedgerRefused(

@@ -61,5 +61,5 @@ def test_without_an_application_the_settings_are_those_of_the_shell():
     lines = dict(line.split("\t", 1) for line in show(RUNCLAIM_LEASE="500ms").stdout.splitlines())
 
     assert "500ms\tRUNCLAIM_LEASE" == lines["lease"]
-    assert f"sqlite:///{Path.cwd()}/runclaim.db\tdefault" == lines["database_url"]
+    assert f"sqlite:///{Path.cwd()}/.runclaim/ledger.db\tdefault" == lines["database_url"]
     assert "broker_url" not in lines

@@ -15,7 +15,7 @@ from runclaim.errors import ConfigError
 
 def test_a_laptop_needs_no_settings():
     assert resolve({}, {}, {}) == Config()
-    assert f"sqlite:///{Path.cwd()}/runclaim.db" == Config().database_url
+    assert f"sqlite:///{Path.cwd()}/.runclaim/ledger.db" == Config().database_url
 
 
 def test_an_argument_comes_before_the_environment_and_that_before_celery():

@@ -97,7 +97,7 @@ def test_a_relative_path_is_made_whole_when_the_settings_are_read(tmp_path: Path
     config = Config(alive_file="alive")
     monkeypatch.chdir("/")
 
-    assert tmp_path / "runclaim.db" == sqlite_file(config.database_url)
+    assert tmp_path / ".runclaim" / "ledger.db" == sqlite_file(config.database_url)
     assert [f"{tmp_path}/.runclaim/fail-open", f"{tmp_path}/alive"] == [config.fail_open_folder, config.alive_file]
     assert config == Config(
         **{name: getattr(config, name) for name in ("database_url", "fail_open_folder", "alive_file")}

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from runclaim import logs
+from runclaim import local_folder, logs
 from runclaim.errors import InputError
 from runclaim.keys import nonce
 from runclaim.sql.rowset import as_id
@@ -102,6 +102,8 @@ class LocalRecords:
         probe.unlink()
 
     def _make_folder(self) -> None:
+        if self.folder.parent.name == local_folder.NAME:
+            local_folder.make(self.folder.parent)
         self.folder.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
         self.folder.chmod(_FOLDER_MODE)
 
