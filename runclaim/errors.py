@@ -73,7 +73,7 @@ class KeyConflict(RunclaimError):
     The run key exists with another input; nothing was written.
 
     Put what differs into the key if it means another run, or send the first input again.
-    `differs` maps each differing field to `(recorded, given)`; it is empty when the first run was purged.
+    `differs` maps each differing field to `(recorded, given)`; it is empty when the first run was purged or erased.
     """
 
     def __init__(self, flow: str, key: str, run_id: str, differs: Mapping[str, tuple[Any, Any]]) -> None:
@@ -81,7 +81,7 @@ class KeyConflict(RunclaimError):
         shown = "; ".join(f"{name} was {old!r:.80}, is {new!r:.80}" for name, (old, new) in self.differs.items())
         super().__init__(
             f"{flow} already has run {run_id} under the key {key!r} with a different input"
-            f" ({shown or 'its input was purged'}). Put what differs into the key, or enqueue the same input."
+            f" ({shown or 'its input was purged or erased'}). Put what differs into the key, or enqueue the same input."
         )
 
 

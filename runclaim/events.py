@@ -24,6 +24,7 @@ class EventType(StrEnum):
     RUN_RETRIED = "run.retried"
     RUN_RESUMED = "run.resumed"
     RUN_SIGNALED = "run.signaled"
+    RUN_ERASED = "run.erased"
     PHASE_STARTED = "phase.started"
     PHASE_COMPLETED = "phase.completed"
     PHASE_SKIPPED = "phase.skipped"

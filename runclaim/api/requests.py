@@ -57,6 +57,21 @@ class Ids(Body):
     ]
 
 
+class EraseRequest(Body):
+    """Whose ended runs to erase: those of a key of a flow, or of a subject."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"flow": "review", "key": RUN_EXAMPLE["key"]}, {"subject": "acme/app:pr-7"}]}
+    )
+
+    project: Name | None = Field(None, description="One of the token's projects; required if it has several.")
+    flow: Name | None = Field(None, description="The flow of the key; with a subject, only the runs of this flow.")
+    key: Text | None = Field(None, description="The run key. Give either this or `subject`.")
+    subject: Text | None = Field(None, description="The subject. Give either this or `key`.")
+    blank_key: bool = Field(default=False, description="Blank the texts of keys and subjects too; hashes stay.")
+    dry_run: bool = Field(default=False, description="Only count the runs.")
+
+
 class Resolved(Body):
     """What became of an unknown action."""
 

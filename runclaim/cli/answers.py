@@ -79,6 +79,13 @@ class Action(TypedDict):
     upstream_id: str | None
 
 
+class Erased(TypedDict):
+    """How many runs were erased, and whether others are left."""
+
+    runs: int
+    more: bool
+
+
 class RunsPage(TypedDict):
     """Some runs; the token is empty on the last page."""
 

@@ -33,6 +33,21 @@ class Filter:
     limit: int = 50
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Erasing:
+    """Whose ended runs to erase: those of a key of a flow, or of a subject."""
+
+    project: str | None
+    flow: str | None
+    key: str | None
+    subject: str | None
+    blank_key: bool
+
+    def __str__(self) -> str:
+        what = f"key {self.key}" if self.key is not None else f"subject {self.subject}"
+        return what if self.flow is None else f"{what} of flow {self.flow}"
+
+
 class Backend(Protocol):
     """
     The runs of one ledger.
@@ -64,6 +79,14 @@ class Backend(Protocol):
 
     def change(self, verb: str, run_id: str) -> Json:
         """`cancel`, `retry` or `resume` the run, or `rerun` it; the run as it is then, for `rerun` the new one."""
+        ...
+
+    def erasable(self, whose: Erasing) -> tuple[int, bool]:
+        """How many runs `erase` would erase, and whether there are more than that."""
+        ...
+
+    def erase(self, whose: Erasing) -> tuple[int, bool]:
+        """Erase some of the runs: how many, and whether others are left."""
         ...
 
     def follow(self, run_id: str) -> Iterator[Json]:

@@ -27,7 +27,7 @@ from runclaim.flows.messages.no_broker import NoBroker
 from runclaim.ledger.actions.settle import ActionState
 from runclaim.ledger.doors.run_pages import RunFilter
 from runclaim.pause import Pauses
-from runclaim.service import actions, events, listeners, runs
+from runclaim.service import actions, erasure, events, listeners, runs
 from runclaim.service.errors import ListenerNotFound
 from runclaim.states import RunState
 from runclaim.urls import sqlite_file
@@ -36,10 +36,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from runclaim.app import Runclaim
-    from runclaim.cli.backend import Filter, Json
+    from runclaim.cli.backend import Erasing, Filter, Json
     from runclaim.config import Config
     from runclaim.flows.client.access import Change
     from runclaim.ledger.actions.decide import ActionView
+    from runclaim.ledger.erase import Whose
     from runclaim.service.run_request import RunRequest
 
 
@@ -122,6 +123,20 @@ class LocalBackend:
         else:
             self._access.do(Restart("retry" if verb == "retry" else "resume", run_id, self._by))
         return self.run(run_id)
+
+    def erasable(self, whose: Erasing) -> tuple[int, bool]:
+        """How many runs would be erased, and whether there are more."""
+        found = erasure.erasable(self._access, self._named(whose), keys=whose.blank_key)
+        return found.runs, found.more
+
+    def erase(self, whose: Erasing) -> tuple[int, bool]:
+        """Erase some of the runs: how many, and whether others are left."""
+        done = erasure.erase_all(self._access, self._named(whose), by=self._by, keys=whose.blank_key)
+        return done.runs, done.more
+
+    def _named(self, whose: Erasing) -> Whose:
+        project = whose.project or self._access.config.project
+        return erasure.whose(project, flow=whose.flow, key=whose.key, subject=whose.subject)
 
     def follow(self, run_id: str) -> Iterator[Json]:
         """The events of the run, as they come."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from runclaim.cli.answers import Action, ActionsPage, Event, Run, RunLine, RunsPage, fitting
-from runclaim.cli.backend import ENDS, Filter, Json
+from runclaim.cli.answers import Action, ActionsPage, Erased, Event, Run, RunLine, RunsPage, fitting
+from runclaim.cli.backend import ENDS, Erasing, Filter, Json
 from runclaim.cli.environment import API_URL, TOKEN
 from runclaim.cli.exits import Refused, Unreachable
 from runclaim.cli.http import Api
@@ -93,6 +94,19 @@ class RemoteBackend:
     def change(self, verb: str, run_id: str) -> Json:
         """Do the verb to the run; the run as it is then, for a rerun the new one."""
         return self._fitting(self._of_run("POST", run_id, f":{verb}", headers=_once(None)), RunLine)
+
+    def erasable(self, whose: Erasing) -> tuple[int, bool]:
+        """How many runs would be erased, and whether there are more."""
+        return self._erasing(whose, dry_run=True)
+
+    def erase(self, whose: Erasing) -> tuple[int, bool]:
+        """Erase some of the runs: how many, and whether others are left."""
+        return self._erasing(whose, dry_run=False)
+
+    def _erasing(self, whose: Erasing, *, dry_run: bool) -> tuple[int, bool]:
+        body = {name: value for name, value in asdict(whose).items() if value is not None} | {"dry_run": dry_run}
+        answer = self._fitting(self._api.ask("POST", "/v1/runs:erase", body=body)[1], Erased)
+        return answer["runs"], answer["more"]
 
     def follow(self, run_id: str) -> Iterator[Json]:
         """The events of the run, as they come; after a lost connection it continues behind the last one."""

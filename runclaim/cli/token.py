@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from runclaim.database import Database
     from runclaim.ledger.doors.tokens import TokenView
 
-_SCOPES = ("runs:read", "runs:write", "worker", "admin")
+_SCOPES = ("runs:read", "runs:write", "runs:erase", "worker", "admin")
 
 
 @click.group()

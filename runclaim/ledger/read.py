@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import BindParameter, bindparam, func, select
 
+from runclaim.ledger.erased import is_erased
 from runclaim.ledger.journal import shown_data
 from runclaim.ledger.priority import requested
 from runclaim.models import events, phase_results, runs, signals
@@ -97,6 +98,11 @@ class RunView(RunLine):
     input: Any
     #: What its Celery tasks have in their headers, from its enqueuer.
     headers: dict[str, Any] | None = None
+
+    @property
+    def was_erased(self) -> bool:
+        """Whether a person had erased what it held."""
+        return is_erased(self.input)
 
 
 @dataclass(frozen=True, slots=True)

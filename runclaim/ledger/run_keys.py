@@ -13,6 +13,7 @@ from sqlalchemy import Double, Text, and_, delete, exists, select, true, tuple_
 
 from runclaim.errors import InputError, KeyConflict, LedgerUnavailable
 from runclaim.keys import fingerprint
+from runclaim.ledger.erased import is_erased
 from runclaim.models import run_keys, runs
 from runclaim.secrets import redact, veiled
 from runclaim.sql.clock import now, shifted
@@ -149,8 +150,8 @@ def find_holders(
             continue
         each = missing.pop((namespace, key_hash))
         if recorded_print != each.fingerprint:
-            if recorded is None or not _is_same(each, recorded):
-                raise _conflict(each, run_id, recorded)
+            if recorded is None or is_erased(recorded) or not _is_same(each, recorded):
+                raise _conflict(each, run_id, None if is_erased(recorded) else recorded)
             by_value[namespace, key_hash] = recorded_print
         holders[namespace, key_hash] = run_id
     if some_are_free:

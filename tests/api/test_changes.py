@@ -121,3 +121,31 @@ def test_a_batch_that_is_none_is_refused(desk_office, ids):
         (refused := desk_office.client.post("/v1/runs:cancel", {"ids": ids})).status,
         refused.code,
     )
+
+
+def test_erasing_needs_a_scope_of_its_own_and_says_how_many(office):
+    run = office.enqueued()
+    office.finish(run)
+    eraser = office.with_scopes("runs:erase")
+    whose = {"flow": "review", "key": run["key"]}
+    counted = eraser.post("/v1/runs:erase", whose | {"dry_run": True})
+    before = office.client.get(f"/v1/runs/{run['id']}").json["input"]
+    done = eraser.post("/v1/runs:erase", whose)
+    after = office.client.get(f"/v1/runs/{run['id']}").json
+
+    assert [(200, {"runs": 1, "more": False})] * 2 == [(each.status, each.json) for each in (counted, done)]
+    assert "repo" in before
+    assert ({"runclaim.erased": True}, None) == (after["input"], after["result"])
+    assert {"runs": 0, "more": False} == eraser.post("/v1/runs:erase", whose).json
+
+
+def test_erasing_is_refused_for_live_runs_for_other_projects_and_for_unclear_requests(office):
+    run = office.enqueued()
+    eraser = office.with_scopes("runs:erase")
+    live = eraser.post("/v1/runs:erase", {"flow": "review", "key": run["key"]})
+    theirs = eraser.post("/v1/runs:erase", {"project": "theirs", "subject": "acme"})
+    unclear = eraser.post("/v1/runs:erase", {"flow": "review"})
+
+    assert [(409, "state-conflict"), (404, "not-found"), (422, "invalid")] == [
+        (each.status, each.code) for each in (live, theirs, unclear)
+    ]

@@ -13,7 +13,7 @@ from sqlalchemy import text
 from tests.api.conftest import INPUT, Office
 from tests.api.served import token
 
-PUBLIC, READ, WRITE, WORK = "public", "runs:read", "runs:write", "worker"
+PUBLIC, READ, WRITE, ERASE, WORK = "public", "runs:read", "runs:write", "runs:erase", "worker"
 #: Operation → (the scope that it needs, a body that is good).
 TABLE = {
     "GET /livez": (PUBLIC, None),
@@ -30,6 +30,7 @@ TABLE = {
     "POST /v1/runs/{run_id}:resume": (WRITE, None),
     "POST /v1/runs/{run_id}:rerun": (WRITE, None),
     "POST /v1/runs:cancel": (WRITE, {"ids": ["{run_id}"]}),
+    "POST /v1/runs:erase": (ERASE, {"flow": "review", "key": "nobody's"}),
     "GET /v1/actions": (READ, None),
     "GET /v1/actions/{action_id}": (READ, None),
     "POST /v1/actions/{action_id}:retry": (WRITE, None),
@@ -39,7 +40,7 @@ TABLE = {
     "POST /v1/runs/{run_id}:succeed": (WORK, {"claim": "{claim}", "result": 1}),
     "POST /v1/runs/{run_id}:fail": (WORK, {"claim": "{claim}", "error": {}}),
 }
-SCOPES = ("runs:read", "runs:write", "worker", "admin")
+SCOPES = ("runs:read", "runs:write", "runs:erase", "worker", "admin")
 NO_TOKEN = {
     "none": None,
     "empty": "",

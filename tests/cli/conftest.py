@@ -24,6 +24,7 @@ _NONE = {
     "RUNCLAIM_APP": None,
     "NO_COLOR": None,
 }
+_SCOPES = ("runs:read", "runs:write", "runs:erase")
 
 
 class Line:
@@ -76,7 +77,7 @@ def line(request: pytest.FixtureRequest, bench: Bench, review: Flow[Any]) -> Ite
             served = stack.enter_context(Served(bench.config))
             environment = {
                 "RUNCLAIM_API_URL": f"http://127.0.0.1:{served.port}",
-                "RUNCLAIM_TOKEN": token(bench.database, "runs:read", "runs:write", projects=("default", "other")),
+                "RUNCLAIM_TOKEN": token(bench.database, *_SCOPES, projects=("default", "other")),
             }
         yield Line(bench, review, environment)
 

@@ -233,3 +233,45 @@ def test_an_input_that_holds_a_secret_is_refused_and_not_repeated(line: Line):
     assert secret not in told.stderr
     assert "repo" in told.stderr
     assert 0 == line.bench.count("runclaim_runs")
+
+
+def test_the_ended_runs_of_a_subject_are_counted_asked_for_and_erased(line: Line):
+    run = line.review.enqueue(repo="a", number=7)
+    line.bench.finish(line.review, run)
+    asked = line("runs", "erase", "--flow", "review", "--key", run.view.key)
+    done = line("runs", "erase", "--flow", "review", "--key", "a:pr-7", "--yes", "--json")
+    again = line("runs", "erase", "--flow", "review", "--key", "a:pr-7", "--yes")
+
+    assert (2, True) == (asked.exit_code, "there is no terminal to ask on; give --yes" in asked.stderr)
+    assert (0, {"runs": 1}) == (done.exit_code, json.loads(done.stdout))
+    assert "erased what 1 run held" in done.stderr
+    assert (3, True) == (
+        again.exit_code,
+        "there is nothing to erase: key a:pr-7 of flow review has no runs" in again.stderr,
+    )
+    assert run.view.was_erased
+    assert run.events[-1].data["by"]
+
+
+def test_runs_that_have_not_ended_are_not_erased(line: Line):
+    run = line.review.enqueue(repo="a", number=7)
+    told = line("runs", "erase", "--flow", "review", "--key", "a:pr-7", "--yes")
+
+    assert (4, True) == (told.exit_code, f"runclaim runs cancel {run.id}" in told.stderr)
+    assert not run.view.was_erased
+
+
+def test_the_text_of_a_key_can_go_too(line: Line):
+    run = line.review.enqueue(repo="a", number=7)
+    run.cancel()
+    told = line("runs", "erase", "--flow", "review", "--key", "a:pr-7", "--blank-key", "--yes")
+
+    assert (0, "1") == (told.exit_code, told.stdout.strip())
+    assert "(erased)" == run.view.key
+
+
+@pytest.mark.parametrize("words", [[], ["--key", "a"], ["--key", "a", "--flow", "review", "--subject", "b"]])
+def test_erasing_names_a_key_with_its_flow_or_a_subject(line: Line, words: list[str]):
+    told = line("runs", "erase", *words, "--yes")
+
+    assert (2, True) == (told.exit_code, "give either --key KEY with --flow NAME, or --subject SUBJECT" in told.stderr)

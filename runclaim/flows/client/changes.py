@@ -106,6 +106,7 @@ class Restart:
         if not moved:
             newer = f"its {'subject' if view.subject else 'key'} has a newer run"
             why = newer if view.state is needed else f"only a {needed} run can be"
+            why = "it was erased" if view.was_erased else why
             raise StateConflict(self.run_id, self.verb, view.state, why)
         return view
 

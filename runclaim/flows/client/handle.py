@@ -11,6 +11,7 @@ from runclaim.flows.body.in_body import refuse_in_body
 from runclaim.flows.client.after_commit import Fate
 from runclaim.flows.client.changes import Cancel, Restart, SendSignal, view_of
 from runclaim.flows.client.enqueue import Rerun, make_runs
+from runclaim.flows.client.erase import Erase
 from runclaim.flows.client.run_source import RunSource
 from runclaim.flows.client.signal import Signal
 from runclaim.ledger import read
@@ -85,10 +86,15 @@ class Run:
 
     @property
     def result(self) -> Any:
-        """What the last phase returned. Raises: StateConflict while the run has not succeeded, RunNotFound."""
+        """What the last phase returned. Raises: StateConflict unless it succeeded and was not erased, RunNotFound."""
         view = self.view
         if view.state is not RunState.SUCCEEDED:
             raise StateConflict(self.id, "read the result of", view.state)
+        return self._result_of(view)
+
+    def _result_of(self, view: RunView) -> Any:
+        if view.was_erased:
+            raise StateConflict(self.id, "read the result of", view.state, "it was erased")
         return self.results[view.phase]
 
     @property
@@ -120,7 +126,7 @@ class Run:
         Wait for the end and return the last phase's result. Polls the ledger, at first often.
 
         Raises: RunFailed when it ends failed, canceled or superseded, or stops blocked; WaitTimeout; WaitInBody in the
-        body of a phase, whose slot the run may need.
+        body of a phase, whose slot the run may need; StateConflict when its result was erased.
         """
         refuse_in_body(self.id)
         seconds = None if timeout is None else timeout.total_seconds()
@@ -128,7 +134,7 @@ class Run:
         while True:
             view = self.view
             if view.state is RunState.SUCCEEDED:
-                return self.results[view.phase]
+                return self._result_of(view)
             if view.state in TERMINAL or view.state is RunState.BLOCKED:
                 raise RunFailed(self.id, view.state, view.error)
             if (pause := pauses.next()) is None:
@@ -166,6 +172,17 @@ class Run:
         with self._explained():
             self._access.do(SendSignal(self.id, Signal.checked(name, payload, id, allow_secrets=allowed)))
         return self
+
+    def erase(self, *, by: str = "", key: bool = False) -> None:
+        """
+        Blank what the ended run holds, for good: input, results, errors, findings, payloads and the data of its events.
+
+        The run and its key stay, so that its work is not done again; with `key` the texts of key and subject go too.
+        Raises: StateConflict while it is live or one of its actions waits, RunNotFound.
+        """
+        with self._explained():
+            if not self._access.do(Erase([self.id], by, key)):
+                raise RunNotFound(self.id)
 
     def rerun(self, *, by: str = "") -> Run:
         """

@@ -75,9 +75,11 @@ class RunSource:
         """
         The new run that a rerun of `view` makes: its input as it was recorded, its phases as the flow has them now.
 
-        Nothing is written. Raises: InputError when the recorded input no longer fits the flow, or makes another key
-        now; LedgerUnavailable.
+        Nothing is written. Raises: InputError when the recorded input was erased, no longer fits the flow, or makes
+        another key now; LedgerUnavailable.
         """
+        if view.was_erased:
+            raise InputError("input", f"of run {view.id} was erased; enqueue a new run under another key")
         intake = self.inputs.take_recorded(view.input, key=view.key, subject=view.subject)
         options = Options(priority=view.priority, rerun=True)
         new = new_run(self.description, intake, options, project=view.project, trace_context=tracing.carrier())

@@ -48,7 +48,7 @@ class ActionView:
     @property
     def not_retried(self) -> str:
         """Why `retry_action` leaves it alone, for people."""
-        why = "its run was superseded" if self.superseded else "only a failed or unknown one can be"
+        why = "its run was superseded or erased" if self.superseded else "only a failed or unknown one can be"
         return f"cannot retry action {self.id}: it is {self.state} ({why})"
 
     @property

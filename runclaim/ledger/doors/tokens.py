@@ -44,6 +44,7 @@ class Scope(StrEnum):
 
     RUNS_READ = "runs:read"
     RUNS_WRITE = "runs:write"
+    RUNS_ERASE = "runs:erase"
     WORKER = "worker"
     ADMIN = "admin"
 
