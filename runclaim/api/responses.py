@@ -200,13 +200,6 @@ class EventsOut(BaseModel):
     last_id: int
 
 
-class ErasedOut(BaseModel):
-    """What was erased, or with `dry_run` would be."""
-
-    runs: int = Field(description="How many runs; at most 1000 in one request.")
-    more: bool = Field(description="Whether others are left: send the request again.")
-
-
 class FlowPhaseOut(BaseModel):
     """A phase of a registered flow; durations are in seconds."""
 

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from runclaim.config import Config
     from runclaim.flows.client.access import Change
     from runclaim.ledger.actions.decide import ActionView
-    from runclaim.ledger.erase import Whose
+    from runclaim.ledger.history.erase import Whose
     from runclaim.service.run_request import RunRequest
 
 

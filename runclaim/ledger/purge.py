@@ -26,7 +26,7 @@ from sqlalchemy import (
     true,
 )
 
-from runclaim.ledger.unused_subjects import Subject, end_subjects
+from runclaim.ledger.history.unused_subjects import Subject, end_subjects
 from runclaim.models import events, run_keys, runs, untold
 from runclaim.sql.clock import now, shifted
 from runclaim.sql.rowset import pack, rowset

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import BindParameter, bindparam, func, select
 
-from runclaim.ledger.erased import is_erased
+from runclaim.ledger.history.erased import is_erased
 from runclaim.ledger.journal import shown_data
 from runclaim.ledger.priority import requested
 from runclaim.models import events, phase_results, runs, signals

@@ -13,7 +13,7 @@ from sqlalchemy import Double, Text, and_, delete, exists, select, true, tuple_
 
 from runclaim.errors import InputError, KeyConflict, LedgerUnavailable
 from runclaim.keys import fingerprint
-from runclaim.ledger.erased import is_erased
+from runclaim.ledger.history.erased import is_erased
 from runclaim.models import run_keys, runs
 from runclaim.secrets import redact, veiled
 from runclaim.sql.clock import now, shifted

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 from runclaim.errors import InputError
 from runclaim.flows.client.erase import Erase, NotEnded
-from runclaim.ledger.erase import Whose, ended_runs, unended_runs
-from runclaim.ledger.unused_subjects import end_subjects
+from runclaim.ledger.history.erase import Whose, ended_runs, unended_runs
+from runclaim.ledger.history.unused_subjects import end_subjects
 from runclaim.service.runs import find_run
 
 if TYPE_CHECKING:

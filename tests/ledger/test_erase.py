@@ -12,10 +12,10 @@ from runclaim.keys import nonce, uuid7
 from runclaim.ledger import read
 from runclaim.ledger.actions.decide import actions_of, retry_action
 from runclaim.ledger.enqueue import enqueue
-from runclaim.ledger.erase import BLANK_KEY, Whose, ended_runs, erase, erased, unended_runs
-from runclaim.ledger.erased import ERASED
+from runclaim.ledger.history.erase import BLANK_KEY, Whose, ended_runs, erase, erased, unended_runs
+from runclaim.ledger.history.erased import ERASED
+from runclaim.ledger.history.unused_subjects import Subject, end_subjects
 from runclaim.ledger.retry import retry
-from runclaim.ledger.unused_subjects import Subject, end_subjects
 from runclaim.models import metadata
 from runclaim.sql.clock import Instant
 from runclaim.sql.rowset import Id, Json

@@ -10,11 +10,11 @@ from sqlalchemy import select
 from runclaim.ledger import read
 from runclaim.ledger.cancel import cancel
 from runclaim.ledger.enqueue import enqueue
+from runclaim.ledger.history.unused_subjects import Subject, subjects_after
 from runclaim.ledger.listeners import tail
 from runclaim.ledger.listeners.untold import Aside, set_aside
 from runclaim.ledger.purge import LONGEST_WAIT, purge, purge_keys
 from runclaim.ledger.retry import retry
-from runclaim.ledger.unused_subjects import Subject, subjects_after
 from runclaim.models import subjects
 from runclaim.states import TERMINAL, RunState
 from tests.ledger.concurrency import Actor

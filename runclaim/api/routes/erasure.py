@@ -6,15 +6,22 @@ from dataclasses import asdict
 from typing import Final
 
 from fastapi import Response
+from pydantic import BaseModel, Field
 from starlette.responses import JSONResponse
 
 from runclaim.api.requests import EraseRequest
-from runclaim.api.responses import ErasedOut
 from runclaim.api.routing import CurrentCaller, Routes
 from runclaim.ledger.doors.tokens import Scope
 from runclaim.service.erasure import erasable, erase_all, whose
 
 routes: Final = Routes()
+
+
+class ErasedOut(BaseModel):
+    """What was erased, or with `dry_run` would be."""
+
+    runs: int = Field(description="How many runs; at most 1000 in one request.")
+    more: bool = Field(description="Whether others are left: send the request again.")
 
 
 @routes.declare(

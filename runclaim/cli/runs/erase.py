@@ -36,10 +36,10 @@ def command(
     as_json: bool,
 ) -> None:
     """
-    Erase what ended runs hold, for good. Asks for confirmation.
+    Erase what the ended runs of a key or a subject hold, for good.
 
-    Inputs, results, errors, findings, payloads and the data of events are blanked. The runs and their keys stay: a late
-    duplicate of a key still starts nothing. Refused while one of the runs has not ended.
+    Asks for confirmation. Inputs, results, errors, findings, payloads and the data of events are blanked. The runs and
+    their keys stay: a late duplicate of a key still starts nothing. Refused while one of the runs has not ended.
     """
     if (key is None) is (subject is None) or (key is not None and flow is None):
         raise click.UsageError("give either --key KEY with --flow NAME, or --subject SUBJECT")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from runclaim.errors import StateConflict
 from runclaim.keys import nonce
 from runclaim.ledger import read
-from runclaim.ledger.erase import erase, erased
+from runclaim.ledger.history.erase import erase, erased
 from runclaim.states import TERMINAL
 
 if TYPE_CHECKING:

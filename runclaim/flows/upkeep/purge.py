@@ -13,9 +13,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from runclaim.flows.declare.retention import Retention, of_strangers
+from runclaim.ledger.history.unused_subjects import Subject, end_subjects, subjects_after
 from runclaim.ledger.listeners.turns import places
 from runclaim.ledger.purge import purge, purge_keys
-from runclaim.ledger.unused_subjects import Subject, end_subjects, subjects_after
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -88,8 +88,8 @@ def end_unused_subjects(database: Database) -> None:
     """
     Look at every subject, and delete the rows of those without a run.
 
-    `purge` deletes a subject's row with its last run, unless somebody enqueues a run of it at that moment. What that
-    left, and what releases left that deleted no subjects, goes here: once per process is enough.
+    `purge` deletes a subject's row with its last run, unless another transaction holds the row at that moment. This
+    deletes such rows, and those from earlier releases, which kept all of them: once per process is enough.
     """
     last: Subject | None = None
     while page := database.ask(partial(subjects_after, last=last, limit=_MOST)):

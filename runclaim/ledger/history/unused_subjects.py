@@ -1,9 +1,9 @@
 """
 A subject's row ends with the last run of the subject: without one, nothing compares generations any more.
 
-Who counts a generation holds the subject's row until its run is committed. So the row is locked first, and whether a
-run is left is asked by a later statement, which sees whatever was committed before the lock. A row that somebody holds
-is passed over: purge holds runs by then, and waits for nobody.
+A transaction that counts a generation holds the subject's row until its run is committed. So the row is locked first,
+and a later statement, which sees whatever was committed before the lock, looks for runs. A row that another transaction
+holds is passed over: purge holds runs by then, and waits for no lock.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What stands where the input of an erased run was, and tells that the run was erased."""
+"""The mark that replaces the input of an erased run."""
 
 from __future__ import annotations
 

@@ -15,10 +15,10 @@ from sqlalchemy import Text, and_, bindparam, case, delete, literal_column, null
 
 from runclaim.events import EventType
 from runclaim.ledger.actions.plan import action_state
-from runclaim.ledger.erased import MARK, WAS_ERASED
 from runclaim.ledger.fence import locked
+from runclaim.ledger.history.erased import MARK, WAS_ERASED
+from runclaim.ledger.history.unused_subjects import Subject
 from runclaim.ledger.journal import Entry, append, entries_of, request_data
-from runclaim.ledger.unused_subjects import Subject
 from runclaim.models import (
     actions,
     acts,

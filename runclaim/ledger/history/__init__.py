@@ -1,0 +1,1 @@
+"""What becomes of ended runs: erased, and the rows of subjects without runs deleted."""
