@@ -125,6 +125,16 @@ def test_what_was_added_by_hand_is_told(conn):
     assert all("which this release does not have" in line for line in found)
 
 
+def test_a_trigger_that_was_added_is_told(conn):
+    """Breaks if only what this release makes is looked at: a trigger decides what is written."""
+    acts = "EXECUTE FUNCTION suppress_redundant_updates_trigger()" if conn.dialect.name == "postgresql" else (
+        "BEGIN SELECT RAISE(IGNORE); END"
+    )  # fmt: skip
+    found = change(conn, f"CREATE TRIGGER mine BEFORE UPDATE ON runclaim_runs FOR EACH ROW {acts}")
+
+    assert [True] == [line.startswith("runclaim_runs, trigger mine: is CREATE TRIGGER mine BEFORE") for line in found]
+
+
 def test_a_table_that_is_gone_is_one_line(conn):
     assert [
         "runclaim_dedup_keys, table: is missing, must be a table of rows that outlive a crash, all of them to be seen"
@@ -176,6 +186,14 @@ def test_a_table_that_is_gone_is_one_line(conn):
             "runclaim_counters, table: is a table whose rows a crash deletes",
         ),
         ("ALTER TABLE runclaim_runs ENABLE ROW LEVEL SECURITY", "runclaim_runs, table: is a table with row level"),
+        (
+            'ALTER TABLE runclaim_runs ALTER key TYPE text COLLATE "POSIX"',
+            "runclaim_runs, column key: is text collate POSIX not null, must be text not null",
+        ),
+        (
+            "CREATE RULE mine AS ON DELETE TO runclaim_runs DO INSTEAD NOTHING",
+            "runclaim_runs, rule mine: is CREATE RULE mine AS",
+        ),
         (
             "CREATE OR REPLACE FUNCTION runclaim_now() RETURNS timestamptz LANGUAGE sql STABLE AS 'SELECT now()'",
             "runclaim_now, function: is s timestamp with time zone sql SELECT now()",
