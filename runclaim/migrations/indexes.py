@@ -53,11 +53,10 @@ def add_index(name: str, table: str, columns: Sequence[str], *, where: str | Non
 def _is_wanted(name: str, *, only_invalid: bool, say: Callable[[str], None] | None) -> bool:
     """Whether it is to be made; an invalid one is dropped before."""
     drop = f"DROP INDEX CONCURRENTLY IF EXISTS {name}"
-    conn: Connection | None = op.get_bind()
-    if conn is None:
+    if op.get_context().as_sql:
         op.execute(drop)
         return True
-    is_valid: bool | None = conn.execute(_IS_VALID, {"name": name}).scalar()
+    is_valid: bool | None = op.get_bind().execute(_IS_VALID, {"name": name}).scalar()
     is_wanted = not (only_invalid if is_valid is None else is_valid)
     if is_wanted and say is not None:
         say(f"makes {name}{'' if is_valid is None else ' again, which is invalid'}; no one waits for it")

@@ -10,7 +10,6 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from runclaim.errors import LedgerUnavailable
@@ -31,7 +30,8 @@ if TYPE_CHECKING:
 #: How long one try waits for a lock, and everyone else behind it.
 LOCK_SECONDS: Final = 2.0
 _LOCK: Final = 7_236_418_250_113  # any number; the same for every runclaim that upgrades this database
-_TRY_LOCK: Final = text("SELECT pg_try_advisory_xact_lock(:key)")
+#: Without a parameter: sent with one, its portal would keep a snapshot until the next statement.
+_TRY_LOCK: Final = f"SELECT pg_try_advisory_xact_lock({_LOCK})"
 #: A lock that was not given in time, a deadlock with the application's transactions.
 _BUSY: Final = frozenset({"55P03", "40P01"})
 
@@ -57,7 +57,7 @@ def alone(database: Database, effort: Effort) -> Iterator[Connection]:
         for setting in ("idle_in_transaction_session_timeout", "statement_timeout", "lock_timeout"):
             conn.exec_driver_sql(f"SET LOCAL {setting} TO 0")
         pauses = Pauses(effort.wait)
-        while not conn.execute(_TRY_LOCK, {"key": _LOCK}).scalar():
+        while not conn.exec_driver_sql(_TRY_LOCK).scalar():
             if (pause := pauses.next()) is None:
                 raise LedgerUnavailable(
                     f"another process has been upgrading {database} for {effort.wait:g} s; when it has ended,"

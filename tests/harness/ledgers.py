@@ -33,7 +33,7 @@ DECLARE
 BEGIN
     FOR name IN
         SELECT tablename FROM pg_tables
-        WHERE schemaname = current_schema() AND tablename <> 'runclaim_schema_version'
+        WHERE schemaname = current_schema() AND tablename NOT IN ('runclaim_schema_version', 'runclaim_schema')
     LOOP
         EXECUTE format(
             CASE WHEN starts_with(name, 'runclaim_') THEN 'DELETE FROM %I' ELSE 'DROP TABLE %I' END, name
