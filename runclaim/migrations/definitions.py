@@ -14,6 +14,7 @@ from sqlalchemy.schema import AddConstraint, CreateIndex, CreateTable
 
 from runclaim.migrations import catalog
 from runclaim.models import metadata
+from runclaim.models.base import STORAGE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     #: What is defined, such as `runclaim_runs, column id`, and how.
     Definitions = dict[str, str]
 
-_TOKEN: Final = re.compile(r"'(?:[^']|'')*'|\"[^\"]*\"|\d+\.\d+|[\w$]+|::|<>|!=|<=|>=|~~|[^\s\w]")
+_TOKEN: Final = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|\d+\.\d+|[\w$]+|::|<>|!=|<=|>=|~~|[^\s\w]")
 #: What follows the first word of a type that has several.
 _OF_A_TYPE: Final = frozenset({"varying", "precision", "with", "without", "time", "zone"})
 _SAME: Final = (
@@ -100,8 +101,8 @@ def _of_table(table: Table, dialect: Dialect) -> Definitions:
             alone = AddConstraint(constraint, isolate_from_table=False)
             words = _flat(str(alone.compile(dialect=dialect)))
             found[f"{table.name}, constraint {constraint.name}"] = words.split(f"CONSTRAINT {constraint.name} ", 1)[1]
-    options = table.dialect_options["postgresql"]["with"] or {}
-    return found | {f"{table.name}, setting {name}": str(value) for name, value in options.items()}
+    settings = table.info.get(STORAGE, {})
+    return found | {f"{table.name}, setting {name}": str(value) for name, value in settings.items()}
 
 
 def _column(column: Column[object], dialect: Dialect) -> str:

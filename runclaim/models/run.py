@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import BigInteger, CheckConstraint, Index, SmallInteger, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from runclaim.models.base import Base
+from runclaim.models.base import STORAGE, Base
 from runclaim.sql.clock import Instant
 from runclaim.sql.rowset import Id, Json, Verbatim
 from runclaim.states import TERMINAL, RunState
@@ -160,5 +160,5 @@ class Run(Base):
         ),
         # Serves ledger.doors.gauges: runs that wait for a signal or for a person.
         Index("ix_runclaim_runs_stalled", "state", "flow", postgresql_where=_STALLED, sqlite_where=_STALLED),
-        {"postgresql_with": _STORAGE},
+        {"info": {STORAGE: _STORAGE}},
     )

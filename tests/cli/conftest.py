@@ -6,13 +6,15 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from click.testing import CliRunner, Result
 
 from runclaim import Blocked, cli
 from tests.api.served import Served, token
+from tests.harness.command_line import runner
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from click.testing import Result
 
     from runclaim.flows.flow import Flow
     from tests.harness.bench import Bench
@@ -40,7 +42,7 @@ class Line:
         self.is_remote = "RUNCLAIM_API_URL" in environment
 
     def __call__(self, *words: str, stdin: str | None = None, **more: str | None) -> Result:
-        return CliRunner().invoke(
+        return runner().invoke(
             cli.command, words, input=stdin, env=_NONE | self.environment | more, prog_name="runclaim"
         )
 

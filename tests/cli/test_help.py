@@ -9,11 +9,11 @@ from pathlib import Path
 
 import click
 import pytest
-from click.testing import CliRunner
 
 from runclaim import cli
 from runclaim.cli.exits import Exit
 from runclaim.cli.lazy import Lazy
+from tests.harness.command_line import runner
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("celery", "kombu", "sqlalchemy", "alembic", "fastapi", "msgspec", "rich")
@@ -83,7 +83,7 @@ def test_the_page_has_every_command_with_its_options(path: tuple[str, ...], comm
 
 def test_the_page_and_the_help_have_every_exit_code():
     page = (ROOT / "docs" / "cli.md").read_text()
-    told = " ".join(CliRunner().invoke(cli.command, ["--help"]).output.split())
+    told = " ".join(runner().invoke(cli.command, ["--help"]).output.split())
 
     assert [] == [code for code in Exit if f"| {int(code)} |" not in page]
     assert [] == [code for code in range(9) if f"{code} " not in told.partition("Exit codes: ")[2]]
@@ -109,7 +109,7 @@ def test_every_command_that_gives_data_gives_it_as_json_too():
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_a_shell_gets_its_completion_script(shell: str):
-    told = CliRunner().invoke(cli.command, ["completion", shell], prog_name="runclaim")
+    told = runner().invoke(cli.command, ["completion", shell], prog_name="runclaim")
 
     assert 0 == told.exit_code
     assert f"_RUNCLAIM_COMPLETE={shell}_complete" in told.stdout
@@ -135,7 +135,7 @@ def test_commands_options_and_states_are_completed_without_anything_heavy(words:
 
 @pytest.mark.parametrize("words, close", [(["rnus"], "runs"), (["runs", "cancle"], "cancel")])
 def test_a_mistyped_command_is_told_the_one_that_was_meant(words: list[str], close: str):
-    told = CliRunner().invoke(cli.command, words)
+    told = runner().invoke(cli.command, words)
 
     assert 2 == told.exit_code
     assert f"No such command '{words[-1]}'. Did you mean {close}?" in told.stderr

@@ -9,13 +9,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from click.testing import CliRunner, Result
 
 from runclaim import cli
+from tests.harness.command_line import runner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from click.testing import Result
 
 Answer = tuple[int, dict[str, str], str]
 TOKEN = "canary-77ab"
@@ -98,7 +100,7 @@ def ask(url: str, *words: str, **others: str) -> Result:
         "RUNCLAIM_DATABASE_URL": None,
         "RUNCLAIM_APP": None,
     } | others
-    told = CliRunner().invoke(cli.command, words, env=environment, prog_name="runclaim")
+    told = runner().invoke(cli.command, words, env=environment, prog_name="runclaim")
     assert TOKEN not in told.output
     return told
 
@@ -175,7 +177,7 @@ def test_a_token_may_stand_in_a_file(serve: Callable[..., Standin], tmp_path: Pa
     (tmp_path / "token").write_text(f"{TOKEN}\n")
     api = serve((200, {}, json.dumps({"runs": [], "next_page_token": ""})))
     environment = {"RUNCLAIM_API_URL": api.url, "RUNCLAIM_TOKEN": None, "RUNCLAIM_TOKEN_FILE": str(tmp_path / "token")}
-    told = CliRunner().invoke(cli.command, ["runs", "list", "--remote"], env=environment)
+    told = runner().invoke(cli.command, ["runs", "list", "--remote"], env=environment)
 
     assert 0 == told.exit_code, told.output
     assert f"Bearer {TOKEN}" == api.asked[0][1]["Authorization"]

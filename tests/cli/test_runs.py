@@ -7,9 +7,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
-from click.testing import CliRunner
 
 from runclaim import cli
+from tests.harness.command_line import runner
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,7 +58,7 @@ def test_a_new_run_that_a_worker_has_finished_at_once_is_not_said_to_be_an_old_o
     monkeypatch.syspath_prepend(str(tmp_path))
     environment = {"RUNCLAIM_APP": "hasty_orders", "RUNCLAIM_DATABASE_URL": sqlite_url, "RUNCLAIM_API_URL": None}
     words = ["runs", "enqueue", "order", "--input", '{"number": 7}']
-    told = CliRunner().invoke(cli.command, words, env=environment)
+    told = runner().invoke(cli.command, words, env=environment)
 
     assert 0 == told.exit_code, told.stderr
     assert f"run {told.stdout.strip()} is succeeded\n" in told.stderr

@@ -7,10 +7,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from click.testing import CliRunner
-
 from runclaim import cli
 from runclaim.config import Config
+from tests.harness.command_line import runner
 
 if TYPE_CHECKING:
     import pytest
@@ -28,7 +27,7 @@ runs = Runclaim(app, database_url="postgresql+psycopg://me:{SECRET}@localhost/x"
 
 
 def show(*words: str, **environment: str):
-    told = CliRunner().invoke(
+    told = runner().invoke(
         cli.command,
         ["config", "show", *words],
         env={"RUNCLAIM_DATABASE_URL": None, "RUNCLAIM_APP": None, "CELERY_BROKER_URL": None} | environment,

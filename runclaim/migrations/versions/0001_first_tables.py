@@ -95,8 +95,9 @@ def upgrade() -> None:
         sa.CheckConstraint("losses >= 0 AND losses <= max_losses", name=op.f("ck_runclaim_runs_losses_within_budget")),
         sa.CheckConstraint("pending_actions >= 0", name=op.f("ck_runclaim_runs_pending_actions_not_negative")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_runclaim_runs")),
-        postgresql_with={"fillfactor": 80},
     )
+    if op.get_bind().dialect.name == "postgresql":
+        op.execute("ALTER TABLE runclaim_runs SET (fillfactor = 80)")
     op.create_index(
         "ix_runclaim_runs_dispatch_due_at",
         "runclaim_runs",
