@@ -5,6 +5,9 @@ One command from a fresh checkout to the demo, the tests or the checks.
                    growth [arguments] | slots [arguments] | many [arguments] | mutants [arguments] | docs |
                    fix | clean
 
+With --lowest or --highest a command runs on the lowest or the highest versions that pyproject.toml allows, in a virtual
+environment of their own: `python3 dev.py test --lowest tests/ledger`.
+
 Standard library only, and nothing is installed outside this folder: packages go into .venv, so a system Python that
 refuses them (PEP 668) does not mind. Each command says what it chose and how long it took.
 """
@@ -32,7 +35,11 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent
-VENV = ROOT / ".venv"
+#: Beside the pinned versions: where the others are, and what holds them there.
+RESOLUTIONS = {"--lowest": "constraints-lowest.txt", "--highest": None}
+RESOLUTION = next((word for word in sys.argv[1:] if word in RESOLUTIONS), "")
+CONSTRAINTS = RESOLUTIONS[RESOLUTION] if RESOLUTION else "constraints.txt"
+VENV = ROOT / (".venv" + RESOLUTION[1:])
 PYTHON = VENV / "bin" / "python"
 CACHE = ROOT / ".cache"
 STAMP = VENV / "runclaim-stamp.json"
@@ -43,6 +50,8 @@ EXTRAS = {"demo": "dev,postgres,redis", "test": "test", "docs": "docs"}
 ENOUGH = {"demo": ("demo", "test"), "test": ("test",), "docs": ("docs",)}
 #: What installs packages where Python has neither venv nor pip of its own.
 UV = "uv==0.13.9"
+#: What is asked of an index to see whether it answers, and the exit status of a set-up where none does.
+PROBE, NO_INDEX = "vine", 75
 LEFT_BY_TOOLS = (".mypy_cache", ".pytest_cache", ".ruff_cache", ".import_linter_cache", ".hypothesis", "build", "dist")
 
 
@@ -75,13 +84,31 @@ def set_up(profile: str) -> None:
                 fix=f"work in a copy of your own: cp -r '{ROOT}' '{copy}'; rm -rf '{copy}/.venv'; cd '{copy}'",
             )
         started = time.monotonic()
-        progress(
-            [*installer(), "-c", "constraints.txt", "-e", f".[{EXTRAS[profile]}]"],
-            label=f"installing .[{EXTRAS[profile]}]",
-            fix="the lines above say why. No network? PIP_INDEX_URL and UV_INDEX_URL name a mirror. Then run it again",
-        )
+        held = ["-c", CONSTRAINTS] if CONSTRAINTS else ["--upgrade"]
+        install([*installer(), *held, "-e", f".[{EXTRAS[profile]}]"], label=f"installing .[{EXTRAS[profile]}]")
         STAMP.write_text(json.dumps(stamp() | wanted(profile)))
-        say(f"set up in {time.monotonic() - started:.1f} s; it stays in .venv, so the next time takes none")
+        say(f"set up in {time.monotonic() - started:.1f} s; it stays in {VENV.name}, so the next time takes none")
+
+
+def install(command: list[str], *, label: str) -> None:
+    """Install packages. Raises: Stop; with the exit status NO_INDEX where it is the index that does not answer."""
+    fix = "the lines above say why. No network? PIP_INDEX_URL and UV_INDEX_URL name a mirror. Then run it again"
+    try:
+        progress(command, label=label, fix=fix)
+    except Stop as stop:
+        if index_answers():
+            raise
+        print(stop, file=sys.stderr)
+        sys.exit(NO_INDEX)
+
+
+def index_answers() -> bool:
+    """Whether packages can be had at all: asked for one that everything here needs, past every cache."""
+    uv = shutil.which("uv") or str(CACHE / "tools" / "bin" / "uv")
+    pip = [str(PYTHON), "-m", "pip", "download", "--no-cache-dir", "--no-deps", "--dest", str(CACHE / "probe"), PROBE]
+    with_uv = [uv, "pip", "install", "--python", str(PYTHON), "--no-cache", "--no-deps", "--reinstall", "--dry-run"]
+    command = [*with_uv, PROBE] if Path(uv).exists() else pip
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 @contextlib.contextmanager
@@ -99,13 +126,15 @@ def one_at_a_time() -> Iterator[None]:
 def wanted(profile: str) -> dict[str, str]:
     """The stamp of an environment that is made here, for this Python, with these dependencies."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    parts = [project["build-system"], project["project"], (ROOT / "constraints.txt").read_text(), EXTRAS[profile]]
+    # The highest are looked for again each day.
+    held = (ROOT / CONSTRAINTS).read_text() if CONSTRAINTS else time.strftime("%Y-%m-%d")
+    parts = [project["build-system"], project["project"], held, EXTRAS[profile]]
     place = f"{VENV} on {sys.base_prefix} {platform.python_version()}"
     return {"place": place, profile: hashlib.sha256(json.dumps(parts).encode()).hexdigest()}
 
 
 def stamp() -> dict[str, str]:
-    """What .venv says it is; nothing if there is none that runs."""
+    """What the environment says it is; nothing if there is none that runs."""
     try:
         found: dict[str, str] = json.loads(STAMP.read_text())
     except (OSError, ValueError):
@@ -120,12 +149,14 @@ def installer() -> list[str]:
         python = str(Path(sys.base_prefix, "bin", "python{}.{}".format(*sys.version_info)))
     if stamp().get("place") != wanted("test")["place"]:
         if VENV.exists():
-            say("the .venv here is another Python's, another folder's or of a set-up cut short: making it again")
+            say(f"the {VENV.name} here is another Python's, another folder's or of a set-up cut short: making it again")
             shutil.rmtree(VENV)
-        say(f"making .venv for Python {platform.python_version()}")
+        say(f"making {VENV.name} for Python {platform.python_version()}")
         if uv or not made_by_venv(python):
             uv = uv or fetched_uv(python)
-            progress([uv, "venv", "--python", python, str(VENV)], label="making .venv", fix="the lines above say why")
+            progress(
+                [uv, "venv", "--python", python, str(VENV)], label=f"making {VENV.name}", fix="the lines above say why"
+            )
         # From here on, a set-up that is cut short goes on where it was.
         STAMP.write_text(json.dumps({"place": wanted("test")["place"]}))
     if uv or not (VENV / "bin" / "pip").exists():
@@ -160,7 +191,9 @@ def progress(command: list[str], *, label: str, fix: str) -> None:
     started = told = time.monotonic()
     doing, last = "", deque[str](maxlen=25)
     # The pins also hold for what builds the package, which `-c` alone does not say.
-    env = os.environ | dict.fromkeys(("PIP_BUILD_CONSTRAINT", "UV_BUILD_CONSTRAINT"), "constraints.txt")
+    env = dict(os.environ)
+    if not RESOLUTION:
+        env |= dict.fromkeys(("PIP_BUILD_CONSTRAINT", "UV_BUILD_CONSTRAINT"), "constraints.txt")
     env |= {"PIP_USER": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_ROOT_USER_ACTION": "ignore"}
     pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     with subprocess.Popen(command, cwd=ROOT, env=env, text=True, **pipes) as process:
@@ -263,8 +296,12 @@ def fix(_arguments: list[str]) -> None:
 
 
 def clean(_arguments: list[str]) -> None:
-    """Remove .venv and every cache of this folder."""
-    for gone in (VENV, CACHE, *(ROOT / name for name in LEFT_BY_TOOLS)):
+    """Remove .venv, those of other versions, and every cache of this folder."""
+    for gone in (
+        *(ROOT / f".venv{word[1:]}" for word in ("", *RESOLUTIONS)),
+        CACHE,
+        *(ROOT / name for name in LEFT_BY_TOOLS),
+    ):
         if gone.exists():
             shutil.rmtree(gone)
             say(f"removed {gone.relative_to(ROOT)}")
@@ -293,6 +330,6 @@ if __name__ == "__main__":
         print("Usage: python3 dev.py COMMAND [arguments]\n", file=sys.stderr)
         sys.exit("\n".join(f"  {name:8}{command.__doc__}" for name, command in COMMANDS.items()))
     with contextlib.suppress(KeyboardInterrupt):
-        COMMANDS[chosen](rest)
+        COMMANDS[chosen]([word for word in rest if word != RESOLUTION])
         sys.exit()
     sys.exit(130)
