@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from runclaim import local_folder
 from runclaim.errors import ConfigError
 from runclaim.spelling import refuse_unread
-from runclaim.urls import absolute, sqlite_url
+from runclaim.urls import settled, sqlite_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,8 +31,10 @@ _UNITS: Final = {"ms": "milliseconds", "s": "seconds", "m": "minutes", "h": "hou
 class Config:
     """Every setting with its default. The names are the keyword arguments of `Runclaim`."""
 
-    #: Where the ledger lives: `postgresql+psycopg://…` or `sqlite:///file`. A laptop needs nothing else.
+    #: Where the ledger lives: `postgresql://…` or `sqlite:///file`. A laptop needs nothing else.
     database_url: str = f"sqlite:///{local_folder.NAME}/{local_folder.LEDGER}"
+    #: The schema of PostgreSQL that has the tables; empty for the first one of the role's search path.
+    schema: str = ""
     #: The project that this application's runs belong to.
     project: str = "default"
     #: How long a claim is safe without a heartbeat. Four beats a lease, and room for a body that holds the GIL.
@@ -93,20 +95,11 @@ class Config:
                 raise ConfigError(f"{field.name} must be greater than zero, not {value}")
         if self.log_format not in {"text", "json"}:
             raise ConfigError(f"log_format is {self.log_format!r}; use text or json")
-        if not self.database_url.startswith(("postgresql+psycopg://", "sqlite:///")):
-            raise ConfigError(
-                f"database_url {_scheme(self.database_url)!r} is not supported:"
-                " use postgresql+psycopg://user@host/database or sqlite:///file.db"
-            )
         # Once, here: a process that changes its working directory later stays with its ledger, records and file.
-        object.__setattr__(self, "database_url", absolute(self.database_url))
+        object.__setattr__(self, "database_url", settled(self.database_url, self.schema))
         for name in ("fail_open_folder", "alive_file"):
             if path := getattr(self, name):
                 object.__setattr__(self, name, os.path.abspath(path))  # noqa: PTH100 - links may change
-
-
-def _scheme(url: str) -> str:
-    return url.split("://", 1)[0] + "://…"
 
 
 def duration(name: str, value: Any) -> timedelta:

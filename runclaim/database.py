@@ -13,14 +13,14 @@ import weakref
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from sqlalchemy import URL, Connection, Engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, event
 
 from runclaim import forks
 from runclaim.errors import LedgerClosed, LedgerUnavailable
 from runclaim.sql.engines import FILE, new_engine
 from runclaim.sql.ledger_file import opened
 from runclaim.sql.patience import Patience
-from runclaim.urls import masked, sqlite_file
+from runclaim.urls import masked, parsed, schema_of, sqlite_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -36,7 +36,7 @@ class Database:
     """A ledger's database. Cheap to make: nothing connects before the first transaction of a process."""
 
     def __init__(self, url: str, *, pool_size: int = 5, patience: timedelta) -> None:
-        self.url: URL = make_url(url)
+        self.url: URL = parsed(url)
         self.patience = patience.total_seconds()
         self._pool_size = pool_size
         self._engine: Engine | None = None
@@ -47,6 +47,8 @@ class Database:
         self._is_shut = False
         #: The processes that have had a connection: this one, or those that it was forked from.
         self._opened_by: set[int] = set()
+        #: The schema of PostgreSQL that was chosen for the tables.
+        self.schema = schema_of(self.url)
         #: The file of a ledger on SQLite.
         self.file = sqlite_file(url)
         self._name = masked(self.url.render_as_string(hide_password=True))

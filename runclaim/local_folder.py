@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from runclaim.errors import RunclaimError
-from runclaim.urls import absolute
+from runclaim.urls import settled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, MutableMapping
@@ -127,7 +127,7 @@ def join(environ: MutableMapping[str, str]) -> None:
 
 def _names_another(ledger: str, environ: Mapping[str, str]) -> bool:
     named = environ.get(LEDGER_URL) or ""
-    return bool(environ.get(f"{LEDGER_URL}_FILE")) or (bool(named) and absolute(named) != ledger)
+    return bool(environ.get(f"{LEDGER_URL}_FILE")) or (bool(named) and settled(named) != ledger)
 
 
 def _of_running(folder: Path) -> dict[str, str]:

@@ -76,16 +76,15 @@ def sql(
 
     `runclaim db current` prints the revision that --from takes.
     """
-    if dialect is None:
-        from sqlalchemy import make_url
-
-        runs = find_app(app, url)
-        config = config_of(url) if runs is None else runs.config
-        dialect = make_url(config.database_url).get_backend_name()
+    runs = find_app(app, url)
+    config = config_of(url) if runs is None else runs.config
     from runclaim import migrations
     from runclaim.migrations import ddl
+    from runclaim.urls import parsed, schema_of
 
-    text = ddl.statements(dialect, start, end)
+    ledger = parsed(config.database_url)
+    dialect = dialect or ledger.get_backend_name()
+    text = ddl.statements(dialect, start, end, chosen=schema_of(ledger))
     if as_json:
         give_json({"dialect": dialect, "from": start, "to": end or migrations.HEAD, "sql": text})
     for line in [] if as_json else text.splitlines():

@@ -7,7 +7,9 @@ everything else waits for `runclaim db upgrade`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+from sqlalchemy import text
 
 from runclaim.errors import ConfigError, SchemaAhead, SchemaBehind
 from runclaim.migrations.revisions import HEAD as HEAD
@@ -19,6 +21,7 @@ from runclaim.migrations.window import fitting as fitting
 from runclaim.migrations.window import require_compatible
 from runclaim.migrations.window import revision as revision
 from runclaim.sql import ledger_file
+from runclaim.sql.schemas import quoted, schema_on
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
 
     from runclaim.database import Database
     from runclaim.migrations.revisions import Schema
+
+_HAS_SCHEMA: Final = text("SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = :schema)")
 
 
 def current(database: Database) -> str | None:
@@ -117,6 +122,7 @@ def _upgrade_server(
 
     effort = steps.Effort(wait, say)
     with steps.alone(database, effort) as conn:
+        _create_schema(conn)
         _require_fit(conn)
         before = database.ask(revision)
         if before is not None and before > schema.head:
@@ -130,6 +136,13 @@ def _upgrade_server(
     return before, schema.head
 
 
+def _create_schema(conn: Connection) -> None:
+    """Create the schema that was chosen, unless it is there: who may not create one may use one."""
+    schema = schema_on(conn)
+    if schema is not None and not conn.execute(_HAS_SCHEMA, {"schema": schema}).scalar():
+        conn.exec_driver_sql(f"CREATE SCHEMA {quoted(schema)}")
+
+
 def _require_fit(conn: Connection) -> None:
     """Raises: ConfigError where PostgreSQL could not hold the ledger."""
     encoding, schema = conn.exec_driver_sql("SELECT current_setting('server_encoding'), current_schema()").one()
@@ -138,6 +151,8 @@ def _require_fit(conn: Connection) -> None:
             f"the database has the encoding {encoding}, which cannot hold every text: the ledger needs UTF8."
             " Make another one: CREATE DATABASE … TEMPLATE template0 ENCODING 'UTF8'"
         )
+    if (chosen := schema_on(conn)) is not None and schema != chosen:
+        raise ConfigError(f"this role may not use the schema {chosen}: GRANT USAGE, CREATE ON SCHEMA {quoted(chosen)}")
     if schema is None:
         raise ConfigError(
             "the search_path names no schema that exists and that this role may use, so the tables cannot be"

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import bindparam, text
 
+from runclaim.sql.schemas import schema_on
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -16,13 +18,16 @@ TABLE: Final = "a table of rows that outlive a crash, all of them to be seen"
 #: The one function: the time at the moment it is asked for, not at the start of a statement.
 CLOCK: Final = {"runclaim_now, function": "v timestamp with time zone sql SELECT clock_timestamp()"}
 
+#: Where the schema was chosen, another one further down the search path is not the ledger's.
+_SPACE: Final = "AND (CAST(:schema AS TEXT) IS NULL OR space.nspname = :schema)"
 #: What is defined of our tables, a query for each kind of thing.
 _OURS: Final = (
     "FROM pg_class AS its JOIN pg_namespace AS space ON space.oid = its.relnamespace"
-    " {join} WHERE its.relname = ANY(:tables) AND its.relkind IN ('r', 'p') AND pg_table_is_visible(its.oid) {where}"
+    " {join} WHERE its.relname = ANY(:tables) AND its.relkind IN ('r', 'p') AND pg_table_is_visible(its.oid)"
+    " {space} {where}"
 )
 _QUERIES: Final = tuple(
-    text(f"SELECT its.relname || ', ' || {what}, {how} {_OURS.format(join=join, where=where)}")
+    text(f"SELECT its.relname || ', ' || {what}, {how} {_OURS.format(join=join, space=_SPACE, where=where)}")
     for what, how, join, where in (
         (
             "'table'",
@@ -90,9 +95,10 @@ _QUERIES: Final = tuple(
     )
 )
 _CLOCK: Final = text(
-    "SELECT 'runclaim_now, function', CONCAT_WS(' ', its.provolatile, format_type(its.prorettype, NULL), lang.lanname,"
+    "SELECT 'runclaim_now, function', CONCAT_WS(' ', its.provolatile, format_type(its.prorettype, NULL), lang.lanname,"  # noqa: S608
     " its.prosrc) FROM pg_proc AS its JOIN pg_language AS lang ON lang.oid = its.prolang"
-    " WHERE its.proname = 'runclaim_now' AND pg_function_is_visible(its.oid)"
+    " JOIN pg_namespace AS space ON space.oid = its.pronamespace"
+    f" WHERE its.proname = 'runclaim_now' AND pg_function_is_visible(its.oid) {_SPACE}"
 )
 _SEQUENCE: Final = text(
     "SELECT pg_get_serial_sequence('runclaim_events', 'id'),"
@@ -110,9 +116,10 @@ _ON_SQLITE: Final = text(
 
 def of_postgresql(conn: Connection, tables: Sequence[str]) -> dict[str, str]:
     """What is defined of those tables that the search path leads to."""
-    asked = {"tables": list(tables)}
+    schema = schema_on(conn)
+    asked = {"tables": list(tables), "schema": schema}
     found = {str(what): str(how) for query in _QUERIES for what, how in conn.execute(query, asked)}
-    return found | {str(what): str(how) for what, how in conn.execute(_CLOCK)}
+    return found | {str(what): str(how) for what, how in conn.execute(_CLOCK, {"schema": schema})}
 
 
 def of_sqlite(conn: Connection, tables: Sequence[str]) -> dict[str, str]:

@@ -8,6 +8,7 @@ from runclaim.errors import ConfigError
 from runclaim.migrations import scripts
 from runclaim.migrations.indexes import ALREADY
 from runclaim.migrations.revisions import OURS
+from runclaim.sql.schemas import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,9 +23,18 @@ _APPLY: Final = {
 }
 
 
-def statements(dialect: str, start: str | None = None, end: str | None = None, schema: Schema = OURS) -> str:
+def statements(
+    dialect: str,
+    start: str | None = None,
+    end: str | None = None,
+    schema: Schema = OURS,
+    *,
+    chosen: str | None = None,
+) -> str:
     """
     What leads from one revision, or from no tables, to another: by default to that of this release.
+
+    `chosen` is the schema of PostgreSQL for the tables.
 
     As `db upgrade` does it: tables that no one uses yet in one transaction; those in use on PostgreSQL in a transaction
     for each script, and their indexes CONCURRENTLY. Raises: ConfigError.
@@ -36,6 +46,8 @@ def statements(dialect: str, start: str | None = None, end: str | None = None, s
     if not steps:
         return ""
     head = [f"-- runclaim: from {start or 'no tables'} to {goal}, for {dialect}.", f"-- {_APPLY[dialect]}", ""]
+    if chosen is not None and dialect == "postgresql":
+        head += [f"CREATE SCHEMA IF NOT EXISTS {quoted(chosen)};", f"SET search_path TO {quoted(chosen)};", ""]
     if start is None or dialect == "sqlite":
         return "\n".join([*head, scripts.printed(schema, start, goal, dialect)])
     return "\n".join([*head, *(part for script in steps for part in _of_step(schema, script))])

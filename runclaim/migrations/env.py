@@ -7,6 +7,7 @@ from alembic import context
 from runclaim.migrations.revisions import VERSION_TABLE
 from runclaim.migrations.scripts import record
 from runclaim.models import metadata
+from runclaim.sql.schemas import schema_on
 
 _GIVEN = context.config.attributes
 
@@ -26,6 +27,7 @@ else:
         connection=_GIVEN["connection"],
         target_metadata=metadata,
         version_table=VERSION_TABLE,
+        version_table_schema=schema_on(_GIVEN["connection"]),
         render_as_batch=True,
         on_version_apply=record,
         **_GIVEN["options"],

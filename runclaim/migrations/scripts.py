@@ -19,6 +19,7 @@ from runclaim.errors import ConfigError
 from runclaim.migrations.indexes import APART, HOW
 from runclaim.migrations.revisions import OURS, SCHEMA_TABLE, VERSION_TABLE
 from runclaim.sql.clock import Instant, now
+from runclaim.sql.schemas import quoted, schema_on
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,6 +60,9 @@ def is_concurrent(script: Script) -> bool:
 
 def run(conn: Connection, schema: Schema, end: str, *, indexes: str | None = None) -> None:
     """Run the scripts up to a revision, in the caller's transaction. `indexes` may say that they are `ALREADY` made."""
+    if (chosen := schema_on(conn)) is not None:
+        # What is not there is not looked for in another schema, where it would be another ledger's.
+        conn.exec_driver_sql(f"SET LOCAL search_path TO {quoted(chosen)}")
     with _quiet_alembic():
         command.upgrade(_config(schema, connection=conn, options={HOW: indexes}), end)
 

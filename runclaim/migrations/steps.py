@@ -16,6 +16,7 @@ from runclaim.errors import LedgerUnavailable
 from runclaim.migrations import indexes, locks, scripts
 from runclaim.migrations.indexes import ALREADY
 from runclaim.pause import Pauses
+from runclaim.sql.schemas import quoted
 from runclaim.sql.trouble import sqlstate
 
 if TYPE_CHECKING:
@@ -108,6 +109,8 @@ def _be_patient(conn: Connection, database: Database, effort: Effort) -> None:
     conn.detach()
     conn.exec_driver_sql(f"SET lock_timeout TO {round(effort.wait * 1000)}")
     conn.exec_driver_sql("SET statement_timeout TO 0")
+    if database.schema is not None:
+        conn.exec_driver_sql(f"SET search_path TO {quoted(database.schema)}")
 
 
 def _change(database: Database, schema: Schema, script: Script, effort: Effort, *, indexes: str | None = None) -> None:

@@ -13,22 +13,21 @@ from sqlalchemy import inspect, text
 
 from runclaim.errors import ConfigError, SchemaAhead, SchemaBehind
 from runclaim.migrations.revisions import OURS, SCHEMA_TABLE, VERSION_TABLE
+from runclaim.sql.schemas import qualified, schema_on
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from runclaim.migrations.revisions import Schema
 
-_REVISION: Final = text(f"SELECT version_num FROM {VERSION_TABLE}")  # noqa: S608 - a constant
 _HIDES_ROWS: Final = text("SELECT row_security_active(CAST(:name AS TEXT))")
-_NEWER: Final = text(f"SELECT revision, runs_with FROM {SCHEMA_TABLE} WHERE revision > :head")  # noqa: S608 - a constant
 
 
 def revision(conn: Connection) -> str | None:
     """The revision of the tables, `None` without any. Raises: ConfigError when the row of the revision is gone."""
-    if not inspect(conn).has_table(VERSION_TABLE):
+    if (table := _table(conn, VERSION_TABLE)) is None:
         return None
-    found: str | None = conn.execute(_REVISION).scalar()
+    found: str | None = conn.execute(text(f"SELECT version_num FROM {table}")).scalar()  # noqa: S608 - quoted
     if found is None:
         raise ConfigError(_without_a_row(conn))
     return found
@@ -53,11 +52,18 @@ def fitting(conn: Connection, url: str, schema: Schema = OURS) -> str | None:
 def require_compatible(conn: Connection, found: str, url: str, schema: Schema = OURS) -> None:
     """Return when newer tables say that this release works on them. Raises: SchemaAhead."""
     newer = {}
-    if inspect(conn).has_table(SCHEMA_TABLE):
-        newer = {row.revision: row.runs_with for row in conn.execute(_NEWER, {"head": schema.head})}
+    if (table := _table(conn, SCHEMA_TABLE)) is not None:
+        asked = text(f"SELECT revision, runs_with FROM {table} WHERE revision > :head")  # noqa: S608 - quoted
+        newer = {row.revision: row.runs_with for row in conn.execute(asked, {"head": schema.head})}
     needed = max(newer.values()) if found in newer else None
     if needed is None or needed > schema.head:
         raise SchemaAhead(found, schema.head, needed, url)
+
+
+def _table(conn: Connection, name: str) -> str | None:
+    """The table as SQL has it, `None` without it; one further down the search path is another ledger's."""
+    schema = schema_on(conn)
+    return qualified(name, schema) if inspect(conn).has_table(name, schema=schema) else None
 
 
 def _without_a_row(conn: Connection) -> str:

@@ -10,9 +10,10 @@ from sqlalchemy import URL, Connection, create_engine, event
 from sqlalchemy.exc import DisconnectionError
 
 from runclaim.errors import ConfigError
-from runclaim.sql import ledger_file
+from runclaim.sql import ledger_file, schemas
 from runclaim.sql.trouble import poisons
 from runclaim.sql.watchdog import LEAST_SECONDS, WATCHDOG, current
+from runclaim.urls import schema_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,31 +66,46 @@ def new_engine(url: URL, pool_size: int, patience: float) -> Engine:
         event.listen(engine, "checkout", _require_file)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
-    from psycopg import RawCursor
-
+    raw_cursor = _driver().RawCursor
     url, prepares = _prepares(url)
+    schema = schema_of(url)
     # The statement goes to the server as it is compiled. Otherwise psycopg reads it once more for placeholders of its
     # own, and remembers what it found in short statements only.
     engine = create_engine(
-        url,
+        url.difference_update_query(["schema"]),
         paramstyle="numeric_dollar",
         # Which we have no use for: it takes a transaction to look for it.
         use_native_hstore=False,
-        connect_args={**_POSTGRESQL_ARGS, **prepares, "cursor_factory": RawCursor},
-        execution_options={OURS: True},
+        connect_args={**_POSTGRESQL_ARGS, **prepares, "cursor_factory": raw_cursor},
+        execution_options={OURS: True, schemas.OPTION: schema},
         **pool,
         **_QUIET,
     )
     event.listen(engine, "do_connect", _limit_connect)
     event.listen(engine, "connect", _prepare_postgresql)
-    if prepares.get("prepare_threshold", 0) is not None:
-        # A pooler that hands sessions on would hand this on too.
+    # A pooler that hands sessions on would hand their settings on too.
+    is_pooled = prepares.get("prepare_threshold", 0) is None
+    if not is_pooled:
         event.listen(engine, "connect", _lock_timeout(patience))
+    if schema is not None:
+        event.listen(engine, "connect", (schemas.require if is_pooled else schemas.choose)(schema))
     event.listen(engine, "checkout", _watch)
     event.listen(engine, "begin", _begin_postgresql)
     event.listen(engine, "checkin", _end_postgresql)
     event.listen(engine, "handle_error", _throw_away)
     return engine
+
+
+def _driver() -> Any:
+    """The module psycopg. Raises: ConfigError, which says what to install."""
+    try:
+        import psycopg
+    except ImportError as error:
+        why = "is not installed" if isinstance(error, ModuleNotFoundError) else f"cannot be loaded ({error})"
+        raise ConfigError(
+            f"the ledger is on PostgreSQL, and its driver psycopg {why}: pip install 'runclaim[postgres]'"
+        ) from error
+    return psycopg
 
 
 def _prepares(url: URL) -> tuple[URL, dict[str, int | None]]:

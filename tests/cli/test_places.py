@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         ("runs list -A tests.harness.until", 1, "has no Runclaim(app); name with -A the module that creates one"),
         ("runs list -A tests.harness:nothing", 1, "the module tests.harness has no nothing; give -A as for celery -A"),
         ("runs list --remote", 1, "set RUNCLAIM_API_URL to the API's address"),
-        ("runs list --url mysql://localhost/x", 1, "is not supported: use postgresql+psycopg://"),
+        ("runs list --url mysql://localhost/x", 1, "is not supported: use postgresql://"),
         ("runs list --url sqlite:////nowhere/runclaim.db", 6, "there is no ledger sqlite:////nowhere/runclaim.db"),
     ],
 )

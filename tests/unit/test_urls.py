@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from datetime import timedelta
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from sqlalchemy import make_url
 from runclaim.config import Config
 from runclaim.database import Database
 from runclaim.errors import ConfigError
-from runclaim.urls import absolute, masked, sqlite_file
+from runclaim.urls import masked, settled, sqlite_file
 
 SECRET = "hunter2"
 
@@ -107,7 +108,84 @@ def test_a_relative_path_is_made_whole_when_the_settings_are_read(tmp_path: Path
 @pytest.mark.parametrize("name", ["My Projects", "a%2Fb", "it's", "$HOME;x", 'q"#?', "日本"])
 def test_a_file_of_any_name_is_found_again_behind_its_url(tmp_path: Path, name: str):
     file = tmp_path / name
-    url = absolute(f"sqlite:///{file}".replace("%", "%25").replace("?", "%3F"))
+    url = settled(f"sqlite:///{file}".replace("%", "%25").replace("?", "%3F"))
 
     assert file == sqlite_file(url)
-    assert url == absolute(url)
+    assert url == settled(url)
+
+
+@pytest.mark.parametrize("scheme", ["postgresql+psycopg", "postgresql", "postgres"])
+def test_a_url_of_postgresql_is_psycopgs_in_every_spelling(scheme: str):
+    """Breaks if only the driver's own spelling is known: hosting services, Django and Alembic hand out the others."""
+    url = f"{scheme}://me:p%40ss@host:5432/shop?sslmode=require"
+    written = "postgresql+psycopg://me:p%40ss@host:5432/shop?sslmode=require"
+
+    assert written == Config(database_url=url).database_url
+    assert written == Database(url, patience=timedelta(0)).url.render_as_string(hide_password=False)
+
+
+@pytest.mark.parametrize(
+    "url, words",
+    [
+        ("postgresql+asyncpg://me@host/x", "use postgresql://user@host/database or sqlite:///file.db, without asyncpg"),
+        ("postgresql+psycopg2://me@host/x", "without psycopg2: the ledger has a driver of its own"),
+        ("sqlite+aiosqlite:///x.db", "sqlite+aiosqlite://… is not supported"),
+        ("mysql://me@host/x", "mysql://… is not supported: use postgresql://"),
+        ("postgresql://me@host/x?schema=a&schema=b", "write the name of one schema"),
+    ],
+)
+def test_a_url_for_another_driver_is_refused_with_what_to_write(url: str, words: str):
+    with pytest.raises(ConfigError) as refused:
+        Config(database_url=url)
+
+    assert words in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"postgresql://me@host:{SECRET}/x",
+        f"postgresql://me:{SECRET}/rest@host:x/y",
+        f"{SECRET}",
+        f"postgresql:/me:{SECRET}@host/x",
+        f"mysql://me:{SECRET}@host/x",
+        f"postgresql+asyncpg://host/x?password={SECRET}",
+        f"postgresql://host/x?password={SECRET}&schema=",
+        f"sqlite:///x.db?password={SECRET}",
+    ],
+)
+def test_a_url_that_is_refused_shows_no_part_of_a_password(url: str):
+    """Breaks if an error is made of the words of a parser, which show what it could not read."""
+    with pytest.raises(ConfigError) as refused:
+        Config(database_url=url, schema="pg_no")
+    shown = "".join(traceback.format_exception(refused.value))
+
+    assert SECRET not in shown
+
+
+def test_a_schema_is_part_of_the_ledgers_address():
+    """Whoever is given the URL of the settings, in whatever process, is led to the same tables."""
+    chosen = Config(database_url="postgresql://host/shop", schema="work flows")
+
+    assert "postgresql+psycopg://host/shop?schema=work+flows" == chosen.database_url
+    assert "work flows" == Database(chosen.database_url, patience=timedelta(0)).schema
+    assert chosen == Config(database_url=chosen.database_url, schema="work flows")
+
+
+@pytest.mark.parametrize(
+    "settings, words",
+    [
+        ({"database_url": "postgresql://host/x", "schema": "pg_temp"}, "does not begin with pg_"),
+        ({"database_url": "postgresql://host/x", "schema": "$user"}, "write the name of one schema"),
+        ({"database_url": "postgresql://host/x", "schema": "ä" * 32}, "at most 63 bytes"),
+        ({"database_url": "postgresql://host/x", "schema": "a\0b"}, "write the name of one schema"),
+        ({"database_url": "postgresql://host/x?schema=one", "schema": "two"}, "names the schema 'one': name one of"),
+        ({"database_url": "sqlite:///x.db", "schema": "work"}, "the ledger is on SQLite, which has none"),
+    ],
+)
+def test_a_schema_that_would_be_another_one_is_refused(settings: dict[str, str], words: str):
+    """Breaks if PostgreSQL is left to cut the name, or to read another into it."""
+    with pytest.raises(ConfigError) as refused:
+        Config(**settings)
+
+    assert words in str(refused.value)

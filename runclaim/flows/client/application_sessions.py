@@ -16,10 +16,12 @@ from sqlalchemy import text
 
 from runclaim import migrations
 from runclaim.errors import InputError
-from runclaim.urls import masked, sqlite_file
+from runclaim.sql import schemas
+from runclaim.urls import masked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from sqlalchemy import Connection, Pool
 
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 #: What no copy shares: when the server was started, the database's number there, and the table's.
 _PLACE: Final = text(
     "SELECT CONCAT_WS('/', CAST(EXTRACT(EPOCH FROM pg_postmaster_start_time()) * 1000000 AS BIGINT), CAST(oid AS TEXT),"
-    " COALESCE(CAST(CAST(to_regclass('runclaim_runs') AS OID) AS TEXT), 'none')),"
+    " COALESCE(CAST(CAST(to_regclass(:runs) AS OID) AS TEXT), 'none')),"
     " current_setting('client_encoding') FROM pg_database WHERE datname = current_database()"
 )
 #: Search paths that are remembered of one engine, at most.
@@ -45,9 +47,13 @@ class OwnSessions:
         #: Pool → search path → the ledger's place. An engine with options of its own shares the pool of its parent.
         self._known: WeakKeyDictionary[Pool, dict[str | None, str]] = WeakKeyDictionary()
 
+    def in_schema(self, conn: Connection) -> AbstractContextManager[None]:
+        """The ledger's schema for its statements on an admitted connection, where one was chosen."""
+        return schemas.chosen(conn, self._database().schema)
+
     def are_known(self, conn: Connection) -> bool:
         """Whether there is nothing to ask. Raises: InputError when SQLite's file was replaced under the engine."""
-        place = self._known.get(conn.engine.pool, {}).get(_search_path(conn))
+        place = self._known.get(conn.engine.pool, {}).get(self._search_path(conn))
         if place is not None and conn.dialect.name == "sqlite" and place != self.own_place():
             raise self._refused(
                 conn, "has a file open that was deleted or replaced since: call dispose() on its engine"
@@ -57,9 +63,9 @@ class OwnSessions:
     def own_place(self) -> str:
         """Where the ledger is. Raises: LedgerUnavailable."""
         database = self._database()
-        if (file := sqlite_file(str(database.url))) is not None:
-            return _place_of_file(str(file))
-        return str(database.ask(lambda conn: conn.execute(_PLACE).one())[0])
+        if database.file is not None:
+            return _place_of_file(str(database.file))
+        return str(database.ask(lambda conn: conn.execute(_PLACE, self._runs()).one())[0])
 
     def admit(self, conn: Connection, own_place: str) -> None:
         """
@@ -70,7 +76,7 @@ class OwnSessions:
         if conn.dialect.name == "sqlite":
             place = _place_of_file(str(conn.exec_driver_sql("PRAGMA database_list").all()[0][2] or ""))
         else:
-            place, encoding = conn.execute(_PLACE).one()
+            place, encoding = conn.execute(_PLACE, self._runs()).one()
             if encoding not in {"UTF8", "UNICODE"}:
                 raise self._refused(conn, f"speaks {encoding}, in which not every text can be sent: use UTF8")
         if place != own_place:
@@ -79,12 +85,25 @@ class OwnSessions:
             paths = self._known.setdefault(conn.engine.pool, {})
             if len(paths) >= _MOST_PATHS:
                 paths.clear()
-            paths[_search_path(conn)] = place
+            paths[self._search_path(conn)] = place
 
     def require_kind(self, conn: Connection) -> None:
         """Before anything is asked of it. Raises: InputError for a database of another kind."""
         if conn.dialect.name != self._database().url.get_backend_name():
             raise self._refused(conn, f"leads to {conn.dialect.name}")
+
+    def _runs(self) -> dict[str, str]:
+        return {"runs": schemas.qualified("runclaim_runs", self._database().schema)}
+
+    def _search_path(self, conn: Connection) -> str | None:
+        """
+        The search path as the server has told it of its own accord (PostgreSQL 18 and psycopg), else `None`.
+
+        Where the schema is chosen, any path leads to it.
+        """
+        status = getattr(getattr(conn.connection.driver_connection, "info", None), "parameter_status", None)
+        found: str | None = None if status is None or self._database().schema else status("search_path")
+        return found
 
     def _has_tables(self, conn: Connection) -> bool:
         """False where the transaction has just made them, and may roll back. Raises: SchemaBehind."""
@@ -124,10 +143,3 @@ def _place_of_file(path: str) -> str:
     except OSError:
         return "no file"
     return f"{there.st_dev}/{there.st_ino}"
-
-
-def _search_path(conn: Connection) -> str | None:
-    """The search path as the server has told it of its own accord (PostgreSQL 18 and psycopg), else `None`."""
-    status = getattr(getattr(conn.connection.driver_connection, "info", None), "parameter_status", None)
-    found: str | None = None if status is None else status("search_path")
-    return found

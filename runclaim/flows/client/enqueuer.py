@@ -112,7 +112,8 @@ class Enqueuer(Generic[InputT]):
             if not own.are_known(conn):
                 own.require_kind(conn)
                 own.admit(conn, own_place or own.own_place())
-            made = change.work(conn)
+            with own.in_schema(conn):
+                made = change.work(conn)
 
         publish = partial(change.publish, self._access, made)
 

@@ -14,7 +14,6 @@ from enum import Enum, auto
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import make_url
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
 from runclaim import logs
@@ -30,6 +29,7 @@ from runclaim.ledger.complete import complete, completed
 from runclaim.ledger.completion import Completion, Moved
 from runclaim.ledger.recover import recover
 from runclaim.states import RunState
+from runclaim.urls import parsed, schema_of
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -65,9 +65,10 @@ class _Answer:
 
 def name_of_ledger(database_url: str) -> str:
     """What tells one ledger's records from another's in one folder; a new password makes no new ledger."""
-    url = make_url(database_url)
+    url = parsed(database_url)
     where = str(Path(url.database or "").absolute()) if url.get_backend_name() == "sqlite" else url.database
-    address = f"{url.get_backend_name()}://{url.host}:{url.port}/{where}"
+    schema = schema_of(url)
+    address = f"{url.get_backend_name()}://{url.host}:{url.port}/{where}{f'?{schema}' if schema else ''}"
     return hashlib.sha256(address.encode()).hexdigest()[:16]
 
 

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import create_engine, event, make_url, text
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import StaticPool
 
 from runclaim import migrations
-from runclaim.errors import InputError, SchemaBehind
+from runclaim.errors import InputError, KeyConflict, SchemaBehind
 from runclaim.flows.client.handle import Run
 from tests import servers
 from tests.harness.bench import Bench, PullRequest
@@ -221,6 +222,76 @@ def test_a_map_of_schemas_does_not_reach_the_ledgers_statements_and_stays_the_se
 
     assert [True, False, first.id] == [first.created, again.created, again.id]
     assert {None: "tenant"} == left
+
+
+@pytest.fixture
+def apart(postgres_url: str) -> Iterator[Bench]:
+    """A ledger in a schema of its own, which the application's search path does not name."""
+    made = Bench(f"{postgres_url}?schema=flows")
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("others", ["none", "a ledger of their own"])
+def test_a_schema_that_was_chosen_is_reached_from_any_session_and_left_again(
+    apart: Bench, engines, postgres_url, others
+):
+    """
+    INVARIANT: the ledger's statements reach the ledger's tables, and the application's its own.
+
+    Breaks if the session's search path decides: it may lead to the tables of another ledger.
+    """
+    if others != "none":
+        other = Bench(postgres_url)
+        other.close()
+    flow = planned(apart)
+    apart.execute("CREATE TABLE public.orders (name TEXT)")
+    with Session(engine_on(engines, postgres_url)) as db:
+        db.execute(text("SET LOCAL search_path TO public, pg_temp"))
+        db.execute(text("INSERT INTO orders VALUES ('a')"))
+        run = flow.enqueue(repo="acme/app", number=7, session=db)
+        left = db.execute(text("SHOW search_path")).scalar_one()
+        with pytest.raises(KeyConflict):
+            flow.enqueue(repo="acme/app", number=7, head="another", session=db)
+        also_left = db.execute(text("SHOW search_path")).scalar_one()
+        db.commit()
+        after = db.execute(text("SHOW search_path")).scalar_one()
+
+    assert ["public, pg_temp"] * 2 == [left, also_left]
+    assert '"$user", public' == after
+    assert [run.id] == apart.execute("SELECT CAST(id AS TEXT) FROM flows.runclaim_runs").scalars().all()
+    assert 1 == apart.count("public.orders")
+
+
+def test_an_error_of_the_database_is_told_and_not_what_follows_from_it(apart: Bench, engines, postgres_url):
+    """Breaks if the search path is put back in a transaction that is aborted: that fails in turn."""
+    flow = planned(apart)
+    with Session(engine_on(engines, postgres_url)) as db:
+        flow.enqueue(repo="acme/app", number=1, session=db)
+        db.commit()
+        apart.execute("ALTER TABLE flows.runclaim_run_keys ADD CONSTRAINT shut CHECK (false) NOT VALID")
+        with pytest.raises(IntegrityError, match="shut"):
+            flow.enqueue(repo="acme/app", number=2, session=db)
+        db.rollback()
+        path = db.execute(text("SHOW search_path")).scalar_one()
+
+    assert '"$user", public' == path
+
+
+def test_a_session_on_another_database_is_refused_where_a_schema_was_chosen_too(
+    apart: Bench, engines, postgres_server, tmp_path
+):
+    flow = planned(apart)
+    with servers.database(postgres_server) as elsewhere:
+        copy = Bench(f"{elsewhere}?schema=flows")
+        with Session(engine_on(engines, elsewhere)) as db:
+            on_postgresql = refused(flow, db)
+        with Session(engine_on(engines, f"sqlite:///{tmp_path}/shop.db")) as db:
+            on_sqlite = refused(flow, db)
+        copy.close()
+
+    assert "leads to another one" in on_postgresql
+    assert "leads to sqlite" in on_sqlite
 
 
 @pytest.mark.parametrize("transactions", ["the driver's own", "SQLAlchemy's advice"])
