@@ -1,20 +1,20 @@
 # One image, every role by its command: db upgrade, api, worker, beat, flower. compose.yaml shows them all.
 FROM python:3.11-slim-bookworm AS build
 
-# The pins also hold for what builds the package, which `-c` alone does not say.
-ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PYTHONDONTWRITEBYTECODE=1 \
-    PIP_BUILD_CONSTRAINT=/src/constraints.txt
-RUN python -m venv /venv
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PYTHONDONTWRITEBYTECODE=1
+RUN python -m venv /venv && python -m venv /build
 WORKDIR /src
 
-# What is depended on, before the code: a change of the code installs nothing again.
-COPY pyproject.toml constraints.txt README.md LICENSE ./
+# What is depended on, before the code: a change of the code installs nothing again. No file is taken whose hash is not
+# in the lock.
+COPY locks/image.txt locks/release.txt locks/
 RUN --mount=type=cache,target=/root/.cache/pip \
-    mkdir runclaim && touch runclaim/__init__.py \
-    && /venv/bin/pip install -c constraints.txt ".[api,flower,metrics,otel,postgres,redis]" \
-    && /venv/bin/pip uninstall --yes runclaim
+    /venv/bin/pip install --require-hashes -r locks/image.txt \
+    && /build/bin/pip install --require-hashes -r locks/release.txt
+COPY pyproject.toml README.md LICENSE ./
 COPY runclaim runclaim
-RUN --mount=type=cache,target=/root/.cache/pip /venv/bin/pip install --no-deps . \
+RUN /build/bin/python -m build --wheel --no-isolation --outdir /dist \
+    && /venv/bin/pip install --no-deps --no-index /dist/*.whl \
     && /venv/bin/python -m compileall -q /venv/lib
 
 

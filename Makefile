@@ -1,5 +1,5 @@
 # Every target is one command of dev.py, which also runs without make.
-.PHONY: setup test check demo bench growth slots many mutants docs fix clean help
+.PHONY: setup test check demo bench growth slots many mutants docs build lock fix clean help
 .DEFAULT_GOAL := help
 
 setup: ## make .venv with everything (the other targets do it when they need it)
@@ -31,6 +31,12 @@ mutants: ## changes that no test notices, a sample of 100; ARGS="--files runclai
 
 docs: ## build the documentation into build/site, and renew what is made from it
 	@python3 dev.py docs
+
+build: ## the packages in dist/, checked, with their bill of materials; the README's module on the wheel alone
+	@python3 dev.py build
+
+lock: ## renew locks/ and docs/licences.md after a change of constraints.txt or of the dependencies
+	@python3 dev.py lock
 
 fix: ## let ruff fix and format the code
 	@python3 dev.py fix

@@ -3,7 +3,7 @@ One command from a fresh checkout to the demo, the tests or the checks.
 
     python3 dev.py setup | test [pytest's arguments] | check | demo [arguments] | bench [arguments] |
                    growth [arguments] | slots [arguments] | many [arguments] | mutants [arguments] | docs |
-                   fix | clean
+                   build | lock | fix | clean
 
 With --lowest or --highest a command runs on the lowest or the highest versions that pyproject.toml allows, in a virtual
 environment of their own: `python3 dev.py test --lowest tests/ledger`.
@@ -45,11 +45,9 @@ CACHE = ROOT / ".cache"
 STAMP = VENV / "runclaim-stamp.json"
 
 #: What each command installs.
-EXTRAS = {"demo": "dev,postgres,redis", "test": "test", "docs": "docs"}
+EXTRAS = {"demo": "dev,postgres,redis", "test": "test", "docs": "docs", "release": "dev,redis,release"}
 #: The profiles whose packages are enough for each.
-ENOUGH = {"demo": ("demo", "test"), "test": ("test",), "docs": ("docs",)}
-#: What installs packages where Python has neither venv nor pip of its own.
-UV = "uv==0.13.9"
+ENOUGH = {"demo": ("demo", "test"), "test": ("test",), "docs": ("docs",), "release": ("release",)}
 #: What is asked of an index to see whether it answers, and the exit status of a set-up where none does.
 PROBE, NO_INDEX = "vine", 75
 LEFT_BY_TOOLS = (".mypy_cache", ".pytest_cache", ".ruff_cache", ".import_linter_cache", ".hypothesis", "build", "dist")
@@ -84,8 +82,9 @@ def set_up(profile: str) -> None:
                 fix=f"work in a copy of your own: cp -r '{ROOT}' '{copy}'; rm -rf '{copy}/.venv'; cd '{copy}'",
             )
         started = time.monotonic()
-        held = ["-c", CONSTRAINTS] if CONSTRAINTS else ["--upgrade"]
-        install([*installer(), *held, "-e", f".[{EXTRAS[profile]}]"], label=f"installing .[{EXTRAS[profile]}]")
+        put_in = installer()
+        for label, words in packages(profile).items():
+            install([*put_in, *words], label=label)
         STAMP.write_text(json.dumps(stamp() | wanted(profile)))
         say(f"set up in {time.monotonic() - started:.1f} s; it stays in {VENV.name}, so the next time takes none")
 
@@ -109,6 +108,19 @@ def index_answers() -> bool:
     with_uv = [uv, "pip", "install", "--python", str(PYTHON), "--no-cache", "--no-deps", "--reinstall", "--dry-run"]
     command = [*with_uv, PROBE] if Path(uv).exists() else pip
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+def packages(profile: str) -> dict[str, list[str]]:
+    """What the installer is told, in this order: the lock's packages by their hashes, then this checkout alone."""
+    if RESOLUTION:
+        held = ["-c", CONSTRAINTS] if CONSTRAINTS else ["--upgrade"]
+        return {f"installing .[{EXTRAS[profile]}]": [*held, "-e", f".[{EXTRAS[profile]}]"]}
+    lock = f"locks/{profile}.txt"
+    return {
+        f"installing {lock}": ["--require-hashes", "-r", lock],
+        # The lock has what builds it, so nothing else is fetched for that.
+        "installing runclaim": ["--no-deps", "--no-build-isolation", "-e", "."],
+    }
 
 
 @contextlib.contextmanager
@@ -182,7 +194,8 @@ def fetched_uv(python: str) -> str:
         fix = "sudo apt-get install python3-venv   (or install uv), then run this again"
         if subprocess.run([python, "-m", "pip", "--version"], capture_output=True, check=False).returncode:
             raise Stop("this Python has neither venv nor pip, and there is no uv on PATH.", fix=fix)
-        progress([python, "-m", "pip", "install", "--target", str(uv.parents[1]), UV], label="fetching uv", fix=fix)
+        words = ["--require-hashes", "--target", str(uv.parents[1]), "-r", "locks/uv.txt"]
+        progress([python, "-m", "pip", "install", *words], label="fetching uv", fix=fix)
     return str(uv)
 
 
@@ -190,11 +203,7 @@ def progress(command: list[str], *, label: str, fix: str) -> None:
     """Run `command` under one moving line (a line every few seconds off a terminal); its words only if it fails."""
     started = told = time.monotonic()
     doing, last = "", deque[str](maxlen=25)
-    # The pins also hold for what builds the package, which `-c` alone does not say.
-    env = dict(os.environ)
-    if not RESOLUTION:
-        env |= dict.fromkeys(("PIP_BUILD_CONSTRAINT", "UV_BUILD_CONSTRAINT"), "constraints.txt")
-    env |= {"PIP_USER": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_ROOT_USER_ACTION": "ignore"}
+    env = os.environ | {"PIP_USER": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_ROOT_USER_ACTION": "ignore"}
     pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     with subprocess.Popen(command, cwd=ROOT, env=env, text=True, **pipes) as process:
         for line in process.stdout or ():
@@ -288,6 +297,17 @@ def docs(_arguments: list[str]) -> None:
     become_module("docs", "website", [])
 
 
+def build(_arguments: list[str]) -> None:
+    """Make the packages in dist/, check them, list what they need, and run the README's module on the wheel alone."""
+    become_module("release", "release", ["build"])
+
+
+def lock(_arguments: list[str]) -> None:
+    """Renew the locks and the page of licences, after a change of constraints.txt or of the dependencies."""
+    os.chdir(ROOT)
+    become([sys.executable, "-m", "release", "lock"])
+
+
 def fix(_arguments: list[str]) -> None:
     """Let ruff fix and format the code."""
     set_up("test")
@@ -321,7 +341,8 @@ def become(command: list[str]) -> None:
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
-    c.__name__: c for c in (setup, test, check, demo, bench, growth, slots, many, mutants, docs, fix, clean)
+    c.__name__: c
+    for c in (setup, test, check, demo, bench, growth, slots, many, mutants, docs, build, lock, fix, clean)
 }
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from release.locks import EXTRAS
 from runclaim import cli
 
 ROOT = Path(__file__).parents[2]
@@ -123,6 +124,14 @@ def test_the_image_runs_as_nobody_special_and_stops_by_sigterm():
     assert not [line for line in dockerfile() if line.startswith("ADD ") or ":latest" in line]
 
 
+def test_the_image_takes_no_package_without_its_hash():
+    """INVARIANT: a package that was changed on its index is not installed. Breaks with a `pip install` of names."""
+    installs = [words for line in dockerfile() for words in line.split("&&") if "pip install" in words]
+
+    assert installs
+    assert [] == [words for words in installs if not {"--require-hashes", "--no-index"} & set(words.split())]
+
+
 def test_what_the_image_copies_is_there_and_not_ignored():
     kept = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
     copied = [
@@ -139,7 +148,7 @@ def test_what_the_image_copies_is_there_and_not_ignored():
 
 
 def test_the_extras_of_the_image_are_the_packages_own():
-    wanted = set(re.search(r'"\.\[([\w,]+)\]"', (ROOT / "Dockerfile").read_text())[1].split(","))  # type: ignore[index]
+    wanted = set(EXTRAS["image"].split(","))
     known = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
 
     assert ({"api"} & NOT_THERE_YET) == wanted - known
