@@ -43,7 +43,7 @@ class Proof:
         self._run([*install, "--no-deps", wheel], cwd=folder)
 
     def hold(self, version: str) -> None:
-        """Run the README's module and its call. Raises: AssertionError, CalledProcessError, TimeoutExpired."""
+        """Run the README's module and its call. Raises: AssertionError, TimeoutExpired."""
         module, call = _BLOCKS.findall((dev.ROOT / "README.md").read_text())[:2]
         (self.project / "reviews.py").write_text(module)
         self._commit_twice()
@@ -102,9 +102,10 @@ class Proof:
 
     def _run(self, words: Sequence[str | Path], *, cwd: Path | None = None) -> str:
         done = subprocess.run(
-            words, cwd=cwd or self.project, env=self._environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            text=True, timeout=_PATIENCE_SECONDS, check=True
+            words, cwd=cwd or self.project, env=self._environment(), stdin=subprocess.DEVNULL, capture_output=True,
+            text=True, timeout=_PATIENCE_SECONDS, check=False
         )  # fmt: skip
+        _expect(done.returncode == 0, f"{' '.join(map(str, words))} ended with {done.returncode}:\n{done.stderr}")
         return done.stdout
 
     def _environment(self) -> dict[str, str]:
