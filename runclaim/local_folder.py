@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from runclaim.errors import RunclaimError
+from runclaim.errors import ConfigError, RunclaimError
 from runclaim.urls import settled
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ LEDGER_URL: Final = "RUNCLAIM_DATABASE_URL"
 BROKER_URL: Final = "CELERY_BROKER_URL"
 #: Of a Celery application's module, as for `celery -A`.
 APP: Final = "RUNCLAIM_APP"
+_SCHEMA: Final = "RUNCLAIM_SCHEMA"
 _LOCK: Final = "dev.lock"
 _FILE: Final = "dev.json"
 #: Another process that looks whether the lock is held, holds it itself for a moment.
@@ -127,7 +128,11 @@ def join(environ: MutableMapping[str, str]) -> None:
 
 def _names_another(ledger: str, environ: Mapping[str, str]) -> bool:
     named = environ.get(LEDGER_URL) or ""
-    return bool(environ.get(f"{LEDGER_URL}_FILE")) or (bool(named) and settled(named) != ledger)
+    if not named:
+        return bool(environ.get(f"{LEDGER_URL}_FILE"))
+    with suppress(ConfigError):  # what is wrong with it is said where it is used
+        return settled(named, environ.get(_SCHEMA) or "") != ledger
+    return True
 
 
 def _of_running(folder: Path) -> dict[str, str]:

@@ -85,6 +85,7 @@ def test_a_variable_that_is_set_stays_and_an_empty_one_is_none(running: Path):
         {"RUNCLAIM_DATABASE_URL": "sqlite:///other.db"},
         {"RUNCLAIM_DATABASE_URL": "postgresql+psycopg://db/other"},
         {"RUNCLAIM_DATABASE_URL_FILE": "/run/secrets/url"},
+        {"RUNCLAIM_DATABASE_URL": "nonsense"},
     ],
 )
 @pytest.mark.usefixtures("running")
@@ -96,6 +97,15 @@ def test_who_names_another_ledger_does_not_get_the_broker_of_this_one(named: dic
 @pytest.mark.usefixtures("running")
 def test_who_names_the_same_ledger_gets_its_broker():
     assert VARIABLES == joined(RUNCLAIM_DATABASE_URL=LEDGER)
+
+
+@pytest.mark.parametrize("spelling", ["postgres://h/x", "postgresql://h/x", "postgresql+psycopg://h/x"])
+def test_the_same_ledger_is_recognized_in_any_spelling_and_with_its_schema(running: Path, spelling: str):
+    ledger = resolve({}, {"RUNCLAIM_DATABASE_URL": "postgresql://h/x", "RUNCLAIM_SCHEMA": "work"}, {}).database_url
+    share(running, Shared(str(running.parent), VARIABLES | {"RUNCLAIM_DATABASE_URL": ledger}))
+    found = joined(RUNCLAIM_DATABASE_URL=spelling, RUNCLAIM_SCHEMA="work")
+
+    assert BROKER == found["CELERY_BROKER_URL"]
 
 
 def test_an_application_uses_the_broker_and_the_ledger_of_dev(running: Path, monkeypatch: pytest.MonkeyPatch):
