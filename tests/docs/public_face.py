@@ -14,7 +14,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 #: Where users import from; what is elsewhere in the package moves from release to release.
-STABLE = ("runclaim", "runclaim.errors", "runclaim.types", "runclaim.testing", "runclaim.metrics", "runclaim.logs")
+STABLE = (
+    "runclaim",
+    "runclaim.errors",
+    "runclaim.types",
+    "runclaim.testing",
+    "runclaim.alembic",
+    "runclaim.metrics",
+    "runclaim.logs",
+)
 #: Of these only what configurations name.
 _ONLY = {"runclaim.metrics": {"LedgerCollector"}, "runclaim.logs": {"JsonFormatter"}}
 _RAISES = re.compile(r"Raises:(.*?)(?:\n\s*\n|\Z)", re.DOTALL)
