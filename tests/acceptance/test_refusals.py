@@ -54,14 +54,23 @@ def test_gevent_on_sqlite_does_not_start(redis_site: Site):
     ) in refused(redis_site, pool="gevent")
 
 
-def test_a_schema_that_is_behind_does_not_start(postgres_site: Site):
+@pytest.mark.parametrize(
+    "revision, why, what_to_do",
+    [
+        ("0000", "is at revision 0000, but this release needs", "run: runclaim db upgrade"),
+        ("9999", "is at revision 9999, newer than this program's", "Upgrade this program"),
+    ],
+)
+def test_a_schema_that_is_too_old_or_too_new_does_not_start(
+    postgres_site: Site, revision: str, why: str, what_to_do: str
+):
     with postgres_site.database.begin() as conn:
-        conn.execute(text("UPDATE runclaim_schema_version SET version_num = '0000'"))
+        conn.execute(text("UPDATE runclaim_schema_version SET version_num = :revision"), {"revision": revision})
     told = refused(postgres_site, pool="solo")
 
     assert "  - the ledger postgresql+psycopg://" in told
-    assert "is at revision 0000, but this release needs" in told
-    assert "runclaim db upgrade" in told
+    assert why in told
+    assert what_to_do in told
 
 
 def test_a_database_that_is_away_is_waited_for(private_postgres, new_site, valkey_server):
