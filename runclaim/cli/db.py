@@ -140,6 +140,29 @@ def check(*, app: str | None, url: str | None, as_json: bool) -> None:
         say(f"{database}: schema {found}, newer than this release's {migrations.HEAD}, which finds all that it needs")
 
 
+@command.command()
+@app_option
+@url_option
+@json_option
+def restored(*, app: str | None, url: str | None, as_json: bool) -> None:
+    """
+    Note that the ledger was restored from a backup, before workers start on it.
+
+    Calls of the runs that are in it may have arrived since the backup: from now on each is looked up before it is sent,
+    and waits for a person where it has no lookup and is not idempotent. Repeating it is harmless.
+    """
+    with _database(app, url) as database:
+        from runclaim import migrations
+        from runclaim.ledger.history.restored import mark_restored
+        from runclaim.sql.clock import rfc3339
+
+        _reach(database, lambda: migrations.require_current(database))
+        at = rfc3339(_reach(database, lambda: database.run(mark_restored)))
+    say(f"{database}: calls of runs from before {at} are looked up before they are sent")
+    if as_json:
+        give_json({"restored_at": at})
+
+
 @contextmanager
 def _database(app: str | None, url: str | None) -> Iterator[Database]:
     """The database itself, whatever schema it has."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import Double, Text, and_, bindparam, or_, select, update
 
 from runclaim.ledger.actions.plan import OPEN, action_state
+from runclaim.ledger.history.restored import is_in_doubt
 from runclaim.models import actions
 from runclaim.sql.clock import now, shifted
 from runclaim.sql.rowset import pack, rowset
@@ -80,8 +81,8 @@ _CLAIM: Final = (
         state=action_state("sending"),
         fence=actions.c.fence + 1,
         attempts=actions.c.attempts + 1,
-        # A sender that never came back may have got through.
-        uncertain=or_(actions.c.uncertain, actions.c.state == action_state("sending")),
+        # A sender that never came back may have got through, or one that a restored ledger does not know.
+        uncertain=or_(actions.c.uncertain, actions.c.state == action_state("sending"), is_in_doubt(actions.c.run_id)),
         # It was for one send.
         released=and_(actions.c.released, actions.c.state == action_state("planned")),
         owner=bindparam("by_owner"),

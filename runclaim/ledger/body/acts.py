@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import Text, bindparam, delete, false, select, true, update
 
 from runclaim.ledger.fence import require_held
+from runclaim.ledger.history.restored import is_in_doubt
 from runclaim.models import acts
 from runclaim.sql.clock import now
 from runclaim.sql.rowset import Id, verbatim
@@ -54,7 +55,7 @@ def _begin(new: Any) -> Any:
             attempted_at=now(),
         )
         .on_conflict_do_nothing(index_elements=["run_id", "phase", "name"])
-        .returning(acts.c.name)
+        .returning(is_in_doubt(bindparam("its_run", type_=Id())))
     )
 
 
@@ -65,14 +66,14 @@ def begin_act(conn: Connection, claim: Claim, name: str) -> tuple[bool, str, Any
     """
     Note that a call is about to be made.
 
-    Returns: whether it is the first, its state, and its recorded answer. The state is `sending`, `posted`, or
+    Returns: whether it is surely the first, its state, and its recorded answer. The state is `sending`, `posted`, or
     `released`, once, when a person has resumed the run since it was begun. Raises: ClaimLost. The caller owns the
     transaction and calls only after its commit.
     """
     require_held(conn, claim)
     place = {"its_run": claim.run_id, "its_phase": claim.phase, "its_name": name}
-    if conn.execute(_BEGIN[conn.dialect.name], place).scalar() is not None:
-        return True, "sending", None
+    if (is_doubtful := conn.execute(_BEGIN[conn.dialect.name], place).scalar()) is not None:
+        return not is_doubtful, "sending", None
     state, answer = conn.execute(_FIND, place).one()
     if state == "sending" and conn.execute(_USE_RELEASE, place).scalar() is not None:
         return False, "released", None

@@ -1,1 +1,1 @@
-"""What becomes of ended runs: erased, and the rows of subjects without runs deleted."""
+"""What is left of the past: erased runs, subjects without runs, and a ledger that was restored to an earlier point."""
