@@ -456,7 +456,7 @@ def test_a_batch_of_a_purge_reads_what_it_deletes_and_not_all_that_is_due(longer
     Breaks if the retentions are joined with the runs: then each batch sorts all that is due.
     """
     verb, _ = VERBS["purge"]
-    ((statement, parameters),) = statements_of(longer, verb)
+    (statement, parameters), *_of_subjects = statements_of(longer, verb)
 
     assert set() == kinds(generic(longer, statement, parameters)[0]["Plan"]) & {"Sort", "Hash Join", "Seq Scan"}
 
