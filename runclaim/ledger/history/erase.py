@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import Text, and_, bindparam, case, delete, literal_column, null, or_, select, true, update
 
 from runclaim.events import EventType
-from runclaim.ledger.actions.plan import action_state
 from runclaim.ledger.fence import locked
 from runclaim.ledger.history.erased import MARK, WAS_ERASED
 from runclaim.ledger.history.unused_subjects import Subject
@@ -74,7 +73,7 @@ def _of_them(table: Table) -> ColumnElement[bool]:
     return table.c.run_id.in_(select(_erased.c.run_id))
 
 
-_has_failed: Final = actions.c.state == action_state("failed")
+_has_failed: Final = actions.c.state == literal_column("'failed'", Text())
 _CHILDREN: Final = (
     update(phase_results)
     .where(_of_them(phase_results))
