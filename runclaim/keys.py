@@ -61,14 +61,14 @@ def run_key(parts: Iterable[str]) -> RunKey:
     return RunKey(text, digest.hexdigest())
 
 
-def check_text(field: str, text: str) -> str:
+def check_text(field: str, text: str, *, cap: int = MAX_KEY_BYTES) -> str:
     """Return `text` if both databases take it as a key. Raises: InputError that names `field`."""
     if not text:
         raise InputError(field, "is empty")
     if found := _CONTROL.search(text):
         raise InputError(field, f"contains the character {found.group()!r}; use printable text")
-    if (size := len(text.encode())) > MAX_KEY_BYTES:
-        raise InputError(field, f"has {size} bytes, at most {MAX_KEY_BYTES} fit; hash the long part")
+    if (size := len(text.encode())) > cap:
+        raise InputError(field, f"has {size} bytes, at most {cap} fit; hash the long part")
     return text
 
 

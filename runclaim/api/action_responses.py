@@ -7,7 +7,8 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from runclaim.api.responses import RUN_ID, ErrorOut
+from runclaim.api.examples import RUN_ID
+from runclaim.api.responses import ErrorOut
 
 ACTION_EXAMPLE: Final[dict[str, Any]] = {
     "id": "01a1ff25-4c10-7a5e-9f3d-7b0e6a2c41d8",

@@ -9,7 +9,8 @@ from starlette.responses import JSONResponse
 
 import runclaim
 from runclaim.api.action_responses import ACTION_EXAMPLE
-from runclaim.api.responses import RUN_EXAMPLE, ProblemOut
+from runclaim.api.examples import RUN_EXAMPLE
+from runclaim.api.responses import ProblemOut
 
 if TYPE_CHECKING:
     from fastapi import FastAPI, Request

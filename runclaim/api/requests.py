@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
-from runclaim.api.responses import CLAIM_EXAMPLE, RUN_EXAMPLE, RUN_ID
+from runclaim.api.examples import CLAIM_EXAMPLE, RUN_EXAMPLE, RUN_ID
 from runclaim.keys import MAX_KEY_BYTES, storable
 from runclaim.retries import LONGEST
 
@@ -105,6 +105,9 @@ class Succeeded(Held):
     """A phase that is complete."""
 
     result: Any = Field(None, description="The result of the phase, at most 256 kB of JSON.")
+    output_ref: str | None = Field(
+        None, max_length=2048, description="Where the output of the phase lies: a URL of any scheme, at most 2 kB."
+    )
 
 
 class ErrorReport(Body):

@@ -3,32 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-RUN_ID: Final = "01a1ff25-3afd-7d27-b4d9-2a64eef8722e"
-CLAIM_EXAMPLE: Final = "1.0f343d6a1e8b42d5b3a1c07e9d2f6a54"
-RUN_EXAMPLE: Final[dict[str, Any]] = {
-    "id": RUN_ID,
-    "project": "default",
-    "flow": "review",
-    "key": "acme/app:pr-7:base-a1:head-b2",
-    "rerun": 0,
-    "subject": "acme/app:pr-7",
-    "state": "queued",
-    "phase": "plan",
-    "phases": [{"name": "plan", "status": "pending"}, {"name": "deliver", "status": "pending"}],
-    "attempts": 0,
-    "priority": 0,
-    "cancel_requested": False,
-    "error": None,
-    "enqueued_at": "2026-11-20T09:30:00.000000Z",
-    "started_at": None,
-    "finished_at": None,
-    "input": {"repo": "acme/app", "number": 7, "base": "a1", "head": "b2"},
-    "result": None,
-}
+from runclaim.api.examples import JOB_EXAMPLE, RUN_EXAMPLE
 
 State = Literal["queued", "running", "waiting", "blocked", "succeeded", "failed", "canceled", "superseded"]
 
@@ -66,6 +45,9 @@ class RunLineOut(BaseModel):
     enqueued_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    updated_at: datetime
+    claimed_at: datetime | None
+    output_ref: str | None
 
 
 class RunOut(RunLineOut):
@@ -75,6 +57,9 @@ class RunOut(RunLineOut):
 
     input: Any
     result: Any
+    output_refs: dict[str, str] = Field(description="Phase → where its output lies, for those that named a place.")
+    delivery_id: str | None = Field(description="The webhook's delivery that made the run.")
+    delivery_action: str | None = Field(description="The event and action that this delivery told of.")
 
 
 class RunBrief(BaseModel):
@@ -102,29 +87,7 @@ class RunsChanged(BaseModel):
 class ClaimOut(BaseModel):
     """A claimed phase: what to do, and how long the claim holds without a heartbeat."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "id": RUN_ID,
-                    "claim": CLAIM_EXAMPLE,
-                    "project": "default",
-                    "flow": "review",
-                    "phase": "deliver",
-                    "attempt": 1,
-                    "max_attempts": 5,
-                    "key": RUN_EXAMPLE["key"],
-                    "subject": RUN_EXAMPLE["subject"],
-                    "input": RUN_EXAMPLE["input"],
-                    "results": {"plan": ["app.py"]},
-                    "idempotency_key": f"{RUN_ID}:deliver",
-                    "lease_seconds": 60.0,
-                    "lease_expires_at": "2026-11-20T09:31:00.000000Z",
-                    "deadline_at": "2026-11-20T10:30:00.000000Z",
-                }
-            ]
-        }
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": [JOB_EXAMPLE]})
 
     id: str
     claim: str

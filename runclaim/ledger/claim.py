@@ -101,6 +101,7 @@ def _update(wanted: CTE) -> ReturningUpdate[Any]:
             max_losses=_fixed("its_losses", runs.c.max_losses),
             lease_expires_at=earlier(_lease_end, _deadline),
             deadline_at=_deadline,
+            claimed_at=now(),
             started_at=func.coalesce(runs.c.started_at, now()),
         )
         .returning(*_CLAIM_COLUMNS)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Double, Integer, Text, and_, case, null, select, update
+from sqlalchemy import Double, Integer, Text, and_, case, func, null, select, update
 
 from runclaim.ledger.actions.plan import add_actions
 from runclaim.ledger.body.findings import add_findings
@@ -85,6 +85,8 @@ def _update(done: CTE) -> ReturningUpdate[Any]:
             dispatches=0,
             pending_actions=runs.c.pending_actions + done.c.planned_actions,
             error=null(),
+            output_ref=func.coalesce(done.c.output_ref, runs.c.output_ref),
+            claimed_at=case((inline, now()), else_=runs.c.claimed_at),
             finished_at=case((ends, now()), (canceled, now()), else_=null()),
         )
         .returning(runs.c.id, runs.c.state, runs.c.fence.label("fence_now"))

@@ -52,6 +52,8 @@ class Completion:
     skipped: str | None = None
     findings: tuple[NewFinding, ...] = ()
     actions: tuple[NewAction, ...] = ()
+    #: Where its output lies.
+    output_ref: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,6 +86,7 @@ _DISPATCH: Final = (
     .values(
         dispatches=runs.c.dispatches + 1,
         dispatch_due_at=shifted(now(), case((_wait > _LONGEST_SPACING, _LONGEST_SPACING), else_=_wait)),
+        updated_at=runs.c.updated_at,
     )
     .returning(*MESSAGE, or_(runs.c.attempts > 0, runs.c.losses > 0))
 )

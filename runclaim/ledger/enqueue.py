@@ -64,6 +64,8 @@ _new: Final = rowset(
     input=Text(),
     trace_context=Text(),
     headers=Text(),
+    delivery_id=Text(),
+    delivery_action=Text(),
     note=Text(),
 )
 #: What the runs of one call share, in one row.
@@ -83,11 +85,12 @@ _call: Final = rowset(
 )
 #: Read once a statement: of two readings the later one would be a microsecond off the delay that was asked for.
 _clock: Final = select(now().label("at")).subquery("clock")
-_OWN: Final = ("id", "key", "subject", "generation", "rerun")
+_OWN: Final = ("id", "key", "subject", "generation", "rerun", "delivery_id", "delivery_action")
 _SHARED: Final = ("project", "flow", "priority", "phase", "queue", "waits_for", "max_attempts", "max_losses")
 _ZEROS: Final = ["cursor", "fence", "attempts", "losses", "dispatches", "pending_actions"]
 _JSON: Final = ["input", "trace_context", "headers", "phases"]
-_RUN_COLUMNS: Final = [*_OWN, *_SHARED, *_ZEROS, "state", *_JSON, "enqueued_at", "available_at", "dispatch_due_at"]
+_TIMES: Final = ["enqueued_at", "updated_at", "available_at", "dispatch_due_at"]
+_RUN_COLUMNS: Final = [*_OWN, *_SHARED, *_ZEROS, "state", *_JSON, *_TIMES]
 _RUN_ROWS: Final = (
     select(*(_new.c[name] for name in _OWN), *(_call.c[name] for name in _SHARED))
     .add_columns(*(literal_column("0", Integer()) for _ in _ZEROS))
@@ -95,7 +98,7 @@ _RUN_ROWS: Final = (
     .add_columns(
         verbatim(_new.c.input), as_json(_new.c.trace_context), as_json(_new.c.headers), as_json(_call.c.phases)
     )
-    .add_columns(_clock.c.at, shifted(_clock.c.at, _call.c.delay_seconds))
+    .add_columns(_clock.c.at, _clock.c.at.label("updated_at"), shifted(_clock.c.at, _call.c.delay_seconds))
     .add_columns(shifted(_clock.c.at, _call.c.dispatch_seconds))
     .join_from(_new, _call, true())
     .join(_clock, true())
@@ -173,10 +176,9 @@ def _may_be_at_once(conn: Connection, fresh: Collection[NewRun]) -> bool:
 
 
 def _unmake(conn: Connection, made: Collection[NewRun]) -> None:
-    if made:
-        keys = {"keys": pack(key_row(each) for each in made)}
-        conn.execute(delete(runs).where(runs.c.id.in_(select(FEW.c.run_id))), keys)
-        conn.execute(GIVE_BACK, keys)
+    keys = {"keys": pack(key_row(each) for each in made)}
+    for statement in (delete(runs).where(runs.c.id.in_(select(FEW.c.run_id))), GIVE_BACK) if made else ():
+        conn.execute(statement, keys)
 
 
 def insert_runs(
@@ -226,6 +228,8 @@ def _row(run: NewRun, generation: int = 0, rerun: int = 0, note: Any = None) -> 
         "input": json.dumps(run.input),
         "trace_context": None if run.trace_context is None else json.dumps(run.trace_context),
         "headers": None if run.headers is None else json.dumps(run.headers),
+        "delivery_id": run.delivery_id,
+        "delivery_action": run.delivery_action,
         "note": None if note is None else json.dumps(note),
     }
 

@@ -27,7 +27,10 @@ _beating: Final = locked(_beats, held(_beats), pass_over=True)
 _HEARTBEAT: Final = (
     update(runs)
     .where(held(_beating), now() < runs.c.deadline_at)
-    .values(lease_expires_at=earlier(shifted(now(), _beating.c.lease_seconds), runs.c.deadline_at))
+    .values(
+        lease_expires_at=earlier(shifted(now(), _beating.c.lease_seconds), runs.c.deadline_at),
+        updated_at=runs.c.updated_at,
+    )
     # The column itself: SQLite 3.40 answers `IS NOT NULL` wrongly in the RETURNING of an UPDATE … FROM.
     .returning(runs.c.id, runs.c.cancel_requested_at)
 )

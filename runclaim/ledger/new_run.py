@@ -42,6 +42,9 @@ class NewRun:
     trace_context: dict[str, str] | None = None
     #: What the application put into the headers of the run's Celery task; `None` where it puts nothing there.
     headers: dict[str, Any] | None = None
+    #: The webhook's delivery that made it, and the event and action that it told of.
+    delivery_id: str | None = None
+    delivery_action: str | None = None
     #: What a recorded input is compared by, as today's type reads it: equal inputs alike. Raises: InputError.
     comparable: Callable[[Any], Any] = field(default=_itself, repr=False, compare=False)
 

@@ -32,6 +32,11 @@ _RESULTS: Final = (
     .where(phase_results.c.run_id == _its_id)
     .order_by(phase_results.c.position)
 )
+_OUTPUT_REFS: Final = (
+    select(phase_results.c.phase, phase_results.c.output_ref)
+    .where(phase_results.c.run_id == _its_id, phase_results.c.output_ref.is_not(None))
+    .order_by(phase_results.c.position)
+)
 _SIGNAL: Final = (
     select(signals.c.payload)
     .where(signals.c.run_id == _its_id, signals.c.name == bindparam("its_name"))
@@ -84,6 +89,11 @@ class RunLine:
     enqueued_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    #: Where the output of the last phase that named one lies.
+    output_ref: str | None
+    #: When it was last changed, and last claimed.
+    updated_at: datetime
+    claimed_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +108,9 @@ class RunView(RunLine):
     input: Any
     #: What its Celery tasks have in their headers, from its enqueuer.
     headers: dict[str, Any] | None = None
+    #: The webhook's delivery that made it, and the event and action that it told of.
+    delivery_id: str | None = None
+    delivery_action: str | None = None
 
     @property
     def was_erased(self) -> bool:
@@ -148,6 +161,8 @@ def run(conn: Connection, run_id: str) -> RunView | None:
         worker=row.worker,
         input=row.input,
         headers=row.headers,
+        delivery_id=row.delivery_id,
+        delivery_action=row.delivery_action,
     )
 
 
@@ -172,6 +187,10 @@ def line_values(row: Any) -> dict[str, Any]:
         "enqueued_at": row.enqueued_at,
         "started_at": row.started_at,
         "finished_at": row.finished_at,
+        "output_ref": row.output_ref,
+        # A release that does not know the column has made the run.
+        "updated_at": row.updated_at or row.finished_at or row.started_at or row.enqueued_at,
+        "claimed_at": row.claimed_at,
     }
 
 
@@ -190,6 +209,11 @@ def inputs(conn: Connection, run_ids: Collection[str]) -> dict[str, dict[str, An
 def results(conn: Connection, run_id: str) -> dict[str, Any]:
     """Phase → result, for the run's complete phases in their order."""
     return dict(conn.execute(_RESULTS, {"its_id": run_id}).all())
+
+
+def output_refs(conn: Connection, run_id: str) -> dict[str, str]:
+    """Phase → where its output lies, for the run's complete phases that have named a place, in their order."""
+    return dict(conn.execute(_OUTPUT_REFS, {"its_id": run_id}).all())
 
 
 def signal(conn: Connection, run_id: str, name: str) -> tuple[Any] | None:

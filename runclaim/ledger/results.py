@@ -30,6 +30,7 @@ RESULT: Final[dict[str, TypeEngine[Any]]] = {
     "position": Integer(),
     "result": Text(),
     "skipped": Text(),
+    "output_ref": Text(),
     "by_worker": Text(),
     "attempts": Integer(),
     "ran_seconds": Double(),
@@ -43,6 +44,7 @@ _COLUMNS: Final = [
     "position",
     "result",
     "skipped",
+    "output_ref",
     "worker",
     "attempts",
     "started_at",
@@ -53,7 +55,8 @@ _COLUMNS: Final = [
 def results_of(found: FromClause) -> Insert:
     """Records the result of each row of `found`, which has the proof of a claim and the columns of `RESULT`."""
     rows = select(found.c.run_id, found.c.fence, found.c.owner, found.c.phase, found.c.position)
-    rows = rows.add_columns(verbatim(found.c.result), found.c.skipped, found.c.by_worker, found.c.attempts)
+    rows = rows.add_columns(verbatim(found.c.result), found.c.skipped, found.c.output_ref, found.c.by_worker)
+    rows = rows.add_columns(found.c.attempts)
     rows = rows.add_columns(shifted(now(), -found.c.ran_seconds), now())
     return insert(phase_results).from_select(_COLUMNS, rows.where(true()))
 
@@ -74,6 +77,7 @@ def result_row(completion: Completion) -> dict[str, Any]:
         "position": claim.cursor,
         "result": completion.result,
         "skipped": completion.skipped,
+        "output_ref": completion.output_ref,
         "by_worker": completion.worker,
         "attempts": claim.attempt,
         "ran_seconds": completion.ran.total_seconds(),

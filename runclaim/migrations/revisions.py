@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Final
 
 #: The revision this release brings; a test holds it against the newest script.
-HEAD: Final = "0007"
+HEAD: Final = "0009"
 #: The oldest revision that this release works on.
-OLDEST: Final = "0007"
+OLDEST: Final = "0009"
 VERSION_TABLE: Final = "runclaim_schema_version"
 #: Which scripts were applied, and which releases work on what they leave; there from revision 0008 on.
 SCHEMA_TABLE: Final = "runclaim_schema"

@@ -31,3 +31,5 @@ class PhaseResult(Base):
     attempts: Mapped[int] = mapped_column()
     started_at: Mapped[datetime] = mapped_column(Instant)
     finished_at: Mapped[datetime] = mapped_column(Instant)
+    #: Where the phase's output lies, in place of a result or beside it: a URL of any scheme.
+    output_ref: Mapped[str | None] = mapped_column(Text)

@@ -9,6 +9,7 @@ from sqlalchemy import BigInteger, CheckConstraint, Index, SmallInteger, Text, t
 from sqlalchemy.orm import Mapped, mapped_column
 
 from runclaim.models.base import STORAGE, Base
+from runclaim.models.run_features import FEATURE_INDEXES, RunFeatures
 from runclaim.sql.clock import Instant
 from runclaim.sql.rowset import Id, Json, Verbatim
 from runclaim.states import TERMINAL, RunState
@@ -31,7 +32,7 @@ _LIVE = text("finished_at IS NULL")
 _ENDED = text("finished_at IS NOT NULL")
 
 
-class Run(Base):
+class Run(RunFeatures, Base):
     """One execution of a flow: the cursor through its phases, and who may move it."""
 
     __tablename__ = "runclaim_runs"
@@ -160,5 +161,6 @@ class Run(Base):
         ),
         # Serves ledger.doors.gauges: runs that wait for a signal or for a person.
         Index("ix_runclaim_runs_stalled", "state", "flow", postgresql_where=_STALLED, sqlite_where=_STALLED),
+        *FEATURE_INDEXES,
         {"info": {STORAGE: _STORAGE}},
     )

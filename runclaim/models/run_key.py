@@ -25,6 +25,8 @@ class RunKey(Base):
     run_id: Mapped[str] = mapped_column(Id)
     #: The number of that run among the runs of this key: 0, 1, 2, …
     rerun: Mapped[int] = mapped_column(server_default="0")
+    #: When the key may be used again, as the flow that made the run declares it; `None` for never.
+    again: Mapped[str | None] = mapped_column(Text)
     #: SHA-256 of the input's canonical JSON: the same key with another input is a conflict.
     fingerprint: Mapped[str] = mapped_column(Text)
     expires_at: Mapped[datetime] = mapped_column(Instant)

@@ -17,3 +17,5 @@ class Subject(Base):
     flow: Mapped[str] = mapped_column(Text, primary_key=True)
     subject: Mapped[str] = mapped_column(Text, primary_key=True)
     generation: Mapped[int] = mapped_column(BigInteger)
+    #: The highest version that a run of it was about; `None` where its runs have none.
+    version: Mapped[int | None] = mapped_column(BigInteger)

@@ -62,6 +62,9 @@ def run_json(run: RunLine | RunView) -> dict[str, Any]:
         "enqueued_at": rfc3339(run.enqueued_at),
         "started_at": rfc3339(run.started_at),
         "finished_at": rfc3339(run.finished_at),
+        "updated_at": rfc3339(run.updated_at),
+        "claimed_at": rfc3339(run.claimed_at),
+        "output_ref": run.output_ref,
     }
 
 
@@ -69,7 +72,9 @@ def whole_run_json(conn: Connection, view: RunView) -> dict[str, Any]:
     """The run with its input, and its result once it has succeeded."""
     has_result = view.state is RunState.SUCCEEDED
     result = read.results(conn, view.id).get(view.phase) if has_result else None
-    return run_json(view) | {"input": view.input, "result": result}
+    made_by = {"delivery_id": view.delivery_id, "delivery_action": view.delivery_action}
+    outputs = read.output_refs(conn, view.id) if view.output_ref else {}
+    return run_json(view) | {"input": view.input, "result": result, "output_refs": outputs} | made_by
 
 
 def error_json(error: Mapping[str, Any] | None) -> dict[str, Any] | None:

@@ -59,7 +59,7 @@ def own_request(task: Any, make: Callable[[], dict[str, Any]]) -> Iterator[None]
 
 
 class _LateRequest(Context):
-    """A request that is made when somebody looks at it, and is an ordinary one then."""
+    """A request that is made when it is first looked at, and is an ordinary one then."""
 
     def __init__(self, make: Callable[[], dict[str, Any]]) -> None:
         object.__setattr__(self, "_make", make)

@@ -297,3 +297,29 @@ def broken(ctx):
 def budgets(bench, run):
     with bench.database.read() as conn:
         return conn.execute(select(runs.c.max_attempts, runs.c.max_losses).where(runs.c.id == run.id)).one()
+
+
+def test_a_worker_says_where_its_output_lies(office):
+    made = office.enqueued()
+    job = claim(office)
+    told = say(office, job, "succeed", result=1, output_ref="s3://reports/7.json")
+    repeated = say(office, job, "succeed", result=1, output_ref="s3://reports/7.json")
+    other = say(office, job, "succeed", result=1, output_ref="s3://reports/8.json")
+    run = office.client.get(f"/v1/runs/{made['id']}").json
+
+    assert (200, 200, told.json) == (told.status, repeated.status, repeated.json)
+    assert (409, "result-conflict") == (other.status, other.json["type"].rpartition(":")[2])
+    assert ("s3://reports/7.json", {"plan": "s3://reports/7.json"}) == (run["output_ref"], run["output_refs"])
+
+
+@pytest.mark.parametrize(
+    "url", ["reports/7.json", "https://deploy:hunter2hunter2@reports.example/7", "s3:" + "a" * 3000, 7]
+)
+def test_an_output_that_is_no_url_is_refused_and_the_claim_stays(office, url):
+    office.enqueued()
+    job = claim(office)
+    refused = say(office, job, "succeed", output_ref=url)
+
+    assert (422, "/output_ref") == (refused.status, refused.json["errors"][0]["pointer"])
+    assert "hunter2" not in str(refused.json)
+    assert 200 == say(office, job, "succeed").status

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from runclaim.api.problems import Problem
 from runclaim.errors import ClaimLost
 from runclaim.events import EventType
+from runclaim.flows.body.output_ref import check_output_ref
 from runclaim.flows.declare.description import identity_of
 from runclaim.flows.messages.message import of_claim
 from runclaim.keys import dump_json, fingerprint, nonce
@@ -140,6 +141,7 @@ def begin_success(caller: Caller, line: RunLine, fence: int, owner: str, said: S
     server = caller.server
     description = known_flow(server.access, line.flow).description
     text = dump_json("result", said.result)
+    output_ref = None if said.output_ref is None else check_output_ref(said.output_ref)
 
     def work(conn: Connection) -> Ended:
         taken = _held(conn, line, fence, owner)
@@ -147,7 +149,7 @@ def begin_success(caller: Caller, line: RunLine, fence: int, owner: str, said: S
         next_phase = description.next_phase(taken)
         worker, ran = _worked(conn, description, taken)
         hooks = tuple(description.hooks_of_completion(taken))
-        completion = Completion(taken, text, worker, ran, next_phase, actions=hooks)
+        completion = Completion(taken, text, worker, ran, next_phase, actions=hooks, output_ref=output_ref)
         moved = complete(conn, [completion]).get(line.id)
         if moved is None:
             raise ClaimLost(line.id, taken.phase, fence)
@@ -164,7 +166,7 @@ def begin_success(caller: Caller, line: RunLine, fence: int, owner: str, said: S
         found = recorded_by(conn, line.id, fence=fence, owner=owner)
         if found is None:
             return None
-        if fingerprint(found.result) != fingerprint(said.result):
+        if fingerprint([found.result, found.output_ref]) != fingerprint([said.result, said.output_ref]):
             raise Problem(
                 "result-conflict", f"this claim has already recorded a different result for phase {found.phase}"
             )

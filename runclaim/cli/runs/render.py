@@ -50,10 +50,19 @@ def _lines(run: Json) -> list[tuple[str, str | None]]:
         ("enqueued", one_line(run["enqueued_at"] or "")),
         ("started", one_line(run["started_at"] or "")),
         ("finished", one_line(run["finished_at"] or "")),
+        ("output", one_line(run.get("output_ref") or "")),
+        ("made by", _delivery(run)),
         ("error", run["error"] and _error(run)),
         ("input", one_line(json.dumps(run["input"], ensure_ascii=False))),
         ("result", one_line(json.dumps(run["result"], ensure_ascii=False)) if run["state"] == "succeeded" else None),
     ]
+
+
+def _delivery(run: Json) -> str | None:
+    if (number := run.get("delivery_id")) is None:
+        return None
+    action = run.get("delivery_action")
+    return one_line(f"delivery {number} ({action})" if action else f"delivery {number}")
 
 
 def _error(run: Json) -> str:

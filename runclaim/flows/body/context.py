@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from runclaim.flows.body.act import Acts, act
+from runclaim.flows.body.output_ref import check_output_ref
 from runclaim.flows.body.sessions import NamedSession, SessionStore
 from runclaim.flows.body.sessions import Session as ProviderSession
 from runclaim.keys import check_text
@@ -159,6 +160,15 @@ class Context(Generic[InputT]):
         one they are numbered. Returns: the idempotency key, the same at every send. Raises: InputError.
         """
         return self.records.plan_action(kind, payload, name=name, finding=finding)
+
+    def output_ref(self, url: str) -> None:
+        """
+        Say where the output of this phase lies, such as an artefact or a log that is too large for a result.
+
+        `url` has any scheme and at most 2 kB; the last call counts. It is recorded with the completion and shown with
+        the run. Raises: InputError, also for a URL that holds a password.
+        """
+        self.records.output_ref = check_output_ref(url)
 
     def act(
         self,

@@ -1,5 +1,5 @@
 """
-What a body has found and planned: kept in memory, and written with the completion of its phase or not at all.
+What a body has found, planned and pointed to: kept in memory, and written with the completion of its phase.
 
 A finding or an action of an attempt that fails, or whose claim is lost, has never been.
 """
@@ -36,6 +36,7 @@ class Drafts:
         self._run_id, self._phase, self._kinds = run_id, phase, kinds
         self.findings: list[NewFinding] = []
         self.actions: list[NewAction] = []
+        self.output_ref: str | None = None
 
     def finding(
         self,

@@ -98,6 +98,16 @@ class Run:
         return self.results[view.phase]
 
     @property
+    def output_ref(self) -> str | None:
+        """Where the output of the last phase that named a place lies. Raises: RunNotFound."""
+        return self.view.output_ref
+
+    @property
+    def output_refs(self) -> dict[str, str]:
+        """The same for each complete phase that named one."""
+        return self._access.ask(lambda conn: read.output_refs(conn, self.id))
+
+    @property
     def events(self) -> list[EventView]:
         """The run's journal, oldest first: what happened, when, and who and what ended it. Raises: RunNotFound."""
         with self._explained():

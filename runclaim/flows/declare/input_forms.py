@@ -140,8 +140,7 @@ class Form:
         def each_of(value: Any) -> Any:
             if not isinstance(value, dict):
                 return value
-            if value.keys() == ops.keys():
-                # The ordinary case, for every run: nothing is missing, and nothing is unknown.
+            if value.keys() == ops.keys():  # nothing is missing or unknown: the ordinary case, for every run
                 return {name: op(each) if (op := ops[name]) else each for name, each in value.items()}
             # What a type had once and has no longer says nothing of whether two inputs are the same.
             names = [name for name in value if name in known] if closed and compared else list(value)
@@ -182,9 +181,7 @@ def kinds_of(schema: Any) -> frozenset[str]:
         return _ANY
     if "enum" in schema or "const" in schema:
         return frozenset(map(kind_of, schema.get("enum", [schema.get("const")])))
-    named = schema.get("type")
-    if named is None:
-        return _ANY
+    named = schema.get("type", _ANY)
     return frozenset([named] if isinstance(named, str) else named)
 
 

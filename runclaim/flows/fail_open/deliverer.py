@@ -178,4 +178,5 @@ def _outcome(ended: Ended) -> Outcome:
         ran_seconds=ended.ran.total_seconds(),
         findings=[asdict(each) for each in ended.findings],
         actions=[asdict(each) for each in ended.actions],
+        output_ref=ended.output_ref,
     )

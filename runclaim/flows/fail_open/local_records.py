@@ -40,6 +40,7 @@ class Outcome:
     ran_seconds: float
     findings: list[dict[str, Any]] = field(default_factory=list)
     actions: list[dict[str, Any]] = field(default_factory=list)
+    output_ref: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -195,6 +195,7 @@ class Reconciler:
                 *(NewAction(**each) for each in outcome.actions),
                 *description.hooks_of_completion(claim),
             ),
+            outcome.output_ref,
         )
 
     def _ring(self, flow: DeclaredFlow[Any], moved: Moved, completion: Completion) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar
 
@@ -19,8 +19,9 @@ from runclaim.flows.client.handle import Run
 from runclaim.flows.client.new_run import Options
 from runclaim.flows.inbound.payload import mapped, payload_of
 from runclaim.flows.inbound.route import Landed, OutsideEvent, Route
-from runclaim.keys import check_name, nonce
+from runclaim.keys import MAX_KEY_BYTES, check_name, clip, nonce
 from runclaim.ledger.doors.dedup_windows import Sighting, first_sighting, seen_run, sighted
+from runclaim.secrets import redact
 from runclaim.signatures import GITHUB_HEADERS, STANDARD_HEADERS, check_github, check_secrets, check_standard
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
     from runclaim.flows.client.access import LedgerAccess
     from runclaim.flows.declare.declared_flow import DeclaredFlow
-    from runclaim.signatures import Signed
 
 InputT = TypeVar("InputT")
 #: What a mapping function returns: the flow's input, its fields, an event of it, or that it concerns no run.
@@ -61,6 +61,12 @@ class Delivery:
     id: str
     event: str
     payload: Any
+
+    @property
+    def action(self) -> str:
+        """The event, and what of it the payload calls `action`: `pull_request.synchronize`."""
+        action = self.payload.get("action") if isinstance(self.payload, Mapping) else None
+        return f"{self.event}.{action}" if isinstance(action, str) and action else self.event
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +112,13 @@ class Webhook(Generic[InputT]):
         signed = _SCHEMES[self.scheme](body, given, secrets)
         payload = payload_of(body, given.get("content-type", ""))
         sightings = self._sightings(signed.delivery_id, body)
+        delivery = Delivery(signed.delivery_id, signed.event, payload)
         try:
-            found = mapped(self._to_input, Delivery(signed.delivery_id, signed.event, payload))
+            found = mapped(self._to_input, delivery)
             return (
                 Received(DeliveryOutcome.IGNORED, None)
                 if found is None
-                else self._take(self._route(found, signed), sightings)
+                else self._take(self._route(found, delivery), sightings)
             )
         except (InputError, KeyConflict):
             # A delivery id counts once, even if the mapping is not the same twice: it may read the clock.
@@ -120,10 +127,13 @@ class Webhook(Generic[InputT]):
                 raise
             return Received(DeliveryOutcome.DUPLICATE, earlier)
 
-    def _route(self, found: Any, signed: Signed) -> Route:
+    def _route(self, found: Any, delivery: Delivery) -> Route:
         if isinstance(found, OutsideEvent):
-            return Route.of(self._access, self.flow, found, id=signed.delivery_id)
-        return Route(Enqueuer(self.flow, self._access, Options()).new_run(found), None, None)
+            route = Route.of(self._access, self.flow, found, id=delivery.id)
+        else:
+            route = Route(Enqueuer(self.flow, self._access, Options()).new_run(found), None, None)
+        new = replace(route.new, delivery_id=_shown(delivery.id), delivery_action=_shown(delivery.action))
+        return replace(route, new=new)
 
     def _earlier(self, sightings: list[Sighting]) -> Run | None:
         run_id = self._access.database.ask(lambda conn: seen_run(conn, sightings))
@@ -160,6 +170,11 @@ class Webhook(Generic[InputT]):
         if landed.made.created:
             return Received(DeliveryOutcome.ENQUEUED, run)
         return Received(DeliveryOutcome.STARTED if landed.started else DeliveryOutcome.EXISTING, run)
+
+
+def _shown(text: str) -> str:
+    """What a sender has written, as it is kept with the run for people to read."""
+    return redact(clip(text, MAX_KEY_BYTES))
 
 
 def _sighting(namespace: str, what: bytes, window: timedelta) -> Sighting:

@@ -71,6 +71,7 @@ class Attempt:
             writes=tuple(context.completions),
             findings=tuple(context.records.findings),
             actions=tuple(context.records.actions),
+            output_ref=context.records.output_ref,
         )
 
     def ended_by(self, error: Exception | None, ran: timedelta) -> Ended:

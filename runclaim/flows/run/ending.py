@@ -50,6 +50,7 @@ class Ended:
     writes: tuple[Callable[[Session], object], ...] = ()
     findings: tuple[NewFinding, ...] = ()
     actions: tuple[NewAction, ...] = ()
+    output_ref: str | None = None
     exception: BaseException | None = None
     delay: timedelta = timedelta(0)
     #: Redacts a text: what looks like a secret, and the values that the attempt was given.

@@ -57,7 +57,15 @@ class Success:
         """What the ledger records of it."""
         ended = self.ended
         return Completion(
-            self.claim, ended.result, worker, ended.ran, self.next_phase, ended.skipped, ended.findings, ended.actions
+            self.claim,
+            ended.result,
+            worker,
+            ended.ran,
+            self.next_phase,
+            ended.skipped,
+            ended.findings,
+            ended.actions,
+            ended.output_ref,
         )
 
 

@@ -45,7 +45,8 @@ _its_id: Final = bindparam("its_id", type_=Id())
 _LEASE: Final = select(runs.c.lease_expires_at, runs.c.deadline_at, runs.c.worker, now()).where(
     runs.c.id == _its_id, in_state(RunState.RUNNING)
 )
-_RECORDED: Final = select(phase_results.c.phase, phase_results.c.result, phase_results.c.attempts).where(
+_recorded_columns: Final = (phase_results.c.phase, phase_results.c.result, phase_results.c.attempts)
+_RECORDED: Final = select(*_recorded_columns, phase_results.c.output_ref).where(
     phase_results.c.run_id == _its_id,
     phase_results.c.fence == bindparam("its_fence"),
     phase_results.c.owner == bindparam("its_owner"),
@@ -68,6 +69,7 @@ class Recorded:
     phase: str
     result: Any
     attempt: int
+    output_ref: str | None
 
 
 @dataclass(frozen=True, slots=True)

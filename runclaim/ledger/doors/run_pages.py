@@ -52,6 +52,9 @@ _COLUMNS: Final = (
     runs.c.enqueued_at,
     runs.c.started_at,
     runs.c.finished_at,
+    runs.c.output_ref,
+    runs.c.updated_at,
+    runs.c.claimed_at,
 )
 _STALLED: Final = frozenset({RunState.WAITING, RunState.BLOCKED})
 _project: Final = bindparam("its_project", type_=Text())

@@ -215,3 +215,14 @@ def test_a_ledger_that_answers_with_an_error_of_its_own_sets_no_record_aside(out
     outage.bench.execute("ALTER TABLE elsewhere RENAME TO runclaim_counters")
 
     assert (1, RunState.SUCCEEDED) == (outage.reconcile(), run.state)
+
+
+def test_where_the_output_lies_is_recorded_with_the_result(outage: Outage):
+    flow = outage.flow(lambda ctx: ctx.output_ref("s3://reports/7.json"))
+    run = flow.enqueue(repo="acme/app", number=7)
+    outage.begin()
+    outage.bench.deliver(flow)
+    outage.end()
+    outage.reconcile()
+
+    assert (RunState.SUCCEEDED, "s3://reports/7.json") == (run.state, run.output_ref)

@@ -284,3 +284,23 @@ def test_an_unknown_trigger_or_flow_is_an_input_that_is_refused(hooked: Hooked, 
 
     assert ("trigger", "flow") == (trigger.value.field, flow.value.field)
     assert (None, None) == (hooked.runs.webhooks.get(name), hooked.runs.flows.get(name))
+
+
+def test_a_run_says_which_delivery_made_it(hooked: Hooked):
+    body = delivery()
+    made = hooked.hook.receive(body, headers(body)).run
+    other = delivery(note="edited")
+    hooked.hook.receive(other, headers(other, of="delivery-2"))
+
+    assert made is not None
+    assert ("delivery-1", "pull_request.synchronize") == (made.view.delivery_id, made.view.delivery_action)
+
+
+def test_what_a_sender_calls_its_delivery_is_kept_short_and_without_a_secret(hooked: Hooked):
+    body, token = delivery(), "ghp_" + "a1B2c3D4e5" * 4
+    made = hooked.hook.receive(body, headers(body, of=token + "x" * 5000)).run
+
+    assert made is not None
+    assert made.view.delivery_id is not None
+    assert "ghp_" not in made.view.delivery_id
+    assert 512 >= len(made.view.delivery_id.encode())
