@@ -9,6 +9,8 @@ revision = ${repr(up_revision)}
 down_revision = ${repr(down_revision)}
 branch_labels = None
 depends_on = None
+#: The oldest revision whose releases work on these tables, too.
+runs_with = ${repr(down_revision)}
 
 
 def upgrade() -> None:
