@@ -20,6 +20,8 @@ _FOR_WRITERS: Final = re.compile(
 )
 #: An index that is dropped is locked with its table, which the statement does not name.
 _DROPPED: Final = re.compile(r"^DROP INDEX (?!CONCURRENTLY)(\w+)", re.MULTILINE)
+#: The ledger's verbs lock them in this order, and all others after them.
+_ORDER: Final = ("runclaim_run_keys", "runclaim_subjects", "runclaim_runs")
 #: At most so many sessions are named.
 _MOST: Final = 3
 _IN_THE_WAY: Final = text(
@@ -63,6 +65,24 @@ def of(statements: str) -> Locks:
     named = {indexed or referred for indexed, referred in _FOR_WRITERS.findall(statements)}
     dropped = sorted(set(_DROPPED.findall(statements)))
     return Locks(tuple(sorted(for_all)), tuple(sorted(named - created - for_all)), tuple(dropped))
+
+
+def take(conn: Connection, wanted: Locks, seconds: float) -> None:
+    """
+    Take them all within so many seconds, in the ledger's order; then statements of this transaction take any time.
+
+    One after the other, as the script comes to them, they would be waited for several times, while the first are held.
+    """
+    conn.exec_driver_sql(f"SET LOCAL lock_timeout TO {round(seconds * 1000)}")
+    conn.exec_driver_sql(f"SET LOCAL statement_timeout TO {round(seconds * 1000)}")
+    for tables, mode in ((wanted.for_all, "ACCESS EXCLUSIVE"), (wanted.for_writers, "SHARE ROW EXCLUSIVE")):
+        if tables:
+            conn.exec_driver_sql(f"LOCK TABLE {', '.join(sorted(tables, key=_place))} IN {mode} MODE")
+    conn.exec_driver_sql("SET LOCAL statement_timeout TO 0")
+
+
+def _place(table: str) -> tuple[int, str]:
+    return (_ORDER.index(table) if table in _ORDER else len(_ORDER), table)
 
 
 def in_the_way(conn: Connection, relations: Sequence[str], *, snapshots: bool = False) -> str:

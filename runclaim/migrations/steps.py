@@ -35,6 +35,8 @@ _LOCK: Final = 7_236_418_250_113  # any number; the same for every runclaim that
 _TRY_LOCK: Final = f"SELECT pg_try_advisory_xact_lock({_LOCK})"
 #: A lock that was not given in time, a deadlock with the application's transactions.
 _BUSY: Final = frozenset({"55P03", "40P01"})
+#: Several locks, each in time and all of them not.
+_TOO_LONG: Final = "57014"
 
 
 class Effort(NamedTuple):
@@ -117,31 +119,25 @@ def _change(database: Database, schema: Schema, script: Script, effort: Effort, 
     """Run a script in a transaction that gives up waiting for a lock soon, as often as it takes."""
     statements = scripts.printed(schema, str(script.down_revision), script.revision, "postgresql", indexes=indexes)
     locked = locks.of(statements)
-    effort.say(f"{script.revision}: {locked}")
+    if indexes is None:
+        effort.say(f"{script.revision}: {locked}")
     pauses = Pauses(effort.wait, first=0.5, longest=5.0)
     while True:
         try:
-            with _hurried(database, effort) as conn:
-                return scripts.run(conn, schema, script.revision, indexes=indexes)
+            with database.engine.connect() as conn:
+                conn.execution_options(isolation_level="READ COMMITTED")
+                locks.take(conn, locked, min(LOCK_SECONDS, effort.wait))
+                scripts.run(conn, schema, script.revision, indexes=indexes)
+                conn.commit()
+                return
         except DBAPIError as error:
-            if sqlstate(error) not in _BUSY:
+            if sqlstate(error) not in {*_BUSY, _TOO_LONG}:
                 raise
             sessions = database.ask(lambda conn: locks.in_the_way(conn, locked.relations))
             if (pause := pauses.next()) is None:
                 raise _busy(f"{script.revision} for {database}", sessions, effort) from error
             effort.say(f"{script.revision}: {_holders(sessions)}; trying again in {pause:.1f} s")
         time.sleep(pause)
-
-
-@contextmanager
-def _hurried(database: Database, effort: Effort) -> Iterator[Connection]:
-    """A transaction that does not wait long for a lock, and as long as it takes for anything else."""
-    with database.engine.connect() as conn:
-        conn.execution_options(isolation_level="READ COMMITTED")
-        conn.exec_driver_sql(f"SET LOCAL lock_timeout TO {round(min(LOCK_SECONDS, effort.wait) * 1000)}")
-        conn.exec_driver_sql("SET LOCAL statement_timeout TO 0")
-        yield conn
-        conn.commit()
 
 
 def _busy(what: str, sessions: str, effort: Effort) -> LedgerUnavailable:
