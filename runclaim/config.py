@@ -151,17 +151,19 @@ def resolve(explicit: Mapping[str, Any], environ: Mapping[str, str], celery: Map
         if value is not None:
             convert = {"timedelta": duration, "bool": _switch, "int": _number}.get(str(field.type))
             found[name] = str(value) if convert is None else convert(name, value)
-    folder = local_folder.nearest()
     if "database_url" not in found:
+        folder = local_folder.nearest()
         _refuse_former_ledger(folder)
         found["database_url"] = sqlite_url(folder / local_folder.LEDGER)
-    return Config(**{"fail_open_folder": str(folder / "fail-open")} | found)
+    if "fail_open_folder" not in found:
+        found["fail_open_folder"] = str(local_folder.nearest() / "fail-open")
+    return Config(**found)
 
 
 def _refuse_former_ledger(folder: Path) -> None:
     """Raises: ConfigError where the runs of an earlier release would be left in a file that is no longer used."""
     former, ledger = folder.parent / "runclaim.db", folder / local_folder.LEDGER
-    if former.exists() and not ledger.exists():
+    if os.path.exists(former) and not os.path.exists(ledger):  # noqa: PTH110 - false where this user may not look
         raise ConfigError(
             f"{former} is the ledger of an earlier release; the default is now {ledger}. Stop what uses it and move it"
             f" there with its -wal and -shm, if it has them; or keep it: set RUNCLAIM_DATABASE_URL={sqlite_url(former)}"

@@ -61,14 +61,15 @@ def nearest() -> Path:
     """
     here = Path.cwd()
     beside = here / NAME
-    if beside.is_dir():
-        return beside
     home = Path(os.path.expanduser("~"))  # noqa: PTH111 - a user may have none
-    for above in here.parents:
-        if above in {home, Path(above.anchor)} or above.stat().st_mode & stat.S_IWOTH:
-            break
-        if _is_private(above / NAME):
-            return above / NAME
+    with suppress(PermissionError):  # a service may run where it cannot look around
+        if beside.is_dir():
+            return beside
+        for above in here.parents:
+            if above in {home, Path(above.anchor)} or above.stat().st_mode & stat.S_IWOTH:
+                break
+            if _is_private(above / NAME):
+                return above / NAME
     return beside
 
 

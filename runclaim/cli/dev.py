@@ -53,7 +53,7 @@ def command(*, app: str, concurrency: int, pool: str, loglevel: str, port: int |
     Uses RUNCLAIM_DATABASE_URL and CELERY_BROKER_URL if they are set. Every command and every Runclaim(app) that starts
     in this directory meanwhile uses the same ledger and broker. Ctrl-C stops everything.
     """
-    folder = _folder()
+    folder, with_flower = _folder(), _wants_flower(flower, app)
     with ExitStack() as stack:
         last = stack.enter_context(local_folder.held(folder))
         environment = _environment(stack, folder, app, last, port)
@@ -66,7 +66,7 @@ def command(*, app: str, concurrency: int, pool: str, loglevel: str, port: int |
         )
         schedule = ["-s", str(folder / "beat-schedule"), "--pidfile="]
         processes.start("beat", [*celery, "beat", *schedule, *shared], umask=_ONLY_US)
-        if _wants_flower(flower, app):
+        if with_flower:
             processes.start(
                 "flower", [*celery, "flower", "--address=127.0.0.1", f"--port={_FLOWER_PORT}", FLOWER_COLUMNS]
             )

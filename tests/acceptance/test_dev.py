@@ -9,6 +9,7 @@ import signal
 import socket
 import stat
 import sys
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -183,6 +184,16 @@ def test_a_port_that_is_taken_is_named_with_another(tmp_path: Path):
     assert [4, ""] == [told.returncode, told.stdout]
     assert f"the port {port} for the private broker is taken" in told.stderr
     assert f"runclaim dev --port {port + 1} …" in told.stderr
+
+
+def test_the_port_of_flower_that_is_taken_is_named_before_anything_starts(tmp_path: Path):
+    with ExitStack() as stack:
+        with suppress(OSError):  # then another process has it
+            stack.enter_context(socket.create_server(("127.0.0.1", 5555)))
+        told = run("dev", "-A", "shop", "--flower", cwd=tmp_path)
+
+    assert [4, ""] == [told.returncode, told.stdout]
+    assert "the port 5555 is taken; to have Flower on another: runclaim flower -A shop --port=5556" in told.stderr
 
 
 def test_a_module_that_does_not_exist_ends_the_command_and_says_why(tmp_path: Path, port: int):

@@ -205,6 +205,22 @@ def test_a_folder_that_belongs_to_no_project_serves_nobody_below(
     assert project / NAME == nearest()
 
 
+def test_a_service_may_run_in_a_directory_that_it_cannot_look_into(project: Path):
+    """Such as /root. INVARIANT: the search never ends a process. Breaks if it asks for more than it may."""
+    environ = {"RUNCLAIM_DATABASE_URL": "postgresql://h/x"}
+    project.chmod(0)
+    user = os.geteuid()
+    try:
+        os.seteuid(user or 65534)
+        found = [nearest(), resolve({}, environ, {}).fail_open_folder, resolve({}, {}, {}).database_url, joined()]
+    finally:
+        os.seteuid(user)
+        project.chmod(0o700)
+
+    folder = project / NAME
+    assert [folder, f"{folder}/fail-open", f"sqlite:///{folder}/ledger.db", {}] == found
+
+
 def test_a_ledger_of_an_earlier_release_is_not_left_behind(project: Path):
     """INVARIANT: runs are never left in a file that nothing opens. Breaks if the default moves without a word."""
     (project / "runclaim.db").touch()
