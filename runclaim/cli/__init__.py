@@ -48,8 +48,7 @@ def command(ctx: click.Context, *, no_color: bool) -> None:
     """Durable runs for Celery."""
     if no_color or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         ctx.color = False
-    # Who names an API or starts the very processes that others join has a place already.
-    if not os.environ.get(API_URL) and ctx.invoked_subcommand != "dev":
+    if not os.environ.get(API_URL):  # an API that is named has a ledger of its own
         local_folder.join(os.environ)
 
 

@@ -16,6 +16,7 @@ from runclaim import Runclaim
 from runclaim.cli.dev_broker import DEFAULT_PORT, _of
 from runclaim.config import resolve
 from runclaim.errors import ConfigError
+from runclaim.flows.fail_open.local_records import LocalRecords
 from runclaim.local_folder import NAME, DevRuns, Shared, held, join, make, nearest, share
 from runclaim.urls import sqlite_file
 
@@ -178,6 +179,13 @@ def test_the_folder_is_for_its_user_only_and_no_version_control_sees_it(project:
     assert [0o700, 0o600] == [stat.S_IMODE(each.stat().st_mode) for each in (folder, folder / "dev.json")]
     assert "*\n" == (folder / ".gitignore").read_text()
     assert BROKER == json.loads((folder / "dev.json").read_text())["private_broker"]
+
+
+def test_records_of_flows_that_fail_open_lie_in_such_a_folder(project: Path):
+    LocalRecords(project / NAME / "fail-open").check()
+
+    assert 0o700 == stat.S_IMODE((project / NAME).stat().st_mode)
+    assert "*\n" == (project / NAME / ".gitignore").read_text()
 
 
 def test_the_folder_of_the_project_serves_the_directories_below(project: Path, monkeypatch: pytest.MonkeyPatch):
