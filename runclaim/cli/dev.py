@@ -100,7 +100,7 @@ def _environment(stack: ExitStack, folder: Path, app: str, last: Shared, port: i
     local_folder.share(folder, Shared(str(Path.cwd()), variables, private))
     _say(f"ledger  {masked(ledger)}  ({'a SQLite file' if source == 'default' else f'from {source}'})")
     _say(f"broker  {masked(broker)}  ({broker_from})")
-    _say("to list your runs, in another terminal in this directory: runclaim runs list")
+    _say("in another terminal in this directory: runclaim runs list")
     _say("Ctrl-C stops everything.")
     # The app's module lies here, as for `celery -A` itself.
     path = os.pathsep.join(filter(None, [str(Path.cwd()), os.environ.get("PYTHONPATH")]))

@@ -47,7 +47,7 @@ def test_the_tables_are_checked_made_and_checked_again(database_url: str, tmp_pa
     "url,code,words",
     [
         ("postgresql+psycopg://me:hidden@127.0.0.1:1/none", 6, "does not answer"),
-        ("mysql://localhost/x", 1, "is not supported: use postgresql+psycopg://"),
+        ("mysql://localhost/x", 1, "is not supported: use postgresql://"),
         ("sqlite:///:memory:", 1, "does not name a plain file"),
     ],
 )

@@ -10,6 +10,7 @@ import socket
 import stat
 import sys
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -146,7 +147,9 @@ def test_one_command_is_all_that_a_second_terminal_needs(dev: Dev, project: Path
 
 
 @pytest.mark.timeout(300)
-def test_a_killed_dev_leaves_nothing_that_works_or_misleads(dev: Dev, project: Path, port: int):
+def test_a_killed_dev_leaves_nothing_that_works_or_misleads(
+    dev: Dev, project: Path, port: int, request: pytest.FixtureRequest
+):
     """
     INVARIANT: what a killed `runclaim dev` leaves behind is ended or ignored, and the next one starts at once.
 
@@ -154,6 +157,8 @@ def test_a_killed_dev_leaves_nothing_that_works_or_misleads(dev: Dev, project: P
     """
     dev.said(" ready.", within=120)
     children = dev.children()
+    for pid in children:
+        request.addfinalizer(partial(_end, pid))
     os.kill(dev.pid, signal.SIGKILL)
     dev.wait()
     until(lambda: not any(_lives(pid) for pid in children), "the end of every child", within=60)
@@ -202,6 +207,11 @@ def test_a_module_that_does_not_exist_ends_the_command_and_says_why(tmp_path: Pa
     assert 1 == told.returncode
     assert "exited with status" in told.stderr
     assert "nothing" in told.stdout
+
+
+def _end(group: int) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)
 
 
 def _lives(pid: int) -> bool:
