@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from runclaim import beat, local_folder, worker
 from runclaim.broker import Broker
+from runclaim.codec import use as use_codec
 from runclaim.config import Config, resolve, sources
 from runclaim.errors import DeclarationError
 from runclaim.flows.application import Declarations
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from celery import Celery
 
+    from runclaim.codec import Codec
     from runclaim.flows.declare.declared_flow import DeclaredFlow
     from runclaim.flows.declare.phase import Phase
 
@@ -38,20 +40,21 @@ _ATTACHED: Final[weakref.WeakSet[Celery]] = weakref.WeakSet()
 
 class Runclaim(Declarations):
     """
-    Durable runs on a Celery app. `settings` are the fields of `runclaim.config.Config`.
+    Durable runs on a Celery app. `settings` are the fields of `runclaim.config.Config`; `codec` encodes what it keeps.
 
     Nothing connects before the first use. Settings not given here come from RUNCLAIM_* variables, then from the
     app's `runclaim_*` configuration, then from the defaults: a SQLite file in the folder `.runclaim`.
     Where `runclaim dev` runs in this project, its ledger and its broker stand for variables that are not set.
     """
 
-    def __init__(self, app: Celery, **settings: Any) -> None:
+    def __init__(self, app: Celery, *, codec: Codec | None = None, **settings: Any) -> None:
         # `celery.current_app` stands for the application that is current now.
         app = cast("Celery", getattr(app, "_get_current_object", lambda: app)())
         if app in _ATTACHED:
             raise DeclarationError(
                 f"the Celery app {app.main or 'here'} already has a Runclaim; use that one everywhere"
             )
+        use_codec(codec)
         _ATTACHED.add(app)
         local_folder.join(os.environ)
         self.app = app

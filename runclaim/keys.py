@@ -41,6 +41,8 @@ _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,99}")
 #: Controls (C0 and C1, with NEL), separators of lines, and what turns the direction of writing: they steer a terminal.
 STEERING: Final = r"\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069"
 _CONTROL: Final = re.compile(rf"[{STEERING}\ud800-\udfff]")
+#: How what takes the place of a value begins: of an erased one, of an encoded one.
+_RESERVED: Final = '{"runclaim.'
 _REFUSED_IN_JSON: Final = re.compile(r"\\u(0000|[dD][89a-fA-F])")
 
 
@@ -167,6 +169,8 @@ def dump_json(field: str, value: Any, *, cap: int = MAX_JSON_BYTES) -> str:
         ) from error
     if _REFUSED_IN_JSON.search(text):
         _check(field, value)
+    if text.startswith(_RESERVED):
+        raise InputError(field, "begins with a name that starts with runclaim., which is reserved; use another name")
     # Escapes are ASCII; what counts is the text that they stand for.
     if len(text) > cap and (size := len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode())) > cap:
         raise InputError(

@@ -6,6 +6,7 @@ These are the stable places: what is elsewhere in the package moves from release
 
 from __future__ import annotations
 
+from runclaim.codec import Codec, CodecFailed
 from runclaim.config import Config
 from runclaim.events import EventType
 from runclaim.flows.actions.action import Action
@@ -29,6 +30,8 @@ __all__ = [
     "Action",
     "ActionView",
     "Claimed",
+    "Codec",
+    "CodecFailed",
     "Config",
     "Delivery",
     "DeliveryOutcome",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import BigInteger, Double, Integer, Text, and_, bindparam, case, func, select, update
 
+from runclaim.codec import needed
 from runclaim.events import EventType
 from runclaim.ledger.fence import Claim, locked, stands_in, state
 from runclaim.ledger.journal import Entry, append, beside, packed_entries
@@ -190,7 +191,13 @@ def passed_over(conn: Connection, wanted: Collection[ClaimRequest]) -> set[str]:
 
 
 def _claims(rows: Iterable[Any]) -> list[Claim]:
-    return [Claim(**row._asdict() | {"phases": tuple(row.phases)}) for row in rows]
+    # As the driver has them where the statement was prepared; elsewhere their types have opened them.
+    return [
+        Claim(
+            **row._asdict() | {"phases": tuple(row.phases), "input": needed(row.input), "headers": needed(row.headers)}
+        )
+        for row in rows
+    ]
 
 
 def _starts(run_id: str, fence: int, phase: str, attempt: int | None) -> Iterable[Entry]:

@@ -25,6 +25,7 @@ from sqlalchemy import (
     true,
 )
 
+from runclaim.codec import sealed
 from runclaim.errors import KeyConflict
 from runclaim.events import EventType
 from runclaim.ledger.fence import state
@@ -225,9 +226,9 @@ def _row(run: NewRun, generation: int = 0, rerun: int = 0, note: Any = None) -> 
         "subject": run.subject,
         "generation": generation,
         "rerun": rerun,
-        "input": json.dumps(run.input),
+        "input": sealed(json.dumps(run.input)),
         "trace_context": None if run.trace_context is None else json.dumps(run.trace_context),
-        "headers": None if run.headers is None else json.dumps(run.headers),
+        "headers": None if run.headers is None else sealed(json.dumps(run.headers)),
         "delivery_id": run.delivery_id,
         "delivery_action": run.delivery_action,
         "note": None if note is None else json.dumps(note),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Double, Text, case, null, or_, update
 
+from runclaim.codec import seal
 from runclaim.events import EventType
 from runclaim.ledger.actions.plan import Hooks, Stopped, add_actions_once
 from runclaim.ledger.fence import UNHELD, held, locked, proofs, state
@@ -86,11 +87,12 @@ def fail(conn: Connection, failures: Collection[Failure], *, hooks: Hooks = lamb
     Returns: run id → the run's state now. A run that is missing lost its claim. The caller owns the transaction.
     """
     by_run = {each.claim.run_id: each for each in failures}
+    errors = {run_id: seal(each.error) for run_id, each in by_run.items()}
     rows = [
         each.claim.proof()
         | {
             "verdict": each.verdict,
-            "error": json.dumps(each.error),
+            "error": json.dumps(errors[each.claim.run_id]),
             "delay_seconds": each.delay.total_seconds(),
         }
         for each in failures
@@ -103,7 +105,7 @@ def fail(conn: Connection, failures: Collection[Failure], *, hooks: Hooks = lamb
             said = {"worker": by_run[run_id].worker}
             if after is RunState.CANCELED:
                 said = {"by": canceled_by.get(run_id, "")} | said
-            yield from _entries(by_run[run_id], after, fence, said)
+            yield from _entries(by_run[run_id], after, fence, said, errors[run_id])
 
     append(conn, entries())
     stopped = [_stopped(by_run[run_id], after) for run_id, after, _ in found if after in _STOPS]
@@ -116,8 +118,10 @@ def _stopped(failure: Failure, after: RunState) -> Stopped:
     return Stopped(claim.run_id, claim.flow, claim.key, claim.phase, after, failure.error)
 
 
-def _entries(failure: Failure, after: RunState, fence: int, said: dict[str, str]) -> Iterator[Entry]:
+def _entries(
+    failure: Failure, after: RunState, fence: int, said: dict[str, str], error: dict[str, Any]
+) -> Iterator[Entry]:
     claim = failure.claim
-    yield Entry(claim.run_id, EventType.PHASE_FAILED, fence, claim.phase, claim.attempt, failure.error)
+    yield Entry(claim.run_id, EventType.PHASE_FAILED, fence, claim.phase, claim.attempt, error)
     if after in TERMINAL or after is RunState.BLOCKED:
         yield Entry(claim.run_id, _ENDS[after], fence, claim.phase, data=said)

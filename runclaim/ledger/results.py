@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Double, Integer, Text, insert, select, true
 
+from runclaim.codec import sealed, sealed_text
 from runclaim.ledger.fence import proofs
 from runclaim.models import phase_results
 from runclaim.sql.clock import now, shifted
@@ -75,8 +76,8 @@ def result_row(completion: Completion) -> dict[str, Any]:
     return claim.proof() | {
         "phase": claim.phase,
         "position": claim.cursor,
-        "result": completion.result,
-        "skipped": completion.skipped,
+        "result": sealed(completion.result),
+        "skipped": sealed_text(completion.skipped),
         "output_ref": completion.output_ref,
         "by_worker": completion.worker,
         "attempts": claim.attempt,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Double, Text, and_, delete, exists, select, true, tuple_
 
+from runclaim.codec import is_sealed
 from runclaim.errors import InputError, KeyConflict, LedgerUnavailable
 from runclaim.keys import fingerprint
 from runclaim.ledger.history.erased import is_erased
@@ -150,8 +151,9 @@ def find_holders(
             continue
         each = missing.pop((namespace, key_hash))
         if recorded_print != each.fingerprint:
-            if recorded is None or is_erased(recorded) or not _is_same(each, recorded):
-                raise _conflict(each, run_id, None if is_erased(recorded) else recorded)
+            known = None if is_erased(recorded) or is_sealed(recorded) else recorded
+            if known is None or not _is_same(each, known):
+                raise _conflict(each, run_id, known)
             by_value[namespace, key_hash] = recorded_print
         holders[namespace, key_hash] = run_id
     if some_are_free:

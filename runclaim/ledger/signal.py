@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Text, and_, bindparam, case, func, or_, select, update
 
+from runclaim.codec import sealed
 from runclaim.events import EventType
 from runclaim.ledger import read
 from runclaim.ledger.dispatch import MESSAGE, Due
@@ -134,7 +135,7 @@ def signal(
     row = conn.execute(_SIGNAL, named).one_or_none()
     if row is None and first_only:
         return Signaled(Answer.DUPLICATE)
-    values = named | {"its_signal": signal_id, "its_payload": payload, "a_moment": _A_MOMENT}
+    values = named | {"its_signal": signal_id, "its_payload": sealed(payload), "a_moment": _A_MOMENT}
     kept = conn.execute(_KEEP[conn.dialect.name], values).one_or_none() is not None
     if row is None:
         return Signaled(_later(conn, run_id, name, signal_id, call, kept=kept))

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from runclaim.models.base import Base
 from runclaim.sql.clock import Instant
-from runclaim.sql.rowset import Id
+from runclaim.sql.rowset import Id, Sealed
 
 
 class Finding(Base):
@@ -22,9 +22,9 @@ class Finding(Base):
     phase: Mapped[str] = mapped_column(Text)
     session_id: Mapped[str | None] = mapped_column(Id, ForeignKey("runclaim_sessions.id", ondelete="CASCADE"))
     severity: Mapped[str] = mapped_column(Text)
-    title: Mapped[str] = mapped_column(Text)
-    body: Mapped[str | None] = mapped_column(Text)
-    path: Mapped[str | None] = mapped_column(Text)
+    title: Mapped[str] = mapped_column(Sealed)
+    body: Mapped[str | None] = mapped_column(Sealed)
+    path: Mapped[str | None] = mapped_column(Sealed)
     #: Counts from 1.
     line: Mapped[int | None] = mapped_column()
     found_at: Mapped[datetime] = mapped_column(Instant)

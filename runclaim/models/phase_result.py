@@ -10,7 +10,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from runclaim.models.base import Base
 from runclaim.sql.clock import Instant
-from runclaim.sql.rowset import Id, Verbatim
+from runclaim.sql.rowset import Id, Sealed, Verbatim
 
 
 class PhaseResult(Base):
@@ -23,7 +23,7 @@ class PhaseResult(Base):
     position: Mapped[int] = mapped_column()
     result: Mapped[Any] = mapped_column(Verbatim, nullable=False)
     #: Why the phase had nothing to do, when it was skipped.
-    skipped: Mapped[str | None] = mapped_column(Text)
+    skipped: Mapped[str | None] = mapped_column(Sealed)
     #: The claim that completed it: what an ambiguous commit is read back by.
     fence: Mapped[int] = mapped_column(BigInteger)
     owner: Mapped[str] = mapped_column(Text)

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from runclaim.models.base import Base
 from runclaim.sql.clock import Instant
-from runclaim.sql.rowset import Id
+from runclaim.sql.rowset import Id, Sealed
 
 
 class Session(Base):
@@ -26,10 +26,10 @@ class Session(Base):
     phase: Mapped[str] = mapped_column(Text)
     role: Mapped[str] = mapped_column(Text)
     #: The provider's own identifier, once it is known.
-    provider_session_id: Mapped[str | None] = mapped_column(Text)
+    provider_session_id: Mapped[str | None] = mapped_column(Sealed)
     status: Mapped[str] = mapped_column(Text)
-    outcome: Mapped[str | None] = mapped_column(Text)
-    artifact_path: Mapped[str | None] = mapped_column(Text)
+    outcome: Mapped[str | None] = mapped_column(Sealed)
+    artifact_path: Mapped[str | None] = mapped_column(Sealed)
     #: How many of its findings block.
     blocking_count: Mapped[int] = mapped_column()
     started_at: Mapped[datetime] = mapped_column(Instant)
@@ -51,7 +51,7 @@ class NamedSession(Base):
 
     project: Mapped[str] = mapped_column(Text, primary_key=True)
     name: Mapped[str] = mapped_column(Text, primary_key=True)
-    provider_session_id: Mapped[str] = mapped_column(Text)
+    provider_session_id: Mapped[str] = mapped_column(Sealed)
     #: Rises with every update; an update names the version it has read.
     version: Mapped[int] = mapped_column(BigInteger)
     #: The run that wrote it last; no foreign key, it outlives the run.

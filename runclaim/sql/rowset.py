@@ -18,6 +18,8 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.expression import TableClause
 from sqlalchemy.sql.functions import FunctionElement
 
+from runclaim.codec import opened, opened_text, sealed_text
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -70,7 +72,22 @@ class Json(TypeDecorator[Any]):
 
     def process_result_value(self, value: Any, dialect: Dialect) -> Any:
         """What the driver gave, as Python has it."""
-        return value if value is None or dialect.name == "postgresql" else json.loads(value)
+        return opened(value if value is None or dialect.name == "postgresql" else json.loads(value))
+
+
+class Sealed(TypeDecorator[str]):
+    """A text of the application, which its codec encodes."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002 - the same on both
+        """What the driver is given."""
+        return sealed_text(value)
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002 - the same on both
+        """What the driver gave, as Python has it."""
+        return opened_text(value)
 
 
 class Verbatim(Json):

@@ -8,8 +8,9 @@ is `flows.flow.Flow`, which adds them.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, overload
 
+from runclaim import codec
 from runclaim.errors import DeclarationError
 from runclaim.flows.actions.hooks import HookEvent, Hooks
 from runclaim.flows.declare.description import FlowDescription
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 InputT = TypeVar("InputT")
 ResultT = TypeVar("ResultT")
+#: Why doors without the application refuse an input.
+_ENCODED: Final = "its data is encoded, and only the application has the codec"
 
 
 class OnPhase(Protocol):
@@ -72,6 +75,11 @@ class DeclaredFlow(Generic[InputT]):
         self.input_type = InputType(input_type)
         self.phases: dict[str, Phase[InputT, Any]] = {}
         self.retention, self.fail_open = options.retention, options.fail_open
+        if self.fail_open and codec.is_used():
+            raise DeclarationError(
+                f"flow {name} fails open, which puts inputs into messages and files that the codec does not reach;"
+                " leave out fail_open, or the codec"
+            )
         fields = self.input_type.fields
         self.naming: Naming[InputT] = Naming(self.name, fields, key=options.key, subject=options.subject)
         self.secret_fields = SecretFields.declared(fields, options.allow_secrets, options.secrets)
@@ -166,7 +174,7 @@ class DeclaredFlow(Generic[InputT]):
             name=self.name,
             phases=tuple(each.described(config) for each in self.phases.values()),
             input=self.input_type.json_schema,
-            own_code=self.input_type.own_code,
+            own_code=self.input_type.own_code or (_ENCODED if codec.is_used() else None),
             key=key.text if isinstance(key, Template) else None,
             subject=subject.text if isinstance(subject, Template) else None,
             has_subject=subject is not None,

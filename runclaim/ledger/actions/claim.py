@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Double, Text, and_, bindparam, or_, select, update
 
+from runclaim.codec import needed
 from runclaim.ledger.actions.plan import OPEN, action_state
 from runclaim.ledger.history.restored import is_in_doubt
 from runclaim.models import actions
@@ -109,9 +110,13 @@ def claim_actions(conn: Connection, kinds: Mapping[str, timedelta], *, owner: st
     """
     rows = [{"kind": kind, "seconds": longest.total_seconds()} for kind, longest in kinds.items()]
     found = conn.execute(_CLAIM, {"kinds": pack(rows), "by_owner": owner, "at_most": limit})
-    return [ActionClaim(**row._asdict()) for row in found]
+    return [_claim(row) for row in found]
 
 
 def claimed_actions(conn: Connection, *, owner: str) -> list[ActionClaim]:
     """Read back: what this owner's nonce holds."""
-    return [ActionClaim(**row._asdict()) for row in conn.execute(_READ_BACK, {"by_owner": owner})]
+    return [_claim(row) for row in conn.execute(_READ_BACK, {"by_owner": owner})]
+
+
+def _claim(row: Any) -> ActionClaim:
+    return ActionClaim(**row._asdict() | {"payload": needed(row.payload)})

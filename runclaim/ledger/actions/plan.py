@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import BigInteger, Text, and_, case, false, insert, literal_column, null, select, true, update
 
+from runclaim.codec import sealed
 from runclaim.models import actions, runs
 from runclaim.sql.clock import now
 from runclaim.sql.rowset import Id, as_json, pack, rowset, verbatim
@@ -172,4 +173,4 @@ def drop_actions(conn: Connection, run_ids: Collection[str]) -> None:
 
 
 def _row(new: NewAction) -> dict[str, Any]:
-    return asdict(new) | {"idempotency_key": new.idempotency_key}
+    return asdict(new) | {"idempotency_key": new.idempotency_key, "payload": sealed(new.payload)}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import BigInteger, Boolean, Double, Text, and_, case, false, null, select, update
 
+from runclaim.codec import seal
 from runclaim.ledger.actions.plan import action_state, count_pending
 from runclaim.models import actions, runs
 from runclaim.sql.clock import now, shifted
@@ -163,5 +164,5 @@ def _sent_row(sent: Sent) -> dict[str, Any]:
         "delay_seconds": sent.delay.total_seconds(),
         "uncertain": sent.uncertain,
         "upstream_id": sent.upstream_id,
-        "error": None if sent.error is None else json.dumps(sent.error),
+        "error": None if sent.error is None else json.dumps(seal(sent.error)),
     }

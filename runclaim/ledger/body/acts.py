@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Text, bindparam, delete, false, select, true, update
 
+from runclaim.codec import sealed
 from runclaim.ledger.fence import require_held
 from runclaim.ledger.history.restored import is_in_doubt
 from runclaim.models import acts
@@ -99,4 +100,4 @@ def answer_act(conn: Connection, claim: Claim, name: str, answer: str) -> None:
     """Record the answer, JSON text, of a call. Raises: ClaimLost. The caller owns the transaction."""
     require_held(conn, claim)
     place = {"its_run": claim.run_id, "its_phase": claim.phase, "its_name": name}
-    conn.execute(_ANSWER, place | {"its_answer": answer})
+    conn.execute(_ANSWER, place | {"its_answer": sealed(answer)})

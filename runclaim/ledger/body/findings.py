@@ -8,10 +8,11 @@ goes when its session goes; all of them go with their run.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Integer, Text, bindparam, insert, select, true
 
+from runclaim.codec import sealed_text
 from runclaim.models import findings
 from runclaim.sql.clock import now
 from runclaim.sql.rowset import Id, pack, rowset
@@ -67,9 +68,13 @@ _OF_RUN: Final = select(findings).where(findings.c.run_id == bindparam("its_id",
 def add_findings(conn: Connection, new: Collection[NewFinding]) -> None:
     """Record the findings of phases that complete in this transaction. The caller owns it."""
     if new:
-        conn.execute(_ADD, {"found": pack(asdict(each) for each in new)})
+        conn.execute(_ADD, {"found": pack(map(_row, new))})
 
 
 def findings_of(conn: Connection, run_id: str) -> list[FindingView]:
     """The run's findings in the order in which they were made."""
     return [FindingView(**row._asdict()) for row in conn.execute(_OF_RUN, {"its_id": run_id})]
+
+
+def _row(new: NewFinding) -> dict[str, Any]:
+    return asdict(new) | {name: sealed_text(getattr(new, name)) for name in ("title", "body", "path")}

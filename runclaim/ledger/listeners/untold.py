@@ -27,6 +27,7 @@ from sqlalchemy import (
     update,
 )
 
+from runclaim.codec import seal
 from runclaim.ledger.listeners.tail import LINE, Line
 from runclaim.ledger.listeners.turns import BEHIND
 from runclaim.models import events, listeners, runs, untold
@@ -161,7 +162,7 @@ def set_aside(conn: Connection, listener: str, aside: Collection[Aside]) -> None
             "state": "given_up" if each.given_up else "waiting",
             "attempts": each.attempts,
             "delay_seconds": each.delay.total_seconds(),
-            "error": None if each.error is None else json.dumps(each.error),
+            "error": None if each.error is None else json.dumps(seal(each.error)),
         }
         for each in aside
     ]
