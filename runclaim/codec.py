@@ -1,9 +1,9 @@
 """
 The codec of an application encodes at rest the values that the application puts into the ledger.
 
-Every value that is written passes `sealed` (JSON text), `seal` (a JSON value) or `sealed_text`; the types of the columns
-open values that are read. There is one codec in a process, because a value has to be opened wherever it is read. Without
-a codec nothing is done, and a value that another process has sealed is read as it stands.
+Every value that is written passes `sealed` (JSON text), `seal` (a JSON value) or `sealed_text`; the types of the
+columns open values that are read. There is one codec in a process, because a value has to be opened wherever it is
+read. Without a codec nothing is done, and a value that another process has sealed is read unchanged.
 """
 
 from __future__ import annotations

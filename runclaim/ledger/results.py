@@ -78,7 +78,7 @@ def result_row(completion: Completion) -> dict[str, Any]:
         "position": claim.cursor,
         "result": sealed(completion.result),
         "skipped": sealed_text(completion.skipped),
-        "output_ref": completion.output_ref,
+        "output_ref": sealed_text(completion.output_ref),
         "by_worker": completion.worker,
         "attempts": claim.attempt,
         "ran_seconds": completion.ran.total_seconds(),

@@ -32,4 +32,4 @@ class PhaseResult(Base):
     started_at: Mapped[datetime] = mapped_column(Instant)
     finished_at: Mapped[datetime] = mapped_column(Instant)
     #: Where the phase's output lies, in place of a result or beside it: a URL of any scheme.
-    output_ref: Mapped[str | None] = mapped_column(Text)
+    output_ref: Mapped[str | None] = mapped_column(Sealed)

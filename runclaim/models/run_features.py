@@ -9,14 +9,14 @@ from sqlalchemy import BigInteger, Index, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from runclaim.sql.clock import Instant, now
-from runclaim.sql.rowset import Id, Json
+from runclaim.sql.rowset import Id, Json, Sealed
 
 
 class RunFeatures:
     """Columns of runclaim_runs that a run has by what its flow declares, or by how it was made."""
 
     #: Where the output of the last phase that named one lies: a URL of any scheme.
-    output_ref: Mapped[str | None] = mapped_column(Text)
+    output_ref: Mapped[str | None] = mapped_column(Sealed)
     #: When the run was last changed; a lease that is extended and a message that is sent again change nothing.
     updated_at: Mapped[datetime | None] = mapped_column(Instant, onupdate=now())
     #: When the current claim was made, or the last one.

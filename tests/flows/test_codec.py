@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tests.harness.bench import Bench
 
 CANARY = "canary of Ann"
+URL = "https://example.com/Ann"
 
 
 class Scrambled:
@@ -68,6 +69,7 @@ def flow(bench: Bench) -> Iterator[Flow[Any]]:
             session.finding(severity="minor", title=CANARY)
         ctx.named_session("ann").keep(CANARY)
         ctx.plan_action("mail", {"to": CANARY})
+        ctx.output_ref(URL)
         return [ctx.act("ask", lambda _key: CANARY), ctx.input.head]
 
     @made.phase(name="wait", on="approved")
@@ -130,6 +132,7 @@ def everything(bench: Bench, run: Run) -> dict[str, Any]:
         "payload": run.actions[0].payload,
         "failed": [each.data["message"] for each in run.events if each.type == "phase.failed"],
         "aside": aside,
+        "outputs": (run.output_ref, run.output_refs),
     }
 
 
@@ -143,6 +146,7 @@ WHOLE = {
     "payload": {"to": CANARY},
     "failed": [CANARY],
     "aside": {"type": "Oh", "message": CANARY},
+    "outputs": (URL, {"plan": URL}),
 }
 
 
@@ -165,7 +169,7 @@ def test_no_plain_text_is_left_in_any_table_and_all_of_it_is_read_back(bench, fl
     actions = dict(shown.pop("actions"))
 
     assert RunState.FAILED is run.state
-    assert set() == tables_with(bench, CANARY)
+    assert set() == tables_with(bench, CANARY) | tables_with(bench, URL)
     assert WHOLE == shown
     assert f"not {{'to': '{CANARY}'}}" == actions["mail"]
 

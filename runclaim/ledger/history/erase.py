@@ -23,6 +23,7 @@ from runclaim.models import (
     acts,
     events,
     findings,
+    maps,
     named_sessions,
     phase_results,
     runs,
@@ -57,8 +58,7 @@ _over: Final = locked(_named, and_(runs.c.id == _named.c.run_id, _is_over))
 _blank: Final = {
     "input": MARK,
     "error": null(),
-    "headers": null(),
-    "trace_context": null(),
+    **dict.fromkeys(("headers", "trace_context", "output_ref", "error_signature", "item", "tags", "progress"), null()),
     # Below every generation: `ledger.retry` refuses it.
     "generation": literal_column("-1"),
 }
@@ -73,11 +73,12 @@ def _of_them(table: Table) -> ColumnElement[bool]:
     return table.c.run_id.in_(select(_erased.c.run_id))
 
 
+_without_reason: Final = case((phase_results.c.skipped.is_not(None), "erased"), else_=null())
 _has_failed: Final = actions.c.state == literal_column("'failed'", Text())
 _CHILDREN: Final = (
     update(phase_results)
     .where(_of_them(phase_results))
-    .values(result=_nothing, skipped=case((phase_results.c.skipped.is_not(None), "erased"), else_=null())),
+    .values(result=_nothing, output_ref=null(), skipped=_without_reason),
     update(events).where(_of_them(events), events.c.data.is_not(None)).values(data=null()),
     # One that failed could be sent again.
     update(actions)
@@ -87,6 +88,7 @@ _CHILDREN: Final = (
     update(untold).where(_of_them(untold)).values(error=null()),
     delete(acts).where(_of_them(acts)),
     delete(findings).where(_of_them(findings)),
+    delete(maps).where(_of_them(maps)),
     delete(sessions).where(_of_them(sessions)),
     delete(named_sessions).where(_of_them(named_sessions)),
 )
