@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
+_LONGEST_RELEASE: Final = 100
 _UNITS: Final = {"ms": "milliseconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
@@ -37,6 +38,9 @@ class Config:
     schema: str = ""
     #: The project that this application's runs belong to.
     project: str = "default"
+    #: What this release of the application is called, such as a version or a commit; empty to name each flow's release
+    #: after its declaration.
+    release: str = ""
     #: How long a claim is safe without a heartbeat. Four beats a lease, and room for a body that holds the GIL.
     lease: timedelta = timedelta(seconds=60)
     #: When a claim ends even with a heartbeat, unless the phase says otherwise.
@@ -93,6 +97,8 @@ class Config:
                 raise ConfigError(f"{field.name} must be greater than zero, not {value}")
             if isinstance(value, int) and not isinstance(value, bool) and value <= 0:
                 raise ConfigError(f"{field.name} must be greater than zero, not {value}")
+        if len(self.release) > _LONGEST_RELEASE or not self.release.isprintable():
+            raise ConfigError(f"release is {self.release!r:.40}; use at most {_LONGEST_RELEASE} printable characters")
         if self.log_format not in {"text", "json"}:
             raise ConfigError(f"log_format is {self.log_format!r}; use text or json")
         # Once, here: a process that changes its working directory later stays with its ledger, records and file.

@@ -40,7 +40,7 @@ def enqueue(
     if application is not None and request.flow not in application.flows:
         raise _no_flow(f"the application has no flow {request.flow}", sorted(application.flows))
     with _worded(idempotency_key):
-        new = requested_run(known_flow(access, request.flow), request, trace_context=tracing.carrier())
+        new = requested_run(known_flow(access, request.flow, request.project), request, trace_context=tracing.carrier())
         if idempotency_key is None:
             (run,) = make_runs(access, Enqueue([new]))
             return run.run_id, run.created
@@ -52,7 +52,7 @@ def rerun(access: LedgerAccess, run_id: str, *, by: str) -> str:
     """The id of a new run of a run's key and input. Raises: RunNotFound, NotFound, InputError, ConfigError."""
     view = access.ask(lambda conn: view_of(conn, run_id))
     with _worded(None):
-        new = known_flow(access, view.flow).rerun_of(view)
+        new = known_flow(access, view.flow, view.project).rerun_of(view)
         return make_runs(access, Rerun([new], by))[0].run_id
 
 

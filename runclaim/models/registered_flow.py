@@ -14,7 +14,7 @@ from runclaim.sql.rowset import Json
 
 
 class RegisteredFlow(Base):
-    """A flow as the worker that started last declared it."""
+    """A flow as the release that came last declares it, for doors that know no releases; see runclaim_releases."""
 
     __tablename__ = "runclaim_flows"
 

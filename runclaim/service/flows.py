@@ -16,19 +16,25 @@ if TYPE_CHECKING:
     from runclaim.service.run_request import RunRequest
 
 
-def known_flow(access: LedgerAccess, name: str) -> RunSource:
-    """Where the runs of the flow of that name come from. Raises: UnknownFlow, LedgerUnavailable."""
+def known_flow(access: LedgerAccess, name: str, project: str | None = None) -> RunSource:
+    """
+    Where the runs of the flow of that name come from: of the application at hand, or as it is registered.
+
+    Of flows that several projects have registered it is that of `project`, by default the configured one. Raises:
+    UnknownFlow, LedgerUnavailable.
+    """
     declared = access.flows.get(name)
     if declared is not None and declared.phases:
         return RunSource.declared(declared, access, access.headers_of)
-    if (description := access.ask(lambda conn: registered(conn, name))) is None:
+    project = project or access.config.project
+    if (description := access.ask(lambda conn: registered(conn, name, project))) is None:
         raise UnknownFlow(name, [each.name for each in known_flows(access)])
     return RunSource.registered(description, access)
 
 
 def known_flows(access: LedgerAccess) -> list[FlowDescription]:
     """Every flow that is known here, by name. Raises: LedgerUnavailable."""
-    known = access.ask(all_registered)
+    known = access.ask(lambda conn: all_registered(conn, access.config.project))
     known |= {flow.name: flow.described(access.config) for flow in access.flows.values() if flow.phases}
     return [known[name] for name in sorted(known)]
 

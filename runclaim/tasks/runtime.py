@@ -62,6 +62,17 @@ class Runtime:
         if changed := register_flows(self.ledger.database, self.flows.values(), self.ledger.config):
             logger.info("registered in the ledger: %s", ", ".join(changed))
 
+    def register_flows_soon(self) -> None:
+        """The same in a thread; what goes wrong is said at the next try, or never mattered."""
+
+        def register() -> None:
+            try:
+                self.register_flows()
+            except RunclaimError as refused:
+                logger.debug("flows are not registered: %s", refused)
+
+        threading.Thread(target=register, name="runclaim-release", daemon=True).start()
+
     def runner(self, node: str) -> Runner:
         """The runner of this process; `node` is the worker's Celery name."""
         return Runner(

@@ -12,6 +12,7 @@ from celery import bootsteps, signals
 
 from runclaim import logs
 from runclaim.errors import LedgerUnavailable, RunclaimError
+from runclaim.ledger.doors.registered_flows import SEEN_EVERY
 from runclaim.worker import alive, flower, result_pipes, unknown_tasks
 from runclaim.worker.checks import notices, refusals
 
@@ -29,6 +30,7 @@ def attach(app: Celery, runtime: Runtime) -> None:
     app.steps["worker"].add(_start_check(app, runtime))
     app.steps["consumer"].add(_event_flag(runtime))
     app.steps["consumer"].add(_reconciling(runtime))
+    app.steps["consumer"].add(_seen(runtime))
     alive.attach(app, lambda: runtime.ledger.config)
     flower.attach(app, runtime)
     unknown_tasks.attach(app, runtime)
@@ -113,6 +115,18 @@ def _reconciling(runtime: Runtime) -> type:
                 backlog.reconcile_repeatedly(parent.timer.call_repeatedly)
 
     return RunclaimReconcile
+
+
+def _seen(runtime: Runtime) -> type:
+    class RunclaimSeen(bootsteps.StartStopStep):
+        """Says now and then that this release is alive, in a thread: the ledger may take its time to answer."""
+
+        requires = ("celery.worker.consumer.events:Events",)
+
+        def start(self, parent: Any) -> None:
+            parent.timer.call_repeatedly(SEEN_EVERY, runtime.register_flows_soon)
+
+    return RunclaimSeen
 
 
 def _say_where_nothing_opens(records: LocalRecords, names: list[str]) -> None:

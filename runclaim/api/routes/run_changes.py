@@ -128,7 +128,7 @@ def rerun_run(run_id: UUID, request: Request, caller: CurrentCaller) -> Response
     line, server = caller.run(str(run_id)), caller.server
     server.room.require("live-runs", line.project)
     view = server.ask(partial(view_of, run_id=line.id))
-    new = known_flow(server.access, line.flow).rerun_of(view)
+    new = known_flow(server.access, line.flow, line.project).rerun_of(view)
     return respond(
         caller,
         request,

@@ -147,7 +147,7 @@ def _enqueued(runs: Sequence[Enqueued]) -> Answer:
 
 
 def _new_run(caller: Caller, body: EnqueueRequest, project: str, request: Request) -> NewRun:
-    flow = known_flow(caller.server.access, body.flow)
+    flow = known_flow(caller.server.access, body.flow, project)
     wanted = RunRequest(
         flow=body.flow,
         input=body.input,

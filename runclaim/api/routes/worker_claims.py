@@ -91,7 +91,7 @@ Settling = tuple[Callable[["Connection"], Ended], Callable[["Connection"], Ended
 def take(caller: Caller, request: WorkRequest) -> Job | None:
     """Claim the run that has waited longest at one of these phases, or `None`. Raises: Problem."""
     server, project, owner = caller.server, caller.project(request.project), nonce()
-    flow = known_flow(server.access, request.flow)
+    flow = known_flow(server.access, request.flow, project)
     description = flow.description
     known = {phase.name: phase for phase in description.phases if phase.name in request.phases}
     if missing := sorted(set(request.phases) - set(known)):
@@ -139,7 +139,7 @@ def _job(conn: Connection, taken: Claim, flow: RunSource, phase: PhaseDescriptio
 def begin_success(caller: Caller, line: RunLine, fence: int, owner: str, said: Succeeded) -> Settling:
     """How a result is recorded, and read back. Raises: InputError."""
     server = caller.server
-    description = known_flow(server.access, line.flow).description
+    description = known_flow(server.access, line.flow, line.project).description
     text = dump_json("result", said.result)
     output_ref = None if said.output_ref is None else check_output_ref(said.output_ref)
 
@@ -177,7 +177,7 @@ def begin_success(caller: Caller, line: RunLine, fence: int, owner: str, said: S
 
 def begin_failure(caller: Caller, line: RunLine, fence: int, owner: str, said: FailedAttempt) -> Settling:
     """How an attempt without a result is settled, and read back."""
-    description = known_flow(caller.server.access, line.flow).description
+    description = known_flow(caller.server.access, line.flow, line.project).description
     error = reported_error_data(said.error.type, said.error.message, said.error.traceback)
     place = fingerprint(["fail", line.id, fence, owner])
     what = fingerprint([error, said.verdict, said.retry_after_seconds])

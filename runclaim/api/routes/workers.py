@@ -78,7 +78,7 @@ def beat(run_id: UUID, body: Held, caller: CurrentCaller) -> JSONResponse:
     """Extend the lease, never past the deadline. If `cancel_requested` is true, stop and send `:fail`."""
     line = caller.run(str(run_id))
     fence, owner = _proof(body)
-    description = known_flow(caller.server.access, line.flow).description
+    description = known_flow(caller.server.access, line.flow, line.project).description
 
     def work(conn: Connection) -> JSONResponse:
         claim = held_claim(conn, line.id, fence=fence, owner=owner)

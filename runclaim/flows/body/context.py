@@ -166,7 +166,7 @@ class Context(Generic[InputT]):
         Say where the output of this phase lies, such as an artefact or a log that is too large for a result.
 
         `url` has any scheme and at most 2 kB; the last call counts. It is recorded with the completion and shown with
-        the run. Raises: InputError, also for a URL that holds a password.
+        the run. Raises: InputError, including for a URL that holds a password.
         """
         self.records.output_ref = check_output_ref(url)
 

@@ -1,16 +1,18 @@
 """
-Descriptions in the ledger: written by an application's workers when they start, read by doors without an application.
+Descriptions in the ledger: told by an application's workers, release by release, and read by doors without one.
 
-The worker that started last is right: a release registers its flows with its first worker.
+Which of several releases a door goes by: see `ledger.doors.registered_flows`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from runclaim.flows.actions.hooks import plan_stopped
 from runclaim.flows.declare.description import FlowDescription
+from runclaim.keys import fingerprint
 from runclaim.ledger.doors import registered_flows as ledger
+from runclaim.ledger.doors.registered_flows import Registration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -22,23 +24,35 @@ if TYPE_CHECKING:
     from runclaim.flows.declare.declared_flow import DeclaredFlow
     from runclaim.ledger.actions.plan import NewAction, Stopped
 
+#: Of the fingerprint that names a release which has no name.
+_SHORT: Final = 12
+
 
 def register_flows(database: Database, flows: Iterable[DeclaredFlow[Any]], config: Config) -> list[str]:
-    """Tell the ledger of these flows; returns the names of those that were new or changed. Writes only those."""
-    declared = {each.name: each.described(config).as_json() for each in flows if each.phases}
-    changed = database.ask(lambda conn: ledger.unregistered(conn, declared))
-    return database.run(lambda conn: ledger.register(conn, changed)) if changed else []
+    """
+    Tell the ledger that these flows are alive in this release; returns the names of those that were new or changed.
+
+    Writes nothing where another worker has just said the same.
+    """
+    told = [_registration(each, config) for each in flows if each.phases]
+    unseen = database.ask(lambda conn: ledger.unseen(conn, config.project, told))
+    return database.run(lambda conn: ledger.register(conn, config.project, unseen)) if unseen else []
 
 
-def registered(conn: Connection, name: str) -> FlowDescription | None:
-    """The flow of that name, or `None` when no application has registered it."""
-    declared = ledger.registered(conn, name)
+def _registration(flow: DeclaredFlow[Any], config: Config) -> Registration:
+    declared = flow.described(config).as_json()
+    return Registration(flow.name, config.release or fingerprint(declared)[:_SHORT], declared)
+
+
+def registered(conn: Connection, name: str, project: str) -> FlowDescription | None:
+    """The flow of that name, best of that project, or `None` when no application has registered it."""
+    declared = ledger.registered(conn, name, project)
     return None if declared is None else FlowDescription.from_json(declared)
 
 
-def all_registered(conn: Connection) -> dict[str, FlowDescription]:
-    """Every registered flow by its name, sorted by it."""
-    return {name: FlowDescription.from_json(each) for name, each in ledger.all_registered(conn).items()}
+def all_registered(conn: Connection, project: str) -> dict[str, FlowDescription]:
+    """Every registered flow by its name, sorted by it; best those of that project."""
+    return {name: FlowDescription.from_json(each) for name, each in ledger.all_registered(conn, project).items()}
 
 
 def hooks_of_any_stop(
@@ -52,7 +66,7 @@ def hooks_of_any_stop(
     """
 
     def plan(stopped: Stopped) -> Iterable[NewAction]:
-        flow, description = flows.get(stopped.flow), registered(conn, stopped.flow)
+        flow, description = flows.get(stopped.flow), registered(conn, stopped.flow, project="")
         known = [each for each in (flow and flow.hooks.kinds, description and description.hooks) if each]
         words = {word for each in known for word in each}
         kinds = {word: list(dict.fromkeys(kind for each in known for kind in each.get(word, ()))) for word in words}
