@@ -35,8 +35,12 @@ def licence(name: str) -> str:
 
 def page() -> str:
     """The page as it has to be. Raises: PackageNotFoundError for a package that is not installed here."""
-    rows = [f"| {each.name} | {each.version} | {licence(each.name)} |" for each in installed("image")]
-    return _HEAD + "\n".join(rows) + "\n"
+    return _HEAD + "\n".join(map(row, installed("image"))) + "\n"
+
+
+def row(package: Locked) -> str:
+    """A package's line of the table."""
+    return f"| {package.name} | {package.version} | {licence(package.name)} |"
 
 
 def installed(lock: str) -> list[Locked]:

@@ -68,7 +68,7 @@ def nearest() -> Path:
         for above in here.parents:
             if above in {home, Path(above.anchor)} or above.stat().st_mode & stat.S_IWOTH:
                 break
-            if _is_private(above / NAME):
+            if is_private(above / NAME):
                 return above / NAME
     return beside
 
@@ -76,11 +76,20 @@ def nearest() -> Path:
 def make(folder: Path) -> Path:
     """The folder, made if it is missing: for this user only, and left out of version control. Raises: OSError."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if not _is_private(folder):
+    if not is_private(folder):
         folder.chmod(0o700)
     with suppress(FileExistsError), (folder / ".gitignore").open("x") as file:
         file.write("*\n")
     return folder
+
+
+def is_private(path: Path) -> bool:
+    """Whether it is this user's, and no one else may write there."""
+    try:
+        there = path.stat()
+    except OSError:
+        return False
+    return there.st_uid == os.geteuid() and not there.st_mode & _OF_OTHERS
 
 
 @contextmanager
@@ -138,7 +147,7 @@ def _names_another(ledger: str, environ: Mapping[str, str]) -> bool:
 
 def _of_running(folder: Path) -> dict[str, str]:
     """The variables that a running `runclaim dev` shares: its ledger, and what else it has."""
-    if not (folder / _FILE).is_file() or not _is_private(folder):
+    if not (folder / _FILE).is_file() or not is_private(folder):
         return {}
     with suppress(OSError), _opened(folder / _LOCK) as lock:
         if _took(lock):
@@ -154,7 +163,7 @@ def _of_running(folder: Path) -> dict[str, str]:
 def _read(folder: Path) -> Shared:
     """What is shared there; nothing for a file that is missing, damaged or not only ours."""
     with suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
-        if _is_private(folder / _FILE):
+        if is_private(folder / _FILE):
             shared = Shared(**json.loads((folder / _FILE).read_text()))
             return replace(shared, variables={str(name): str(value) for name, value in shared.variables.items()})
     return Shared()
@@ -176,12 +185,3 @@ def _took(lock: int) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-def _is_private(path: Path) -> bool:
-    """Whether it is this user's, and no one else may write there."""
-    try:
-        there = path.stat()
-    except OSError:
-        return False
-    return there.st_uid == os.geteuid() and not there.st_mode & _OF_OTHERS

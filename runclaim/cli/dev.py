@@ -27,6 +27,7 @@ from runclaim.servers.machine import is_free
 from runclaim.urls import masked
 
 _FLOWER_PORT: Final = 5555
+_ELSEWHERE: Final = "work in a directory of your own, or remove the folder if nothing in it is needed"
 #: For what a process of ours writes, without a say in it, where others could read it.
 _ONLY_US: Final = 0o077
 
@@ -74,15 +75,15 @@ def command(*, app: str, concurrency: int, pool: str, loglevel: str, port: int |
 
 
 def _folder() -> Path:
-    """The project's folder. Raises: Refused where it cannot be made."""
+    """The project's folder. Raises: Refused where it cannot be made, or is another user's."""
     folder = local_folder.nearest()
     try:
-        return local_folder.make(folder)
+        local_folder.make(folder)
     except OSError as error:
-        raise Refused(
-            f"the folder {folder} cannot be made private for this user: {error.strerror}. Work in a directory of"
-            " your own, or remove the folder"
-        ) from error
+        raise Refused(f"the folder {folder} cannot be made: {error.strerror}; {_ELSEWHERE}") from error
+    if not local_folder.is_private(folder):  # other processes would not read what is shared there
+        raise Refused(f"the folder {folder} belongs to another user; {_ELSEWHERE}")
+    return folder
 
 
 def _environment(stack: ExitStack, folder: Path, app: str, last: Shared, port: int | None) -> dict[str, str]:

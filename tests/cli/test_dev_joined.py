@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -68,6 +69,26 @@ def test_a_second_dev_is_refused_by_the_first_and_not_by_its_variables():
 
     assert 4 == told.exit_code
     assert "another runclaim dev runs in" in told.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_dev_is_refused_in_a_folder_of_another_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """What is shared there would be read by no one, so a second terminal would miss the broker without a word."""
+    monkeypatch.chdir(tmp_path)
+    os.chown(make(tmp_path / NAME), 65534, 65534)
+    told = invoked("dev", "-A", "missing_app", "--no-flower")
+
+    assert 4 == told.exit_code
+    assert f"the folder {tmp_path / NAME} belongs to another user; work in a directory of your own" in told.stderr
+
+
+def test_dev_is_refused_where_its_folder_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / NAME).write_text("a file")
+    told = invoked("dev", "-A", "missing_app", "--no-flower")
+
+    assert 4 == told.exit_code
+    assert f"the folder {tmp_path / NAME} cannot be made: File exists" in told.stderr
 
 
 def test_the_first_use_of_a_ledger_makes_its_folder_for_this_user_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

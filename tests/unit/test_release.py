@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from importlib.metadata import PackageNotFoundError, distribution, requires
+from importlib.metadata import PackageNotFoundError, distribution, requires, version
 from pathlib import Path
 
 import pytest
@@ -13,8 +13,8 @@ from packaging.utils import canonicalize_name as canonical
 from packaging.version import Version
 
 import dev
-from release.licences import PAGE, installed, page
-from release.locks import EXTRAS, UV, locked, path
+from release.licences import PAGE, installed, row
+from release.locks import EXTRAS, UV, Locked, locked, path
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -25,7 +25,7 @@ ALLOWED = ("Apache", "BSD", "ISC", "LGPL", "MIT", "MPL", "New BSD", "PSF", "Pyth
 
 def pins() -> dict[str, str]:
     lines = (ROOT / "constraints.txt").read_text().splitlines()
-    return {canonical(name): version for name, _, version in (line.partition("==") for line in lines)}
+    return {canonical(name): number for name, _, number in (line.partition("==") for line in lines)}
 
 
 def wanted(extras: str) -> set[str]:
@@ -38,12 +38,17 @@ def wanted(extras: str) -> set[str]:
 
 
 def follows(name: str) -> set[str]:
-    """What an installed package needs here; nothing of one that this platform does not have."""
-    try:
-        needed = [Requirement(each) for each in requires(name) or ()]
-    except PackageNotFoundError:
-        return set()
+    """What an installed package needs here."""
+    needed = [Requirement(each) for each in requires(name) or ()]
     return {canonical(each.name) for each in needed if each.marker is None or each.marker.evaluate({"extra": ""})}
+
+
+def is_here(package: Locked) -> bool:
+    """Whether the version of the lock is installed; the tests also run on the lowest and the highest versions."""
+    try:
+        return version(package.name) == package.version
+    except PackageNotFoundError:
+        return False
 
 
 @pytest.mark.parametrize("lock", LOCKS)
@@ -62,9 +67,10 @@ def test_a_lock_has_the_pinned_versions_with_hashes_and_without_an_address(lock:
 def test_a_lock_has_all_that_its_extras_need(lock: str):
     """INVARIANT: an installer that takes only hashes has all it needs. Breaks if a dependency is not locked."""
     names = {canonical(each.name) for each in locked(lock)}
+    here = [each.name for each in locked(lock) if is_here(each)]
 
     assert set() == wanted(EXTRAS[lock]) - names
-    assert {} == {name: missing for name in names if (missing := follows(name) - names)}
+    assert {} == {name: missing for name in here if (missing := follows(name) - names)}
 
 
 def test_every_set_up_installs_by_hashes_and_builds_with_what_is_locked():
@@ -85,7 +91,11 @@ def test_the_image_has_a_parser_that_checks_the_end_of_a_chunk():
 
 def test_the_page_of_licences_is_that_of_the_image():
     """INVARIANT: docs/licences.md says what is installed. Breaks until `python3 dev.py lock` is run."""
-    assert page() == PAGE.read_text()
+    packages = installed("image")
+    table = PAGE.read_text().splitlines()[-len(packages) :]
+
+    assert [each.name for each in packages] == [line.removeprefix("| ").partition(" | ")[0] for line in table]
+    assert [] == [row(each) for each in packages if is_here(each) and row(each) not in table]
 
 
 def test_every_licence_is_of_a_known_kind():
