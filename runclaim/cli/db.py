@@ -163,6 +163,35 @@ def restored(*, app: str | None, url: str | None, as_json: bool) -> None:
         give_json({"restored_at": at})
 
 
+@command.command()
+@app_option
+@url_option
+@click.option("--application", metavar="ROLE", help="Of processes that enqueue, read and change runs.")
+@click.option("--worker", metavar="ROLE", help="Of Celery workers and beat.")
+@click.option("--api", metavar="ROLE", help="Of the HTTP API.")
+@click.option("--reader", metavar="ROLE", help="Of people and dashboards that only look.")
+@json_option
+def grants(*, app: str | None, url: str | None, as_json: bool, **roles: str | None) -> None:
+    """
+    Print GRANT statements for roles that may do no more than they need. Connects to nothing.
+
+    Without a name: for all four, under the names runclaim_application, runclaim_worker, runclaim_api, runclaim_reader.
+    Apply them as the owner of the tables, again after each `db upgrade`: runclaim db grants | psql …
+    """
+    runs = find_app(app, url)
+    config = config_of(url) if runs is None else runs.config
+    from runclaim.migrations.grants import Part, statements
+    from runclaim.urls import parsed, schema_of
+
+    named = {part: role for part in Part if (role := roles[part])}
+    wanted = named or {part: f"runclaim_{part}" for part in Part}
+    lines = list(statements(wanted, schema_of(parsed(config.database_url))))
+    if as_json:
+        give_json({"roles": {str(part): role for part, role in wanted.items()}, "sql": "\n".join(lines)})
+    for line in [] if as_json else lines:
+        give(line)
+
+
 @contextmanager
 def _database(app: str | None, url: str | None) -> Iterator[Database]:
     """The database itself, whatever schema it has."""

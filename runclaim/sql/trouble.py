@@ -23,8 +23,8 @@ T = TypeVar("T")
 _ACCESS: Final = "check the user and the password in RUNCLAIM_DATABASE_URL, and what the server's pg_hba.conf allows"
 _DATABASE: Final = "create that database, or name one that exists in RUNCLAIM_DATABASE_URL"
 _GRANTS: Final = (
-    "grant the role USAGE on the schema, SELECT, INSERT, UPDATE and DELETE on the runclaim tables and USAGE on their"
-    " sequences; `runclaim db upgrade` also needs CREATE on the schema"
+    "grant the role USAGE on the schema and what it needs of the runclaim tables, as `runclaim db grants` prints it;"
+    " `runclaim db upgrade` needs CREATE on the schema, and on the database to create a schema"
 )
 _PARAMETER: Final = "check the parameters in RUNCLAIM_DATABASE_URL"
 _DAMAGED: Final = "the file is damaged; restore it from a backup"

@@ -96,7 +96,7 @@ def upgrade() -> None:
         sa.CheckConstraint("pending_actions >= 0", name=op.f("ck_runclaim_runs_pending_actions_not_negative")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_runclaim_runs")),
     )
-    if op.get_bind().dialect.name == "postgresql":
+    if op.get_context().dialect.name == "postgresql":
         op.execute("ALTER TABLE runclaim_runs SET (fillfactor = 80)")
     op.create_index(
         "ix_runclaim_runs_dispatch_due_at",
