@@ -20,6 +20,7 @@ SHARED: Final = {
     "runs": ("runclaim.cli.runs", "Enqueue, watch and stop runs."),
     "actions": ("runclaim.cli.actions", "List planned actions; retry or resolve those that failed or are unknown."),
     "listeners": ("runclaim.cli.listeners", "List event listeners; tell them again the events that were given up."),
+    "deploy": ("runclaim.cli.deploy", "Check a new release against the runs that the ledger still has."),
     "db": ("runclaim.cli.db", "Create, upgrade and check the ledger's tables."),
     "config": ("runclaim.cli.config", "Show the current settings."),
     "token": ("runclaim.cli.token", "Create, list and revoke tokens for the HTTP API."),

@@ -58,7 +58,7 @@ class LocalBackend:
         if application is not None:
             access = application.ledger
         else:
-            _require_file(config)
+            require_file(config)
             nobody = NoBroker()
             access = LedgerAccess(lambda: config, lambda: nobody)
         try:
@@ -215,7 +215,7 @@ def _person() -> str:
         return "somebody"
 
 
-def _require_file(config: Config) -> None:
+def require_file(config: Config) -> None:
     """Raises: Unreachable when the ledger is a SQLite file that is not there: looking at it would make it."""
     file = sqlite_file(config.database_url)
     if file is not None and not file.exists():
