@@ -1,4 +1,4 @@
-"""A phase that runs are pinned to and a release no longer declares: the same words for whoever meets it."""
+"""A phase that runs are pinned to and a release no longer declares, in the same words everywhere."""
 
 from __future__ import annotations
 

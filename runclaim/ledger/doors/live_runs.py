@@ -126,7 +126,7 @@ def recorded_inputs(
 
 
 def unsent_actions(conn: Connection, project: str) -> list[Unsent]:
-    """The actions that wait to be sent, also of runs that have ended, by kind and flow."""
+    """The actions that wait to be sent, by kind and flow. Runs that have ended may have some."""
     return [Unsent(*row) for row in conn.execute(_UNSENT, {"its_project": project})]
 
 
