@@ -115,9 +115,17 @@ def test_a_program_reads_one_object(shop: Shop):
 
     assert 1 == told.exit_code
     assert {"fits": False, "project": "default", "live_runs": 1, "inputs": 1, "inputs_checked": 0} == found
-    assert ["kind", "flow", "name", "count", "due_within_an_hour", "earliest", "run_ids", "problem", "remedies"] == list(
-        misfit
-    )
+    assert [
+        "kind",
+        "flow",
+        "name",
+        "count",
+        "due_within_an_hour",
+        "earliest",
+        "run_ids",
+        "problem",
+        "remedies",
+    ] == list(misfit), "programs rely on these"
     assert ("phase", "order", "deliver", 1, 1) == tuple(misfit.values())[:5]
     assert "checked the inputs of 0 live runs out of 1; raise --at-most for more" in told.stderr
 
