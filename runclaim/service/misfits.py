@@ -63,7 +63,7 @@ def check_release(
 
 def _backlogs(database: Database, project: str) -> list[Backlog]:
     """Without plain calls, which the code that made them does itself; no application declares or registers those."""
-    known = database.ask(all_registered)
+    known = database.ask(partial(all_registered, project=project))
     found = database.ask(partial(live_runs.backlogs, project=project))
     return [each for each in found if each.phases != (WORK,) or each.flow in known]
 
