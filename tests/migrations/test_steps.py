@@ -20,7 +20,10 @@ from tests.migrations.additive import executed
 from tests.migrations.later_release import ADD_COLUMN, ADD_INDEX, next_to, with_script
 
 LATER = next_to(migrations.HEAD)
-BOTH = f'{ADD_COLUMN}\n    op.add_column("runclaim_run_keys", sa.Column("colour", sa.Text()))'
+#: Tables that an alphabet would lock in another order than the ledger's verbs do.
+SEVERAL = "\n    ".join(
+    f'op.add_column("runclaim_{table}", sa.Column("colour", sa.Text()))' for table in ("runs", "run_keys", "subjects")
+)
 UNIQUE = 'add_index("uq_later", "runclaim_counters", ["value"], unique=True)'
 
 
@@ -107,7 +110,7 @@ def test_one_transaction_in_the_way_of_a_second_script_keeps_the_first(database,
 
 def test_an_upgrade_that_loses_a_deadlock_tries_again(database, tmp_path, lines):
     """Breaks if only a lock that was not given in time is waited for: who reads may go by any order."""
-    later = with_script(tmp_path, BOTH)
+    later = with_script(tmp_path, SEVERAL)
     with Actor(database) as reader, ThreadPoolExecutor(1) as thread:
         reader.do(lambda conn: conn.exec_driver_sql("SET deadlock_timeout TO '1min'"))
         reader.do(reads)
@@ -129,12 +132,12 @@ def test_an_upgrade_takes_all_locks_at_once_in_the_order_of_the_ledger(database,
     Breaks if a script takes them as it comes to them: each may be waited for while those before it are held.
     """
     with executed(database) as statements:
-        migrations.upgrade(database, with_script(tmp_path, BOTH))
+        migrations.upgrade(database, with_script(tmp_path, SEVERAL))
     first = statements.index("SET LOCAL lock_timeout TO 2000")
 
     assert [
         "SET LOCAL statement_timeout TO 2000",
-        "LOCK TABLE runclaim_run_keys, runclaim_runs IN ACCESS EXCLUSIVE MODE",
+        "LOCK TABLE runclaim_run_keys, runclaim_subjects, runclaim_runs IN ACCESS EXCLUSIVE MODE",
         "SET LOCAL statement_timeout TO 0",
     ] == statements[first + 1 : first + 4]
     assert all("ALTER TABLE" not in statement for statement in statements[:first])
@@ -142,7 +145,7 @@ def test_an_upgrade_takes_all_locks_at_once_in_the_order_of_the_ledger(database,
 
 def test_locks_that_are_each_given_in_time_and_together_too_late_are_given_back(database, tmp_path, lines):
     """Breaks if each lock has a limit of its own: everyone would wait for the sum of them."""
-    later = with_script(tmp_path, BOTH)
+    later = with_script(tmp_path, SEVERAL)
     with Actor(database) as first, Actor(database) as second, ThreadPoolExecutor(1) as thread:
         first.do(lambda conn: conn.exec_driver_sql("SELECT count(*) FROM runclaim_run_keys").scalar())
         second.do(reads)
