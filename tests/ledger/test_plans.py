@@ -38,6 +38,7 @@ from runclaim.ledger.doors.run_pages import RunFilter, count_live, list_runs
 from runclaim.ledger.enqueue import enqueue
 from runclaim.ledger.fail import fail
 from runclaim.ledger.heartbeat import heartbeat, passed_over
+from runclaim.ledger.history.unused_subjects import Subject, end_subjects
 from runclaim.ledger.journal import who_canceled
 from runclaim.ledger.listeners import tail
 from runclaim.ledger.listeners.tail import after
@@ -119,6 +120,13 @@ def longer(longer_postgres):
 
 def supersede(conn):
     enqueue(conn, [new_run(subject="subject-7"), new_run(subject="subject-8")])
+
+
+def end_one_subject(conn):
+    conn.exec_driver_sql(
+        "INSERT INTO runclaim_subjects (project, flow, subject, generation) VALUES ('default', 'review', 'unused', 1)"
+    )
+    end_subjects(conn, [Subject("default", "review", "unused")])
 
 
 def free_again(conn):
@@ -232,6 +240,14 @@ VERBS = {
             conn, dict.fromkeys(TERMINAL, 90 * DAY), flows={"review": dict.fromkeys(TERMINAL, DAY)}, limit=10
         ),
         {(RUN, "ix_runclaim_runs_finished_at")},
+    ),
+    "end subjects": (
+        end_one_subject,
+        {
+            (RUN, "ix_runclaim_runs_subject"),
+            (RUN, "ix_runclaim_runs_ended_of_subject"),
+            ("runclaim_subjects", "pk_runclaim_subjects"),
+        },
     ),
     "purge_keys": (
         lambda conn: purge_keys(conn, limit=10),
