@@ -68,7 +68,8 @@ UNTOLD = """
         CASE WHEN n > 19000 THEN 'waiting' ELSE 'given_up' END, 1, {at}
     FROM {series}"""
 SUBJECTS = """
-    INSERT INTO runclaim_subjects (project, flow, subject, generation) SELECT 'default', 'review', 'subject-' || n, 40 FROM {series}"""
+    INSERT INTO runclaim_subjects (project, flow, subject, generation)
+    SELECT 'default', 'review', 'subject-' || n, 40 FROM {series}"""
 SESSIONS = """
     INSERT INTO runclaim_sessions (id, run_id, phase, role, status, blocking_count, started_at, completed_at)
     SELECT {id}, {id}, 'plan', 'security', 'completed', 0, {at}, {at} FROM {series}"""
