@@ -1,5 +1,5 @@
 # Every target is one command of dev.py, which also runs without make.
-.PHONY: setup test check demo bench growth slots many mutants docs build lock fix clean help
+.PHONY: setup test check demo bench growth slots many mutants previous docs build lock fix clean help
 .DEFAULT_GOAL := help
 
 setup: ## make .venv with everything (the other targets do it when they need it)
@@ -28,6 +28,9 @@ many: ## connections, pages, groups, ledgers, beats and keepers, about ten minut
 
 mutants: ## changes that no test notices, a sample of 100; ARGS="--files runclaim/ledger/claim.py" for all of a file
 	@python3 dev.py mutants $(ARGS)
+
+previous: ## the previous release's acceptance tests on today's tables, and a fleet of both releases under kills
+	@python3 dev.py previous $(ARGS)
 
 docs: ## build the documentation into build/site, and renew what is made from it
 	@python3 dev.py docs

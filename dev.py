@@ -2,7 +2,7 @@
 One command from a fresh checkout to the demo, the tests or the checks.
 
     python3 dev.py setup | test [pytest's arguments] | check | demo [arguments] | bench [arguments] |
-                   growth [arguments] | slots [arguments] | many [arguments] | mutants [arguments] | docs |
+                   growth [arguments] | slots [arguments] | many [arguments] | mutants [arguments] | previous | docs |
                    build | lock | fix | clean
 
 With --lowest or --highest a command runs on the lowest or the highest versions that pyproject.toml allows, in a virtual
@@ -292,6 +292,11 @@ def mutants(arguments: list[str]) -> None:
     become_module("test", "mutants", arguments)
 
 
+def previous(arguments: list[str]) -> None:
+    """Run the previous release's acceptance tests on today's tables, and a fleet of both; see previous/__main__.py."""
+    become_module("test", "previous", arguments)
+
+
 def docs(_arguments: list[str]) -> None:
     """Build the documentation into build/site, and renew what is made from it."""
     become_module("docs", "website", [])
@@ -342,7 +347,7 @@ def become(command: list[str]) -> None:
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     c.__name__: c
-    for c in (setup, test, check, demo, bench, growth, slots, many, mutants, docs, build, lock, fix, clean)
+    for c in (setup, test, check, demo, bench, growth, slots, many, mutants, previous, docs, build, lock, fix, clean)
 }
 
 if __name__ == "__main__":
