@@ -33,7 +33,7 @@ _HEAVY: Final = (
     "jsonschema", "kombu.transport.redis", "msgspec.json", "prometheus_client", "psycopg", "pydantic", "redis",
     "sqlalchemy.dialects.postgresql.psycopg", "sqlalchemy.dialects.sqlite", "sqlalchemy.orm", "uvicorn",
 )  # fmt: skip
-_LEFT_OUT: Final = (".git", ".venv", ".cache", "__pycache__", ".mypy_cache", ".pytest_cache", ".hypothesis", "*.pyc")
+_LEFT_OUT: Final = (".git", ".venv*", ".cache", "__pycache__", ".mypy_cache", ".pytest_cache", ".hypothesis", "*.pyc")
 #: In seconds: a single test that takes so long hangs, also on a busy machine.
 _HUNG: Final = 60
 _END_WITH_PARENT: Final = 1  # PR_SET_PDEATHSIG of prctl(2)

@@ -122,5 +122,56 @@ def test_every_dependency_is_pinned_without_an_address():
     assert set() == names - pinned
 
 
+def test_the_lowest_versions_are_those_that_are_allowed():
+    """Breaks when a bound is moved and not its pin. To pin them again: see CONTRIBUTING.md."""
+    pins = {}
+    for line in (ROOT / "constraints-lowest.txt").read_text().splitlines():
+        name, _, version = line.partition(" ;")[0].partition("==")
+        pins.setdefault(normal(name), set()).add(version)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    asked = [*project["dependencies"], *project["optional-dependencies"]["test"]]
+    asked += [
+        each
+        for name in ("api", "postgres", "dev", "flower", "metrics", "otel")
+        for each in project["optional-dependencies"][name]
+    ]
+    bounds = [re.match(r"([\w.-]+)(?:\[\w+\])?>=([\d.]+)", each) for each in asked]
+    wrong = [
+        (bound[1], bound[2], pins.get(normal(bound[1])))
+        for bound in bounds
+        if bound and not any(f"{pin}.".startswith(f"{bound[2]}.") for pin in pins.get(normal(bound[1]), ()))
+    ]
+
+    assert [] == wrong
+
+
+def test_no_upper_bound_keeps_an_application_from_a_newer_version():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    asked = [*project["dependencies"], *(each for extra in project["optional-dependencies"].values() for each in extra)]
+
+    assert [] == [each for each in asked if "<" in each.partition(";")[0] or "==" in each or "~" in each]
+
+
+@pytest.mark.parametrize(
+    "word, folder", [("--lowest", ".venv-lowest"), ("--highest", ".venv-highest"), ("-q", ".venv")]
+)
+def test_other_versions_have_an_environment_of_their_own(word, folder):
+    asked = f"import sys; sys.argv = ['dev.py', 'test', {word!r}]; import dev; print(dev.VENV.name, dev.CONSTRAINTS)"
+    told = subprocess.run([sys.executable, "-c", asked], cwd=ROOT, capture_output=True, text=True, check=True)
+
+    held = {"--lowest": "constraints-lowest.txt", "--highest": "None"}.get(word, "constraints.txt")
+    assert f"{folder} {held}\n" == told.stdout
+
+
+@pytest.mark.parametrize("answers, status", [(True, 1), (False, dev.NO_INDEX)])
+def test_an_index_that_does_not_answer_is_told_from_packages_that_do_not_fit(monkeypatch, answers, status):
+    monkeypatch.setattr(dev, "index_answers", lambda: answers)
+    failing = [sys.executable, "-c", "print('no version fits'); raise SystemExit(3)"]
+
+    with pytest.raises(SystemExit) as stopped:
+        dev.install(failing, label="installing")
+    assert status == (1 if isinstance(stopped.value.code, str) else stopped.value.code)
+
+
 def normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
