@@ -7,6 +7,7 @@ messages that go there and no others.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import threading
 from contextlib import contextmanager, suppress
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from kombu.exceptions import SerializationError, SerializerNotInstalled
 from kombu.pools import ProducerPool
 
+from runclaim.errors import ConfigError
 from runclaim.pause import Pause
 
 if TYPE_CHECKING:
@@ -34,6 +36,8 @@ _TIMEOUTS: Final = {
     "redis": ("socket_timeout", "socket_connect_timeout"),
     "amqp": ("read_timeout", "write_timeout"),
 }
+#: Transports with the client redis.
+_OF_REDIS: Final = frozenset({"redis", "rediss", "sentinel"})
 #: What Redis says of one key. Its other errors are of the whole server: out of memory, loading, a replica.
 _OF_ONE_KEY: Final = ("WRONGTYPE", "NOPERM")
 
@@ -122,6 +126,8 @@ class Connections:
                 _close(pool)
 
     def _new_pool(self) -> Any:
+        if (missing := missing_client(self._app)) is not None:
+            raise ConfigError(missing)
         seconds = self._config().publish_timeout.total_seconds()
         connection = self._app.connection_for_write(connect_timeout=seconds)
         # Each host once: kombu would wait two seconds and try again before it says that no broker listens.
@@ -129,6 +135,21 @@ class Connections:
         timeouts = dict.fromkeys(_TIMEOUTS.get(connection.transport.driver_type, ()), seconds)
         connection.transport_options = {**(connection.transport_options or {}), **once, **timeouts}
         return ProducerPool(connection.Pool(_CONNECTIONS), limit=_CONNECTIONS, Producer=self._app.amqp.Producer)
+
+
+def missing_client(app: Celery) -> str | None:
+    """What to install for the app's broker, in words; `None` where its client can be loaded. Connects to nothing."""
+    kind = str(app.conf.broker_write_url or app.conf.broker_url or "amqp").partition(":")[0]
+    try:
+        _ = app.connection_for_write().transport
+    except Exception as error:  # noqa: BLE001 - without its client, each transport fails in its own way
+        if kind in _OF_REDIS and importlib.util.find_spec("redis") is None:
+            return "the client of the broker, redis, is not installed: pip install 'runclaim[redis]'"
+        if isinstance(error, ImportError):
+            return f"the client of the broker cannot be loaded ({error}): pip install 'celery[{kind}]'"
+        if isinstance(error, KeyError):
+            return f"kombu has no transport {kind!r}: correct the beginning of the broker's URL"
+    return None
 
 
 def _close(pool: Any) -> None:

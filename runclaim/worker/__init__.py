@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from celery import bootsteps, signals
 
 from runclaim import logs
+from runclaim.connections import missing_client
 from runclaim.errors import LedgerUnavailable, RunclaimError
 from runclaim.ledger.doors.registered_flows import SEEN_EVERY
 from runclaim.worker import alive, flower, result_pipes, unknown_tasks
@@ -36,6 +37,11 @@ def attach(app: Celery, runtime: Runtime) -> None:
     unknown_tasks.attach(app, runtime)
     result_pipes.attach(app)
 
+    def initializing(instance: Any = None, **_kwargs: Any) -> None:
+        # Before Celery's own steps, which would end in a traceback.
+        if getattr(instance, "app", None) is app and (missing := missing_client(app)) is not None:
+            raise SystemExit(f"runclaim: this worker cannot start.\n  - {missing}")
+
     def shutting_down(**_kwargs: Any) -> None:
         runtime.flags.stopping = True
 
@@ -45,6 +51,7 @@ def attach(app: Celery, runtime: Runtime) -> None:
     def process_ends(**_kwargs: Any) -> None:
         runtime.close()
 
+    signals.celeryd_init.connect(initializing, weak=False)
     signals.worker_shutting_down.connect(shutting_down, weak=False)
     signals.worker_process_init.connect(process_starts, weak=False)
     signals.worker_process_shutdown.connect(process_ends, weak=False)

@@ -60,7 +60,9 @@ def _validator() -> Callable[[dict[str, Any]], Any]:
         from jsonschema.validators import extend
         from referencing import Registry
     except ImportError as missing:
-        raise ConfigError("to check inputs without the application, install runclaim[api]") from missing
+        raise ConfigError(
+            "to check inputs without the application, jsonschema is needed: pip install 'runclaim[api]'"
+        ) from missing
     ours: dict[str, Keyword] = {
         "uniqueItems": _unique_items,
         "pattern": _pattern,
