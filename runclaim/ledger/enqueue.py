@@ -213,9 +213,8 @@ def _by_call(fresh: Collection[NewRun]) -> list[list[NewRun]]:
     """Runs that share a row of `call`."""
     found: dict[tuple[Any, ...], list[NewRun]] = {}
     for each in fresh:
-        shared = (each.project, each.flow, each.priority, each.phases, each.queue, each.waits_for)
-        limits = (each.max_attempts, each.max_losses, each.delay, each.dispatch_after)
-        found.setdefault((*shared, *limits), []).append(each)
+        where = (each.project, each.flow, each.priority, each.phases, each.queue, each.waits_for)
+        found.setdefault((*where, each.max_attempts, each.max_losses, each.delay, each.dispatch_after), []).append(each)
     return list(found.values())
 
 
