@@ -69,7 +69,7 @@ def of(statements: str) -> Locks:
 
 def take(conn: Connection, wanted: Locks, seconds: float) -> None:
     """
-    Take them all within so many seconds, in the ledger's order; then statements of this transaction take any time.
+    Take them all within `seconds`, in the ledger's order; then statements of this transaction take any time.
 
     One after the other, as the script comes to them, they would be waited for several times, while the first are held.
     """

@@ -8,20 +8,17 @@ hand, and once for all values, as it does for a statement that was prepared on a
 from __future__ import annotations
 
 import re
-from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import pytest
 from sqlalchemy import delete, text, update
 
-from runclaim.errors import KeyConflict, RunExists
-from runclaim.keys import nonce, run_key, uuid7
+from runclaim.keys import run_key
 from runclaim.ledger import claim as claims
 from runclaim.ledger import read
-from runclaim.ledger.actions.claim import claim_actions, claimed_actions
-from runclaim.ledger.actions.decide import actions_of, list_actions, retry_action
-from runclaim.ledger.actions.plan import NewAction
-from runclaim.ledger.actions.settle import ActionState, Sent, settle_actions, settled_actions
+from runclaim.ledger.actions.claim import claimed_actions
+from runclaim.ledger.actions.decide import actions_of, list_actions
+from runclaim.ledger.actions.settle import ActionState
 from runclaim.ledger.body.findings import findings_of
 from runclaim.ledger.body.sessions import sessions_of
 from runclaim.ledger.cancel import cancel
@@ -38,14 +35,12 @@ from runclaim.ledger.doors.run_pages import RunFilter, count_live, list_runs
 from runclaim.ledger.enqueue import enqueue
 from runclaim.ledger.fail import fail
 from runclaim.ledger.heartbeat import heartbeat, passed_over
-from runclaim.ledger.history.unused_subjects import Subject, end_subjects
 from runclaim.ledger.journal import who_canceled
 from runclaim.ledger.listeners import tail
 from runclaim.ledger.listeners.tail import after
 from runclaim.ledger.listeners.untold import due_untold, held_up, is_due
 from runclaim.ledger.purge import purge, purge_keys
 from runclaim.ledger.put_back import put_back
-from runclaim.ledger.recover import recover
 from runclaim.ledger.release import release
 from runclaim.ledger.rerun import rerun
 from runclaim.ledger.rescue import rescue, rescue_worker
@@ -70,6 +65,16 @@ from tests.ledger.factories import (
     wanted,
 )
 from tests.ledger.history import DAY, HISTORY, ID, LONG_AGO, OLD, RUNS, ledger_with_history, plan_one
+from tests.ledger.planned_verbs import (
+    end_one_subject,
+    free_again,
+    recovered_twice,
+    refused,
+    send_one,
+    settle_one,
+    supersede,
+    supersede_one,
+)
 from tests.ledger.scans import generic, literal, scans
 from tests.ledger.sql import statements_of
 
@@ -116,54 +121,6 @@ def longer(longer_postgres):
     with longer_postgres.engine.connect() as found, found.begin() as transaction:
         yield found
         transaction.rollback()
-
-
-def supersede(conn):
-    enqueue(conn, [new_run(subject="subject-7"), new_run(subject="subject-8")])
-
-
-def end_one_subject(conn):
-    conn.exec_driver_sql(
-        "INSERT INTO runclaim_subjects (project, flow, subject, generation) VALUES ('default', 'review', 'unused', 1)"
-    )
-    end_subjects(conn, [Subject("default", "review", "unused")])
-
-
-def free_again(conn):
-    queued_run(conn, "free", keep_key=timedelta(0))
-    conn.exec_driver_sql("DELETE FROM runclaim_runs WHERE key = 'free'")
-    enqueue(conn, [new_run("free")])
-
-
-def refused(conn):
-    queued_run(conn, "again")
-    with suppress(KeyConflict):
-        enqueue(conn, [new_run("other"), new_run("again", input={})])
-
-
-def recovered_twice(conn):
-    recover(conn, new_run("lost"), nonce="a")
-    with suppress(RunExists):
-        recover(conn, new_run("lost"), nonce="b")
-
-
-def send_one(conn):
-    plan_one(conn)
-    return claim_actions(conn, {"comment": LEASE}, owner=nonce(), limit=1)
-
-
-def settle_one(conn):
-    sent = [Sent(claim, ActionState.UNKNOWN, timedelta(0)) for claim in send_one(conn)]
-    settle_actions(conn, sent)
-    settled_actions(conn, sent)
-    retry_action(conn, sent[0].claim.action_id)
-
-
-def supersede_one(conn):
-    queued_run(conn, subject="subject-9")
-    (taken,) = take_all(conn, [wanted(conn, queued_run(conn, subject="subject-9"))])
-    complete(conn, [completion(taken, actions=(NewAction(uuid7(), taken.run_id, "plan", "0", "comment", "{}"),))])
-    enqueue(conn, [new_run(subject="subject-9")])
 
 
 RUN = "runclaim_runs"
