@@ -460,7 +460,22 @@ def test_a_purge_finds_the_children_of_a_run_by_index(conn):
         assert [] == [index for _, (found_in, index) in found if found_in == table and index is None]
 
 
+#: Of the wide schema, for verbs that are still to come; each leaves this list with the first that it serves.
+TO_COME = {
+    "ix_runclaim_bulk_open",
+    "ix_runclaim_runs_error_signature",
+    "ix_runclaim_runs_parent",
+    "ix_runclaim_runs_parked",
+    "ix_runclaim_runs_timer_at",
+    "ix_runclaim_schedules_next_at",
+    "uq_runclaim_runs_second_slot",
+    "uq_runclaim_runs_slot",
+}
+
+
 def test_every_index_is_named_by_a_case_here():
     indexes = {index.name for table in metadata.tables.values() for index in table.indexes}
+    named = {index for _, expected in VERBS.values() for _, index in expected if index.startswith(("ix_", "uq_"))}
 
-    assert indexes == {index for _, expected in VERBS.values() for _, index in expected if index.startswith("ix_")}
+    assert set() == named & TO_COME
+    assert indexes == named | TO_COME
