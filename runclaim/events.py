@@ -25,6 +25,7 @@ class EventType(StrEnum):
     RUN_RESUMED = "run.resumed"
     RUN_SIGNALED = "run.signaled"
     RUN_ERASED = "run.erased"
+    RUN_PHASE_MOVED = "run.phase_moved"
     PHASE_STARTED = "phase.started"
     PHASE_COMPLETED = "phase.completed"
     PHASE_SKIPPED = "phase.skipped"

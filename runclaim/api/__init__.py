@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from runclaim.api import error_problems as refusals
 from runclaim.api.gate import Gate
 from runclaim.api.openapi import describe
-from runclaim.api.routes import actions, erasure, events, flows, health, metrics, runs, webhooks, workers
+from runclaim.api.routes import actions, erasure, events, flows, health, metrics, phase_moves, runs, webhooks, workers
 from runclaim.api.routes import run_changes as changes
 from runclaim.api.server import Server
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from runclaim.app import Runclaim
     from runclaim.config import Config
 
-_ROUTES = (runs, changes, erasure, events, actions, flows, workers, webhooks, health, metrics)
+_ROUTES = (runs, changes, erasure, phase_moves, events, actions, flows, workers, webhooks, health, metrics)
 
 
 def create_app(config: Config, application: Runclaim | None = None) -> FastAPI:

@@ -46,15 +46,18 @@ class EnqueueRequest(Body):
     priority: int | None = Field(None, ge=0, le=9, description="Celery's priority, 0 to 9; null uses Celery's default.")
 
 
+RunIds = Annotated[
+    list[Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$")]],
+    Field(min_length=1, max_length=100),
+]
+
+
 class Ids(Body):
     """Several runs."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"ids": [RUN_ID]}]})
 
-    ids: Annotated[
-        list[Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$")]],
-        Field(min_length=1, max_length=100),
-    ]
+    ids: RunIds
 
 
 class EraseRequest(Body):
@@ -69,6 +72,22 @@ class EraseRequest(Body):
     key: Text | None = Field(None, description="The run key. Give either this or `subject`.")
     subject: Text | None = Field(None, description="The subject. Give either this or `key`.")
     blank_key: bool = Field(default=False, description="Blank the texts of keys and subjects too; hashes stay.")
+    dry_run: bool = Field(default=False, description="Only count the runs.")
+
+
+class MovePhaseRequest(Body):
+    """Of which live runs which phase gets which name."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"flow": "review", "from": "deliver", "to": "publish"}]}, populate_by_name=True
+    )
+
+    project: Name | None = Field(None, description="One of the token's projects; required if it has several.")
+    flow: Name
+    old: Name = Field(alias="from", description="The phase that the runs are pinned to.")
+    new: Name = Field(alias="to", description="The phase of the flow that takes its place.")
+    key: Text | None = Field(None, description="Only the run of this key.")
+    ids: RunIds | None = Field(None, description="Only these runs. Give either this or `key`, or neither.")
     dry_run: bool = Field(default=False, description="Only count the runs.")
 
 

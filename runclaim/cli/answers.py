@@ -86,6 +86,23 @@ class Erased(TypedDict):
     more: bool
 
 
+class Moved(TypedDict):
+    """A run whose phase was moved."""
+
+    id: str
+    state: str
+
+
+class Moves(TypedDict):
+    """The runs whose phase was moved, and how many are left: to move, running, with a call in doubt, with both."""
+
+    runs: list[Moved]
+    movable: int
+    running: int
+    in_doubt: int
+    with_both: int
+
+
 class RunsPage(TypedDict):
     """Some runs; the token is empty on the last page."""
 

@@ -48,6 +48,18 @@ class Erasing:
         return what if self.flow is None else f"{what} of flow {self.flow}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moving:
+    """Of which live runs which phase gets which name; with `key` or `ids` only of those."""
+
+    project: str | None
+    flow: str
+    old: str
+    new: str
+    key: str | None
+    ids: tuple[str, ...]
+
+
 class Backend(Protocol):
     """
     The runs of one ledger.
@@ -87,6 +99,10 @@ class Backend(Protocol):
 
     def erase(self, whose: Erasing) -> tuple[int, bool]:
         """Erase some of the runs: how many, and whether others are left."""
+        ...
+
+    def move_phase(self, moving: Moving, *, dry_run: bool) -> Json:
+        """Move the phase of some of the runs, with `dry_run` of none: `runs`, and counts of those that are left."""
         ...
 
     def follow(self, run_id: str) -> Iterator[Json]:

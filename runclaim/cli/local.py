@@ -27,8 +27,8 @@ from runclaim.flows.messages.no_broker import NoBroker
 from runclaim.ledger.actions.settle import ActionState
 from runclaim.ledger.doors.run_pages import RunFilter
 from runclaim.pause import Pauses
-from runclaim.service import actions, erasure, events, listeners, runs
-from runclaim.service.errors import ListenerNotFound
+from runclaim.service import actions, erasure, events, listeners, phase_moves, runs
+from runclaim.service.errors import ListenerNotFound, UnknownFlow
 from runclaim.states import RunState
 from runclaim.urls import sqlite_file
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from runclaim.app import Runclaim
-    from runclaim.cli.backend import Erasing, Filter, Json
+    from runclaim.cli.backend import Erasing, Filter, Json, Moving
     from runclaim.config import Config
     from runclaim.flows.client.access import Change
     from runclaim.ledger.actions.decide import ActionView
@@ -138,6 +138,15 @@ class LocalBackend:
         project = whose.project or self._access.config.project
         return erasure.whose(project, flow=whose.flow, key=whose.key, subject=whose.subject)
 
+    def move_phase(self, moving: Moving, *, dry_run: bool) -> Json:
+        """Move the phase of some of the runs, with `dry_run` of none; how the others stand."""
+        project = moving.project or self._access.config.project
+        move = phase_moves.phase_move(
+            project, flow=moving.flow, old=moving.old, new=moving.new, key=moving.key, run_ids=moving.ids
+        )
+        with _worded():
+            return phase_moves.moves_json(self._access, move, by=self._by, dry_run=dry_run)
+
     def follow(self, run_id: str) -> Iterator[Json]:
         """The events of the run, as they come."""
         last, pauses = 0, Pauses()
@@ -204,6 +213,9 @@ def _worded() -> Iterator[None]:
         raise NotFound(f"there is no action {missing.action_id}; list them with: runclaim actions list") from missing
     except ListenerNotFound as missing:
         raise NotFound(f"there is no listener {missing.name}; list them with: runclaim listeners list") from missing
+    except UnknownFlow as unknown:
+        known = f"; known are {', '.join(unknown.known)}" if unknown.known else ""
+        raise NotFound(f"flow {unknown.name} is not registered: name its application with -A{known}") from unknown
     except ActionConflict as conflict:
         raise Refused(str(conflict)) from conflict
 

@@ -7,8 +7,8 @@ from dataclasses import asdict
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from runclaim.cli.answers import Action, ActionsPage, Erased, Event, Run, RunLine, RunsPage, fitting
-from runclaim.cli.backend import ENDS, Erasing, Filter, Json
+from runclaim.cli.answers import Action, ActionsPage, Erased, Event, Moves, Run, RunLine, RunsPage, fitting
+from runclaim.cli.backend import ENDS, Erasing, Filter, Json, Moving
 from runclaim.cli.environment import API_URL, TOKEN
 from runclaim.cli.exits import Refused, Unreachable
 from runclaim.cli.http import Api
@@ -107,6 +107,13 @@ class RemoteBackend:
         body = {name: value for name, value in asdict(whose).items() if value is not None} | {"dry_run": dry_run}
         answer = self._fitting(self._api.ask("POST", "/v1/runs:erase", body=body)[1], Erased)
         return answer["runs"], answer["more"]
+
+    def move_phase(self, moving: Moving, *, dry_run: bool) -> Json:
+        """Move the phase of some of the runs, with `dry_run` of none; how the others stand."""
+        given: Json = {"project": moving.project, "flow": moving.flow, "from": moving.old, "to": moving.new}
+        given |= {"key": moving.key, "ids": list(moving.ids) or None, "dry_run": dry_run}
+        body = {name: value for name, value in given.items() if value is not None}
+        return self._fitting(self._api.ask("POST", "/v1/runs:move-phase", body=body)[1], Moves)
 
     def follow(self, run_id: str) -> Iterator[Json]:
         """The events of the run, as they come; after a lost connection it continues behind the last one."""

@@ -6,6 +6,7 @@ A door (the HTTP API, the command line, pages, a console) holds a `LedgerAccess`
 - `flows`: a flow by its name, of the application at hand or as its workers have registered it, and the run that a
   request for one stands for.
 - `runs`, `actions`, `events`, `listeners`: what there is, page by page, and each as JSON.
+- `phase_moves`: a phase gets its new name in live runs.
 - `misfits`: what of a project a release could not do; `release` and `recorded_inputs` are its parts.
 - `once`: a change under an idempotency key, done once and answered the same after that.
 

@@ -149,3 +149,46 @@ def test_erasing_is_refused_for_live_runs_for_other_projects_and_for_unclear_req
     assert [(409, "state-conflict"), (404, "not-found"), (422, "invalid")] == [
         (each.status, each.code) for each in (live, theirs, unclear)
     ]
+
+
+def renamed(office):
+    """The new release of the office's flow is registered: its second phase is `publish`."""
+    newer = office.bench.flow("review")
+    newer.phase(name="plan")(lambda ctx: None)
+    newer.phase(name="publish")(lambda ctx: None)
+    office.bench.register(newer)
+
+
+MOVE = {"flow": "review", "from": "deliver", "to": "publish"}
+
+
+def test_a_phase_is_moved_in_live_runs_and_the_answer_names_them_by_id_and_state(office):
+    run, other = office.enqueued(), office.enqueued(8)
+    renamed(office)
+    writer = office.with_scopes("runs:write")
+    counted = writer.post("/v1/runs:move-phase", MOVE | {"dry_run": True}).json
+    one = writer.post("/v1/runs:move-phase", MOVE | {"ids": [run["id"]]}).json
+    done = writer.post("/v1/runs:move-phase", MOVE).json
+    rest = {"movable": 0, "running": 0, "in_doubt": 0, "with_both": 0}
+
+    assert {"runs": []} | rest | {"movable": 2} == counted
+    assert {"runs": [{"id": run["id"], "state": "queued"}]} | rest == one
+    assert {"runs": [{"id": other["id"], "state": "queued"}]} | rest == done
+    assert ["plan", "publish"] == [each["name"] for each in office.client.get(f"/v1/runs/{run['id']}").json["phases"]]
+
+
+def test_a_move_is_refused_for_other_projects_and_for_unclear_requests(office):
+    run = office.enqueued()
+    renamed(office)
+    theirs = office.with_scopes("runs:write", projects=("theirs",))
+    asked = [
+        theirs.post("/v1/runs:move-phase", MOVE | {"ids": [run["id"]]}),
+        theirs.post("/v1/runs:move-phase", MOVE | {"project": "default"}),
+        office.client.post("/v1/runs:move-phase", MOVE | {"to": "ship"}),
+        office.client.post("/v1/runs:move-phase", MOVE | {"ids": [run["id"]], "key": run["key"]}),
+        office.client.post("/v1/runs:move-phase", MOVE | {"flow": "nothing"}),
+    ]
+
+    assert [(404, "not-found")] * 2 + [(422, "invalid")] * 2 == [(each.status, each.code) for each in asked[:-1]]
+    assert "unknown-flow" == asked[-1].code
+    assert [] == theirs.post("/v1/runs:move-phase", MOVE).json["runs"]

@@ -30,6 +30,7 @@ TABLE = {
     "POST /v1/runs/{run_id}:resume": (WRITE, None),
     "POST /v1/runs/{run_id}:rerun": (WRITE, None),
     "POST /v1/runs:cancel": (WRITE, {"ids": ["{run_id}"]}),
+    "POST /v1/runs:move-phase": (WRITE, {"flow": "review", "from": "deliver", "to": "plan"}),
     "POST /v1/runs:erase": (ERASE, {"flow": "review", "key": "nobody's"}),
     "GET /v1/actions": (READ, None),
     "GET /v1/actions/{action_id}": (READ, None),

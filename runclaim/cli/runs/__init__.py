@@ -21,6 +21,7 @@ _HERE: Final = "runclaim.cli.runs"
         "cancel": (f"{_HERE}.change:cancel", "Cancel runs; workers of running ones are asked to stop."),
         "retry": (f"{_HERE}.change:retry", "Restart failed runs at their failed phase."),
         "resume": (f"{_HERE}.change:resume", "Resume blocked runs at their blocked phase."),
+        "move-phase": (f"{_HERE}.move_phase", "Give a phase its new name in live runs that are pinned to the old one."),
         "erase": (f"{_HERE}.erase", "Erase what the ended runs of a key or a subject hold, for good."),
         "rerun": (f"{_HERE}.change:rerun", "Enqueue new runs with the keys and inputs of existing ones."),
     },
