@@ -29,6 +29,7 @@ RUN_EXAMPLE: Final[dict[str, Any]] = {
     "input": {"repo": "acme/app", "number": 7, "base": "a1", "head": "b2"},
     "result": None,
     "output_refs": {},
+    "phase_is_gone": False,
     "delivery_id": None,
     "delivery_action": None,
 }

@@ -58,6 +58,7 @@ class RunOut(RunLineOut):
     input: Any
     result: Any
     output_refs: dict[str, str] = Field(description="Phase → where its output lies, for those that named a place.")
+    phase_is_gone: bool = Field(description="Queued at a phase that no release which is alive declares.")
     delivery_id: str | None = Field(description="The webhook's delivery that made the run.")
     delivery_action: str | None = Field(description="The event and action that this delivery told of.")
 

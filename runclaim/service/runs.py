@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from runclaim.errors import RunNotFound
+from runclaim.flows.declare.registry import is_gone
 from runclaim.ledger import read
 from runclaim.ledger.doors.run_pages import MOST, RunFilter, list_runs, run_line
 from runclaim.sql.clock import rfc3339
@@ -74,7 +75,10 @@ def whole_run_json(conn: Connection, view: RunView) -> dict[str, Any]:
     result = read.results(conn, view.id).get(view.phase) if has_result else None
     made_by = {"delivery_id": view.delivery_id, "delivery_action": view.delivery_action}
     outputs = read.output_refs(conn, view.id) if view.output_ref else {}
-    return run_json(view) | {"input": view.input, "result": result, "output_refs": outputs} | made_by
+    # A run that moves is at a phase that somebody has: nothing is asked for it.
+    gone = view.state is RunState.QUEUED and is_gone(conn, view.flow, view.phase, view.project)
+    more = {"input": view.input, "result": result, "output_refs": outputs, "phase_is_gone": gone}
+    return run_json(view) | more | made_by
 
 
 def error_json(error: Mapping[str, Any] | None) -> dict[str, Any] | None:

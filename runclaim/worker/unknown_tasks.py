@@ -14,12 +14,17 @@ from typing import TYPE_CHECKING, Any, Final
 from celery import signals
 
 from runclaim import logs
+from runclaim.flows.declare import gone_phase
+from runclaim.flows.declare.registry import is_gone
 from runclaim.flows.messages.message import Message
+from runclaim.ledger.doors.run_pages import run_line
 from runclaim.ledger.put_back import put_back
 
 if TYPE_CHECKING:
     from celery import Celery
+    from sqlalchemy import Connection
 
+    from runclaim.ledger.read import RunLine
     from runclaim.tasks.runtime import Runtime
 
 logger: Final = logs.logger("runclaim.worker")
@@ -58,6 +63,8 @@ class UnknownTasks:
         self._lock = threading.Lock()
         self._waiting: deque[tuple[str, Message]] = deque(maxlen=_MOST)
         self._is_busy = False
+        #: The phases of which the log has what to do.
+        self._explained: set[str] = set()
 
     def add(self, task: str, message: Message) -> None:
         """Put back the runs that a message of `task` named."""
@@ -92,3 +99,24 @@ class UnknownTasks:
             logger.warning(
                 "this release does not have %s; %d runs were put back for a release that does", task, len(found)
             )
+            self._explain(task, next(iter(found)))
+
+    def _explain(self, task: str, run_id: str) -> None:
+        """Say once what to do about a phase that no release has any longer; of another's new phase there is nothing."""
+        if task in self._explained:
+            return
+        run = self._runtime.ledger.ask(lambda conn: _if_gone(conn, task, run_id))
+        if run is None:
+            return
+        self._explained.add(task)
+        own = self._runtime.ledger.flows.get(run.flow)
+        new = [name for name in (own.phases if own else ()) if name not in run.phases]
+        logger.warning("%s", gone_phase.warning(run.flow, run.phase, new))
+
+
+def _if_gone(conn: Connection, task: str, run_id: str) -> RunLine | None:
+    """The run, if it is still at the phase of the task, and no release that is alive declares that."""
+    run = run_line(conn, run_id)
+    if run is None or f"{run.flow}.{run.phase}" != task:
+        return None
+    return run if is_gone(conn, run.flow, run.phase, run.project) else None

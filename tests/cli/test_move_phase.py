@@ -98,3 +98,18 @@ def test_a_flow_that_is_not_registered_is_not_found(line: Line):
 
     assert (3, "") == (told.exit_code, told.stdout)
     assert "flow nothing is not registered" in told.stderr
+
+
+def test_the_status_of_a_run_at_a_phase_that_is_gone_says_so_until_it_is_moved(line: Line):
+    run = line.review.enqueue(repo="a", number=7)
+    fits = line("runs", "status", run.id)
+    newer = line.bench.flow("review")
+    newer.phase(name="start")(lambda ctx: "started")
+    line.bench.register(newer)
+    line.bench.execute("DELETE FROM runclaim_releases WHERE CAST(declared AS TEXT) NOT LIKE '%start%'")
+    gone = line("runs", "status", run.id)
+    line("runs", "move-phase", "--flow", "review", "--from", "plan", "--to", "start", "--yes")
+    after = line("runs", "status", run.id, "--json")
+
+    said = "gone\tno release that is alive declares phase plan; runclaim deploy check says what to do\n"
+    assert (False, True, False) == (said in fits.stdout, said in gone.stdout, json.loads(after.stdout)["phase_is_gone"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -68,3 +69,43 @@ def test_runs_are_put_back_however_many_messages_come(bench: Bench):
     asked = "SELECT count(*) FROM runclaim_runs WHERE dispatches = 0"
     until(lambda: bench.execute(asked).scalar_one() == len(runs), "all of them to be put back")
     assert {0} == {run.view.fence for run in runs}
+
+
+def test_what_to_do_about_a_phase_that_is_gone_is_said_once_and_of_a_new_one_nothing(bench: Bench, caplog: Any):
+    """
+    INVARIANT: the log says of a phase what `deploy check` says, once a process, and only if no release has it.
+
+    Breaks if it is said for each message, or while a release that is alive declares the phase.
+    """
+    older = bench.flow()
+    older.phase(name="plan")(lambda ctx: None)
+    runs = [older.enqueue(repo="acme/app", number=number) for number in range(4)]
+    unknown = UnknownTasks(SimpleNamespace(ledger=bench.ledger))  # type: ignore[arg-type]
+    caplog.set_level("WARNING", logger="runclaim.worker")
+
+    def meet(*met: Any) -> list[str]:
+        caplog.clear()
+        for run in met:
+            unknown._put_back("review.plan", [(run.id, 0)])
+        return [each.getMessage() for each in caplog.records if "name=" in each.getMessage()]
+
+    nobody_knows = meet(runs[0])
+    bench.register(older)
+    alive = meet(runs[1])
+    newer = bench.flow()
+    newer.phase(name="start")(lambda ctx: None)
+    bench.execute("UPDATE runclaim_releases SET last_seen_at = first_seen_at - :past", past=past_of(bench))
+    bench.register(newer)
+    gone = meet(runs[2], runs[3])
+
+    assert ([], []) == (nobody_knows, alive)
+    (said,) = gone
+    assert (
+        'flow review: this release does not declare phase plan; to keep the old name: @review.phase(name="plan");'
+        " or: runclaim runs move-phase --flow review --from plan --to start"
+    ) == said
+
+
+def past_of(bench: Bench) -> Any:
+    """A day, as the ledger's database counts it."""
+    return timedelta(days=1) if bench.database.file is None else 86_400_000_000

@@ -45,6 +45,7 @@ def _lines(run: Json) -> list[tuple[str, str | None]]:
         ("subject", run["subject"] and one_line(run["subject"])),
         ("state", coloured(run["state"]) + asked),
         ("phases", ", ".join(phases)),
+        ("gone", _gone(run)),
         ("attempts", str(run["attempts"] or "")),
         ("priority", "" if run["priority"] is None else str(run["priority"])),
         ("enqueued", one_line(run["enqueued_at"] or "")),
@@ -56,6 +57,12 @@ def _lines(run: Json) -> list[tuple[str, str | None]]:
         ("input", one_line(json.dumps(run["input"], ensure_ascii=False))),
         ("result", one_line(json.dumps(run["result"], ensure_ascii=False)) if run["state"] == "succeeded" else None),
     ]
+
+
+def _gone(run: Json) -> str | None:
+    if not run.get("phase_is_gone"):
+        return None
+    return one_line(f"no release that is alive declares phase {run['phase']}; runclaim deploy check says what to do")
 
 
 def _delivery(run: Json) -> str | None:

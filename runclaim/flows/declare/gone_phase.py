@@ -13,6 +13,11 @@ def problem(flow: str, phase: str) -> str:
     return f"flow {flow}: this release does not declare phase {phase}"
 
 
+def warning(flow: str, phase: str, new: Sequence[str]) -> str:
+    """Both in one line, for a log and for one run."""
+    return f"{problem(flow, phase)}; {'; '.join(remedies(flow, phase, new))}"
+
+
 def remedies(flow: str, phase: str, new: Sequence[str]) -> list[str]:
     """What to do, a line each; `new` are the phases that the release declares and the runs are not pinned to."""
     target = new[0] if len(new) == 1 else "NEW"

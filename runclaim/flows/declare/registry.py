@@ -55,6 +55,12 @@ def all_registered(conn: Connection, project: str) -> dict[str, FlowDescription]
     return {name: FlowDescription.from_json(each) for name, each in ledger.all_registered(conn, project).items()}
 
 
+def is_gone(conn: Connection, flow: str, phase: str, project: str) -> bool:
+    """Whether releases of the flow are alive and none of them declares the phase: no worker will take a run at it."""
+    alive = [FlowDescription.from_json(each) for each in ledger.alive(conn, flow, project)]
+    return bool(alive) and all(each.phase(phase) is None for each in alive)
+
+
 def hooks_of_any_stop(
     conn: Connection, flows: Mapping[str, DeclaredFlow[Any]]
 ) -> Callable[[Stopped], Iterable[NewAction]]:

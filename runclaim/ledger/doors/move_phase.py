@@ -40,7 +40,7 @@ _may_move: Final = runs.c.state.concat(literal_column("''", Text())).in_(
 
 
 def _as_seen(pinned: FromClause) -> ColumnElement[bool]:
-    """Whether a run is still as it was read, and nobody holds it."""
+    """Whether a run is still as it was read, and without a claim."""
     return and_(
         runs.c.id == pinned.c.run_id,
         runs.c.fence == pinned.c.seen,

@@ -111,6 +111,9 @@ _BEST: Final = (
 )
 _ALL: Final = select(releases.c.flow, releases.c.declared).order_by(releases.c.flow, *_BEST)
 _ONE: Final = select(releases.c.declared).where(releases.c.flow == bindparam("its_flow")).order_by(*_BEST).limit(1)
+_ALIVE_ONES: Final = select(releases.c.declared).where(
+    releases.c.project == _project, releases.c.flow == bindparam("its_flow"), _alive
+)
 _RELEASES: Final = (
     select(releases, _alive.label("is_alive"))
     .where(releases.c.project == _project)
@@ -167,6 +170,11 @@ def all_registered(conn: Connection, project: str) -> dict[str, dict[str, Any]]:
     for flow, declared in conn.execute(select(flows.c.name, flows.c.declared)):
         known.setdefault(flow, declared)
     return {name: known[name] for name in sorted(known)}
+
+
+def alive(conn: Connection, flow: str, project: str) -> list[dict[str, Any]]:
+    """What each release of the flow that is alive in that project declares."""
+    return list(conn.execute(_ALIVE_ONES, {"its_flow": flow, "its_project": project}).scalars())
 
 
 def releases_of(conn: Connection, project: str) -> list[ReleaseView]:
