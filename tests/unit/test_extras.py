@@ -86,7 +86,7 @@ def test_a_transport_that_does_not_exist_is_named():
     with Celery("shop", broker="rabit://localhost", set_as_current=False) as app:
         said = missing_client(app)
 
-    assert said == "kombu has no transport 'rabit': correct the beginning of the broker's URL"
+    assert "kombu has no transport 'rabit': correct the beginning of the broker's URL" == said
 
 
 def test_a_broker_whose_client_is_there_is_not_connected_to():
