@@ -74,7 +74,7 @@ def test_a_phase_that_is_still_to_come_changes_nothing_else_of_its_run(conn, clo
 
     assert ["plan", "publish", "compound"] == list(read.run(conn, run_id).phases)
     assert {"phases", "updated_at"} >= {name for name in after if after[name] != before[name]}
-    assert take(conn, wanted(conn, run_id)).phases == ("plan", "publish", "compound")
+    assert ("plan", "publish", "compound") == take(conn, wanted(conn, run_id)).phases
 
 
 def test_a_message_of_the_old_name_does_nothing_and_one_of_the_new_name_starts_it(conn, clock):
@@ -241,7 +241,7 @@ def test_of_a_move_and_another_verb_each_comes_whole_before_or_after_the_other(d
             after = read.run(conn, run_id)
 
         # A run that was moved first is canceled after it; nothing else does both.
-        assert (other == "cancel" and bool(theirs)) or bool(mine) != bool(theirs)
+        assert ("cancel" == other and bool(theirs)) or bool(mine) != bool(theirs)
         assert ("publish" if mine else "print" if other == "move" else "plan") == next(iter(after.phases))
         assert after.phase == next(iter(after.phases))
 
