@@ -106,4 +106,7 @@ def _show(misfit: Misfit) -> None:
         give(f"    {one_line(remedy)}")
     if misfit.run_ids:
         others = misfit.many - len(misfit.run_ids)
-        give(f"    runs: {' '.join(misfit.run_ids)}{f' and {others} more' if others else ''}")
+        for run_id in misfit.run_ids:
+            give(f"    run {run_id}")
+        if others:
+            give(f"    and {others} more runs" if others > 1 else "    and 1 more run")

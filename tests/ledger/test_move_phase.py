@@ -219,6 +219,23 @@ def test_a_move_that_was_decided_by_an_older_list_moves_nothing(conn, clock):
     assert "publish" == row(conn, run_id)["phase"]
 
 
+def test_a_move_that_was_decided_before_the_phase_was_complete_moves_nothing(conn, clock):
+    """
+    INVARIANT: a phase that is complete keeps its name.
+
+    Breaks if the statement leaves out the fence and the cursor: the list is the same before and after the completion.
+    """
+    run_id = queued_run(conn)
+    seen = pinned(conn, of("plan"))
+    finish(conn, claim_again(conn, run_id), inline=False)
+
+    assert [] == moves(conn, of("plan"), seen=seen)
+    assert ("deliver", ["plan", "deliver", "compound"]) == (
+        row(conn, run_id)["phase"],
+        list(read.run(conn, run_id).phases),
+    )
+
+
 @pytest.mark.parametrize("other", ["claim", "cancel", "move"])
 def test_of_a_move_and_another_verb_each_comes_whole_before_or_after_the_other(database, clock, other):
     """
