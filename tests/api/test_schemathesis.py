@@ -24,7 +24,7 @@ load_all_checks()
 EXAMPLES = int(os.environ.get("RUNCLAIM_SCHEMATHESIS", "15"))
 #: The document says nothing of which flows, runs and claims there are: what fits it may still be refused.
 LEFT_OUT = {"positive_data_acceptance", "max_response_time"}
-OPERATIONS = 22
+OPERATIONS = 24
 
 
 def quick(**more):
