@@ -13,6 +13,7 @@ from runclaim.api import bodies as strict
 from runclaim.api.bodies import Buffers
 from runclaim.api.connections import BoundedConnection, _Chunked
 from runclaim.api.origins import origin
+from runclaim.api.problems import Problem
 from tests.api.conftest import WANTED, Office
 from tests.harness import until
 
@@ -66,6 +67,26 @@ def test_silent_connections_shut_nobody_out(desk_office, monkeypatch):
         until(lambda: is_closed(held[0]), "the end of the one that was silent first")
 
     assert [200, 200, 200] == answers
+
+
+def test_one_connection_too_many_costs_the_one_that_has_been_silent_longest(desk_office, monkeypatch):
+    """
+    INVARIANT: the bound is how many connections there are, and one more costs one.
+
+    Breaks if the bound is exceeded by one, or more than one connection is let go for it.
+    """
+    monkeypatch.setattr(BoundedConnection, "most", 5)
+    # Nobody is let go because it is slow.
+    monkeypatch.setattr(BoundedConnection, "head_seconds", 3600.0)
+    with ExitStack() as silent:
+        first, second, *_ = [silent.enter_context(connected(desk_office, HALF)) for _ in range(6)]
+        first.settimeout(5)
+        is_first_closed = is_closed(first)
+        second.sendall(b"\r\n")
+        told = second.recv(65_536)
+
+    assert is_first_closed
+    assert told.startswith(b"HTTP/1.1 200 ")
 
 
 def test_an_address_has_a_share_of_the_connections_and_a_proxy_that_is_trusted_has_none(sqlite_url, monkeypatch):
@@ -163,6 +184,15 @@ def test_unfinished_bodies_have_room_and_no_more(desk_office):
 
     assert (503, "busy", 0) == (refused.status, refused.code, desk_office.served.server.buffers.held)
     assert 422 == desk_office.client.post("/v1/runs", {"flow": "review", "input": {}}).status
+
+
+def test_a_body_that_fills_the_room_is_held_and_one_byte_more_is_not():
+    buffers = Buffers(most=1000)
+    buffers.add(1000)
+    with pytest.raises(Problem) as refused:
+        buffers.add(1)
+
+    assert "busy" == refused.value.code
 
 
 def test_a_server_ships_with_the_bounds_that_the_page_on_deploying_names():

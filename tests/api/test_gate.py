@@ -38,3 +38,26 @@ def test_an_answer_that_breaks_in_the_middle_has_no_end_that_looks_like_one():
     with pytest.raises(ConnectionAbortedError, match="ZeroDivisionError"):
         anyio.run(Gate(breaks_after_its_beginning), SCOPE, receive, send)
     assert ["http.response.start", "http.response.body"] == [each["type"] for each in sent]
+
+
+def test_the_gate_adds_the_safe_headers_that_an_answer_does_not_have():
+    """
+    INVARIANT: each safe header is in an answer once, as the route wrote it.
+
+    Breaks if the gate looks for the value and not the name: a route's own Cache-Control would come twice.
+    """
+    sent: list[Any] = []
+
+    async def answers(_scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"cache-control", b"max-age=60")]})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    anyio.run(Gate(answers), SCOPE, receive, send)
+
+    assert [(b"cache-control", b"max-age=60"), (b"x-content-type-options", b"nosniff")] == sent[0]["headers"]

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from runclaim.api.problems import Problem
-from runclaim.api.quota import Quota
+from runclaim.api.quota import Quota, Shares
 from runclaim.config import Config
 from runclaim.errors import ConfigError
 from tests.api.conftest import WANTED, Office
@@ -98,3 +98,17 @@ def test_a_redis_that_is_away_stops_nobody(caplog):
 def test_a_limit_that_is_none_is_refused_at_the_start(setting):
     with pytest.raises(ConfigError, match="api_rate"):
         Quota(Config(**setting))
+
+
+def test_a_share_that_nobody_holds_takes_no_memory():
+    """
+    INVARIANT: what a server keeps does not grow with the tokens that it has ever seen.
+
+    Breaks if the count of a token or a project stays when it is zero again.
+    """
+    shares = Shares()
+    with shares.held("streams", "t", "p"), shares.held("streams", "other", "p"):
+        during = shares.many("streams")
+
+    assert (2, 0) == (during, shares.many("streams"))
+    assert [] == list(shares._many)

@@ -9,7 +9,9 @@ import time
 import pytest
 
 from runclaim.api import bodies as strict
+from runclaim.api.error_problems import problem_of
 from runclaim.api.problems import KINDS, Problem
+from runclaim.errors import SignatureRefused
 from tests.api.conftest import INPUT, WANTED
 
 
@@ -104,6 +106,22 @@ def test_a_body_that_does_not_come_is_not_waited_for(desk_office, monkeypatch):
     assert time.monotonic() - began < 9
 
 
+@pytest.mark.parametrize("name", ["", "no name", "1st", "a/b", "../etc", "é", "a\n", "a\x00", "a" * 101])
+@pytest.mark.parametrize(
+    "path,field,rest",
+    [
+        ("/v1/runs", "flow", {"input": INPUT}),
+        ("/v1/runs", "project", WANTED),
+        ("/v1/runs:claim", "flow", {"phases": ["plan"], "worker": "w"}),
+    ],
+)
+def test_a_text_that_cannot_be_a_name_is_told_with_its_field(desk_office, path, field, rest, name):
+    refused = desk_office.client.post(path, rest | {field: name})
+
+    assert (422, "invalid") == (refused.status, refused.code)
+    assert [f"/{field}"] == [each["pointer"] for each in refused.json["errors"]]
+
+
 def test_an_input_of_its_full_size_fits(desk_office):
     full = WANTED | {"input": INPUT | {"head": "x" * 200_000}}
     over = WANTED | {"input": INPUT | {"number": 8, "head": "x" * 280_000}}
@@ -148,7 +166,7 @@ def test_every_answer_has_the_safe_headers(desk_office, path):
     answer = desk_office.client.get(path)
 
     assert ("nosniff", "no-store") == (answer.headers["x-content-type-options"], answer.headers["cache-control"])
-    assert answer.headers["server"] is None or "uvicorn" in answer.headers["server"]
+    assert answer.headers["server"] is None
 
 
 def test_an_error_of_ours_is_a_problem_that_tells_nothing_of_us(desk_office, monkeypatch):
@@ -166,3 +184,10 @@ def test_every_problem_says_what_it_is(code):
     assert {"type", "title", "status", "detail", "instance", "code"} == set(told)
     assert told["type"].startswith(("urn:runclaim:problem:", "https://iana.org/"))
     assert 400 <= told["status"] < 600
+
+
+def test_a_refused_signature_is_a_problem_in_its_own_words():
+    refused = SignatureRefused("x-hub-signature-256", "does not match")
+    problem = problem_of(refused)
+
+    assert ("signature-refused", str(refused)) == (problem.code, problem.detail)

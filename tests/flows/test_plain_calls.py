@@ -285,6 +285,17 @@ def test_what_cannot_be_recorded_is_refused_and_nothing_is_written(runs: Runclai
         assert 0 == conn.exec_driver_sql("SELECT count(*) FROM runclaim_run_keys").scalar_one()
 
 
+@pytest.mark.parametrize("field", ["key", "subject"])
+def test_a_key_or_a_subject_that_looks_like_a_secret_is_refused_and_nothing_is_written(runs: Runclaim, field: str):
+    hidden = "ghp_" + "a1B2" * 9
+    with pytest.raises(InputError, match="looks like a GitHub token") as refused:
+        runs.check_and_claim(**{"name": "nightly-report", "key": "2026-11-21"} | {field: hidden})
+
+    assert (field, False) == (refused.value.field, hidden in str(refused.value))
+    with runs.ledger.database.read() as conn:
+        assert 0 == conn.exec_driver_sql("SELECT count(*) FROM runclaim_run_keys").scalar_one()
+
+
 def test_a_claim_that_nobody_can_end_is_said_and_left_to_its_lease(runs: Runclaim, caplog):
     claimed = got(nightly(runs))
     runs.ledger.database.shut()

@@ -9,12 +9,14 @@ import pytest
 from runclaim.events import EventType
 from runclaim.ledger import counters, read
 from runclaim.ledger.cancel import cancel
+from runclaim.ledger.fail import fail
 from runclaim.ledger.journal import Entry, append
 from runclaim.states import RunState
 from tests.ledger.factories import (
     blocked_run,
     claimed_run,
     failed_run,
+    failure,
     finish,
     queued_run,
     succeeded_run,
@@ -42,6 +44,22 @@ def test_a_standing_tells_who_may_move_the_run(conn, claimed_run):
     cancel(conn, [claimed_run.run_id])
 
     assert read.standing(conn, claimed_run.run_id) == read.Standing(RunState.RUNNING, 1, claimed_run.owner, True)
+
+
+def test_a_read_back_takes_no_other_runs_event_for_its_own(conn):
+    """
+    INVARIANT: an attempt counts as settled only when its own run's journal says so.
+
+    Breaks if the events are found by fence and type alone: the first claims of two runs have the same fence.
+    """
+    failed, held = claimed_run(conn), claimed_run(conn)
+    fail(conn, [failure(failed)])
+    states = [
+        read.settled(conn, claim.run_id, fence=claim.fence, kind=EventType.PHASE_FAILED) for claim in (failed, held)
+    ]
+
+    assert failed.fence == held.fence
+    assert [RunState.QUEUED, None] == states
 
 
 def test_times_are_aware_and_in_utc(conn, claimed_run):

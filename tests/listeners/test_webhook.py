@@ -373,6 +373,26 @@ def test_a_server_that_drips_bytes_is_left_at_the_deadline():
     assert took < 3
 
 
+def test_a_server_that_says_nothing_is_left_at_the_deadline():
+    """INVARIANT: silence ends at the deadline too. Breaks if a wait for the next byte has no limit."""
+    done = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                # Long enough for the deadline, and not for ever when there is none.
+                done.wait(5)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        target = Target(f"http://127.0.0.1:{listening.getsockname()[1]}/", is_internal=True)
+        with pytest.raises(TimeoutError):
+            post(target, b"{}", {}, seconds=0.3)
+        done.set()
+        thread.join(5)
+
+
 def test_no_proxy_of_the_environment_is_asked(server: Received, monkeypatch: pytest.MonkeyPatch):
     for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")

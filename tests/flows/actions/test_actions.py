@@ -14,7 +14,7 @@ from runclaim.flows.actions.action import Action, ActionOptions
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from runclaim import Run
+    from runclaim import Run, Runclaim
     from tests.harness.bench import Bench
 
 
@@ -111,6 +111,23 @@ def test_a_lost_reply_is_looked_up_before_anything_is_sent_again(bench: Bench):
     assert (len(there.calls), there.asked) == (1, there.arrived)
     assert [("posted", "1", 2)] == shown(run)
     assert 1 == bench.totals()["actions_looked_up", "comment"]
+
+
+def test_an_action_is_declared_as_one_that_may_do_something_twice(make: Callable[..., Runclaim]):
+    """
+    INVARIANT: only an action that is declared idempotent is sent again without asking the other side.
+
+    Breaks if the declaration's defaults differ from the options': nobody who left them out has said so.
+    """
+    action = make().action("comment")(OtherSide().post)
+
+    assert (8, Backoff(), timedelta(minutes=1), False) == (
+        action.options.max_attempts,
+        action.options.backoff,
+        action.options.max_duration,
+        action.options.idempotent,
+    )
+    assert ActionOptions() == action.options
 
 
 def test_what_the_lookup_does_not_find_is_sent_again_under_the_same_key(bench: Bench):
