@@ -293,7 +293,7 @@ def mutants(arguments: list[str]) -> None:
 
 
 def previous(arguments: list[str]) -> None:
-    """Run the previous release's acceptance tests on today's tables, and a fleet of both; see previous/__main__.py."""
+    """Run the acceptance tests of the previous release on the tables of this one, and a fleet of both."""
     become_module("test", "previous", arguments)
 
 
@@ -354,7 +354,7 @@ if __name__ == "__main__":
     chosen, *rest = sys.argv[1:] or [""]
     if chosen not in COMMANDS:
         print("Usage: python3 dev.py COMMAND [arguments]\n", file=sys.stderr)
-        sys.exit("\n".join(f"  {name:8}{command.__doc__}" for name, command in COMMANDS.items()))
+        sys.exit("\n".join(f"  {name:8} {command.__doc__}" for name, command in COMMANDS.items()))
     with contextlib.suppress(KeyboardInterrupt):
         COMMANDS[chosen]([word for word in rest if word != RESOLUTION])
         sys.exit()

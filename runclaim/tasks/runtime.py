@@ -63,7 +63,8 @@ class Runtime:
             logger.info("registered in the ledger: %s", ", ".join(changed))
 
     def register_flows_soon(self) -> None:
-        """The same in a thread; what goes wrong is said at the next try, or never mattered."""
+        """The same in a thread; what goes wrong there is tried again with the next call. Raises: LedgerClosed."""
+        self.ledger.require_open()
 
         def register() -> None:
             try:

@@ -162,7 +162,7 @@ def test_an_action_whose_run_was_superseded_is_not_sent_again(desk_office):
     refused = decide(desk_office, action, "retry")
 
     assert (409, "state-conflict") == (refused.status, refused.code)
-    assert "it is unknown (its run was superseded)" in refused.json["detail"]
+    assert "it is unknown (its run was superseded or erased)" in refused.json["detail"]
 
 
 @pytest.mark.parametrize("body", [{}, {"upstream_id": ""}, {"upstream_id": 7}, {"upstream_id": "a\x00b"},

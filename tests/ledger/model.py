@@ -231,6 +231,9 @@ class Model:
         old = [run.id for run in self.runs.values() if run.state in TERMINAL and run.finished_at + KEEP_RUN <= now]
         for run_id in old:
             del self.runs[run_id]
+        # A subject's count ends with its last run.
+        left = {run.subject for run in self.runs.values()}
+        self.generations = {subject: many for subject, many in self.generations.items() if subject in left}
         return len(old)
 
     def purge_keys(self, now: datetime) -> int:
