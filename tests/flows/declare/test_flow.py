@@ -137,7 +137,9 @@ def test_a_second_attachment_to_one_application_is_refused(runs):
 
 
 def test_an_unknown_setting_is_refused(runs):
-    with pytest.raises(ConfigError, match=r"unknown setting leese; the settings are database_url, schema, project, release, lease"):
+    with pytest.raises(
+        ConfigError, match=r"unknown setting leese; the settings are database_url, schema, project, release, lease"
+    ):
         _ = Runclaim(Celery("x", broker="memory://", set_as_current=False), leese="5s").config
 
 
