@@ -13,7 +13,7 @@ from typing import Any
 from runclaim import migrations
 
 
-def _upgrade(database: Any) -> tuple[str | None, str]:
+def _upgrade(database: Any, *_how: Any, **_more: Any) -> tuple[str | None, str]:
     """What `runclaim db upgrade` of today does. Raises: AssertionError where that leaves no newer tables."""
     before = migrations.current(database)
     url = database.url.render_as_string(hide_password=False)
