@@ -299,8 +299,8 @@ def test_no_answer_steers_the_terminal(
     told = ask(serve(*answers).url, *words)
 
     assert isinstance(told.exception, SystemExit | None), told.exception
-    assert "" != told.output
-    assert set() == set(told.output) & set("\x1b\x07\x9b\u202e\r\u2028"), ascii(told.output)
+    assert "" != told.stdout + told.stderr
+    assert set() == set(told.stdout + told.stderr) & set("\x1b\x07\x9b\u202e\r\u2028"), ascii(told.output)
 
 
 def _without(name: str) -> dict[str, Any]:

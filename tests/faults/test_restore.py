@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from click.testing import CliRunner
 from sqlalchemy.engine import make_url
 
 from runclaim import cli
@@ -24,6 +23,7 @@ from runclaim.flows.messages import message
 from runclaim.flows.upkeep.rescue import rescue_lapsed
 from runclaim.states import RunState
 from tests.harness.bench import Bench
+from tests.harness.command_line import runner
 from tests.ledger.factories import claim_again
 from tests.servers import database
 from tests.servers.postgres import find
@@ -117,7 +117,7 @@ def restore(url: str, dump: Path, *noted: str) -> None:
     else:
         _program("pg_restore", "--exit-on-error", f"--dbname={_plain(url)}", str(dump))
     for word in ("upgrade", *noted):
-        told = CliRunner().invoke(cli.command, ["db", word], env={"RUNCLAIM_DATABASE_URL": url})
+        told = runner().invoke(cli.command, ["db", word], env={"RUNCLAIM_DATABASE_URL": url})
         assert 0 == told.exit_code, told.output
 
 

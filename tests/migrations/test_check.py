@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
-from click.testing import CliRunner
 
 from runclaim import cli
+from tests.harness.command_line import runner
 
 INDEX = "CREATE INDEX ix_runclaim_runs_live ON runclaim_runs (enqueued_at, id, project) WHERE finished_at IS"
 CHECK = ", \n\tCONSTRAINT ck_runclaim_runs_pending_actions_not_negative CHECK (pending_actions >= 0)"
@@ -49,7 +49,7 @@ def apply(database, statements, rewrite):
 def check(database, *words):
     environment = {"RUNCLAIM_DATABASE_URL": database.url.render_as_string(hide_password=False)}
     database.close()
-    return CliRunner().invoke(
+    return runner().invoke(
         cli.command, ["db", "check", *words], env=environment | {"RUNCLAIM_APP": None}, prog_name="runclaim"
     )
 

@@ -8,13 +8,13 @@ import subprocess
 from dataclasses import replace
 
 import pytest
-from click.testing import CliRunner
 
 from runclaim import cli, migrations
 from runclaim.errors import ConfigError
 from runclaim.migrations import ddl, scripts
 from runclaim.migrations.revisions import OURS
 from runclaim.sql import ledger_file
+from tests.harness.command_line import runner
 from tests.migrations.later_release import ADD_COLUMN, ADD_INDEX, with_script
 from tests.servers.postgres import find
 
@@ -23,7 +23,7 @@ HEAD = migrations.HEAD
 
 def command(*words, url):
     environment = {"RUNCLAIM_DATABASE_URL": url, "RUNCLAIM_API_URL": None, "RUNCLAIM_APP": None}
-    return CliRunner().invoke(cli.command, words, env=environment, prog_name="runclaim")
+    return runner().invoke(cli.command, words, env=environment, prog_name="runclaim")
 
 
 def apply(database, text):
