@@ -6,10 +6,10 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
-from click.testing import CliRunner
 
 from runclaim import cli, local_folder
 from runclaim.local_folder import NAME, Shared, held, make, share
+from tests.harness.command_line import runner
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +32,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def invoked(*words: str, **environ: str):
-    return CliRunner().invoke(cli.command, words, env=environ, prog_name="runclaim")
+    return runner().invoke(cli.command, words, env=environ, prog_name="runclaim")
 
 
 @pytest.mark.usefixtures("project")

@@ -6,7 +6,6 @@ import json
 from dataclasses import replace
 
 import pytest
-from click.testing import CliRunner
 from sqlalchemy import inspect
 
 from runclaim import SchemaAhead, SchemaBehind, cli, migrations
@@ -16,6 +15,7 @@ from runclaim.errors import ConfigError
 from runclaim.migrations import scripts
 from runclaim.migrations.revisions import OURS
 from tests.api.served import Served
+from tests.harness.command_line import runner
 from tests.migrations.later_release import ADD_COLUMN, next_to, with_script
 
 HEAD = migrations.HEAD
@@ -46,7 +46,7 @@ def beyond(database, tmp_path):
 def command(database, *words):
     url = database.url.render_as_string(hide_password=False)
     environment = {"RUNCLAIM_DATABASE_URL": url, "RUNCLAIM_API_URL": None, "RUNCLAIM_APP": None}
-    return CliRunner().invoke(cli.command, words, env=environment, prog_name="runclaim")
+    return runner().invoke(cli.command, words, env=environment, prog_name="runclaim")
 
 
 def rows(database):
