@@ -47,9 +47,9 @@ def _context() -> Any:
 
 
 def _is_set_up() -> bool:
-    """Whether there is a tracer to report to; without one a span costs time in every body and records nothing."""
+    """Whether the API has a tracer to report to; without one a span costs time in every body and records nothing."""
     api = _api()
-    return api is not None and not isinstance(api.get_tracer_provider(), api.ProxyTracerProvider)
+    return not isinstance(api.get_tracer_provider(), api.ProxyTracerProvider)
 
 
 def _quietly(work: Callable[[], Any], otherwise: Any = None) -> Any:

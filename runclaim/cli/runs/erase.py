@@ -9,6 +9,7 @@ import click
 from runclaim.cli.backend import Erasing
 from runclaim.cli.exits import Exit, NotFound
 from runclaim.cli.options import json_option, on_the_ledger, project_option, yes_option
+from runclaim.cli.runs.render import runs_text
 from runclaim.cli.terminal import confirmed, give, give_json, say
 
 if TYPE_CHECKING:
@@ -47,12 +48,12 @@ def command(
     count, more = backend.erasable(whose)
     if not count:
         raise NotFound(f"there is nothing to erase: {whose} has no runs, or they were erased before")
-    many = f"more than {count} runs" if more else "1 run" if count == 1 else f"{count} runs"
+    many = f"more than {runs_text(count)}" if more else runs_text(count)
     if not yes and not confirmed(f"{whose}: {many}. Erase what they hold? It cannot be undone."):
         say("nothing was erased")
         raise click.exceptions.Exit(Exit.FAILED)
     total = _erase(backend, whose)
-    say(f"erased what {'1 run' if total == 1 else f'{total} runs'} held")
+    say(f"erased what {runs_text(total)} held")
     if as_json:
         give_json({"runs": total})
     else:

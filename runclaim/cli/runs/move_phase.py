@@ -10,6 +10,7 @@ from runclaim.cli.backend import Moving
 from runclaim.cli.exits import Exit, NotFound
 from runclaim.cli.option_types import Identifier
 from runclaim.cli.options import json_option, on_the_ledger, project_option, yes_option
+from runclaim.cli.runs.render import runs_text
 from runclaim.cli.terminal import confirmed, give, give_json, say
 
 if TYPE_CHECKING:
@@ -48,12 +49,12 @@ def command(
     before = backend.move_phase(moving, dry_run=True)
     if not any(before[name] for name in ("movable", "running", "in_doubt", "with_both")):
         raise NotFound(f"no live run of flow {flow} has phase {old} before it; see: runclaim runs list --flow {flow}")
-    question = f"Move phase {old} to {new} in {_runs(before['movable'])} of flow {flow}?"
+    question = f"Move phase {old} to {new} in {runs_text(before['movable'])} of flow {flow}?"
     if before["movable"] and not yes and not confirmed(question):
         say("nothing was moved")
         raise click.exceptions.Exit(Exit.FAILED)
     moved, left = _move(backend, moving, before)
-    say(f"moved phase {old} to {new} in {_runs(len(moved))}")
+    say(f"moved phase {old} to {new} in {runs_text(len(moved))}")
     _say_left(left, old, new)
     if as_json:
         give_json(left | {"runs": moved})
@@ -74,7 +75,7 @@ def _move(backend: Backend, moving: Moving, before: Json) -> tuple[list[Json], J
         if not left["runs"]:
             break
         if left["movable"]:
-            say(f"{_runs(len(moved))} so far")
+            say(f"{runs_text(len(moved))} so far")
     return moved, left
 
 
@@ -88,10 +89,6 @@ def _say_left(left: Json, old: str, new: str) -> None:
         say(f'{_have(count)} a call in {old} whose answer is not known; keep the phase, with name="{old}"')
     if count := left["with_both"]:
         say(f"{_have(count)} a phase {new} already; keep {old} until they have ended")
-
-
-def _runs(count: int) -> str:
-    return "1 run" if count == 1 else f"{count} runs"
 
 
 def _are(count: int) -> str:

@@ -21,6 +21,11 @@ def show(run: Json) -> None:
         give_styled(f"{click.style(name.ljust(width), dim=True)}  {value}" if is_terminal() else f"{name}\t{value}")
 
 
+def runs_text(count: int) -> str:
+    """A number of runs, in words."""
+    return "1 run" if count == 1 else f"{count} runs"
+
+
 def ending(run: Json) -> str:
     """How a run ended without success, and how to continue it, as one line."""
     state, why = run["state"], f": {_error(run)}" if run["error"] else ""

@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Text, bindparam, case, delete, literal, select, true
+from sqlalchemy import Text, bindparam, case, delete, func, literal, select, true
 
 from runclaim.keys import fingerprint
 from runclaim.models import flows, releases
@@ -109,7 +109,10 @@ _BEST: Final = (
     case((_alive, releases.c.first_seen_at), else_=releases.c.last_seen_at).desc(),
     releases.c.release,
 )
-_ALL: Final = select(releases.c.flow, releases.c.declared).order_by(releases.c.flow, *_BEST)
+_place: Final = func.row_number().over(partition_by=releases.c.flow, order_by=_BEST)
+_ranked: Final = select(releases.c.flow, releases.c.declared, _place.label("place")).subquery("ranked")
+#: The best of each flow alone: a flow has as many rows as it had releases in ninety days.
+_ALL: Final = select(_ranked.c.flow, _ranked.c.declared).where(_ranked.c.place == 1)
 _ONE: Final = select(releases.c.declared).where(releases.c.flow == bindparam("its_flow")).order_by(*_BEST).limit(1)
 _ALIVE_ONES: Final = select(releases.c.declared).where(
     releases.c.project == _project, releases.c.flow == bindparam("its_flow"), _alive
@@ -164,11 +167,8 @@ def registered(conn: Connection, flow: str, project: str) -> dict[str, Any] | No
 
 def all_registered(conn: Connection, project: str) -> dict[str, dict[str, Any]]:
     """Every registered flow: its name and the description that doors go by, sorted by name."""
-    known: dict[str, dict[str, Any]] = {}
-    for flow, declared in conn.execute(_ALL, {"its_project": project}):
-        known.setdefault(flow, declared)
-    for flow, declared in conn.execute(select(flows.c.name, flows.c.declared)):
-        known.setdefault(flow, declared)
+    known = dict(conn.execute(select(flows.c.name, flows.c.declared)).all())
+    known |= dict(conn.execute(_ALL, {"its_project": project}).all())
     return {name: known[name] for name in sorted(known)}
 
 
